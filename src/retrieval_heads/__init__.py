@@ -1,0 +1,1 @@
+"""Study of synthetic context extension through retrieval heads."""

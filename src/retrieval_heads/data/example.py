@@ -1,0 +1,68 @@
+"""`Example`: one question with its context, its answer and the places in the context that hold the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from retrieval_heads.errors import DataError
+
+TASKS = ("mdqa", "musique", "summhay")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question over a long context.
+
+    Attributes:
+        task: `mdqa`, `musique` or `summhay`, or a name of the user's own.
+        prompt: everything before the answer; ends without a trailing space (`... Answer:`).
+        answer: the reference answer, without a leading space; the model sees `prompt + " " + answer`.
+        answers: every accepted answer, the reference one among them.
+        needles: `(start, end)` character spans into `prompt`, end exclusive, in order of position.
+        meta: what else is known of the example (ids, hops, document numbers); read-only, JSON values.
+
+    Raises:
+        DataError: empty prompt or answer, an answer missing from `answers`, or a span that is empty, out of the
+            prompt or out of order.
+    """
+
+    task: str
+    prompt: str
+    answer: str
+    answers: tuple[str, ...] = ()
+    needles: tuple[tuple[int, int], ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = f"example {self.meta.get('id', '')}".strip()
+        for name in ("prompt", "answer"):
+            if not getattr(self, name).strip():
+                raise DataError(f"the {name} is empty", where=where, remedy=f"Give every example a non-empty {name}.")
+        object.__setattr__(self, "answers", tuple(self.answers) or (self.answer,))
+        object.__setattr__(self, "needles", tuple((int(start), int(end)) for start, end in self.needles))
+        object.__setattr__(self, "meta", MappingProxyType(dict(self.meta)))
+        if self.answer not in self.answers:
+            raise DataError(
+                "the reference answer is not among the accepted ones",
+                where=where, value=self.answer, remedy="Add it to `answers`.",
+            )
+        last = 0
+        for start, end in self.needles:
+            if not last <= start < end <= len(self.prompt):
+                raise DataError(
+                    f"needle span outside the prompt of {len(self.prompt)} characters, empty, or out of order",
+                    where=where, value=(start, end), remedy="Needles are disjoint (start, end) offsets into `prompt`.",
+                )
+            last = end
+
+    @property
+    def text(self) -> str:
+        """The prompt and the reference answer as the model reads them."""
+        return f"{self.prompt} {self.answer}"
+
+    def needle_texts(self) -> tuple[str, ...]:
+        """The needles as text, in order of position."""
+        return tuple(self.prompt[start:end] for start, end in self.needles)
