@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from retrieval_heads.errors import DataError
@@ -22,7 +21,7 @@ class Example:
         answer: the reference answer, without a leading space; the model sees `prompt + " " + answer`.
         answers: every accepted answer, the reference one among them.
         needles: `(start, end)` character spans into `prompt`, end exclusive, in order of position.
-        meta: what else is known of the example (ids, hops, document numbers); read-only, JSON values.
+        meta: what else is known of the example (ids, hops, document numbers); JSON values, not to be changed.
 
     Raises:
         DataError: empty prompt or answer, an answer missing from `answers`, or a span that is empty, out of the
@@ -43,7 +42,7 @@ class Example:
                 raise DataError(f"the {name} is empty", where=where, remedy=f"Give every example a non-empty {name}.")
         object.__setattr__(self, "answers", tuple(self.answers) or (self.answer,))
         object.__setattr__(self, "needles", tuple((int(start), int(end)) for start, end in self.needles))
-        object.__setattr__(self, "meta", MappingProxyType(dict(self.meta)))
+        object.__setattr__(self, "meta", dict(self.meta))
         if self.answer not in self.answers:
             raise DataError(
                 "the reference answer is not among the accepted ones",
