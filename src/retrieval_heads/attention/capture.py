@@ -1,0 +1,159 @@
+"""Reads rows of the attention matrix during an ordinary forward pass.
+
+An attention function registered with transformers' `AttentionInterface` delegates the layer's output to the SDPA
+implementation and, for the wanted query rows only, computes the attention probabilities in float32 and hands them to a
+reducer (largest key, mass inside a span, ...). The reducer's small result is all that is kept: never a T x T matrix,
+and never the rows of more than one layer. The output of the model is the one that plain SDPA gives, bit for bit.
+
+Works for every decoder whose attention goes through the interface, with grouped-query attention, any head size,
+padding and sliding-window masks, plain or wrapped by PEFT.
+
+    with capture_attention(model, rows, lambda probabilities: probabilities.argmax(-1)) as largest:
+        model(input_ids=ids)
+    largest[layer]      # int64 [batch, n_heads, n_rows]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from retrieval_heads.errors import ModelError
+from retrieval_heads.models.layout import head_layout
+
+IMPLEMENTATION = "retrieval_heads_rows"
+"""Name under which the attention function is registered with transformers."""
+
+Reducer = Callable[[torch.Tensor], Any]
+"""From the float32 probabilities `[batch, n_heads, n_rows, n_keys]` of one layer to what is kept of them."""
+
+
+@dataclass
+class _Capture:
+    """What one `capture_attention` block wants, and what the layers have reported so far."""
+
+    rows: torch.Tensor
+    reduce: Reducer
+    results: dict[int, Any] = field(default_factory=dict)
+
+
+# The interface calls a plain function, which finds the block it works for by the attention module. Keyed by module and
+# not global, so that two models can be read at the same time (patching) and other parts of a model are left alone.
+_ACTIVE: WeakKeyDictionary[nn.Module, tuple[int, _Capture]] = WeakKeyDictionary()
+
+# Arguments that change the probabilities and that SDPA does not apply, or that we have no model to test with.
+_UNSUPPORTED = ("softcap", "s_aux", "position_bias")
+
+
+def attention_rows(
+    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, rows: torch.Tensor, scaling: float | None
+) -> torch.Tensor:
+    """Attention probabilities of some query rows, as SDPA would weigh the values.
+
+    Args:
+        query: `[batch, n_heads, n_queries, head_dim]`, after rotary embedding.
+        key: `[batch, n_kv_heads, n_keys, head_dim]`; each key head serves n_heads / n_kv_heads query heads in a row.
+        mask: as given to SDPA, boolean (True: attend) or additive, `[batch or 1, n_heads or 1, n_queries, n_keys]`;
+            None stands for the causal mask.
+        rows: int64 `[batch, n_rows]`, indices into the queries.
+        scaling: factor of the scores; None stands for 1/sqrt(head_dim).
+
+    Returns:
+        float32 `[batch, n_heads, n_rows, n_keys]`.
+    """
+    batch, n_heads, n_queries, head_dim = query.shape
+    n_kv_heads, n_keys, n_rows = key.shape[1], key.shape[2], rows.shape[1]
+    index = rows[:, None, :, None].expand(-1, n_heads, -1, head_dim)
+    wanted = query.gather(2, index).float() * (head_dim**-0.5 if scaling is None else scaling)
+    wanted = wanted.reshape(batch, n_kv_heads, -1, head_dim)  # [batch, n_kv_heads, group x n_rows, head_dim]
+    scores = wanted @ key.float().transpose(2, 3)
+    scores = scores.view(batch, n_heads, n_rows, n_keys)
+    lowest = torch.finfo(torch.float32).min
+    if mask is None:
+        # a single query sees all keys of its cache; several are aligned with the first keys, as in SDPA
+        last = rows + (n_keys - 1 if n_queries == 1 else 0)
+        later = torch.arange(n_keys, device=rows.device) > last[:, :, None]
+        scores.masked_fill_(later[:, None], lowest)
+    else:
+        some = mask.expand(batch, -1, -1, -1)[torch.arange(batch, device=rows.device)[:, None], :, rows]
+        some = some[..., :n_keys].transpose(1, 2)  # [batch, n_heads or 1, n_rows, n_keys]
+        scores = scores.masked_fill_(~some, lowest) if some.dtype == torch.bool else scores.add_(some)
+    return scores.softmax(-1)
+
+
+def _attention(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+    attention_mask: torch.Tensor | None, scaling: float | None = None, **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    layer, capture = _ACTIVE.get(module, (0, None))
+    if capture is not None:
+        for name in _UNSUPPORTED:
+            if kwargs.get(name) is not None:
+                raise ModelError(
+                    f"the attention uses `{name}`, which SDPA does not apply", where=f"layer {layer}",
+                    remedy="Use a decoder with plain softmax attention (Llama, Mistral, Qwen2, Qwen3, Gemma, ...).",
+                )
+        with torch.no_grad():
+            capture.results[layer] = capture.reduce(
+                attention_rows(query, key, attention_mask, capture.rows.to(query.device), scaling)
+            )
+    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
+
+AttentionInterface.register(IMPLEMENTATION, _attention)
+AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+
+
+@contextmanager
+def capture_attention(model: nn.Module, rows: torch.Tensor, reduce: Reducer) -> Iterator[list[Any]]:
+    """Reduce the attention rows of every layer in the forward passes of this block.
+
+    The model's attention implementation is SDPA inside the block, whatever it was before, and is restored on exit, also
+    after an exception. Several passes overwrite each other's results; the list is filled when the block ends.
+
+    Args:
+        model: a causal language model, plain or wrapped by PEFT.
+        rows: int64 `[batch, n_rows]`, for each example of the batch the indices of the wanted rows among the queries
+            of the pass (which are the positions, unless a cache holds a prefix). Repeat a row to fill up.
+        reduce: called once a layer; see `Reducer`.
+
+    Yields:
+        a list that holds the reducer's result of each layer, in order, once the block has ended.
+
+    Raises:
+        ModelError: a layer reported nothing (the attention does not go through transformers' interface, or no pass
+            was made), the attention is of a kind that SDPA cannot compute, or the model is being read already.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    attentions = head_layout(model).attentions
+    name, before = type(base).__name__, base.config._attn_implementation
+    if any(module in _ACTIVE for module in attentions):
+        raise ModelError(
+            "the attention of this model is being captured already", where=name,
+            remedy="Leave the first `capture_attention` block before entering another.",
+        )
+    capture, results = _Capture(rows, reduce), []
+    _ACTIVE.update({module: (layer, capture) for layer, module in enumerate(attentions)})
+    try:
+        base.set_attn_implementation(IMPLEMENTATION)
+        yield results
+    finally:
+        for module in attentions:
+            _ACTIVE.pop(module, None)
+        base.set_attn_implementation(before)
+    silent = [layer for layer in range(len(attentions)) if layer not in capture.results]
+    if silent:
+        raise ModelError(
+            "no attention was seen in some layers", where=name, value=silent,
+            remedy="Run a forward pass inside the block, on a model whose attention uses transformers' interface.",
+        )
+    results.extend(capture.results[layer] for layer in range(len(attentions)))

@@ -1,0 +1,203 @@
+"""Retrieval scores: which heads look at the needle while the answer is written, and how often.
+
+For each token of the answer, the attention row is read at the position that predicts it, and the key with the head's
+largest attention is taken. Copy score: the fraction of the answer's tokens for which that key lies inside a needle and
+holds the same token (Wu et al. 2024, arXiv 2404.15574). Insight score: the same without the token match, for answers
+that are not literal copies. The fraction is taken per example, then averaged over the examples, so a long answer
+counts as much as a short one. The end-of-sequence token is no part of the answer.
+
+All kinds, the chance level and the attention mass come from one forward pass over prompt and answer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from retrieval_heads.attention.generate import greedy_answers
+from retrieval_heads.attention.measure import KINDS, displaced_spans, span_score
+from retrieval_heads.attention.reading import read_heads
+from retrieval_heads.data.encode import Encoded, encode_all
+from retrieval_heads.data.example import Example
+from retrieval_heads.errors import ConfigError, DataError
+
+MODES = ("forced", "generated")
+"""`forced`: over the reference answer, teacher forced; `generated`: over the model's own greedy answer."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeadScores:
+    """Scores of every head of a model on some examples; `numpy.asarray` gives the array `scores`.
+
+    Attributes:
+        scores: float32 `[n_layers, n_heads]`, fraction in [0, 1], mean over the examples used.
+        chance: float32 `[n_layers, n_heads]`, the same measure on spans of the same lengths that are no needles; over
+            the examples whose prompt has room for them, nan when none has.
+        mass: float32 `[n_layers, n_heads]`, mean attention probability inside the needles at the same rows.
+        per_example: float32 `[n_used, n_layers, n_heads]`, the score on each example, in the order of `used`.
+        used: indices of the examples used.
+        dropped: number of examples left out, by reason: `no needle`, `too long`, `empty generation`.
+        kind: `copy` or `insight`.
+        mode: `forced` or `generated`.
+    """
+
+    scores: np.ndarray
+    chance: np.ndarray
+    mass: np.ndarray
+    per_example: np.ndarray
+    used: tuple[int, ...]
+    dropped: Mapping[str, int]
+    kind: str
+    mode: str
+
+    @property
+    def n_used(self) -> int:
+        """Number of examples the scores rest on."""
+        return len(self.used)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.scores.shape
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.scores[key]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.scores, dtype=dtype, copy=copy)
+
+
+def retrieval_scores(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], kind: str = "copy", mode: str = "forced",
+    **settings: Any,
+) -> HeadScores:
+    """Scores of one kind; the settings and errors are those of `score_heads`, which gives several kinds at one cost."""
+    return score_heads(model, tokenizer, examples, (kind,), mode, **settings)[kind]
+
+
+def score_heads(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], kinds: Sequence[str] = KINDS, mode: str = "forced",
+    *, batch_size: int = 8, max_length: int | None = None, max_new_tokens: int = 32, seed: int = 0,
+) -> dict[str, HeadScores]:
+    """Retrieval scores of every head, of several kinds, in one pass over the examples.
+
+    Args:
+        model: a causal language model on any device, plain or wrapped by PEFT; it is used in evaluation mode.
+        tokenizer: its fast tokenizer.
+        examples: what to score on. Those without a needle are dropped and counted.
+        kinds: any of `copy` and `insight`.
+        mode: `forced` or `generated`.
+        batch_size: examples a forward pass; no result depends on it.
+        max_length: longest prompt and answer in tokens; longer examples are dropped and counted. None: the length of
+            the model, and a longer example is an error.
+        max_new_tokens: longest generated answer, in tokens; what does not end before is scored as far as it goes.
+        seed: of the displaced spans that give the chance level.
+
+    Raises:
+        ConfigError: an unknown kind or mode.
+        DataError: an example that cannot be encoded, or longer than the model when `max_length` is None; no example
+            left to score on.
+        ModelError: see `capture_attention`.
+    """
+    for values, known, name in ((kinds, KINDS, "kind"), ((mode,), MODES, "mode")):
+        for value in values:
+            if value not in known:
+                raise ConfigError(f"unknown {name} of score", where=name, value=value, remedy=f"Known: {known}.")
+    with _evaluating(model):
+        prepared, dropped = _prepare(model, tokenizer, examples, max_length)
+        if mode == "generated":
+            limit = max_length or _model_length(model)
+            prepared = _with_own_answers(model, tokenizer, prepared, dropped, max_new_tokens, batch_size, limit)
+        if not prepared:
+            raise DataError(
+                "no example is left to score on", where="examples", value=dict(dropped),
+                remedy="Give examples with needles, short enough, that the model answers.",
+            )
+        used = sorted(prepared)
+        return _summarise(model, [prepared[index] for index in used], used, dropped, kinds, mode, batch_size, seed)
+
+
+def _summarise(
+    model: nn.Module, encoded: list[Encoded], used: list[int], dropped: Counter, kinds: Sequence[str], mode: str,
+    batch_size: int, seed: int,
+) -> dict[str, HeadScores]:
+    score: dict[str, list] = {kind: [None] * len(encoded) for kind in kinds}
+    chance: dict[str, list] = {kind: [] for kind in kinds}
+    masses = []
+    for index, largest, mass in read_heads(model, encoded, batch_size):
+        one, displaced = encoded[index], displaced_spans(encoded[index], seed=seed)
+        masses.append(mass.mean(-1, dtype=np.float64))
+        for kind in kinds:
+            score[kind][index] = span_score(largest, one.needle_mask().astype(float), one, kind)
+            if displaced is not None:
+                chance[kind].append(span_score(largest, displaced, one, kind))
+    shape = masses[0].shape
+    return {
+        kind: HeadScores(
+            scores=np.mean(score[kind], axis=0).astype(np.float32),
+            chance=(np.mean(chance[kind], axis=0) if chance[kind] else np.full(shape, np.nan)).astype(np.float32),
+            mass=np.mean(masses, axis=0).astype(np.float32),
+            per_example=np.stack(score[kind]).astype(np.float32),
+            used=tuple(used), dropped=dict(dropped), kind=kind, mode=mode,
+        )
+        for kind in kinds
+    }
+
+
+def _model_length(model: nn.Module) -> int | None:
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def _prepare(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None
+) -> tuple[dict[int, Encoded], Counter]:
+    """Encoded examples by index, and the counts of those left out."""
+    dropped, prepared = Counter(), {}
+    limit = _model_length(model) if max_length is None else None
+    for index, one in enumerate(encode_all(examples, tokenizer, limit)):
+        reason = "no needle" if not one.needles else None
+        if max_length is not None and len(one.ids) > max_length:
+            reason = "too long"
+        if reason:
+            dropped[reason] += 1
+        else:
+            prepared[index] = one
+    return prepared, dropped
+
+
+def _with_own_answers(
+    model: nn.Module, tokenizer: Any, prepared: dict[int, Encoded], dropped: Counter, max_new_tokens: int,
+    batch_size: int, limit: int | None,
+) -> dict[int, Encoded]:
+    """The same prompts, each followed by the model's own greedy answer."""
+    prompts = [one.ids[: one.prompt_length] for one in prepared.values()]
+    answers = greedy_answers(model, prompts, tokenizer.eos_token_id, max_new_tokens, batch_size)
+    own = {}
+    for (index, one), prompt, answer in zip(prepared.items(), prompts, answers, strict=True):
+        if not answer:
+            dropped["empty generation"] += 1
+        elif limit is not None and len(prompt) + len(answer) > limit:
+            dropped["too long"] += 1
+        else:
+            own[index] = replace(one, ids=prompt + answer, answer_length=len(answer))
+    return own
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
