@@ -1,0 +1,74 @@
+"""Multi-document question answering: the files of `lost-in-the-middle` (Liu et al., 2023), `nq-open-*.jsonl.gz`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+from retrieval_heads.data.example import Example
+from retrieval_heads.data.official.assemble import NEEDLES, assemble, find_answer, keep
+from retrieval_heads.data.official.records import Record, check_count, read_records
+from retrieval_heads.data.official.schema import MdqaRecord, parse
+from retrieval_heads.data.official.usable import OnUnusable, UnusableRecordError, check_choice, collect
+
+
+def load_mdqa(
+    path: str | Path, limit: int | None = None, *, needle: Literal["sentence", "passage", "answer"] = "sentence",
+    n_documents: int | None = None, instruction: str = "", on_unusable: OnUnusable = "raise",
+    dropped: Counter[str] | None = None,
+) -> list[Example]:
+    """Load questions over numbered passages, one of them gold (`nq-open-oracle` has only that one).
+
+    The reference answer is the first accepted one that the gold passage holds letter for letter, since a head can
+    copy no other. Its needles are all its places in the gold passage: an answer that the passage repeats can be
+    copied from each of them.
+
+    Args:
+        path: JSON Lines, `.gz`, or a JSON array; extra keys are ignored.
+        limit: read the first `limit` records only.
+        needle: the `sentence` around the answer, the whole gold `passage`, or the `answer` alone.
+        n_documents: keep at most so many passages: the gold one and the first others, in their order.
+        instruction: a line before the passages.
+        on_unusable: `raise` on a record without gold passage or whose gold passage does not hold an answer, or `drop`
+            it (the shipped files have none of either).
+        dropped: counts what was dropped by reason; without it a warning tells.
+
+    Returns:
+        Examples; `meta` has `id` (file and line: the format has none), `file`, `line`, `documents` (how many), `gold`
+        (their numbers, from 1), `needle`, and `whole_words`: False where the answer stands in the gold passage only
+        inside longer words (`5` in `2015`), so that the needle may be no support.
+
+    Raises:
+        DataError: the file or a record is not in the official format, or see `on_unusable`.
+        ConfigError: an argument out of range.
+    """
+    check_choice("needle", needle, NEEDLES)
+    check_choice("on_unusable", on_unusable, ("raise", "drop"))
+    check_count("n_documents", n_documents)
+
+    def build(record: Record) -> Example:
+        return _example(record, needle, n_documents, instruction)
+
+    return collect(read_records(path, limit), build, on_unusable, dropped)
+
+
+def _example(record: Record, needle: str, n_documents: int | None, instruction: str) -> Example:
+    fields = parse(record, MdqaRecord)
+    gold = [index for index, passage in enumerate(fields.ctxs) if passage.isgold]
+    if not gold:
+        raise UnusableRecordError(
+            "no passage is gold", where=f"{record.where}, field ctxs", value=f"{len(fields.ctxs)} passages",
+        )
+    held = find_answer({index: fields.ctxs[index].text for index in gold}, fields.answers, needle)
+    if held is None:
+        raise UnusableRecordError(
+            "no answer stands in the gold passage", where=f"{record.where}, field answers", value=fields.answers,
+        )
+    others = [index for index in range(len(fields.ctxs)) if index not in held.needles]
+    return assemble(
+        record, task="mdqa", documents=[(passage.title, passage.text) for passage in fields.ctxs],
+        kept=keep(len(fields.ctxs), held.needles, others, n_documents, record.where), marked=held.needles,
+        question=fields.question, answers=[held.answer, *fields.answers], instruction=instruction,
+        meta={"id": f"{record.path.name}:{record.line}", "needle": needle, "whole_words": held.whole_words},
+    )

@@ -1,0 +1,113 @@
+"""Summary of a Haystack (Laban et al., 2024): documents in which insights recur in other words, `topic_*.json`."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from retrieval_heads.data.example import Example
+from retrieval_heads.data.layout import Span, write_citation
+from retrieval_heads.data.official.assemble import assemble, keep
+from retrieval_heads.data.official.records import Record, check_count, read_documents
+from retrieval_heads.data.official.schema import Insight, Topic, parse
+from retrieval_heads.data.official.text import occurrences, sentences, sentences_around
+from retrieval_heads.data.official.usable import OnUnusable, UnusableRecordError, check_choice, collect
+
+NEEDLES = ("document", "sentence")
+QUESTION = "Which documents say that {insight}?"
+_WORD = re.compile(r"\w+")
+
+Item = tuple[Record, Topic, int, int, Insight]
+"""A topic file, its fields, the places of a subtopic and of an insight in it, and the insight."""
+
+
+def load_summhay(
+    path: str | Path, limit: int | None = None, *, needle: Literal["document", "sentence"] = "document",
+    n_documents: int | None = None, seed: int = 0, instruction: str = "", on_unusable: OnUnusable = "raise",
+    dropped: Counter[str] | None = None,
+) -> list[Example]:
+    """Load one example an insight: given the insight, cite the numbers of the documents that contain it.
+
+    This is the task of this study, made from the official file (which asks for summaries of a subtopic with
+    citations). The file says which documents contain an insight (`insights_included`), but not where: documents put
+    it in other words (28 of the 675 mentions in `topic_news1` and 113 of 704 in `topic_news3` are word for word). So
+    the needle is the whole document by default. `sentence` is an estimate: the insight's sentences where it stands
+    word for word, else the sentence that holds the largest fraction of the insight's words.
+
+    Args:
+        path: a topic file, a JSON array of topics or topics as JSON Lines, each plain or gzipped; extra keys are
+            ignored.
+        limit: make examples of the first `limit` insights only.
+        needle: `document` or `sentence`, see above.
+        n_documents: a sample of so many documents, drawn for each insight: all that contain it, filled up with
+            others, in the order of the file. All documents when None.
+        seed: of the sample.
+        instruction: a line before the documents.
+        on_unusable: `raise` on an insight that no document contains, or more than `n_documents` do, or `drop` it.
+        dropped: counts what was dropped by reason; without it a warning tells.
+
+    Returns:
+        Examples; the answer is a list like `2, 5, 11`, and documents have no title. `meta` has `id` (of the insight),
+        `topic`, `insight`, `file`, `line`, `documents` (how many), `gold` (the cited numbers, from 1) and `needle`.
+
+    Raises:
+        DataError: the file or a record is not in the official format, or see `on_unusable`.
+        ConfigError: an argument out of range.
+    """
+    check_choice("needle", needle, NEEDLES)
+    check_choice("on_unusable", on_unusable, ("raise", "drop"))
+    check_count("n_documents", n_documents)
+    check_count("limit", limit)
+
+    def build(item: Item) -> Example:
+        return _example(item, needle, n_documents, seed, instruction)
+
+    return collect(islice(_items(path), limit), build, on_unusable, dropped)
+
+
+def _items(path: str | Path) -> Iterator[Item]:
+    for record in read_documents(path):
+        topic = parse(record, Topic)
+        for number, subtopic in enumerate(topic.subtopics):
+            for place, insight in enumerate(subtopic.insights):
+                yield record, topic, number, place, insight
+
+
+def _example(item: Item, needle: str, n_documents: int | None, seed: int, instruction: str) -> Example:
+    record, topic, subtopic, place, insight = item
+    where = f"{record.where}, field subtopics[{subtopic}].insights[{place}]"
+    gold = [index for index, part in enumerate(topic.documents) if insight.insight_id in part.insights_included]
+    if not gold:
+        raise UnusableRecordError("no document contains the insight", where=where, value=insight.insight)
+    others = sorted(set(range(len(topic.documents))).difference(gold))
+    random.Random(f"{seed}:{insight.insight_id}").shuffle(others)
+    kept = keep(len(topic.documents), gold, others, n_documents, where)
+    texts = [part.document_text for part in topic.documents]
+    marked = {index: _needles(texts[index], insight.insight, needle, where) for index in gold}
+    answer = write_citation([number for number, index in enumerate(kept, start=1) if index in marked])
+    return assemble(
+        record, task="summhay", documents=[("", text) for text in texts], kept=kept, marked=marked,
+        question=QUESTION.format(insight=insight.insight.rstrip(".")), answers=[answer], instruction=instruction,
+        meta={"id": insight.insight_id, "topic": topic.topic_id, "insight": insight.insight, "needle": needle},
+    )
+
+
+def _needles(text: str, insight: str, needle: str, where: str) -> list[Span]:
+    if needle == "document":
+        return [(0, len(text))]
+    if places := occurrences(text, insight, whole_words=False):
+        return sentences_around(text, places)
+    words = _words(insight)
+    best = max(sentences(text), key=lambda span: len(words & _words(text[span[0] : span[1]])))
+    if not words & _words(text[best[0] : best[1]]):
+        raise UnusableRecordError("no sentence shares a word with the insight", where=where, value=insight)
+    return [best]
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text.casefold()))

@@ -1,0 +1,127 @@
+"""The official formats as examples: layout, needles, answers, document numbers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from official_samples import GOLD, mdqa, musique, save, topic
+
+from retrieval_heads.data.layout import place, write_citation, write_prompt
+from retrieval_heads.data.official import load_mdqa, load_musique, load_summhay
+from retrieval_heads.data.official.text import sentences
+
+
+def test_layout_and_document_spans():
+    prompt, spans = write_prompt([(1, "T", "one"), (7, "", "two\nlines")], "why?", instruction="Read.")
+    assert prompt == "Read.\n\nDocument 1: T\none\n\nDocument 7:\ntwo\nlines\n\nQuestion: why?\nAnswer:"
+    assert [prompt[start:end] for start, end in spans] == ["one", "two\nlines"]
+    assert prompt[slice(*place((4, 9), spans[1]))] == "lines"
+    assert write_prompt([], "why?")[0] == "Question: why?\nAnswer:"
+    assert write_citation([11, 2, 5]) == "2, 5, 11"
+
+
+def test_sentences():
+    text = " Dr. A. Bee of the U.S. Army (c. 1900) left.  Was it 3.5 km? “Yes.” He\nran\n\nA heading\n\nEnd"
+    assert [text[start:end] for start, end in sentences(text)] == [
+        "Dr. A. Bee of the U.S. Army (c. 1900) left.", "Was it 3.5 km?", "“Yes.”", "He\nran", "A heading", "End",
+    ]
+
+
+def test_mdqa_takes_the_answer_that_the_gold_passage_holds(tmp_path: Path):
+    [example] = load_mdqa(save(tmp_path, mdqa()))
+    assert example.prompt == (
+        "Document 1: Radium\nMarie Curie is named here too.\n\n"
+        f"Document 2: Prizes\n{GOLD}\n\nDocument 3: Warsaw\nA city.\n\nQuestion: who got the prize\nAnswer:"
+    )
+    assert example.answer == "Marie Curie"
+    assert set(example.answers) == {"M. Curie", "Marie Curie"}
+    assert example.needle_texts() == ("The prize went to Marie Curie!", "Marie Curie stayed.")
+    assert example.meta == {
+        "id": "data.jsonl:1", "needle": "sentence", "whole_words": True, "file": "data.jsonl", "line": 1,
+        "documents": 3, "gold": [2],
+    }
+
+
+@pytest.mark.parametrize(
+    ("needle", "texts"), [("passage", (GOLD,)), ("answer", ("Marie Curie", "Marie Curie"))]
+)
+def test_mdqa_needle_kinds(tmp_path: Path, needle: str, texts: tuple[str, ...]):
+    [example] = load_mdqa(save(tmp_path, mdqa()), needle=needle)
+    assert example.needle_texts() == texts
+
+
+def test_answer_inside_longer_words_comes_last_and_is_marked(tmp_path: Path):
+    path = save(tmp_path, mdqa(answers=["urie", "Warsaw"]), mdqa(answers=["urie"]))
+    first, second = load_mdqa(path)
+    assert (first.answer, first.meta["whole_words"]) == ("Warsaw", True)
+    assert (second.answer, second.meta["whole_words"]) == ("urie", False)
+
+
+@pytest.mark.parametrize(
+    ("n", "titles"), [(1, ["Prizes"]), (2, ["Radium", "Prizes"]), (9, ["Radium", "Prizes", "Warsaw"])]
+)
+def test_fewer_documents_keep_the_gold_one_and_their_order(tmp_path: Path, n: int, titles: list[str]):
+    [example] = load_mdqa(save(tmp_path, mdqa()), n_documents=n, instruction="Answer from the documents.")
+    assert example.prompt.startswith(f"Answer from the documents.\n\nDocument 1: {titles[0]}\n")
+    assert [line.split(": ")[1] for line in example.prompt.splitlines() if line.startswith("Document")] == titles
+    assert example.meta["gold"] == [titles.index("Prizes") + 1]
+    assert example.needle_texts()[0] == "The prize went to Marie Curie!"
+
+
+def test_musique_marks_every_step(tmp_path: Path):
+    [example] = load_musique(save(tmp_path, musique()))
+    assert example.answer == "Warsaw"
+    assert example.answers == ("Warsaw", "Warszawa")
+    assert example.needle_texts() == (
+        "Marie Curie was born in Warsaw.", "The prize went to Marie Curie!", "Marie Curie stayed.",
+    )
+    assert example.meta["hops"] == 2
+    assert example.meta["gold"] == [1, 3]
+    assert example.meta["id"] == "2hop__1_2"
+    [short] = load_musique(save(tmp_path, musique()), n_documents=2)
+    assert short.meta["gold"] == [1, 2]
+    assert short.needle_texts() == example.needle_texts()
+
+
+def test_musique_steps_may_share_a_paragraph_and_idx_need_not_be_the_position(tmp_path: Path):
+    record = musique(paragraphs=[{"idx": 5, "title": "T", "paragraph_text": "Marie Curie was born in Warsaw."}])
+    for step in record["question_decomposition"]:
+        step["paragraph_support_idx"] = 5
+    [example] = load_musique(save(tmp_path, record))
+    assert example.needle_texts() == ("Marie Curie was born in Warsaw.",)
+
+
+def test_summhay_cites_all_documents_of_an_insight(tmp_path: Path):
+    dropped: Counter[str] = Counter()
+    path = save(tmp_path, topic())
+    first, second = load_summhay(path, on_unusable="drop", dropped=dropped)
+    assert dropped == {"no document contains the insight": 1}
+    assert first.answer == "1, 3"
+    assert first.prompt.endswith("\n\nQuestion: Which documents say that The car burns 5 litres of fuel?\nAnswer:")
+    assert first.needle_texts() == tuple(topic()["documents"][i]["document_text"] for i in (0, 2))
+    assert (first.meta["id"], first.meta["gold"], second.answer) == ("a", [1, 3], "3")
+    marked, _ = load_summhay(path, limit=2, needle="sentence")
+    assert marked.needle_texts() == ("Some 5 litres of fuel it burns.", "Hear: The car burns 5 litres of fuel.")
+
+
+def test_summhay_sample_holds_all_gold_documents_and_follows_the_seed(tmp_path: Path):
+    documents = [{"document_text": f"Text {i}.", "insights_included": ["a"] * (i in (4, 30))} for i in range(40)]
+    path = save(tmp_path, topic(documents=documents))
+    samples = [load_summhay(path, 1, n_documents=6, seed=seed)[0] for seed in (0, 0, 1)]
+    assert samples[0] == samples[1]
+    assert samples[0].prompt != samples[2].prompt
+    for example in samples:
+        assert example.needle_texts() == ("Text 4.", "Text 30.")
+        assert example.meta["documents"] == 6
+        assert example.answer == write_citation(example.meta["gold"])
+
+
+def test_pretty_printed_and_packed_topic_files(tmp_path: Path):
+    plain = load_summhay(save(tmp_path, topic(), name="topic.json"), 2)
+    (tmp_path / "pretty").mkdir()
+    (tmp_path / "pretty" / "topic.json").write_bytes(gzip.compress(json.dumps(topic(), indent=1).encode()))
+    assert load_summhay(tmp_path / "pretty" / "topic.json", 2) == plain

@@ -1,0 +1,88 @@
+"""The real files of RETRIEVAL_HEADS_DATA: counts, needles, and what is peculiar in them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from official_samples import save
+
+from retrieval_heads.data.official import load_mdqa, load_musique, load_summhay
+
+MDQA_FILES = [
+    ("nq-open-oracle.jsonl.gz", 2655, 1, 1),
+    ("nq-open-20_total_documents_gold_at_9.first300.jsonl.gz", 300, 20, 10),
+    ("nq-open-10_total_documents_gold_at_0.sample10.jsonl.gz", 10, 10, 1),
+]
+
+
+@pytest.mark.parametrize(("name", "count", "documents", "gold"), MDQA_FILES)
+def test_real_mdqa(real_data: Path, name: str, count: int, documents: int, gold: int):
+    examples = load_mdqa(real_data / "mdqa" / name)
+    assert len(examples) == count
+    for example in examples:
+        assert all(example.answer in text for text in example.needle_texts())
+        assert (example.meta["documents"], example.meta["gold"]) == (documents, [gold])
+        assert example.prompt.count("\nDocument ") + 1 >= documents
+    assert load_mdqa(real_data / "mdqa" / name, 5) == examples[:5]
+
+
+def test_real_mdqa_peculiarities(real_data: Path):
+    path = real_data / "mdqa" / MDQA_FILES[0][0]
+    examples = load_mdqa(path)
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
+    other_form = sum(
+        example.answer != record["answers"][0].strip() for example, record in zip(examples, records, strict=True)
+    )
+    assert other_form == 222  # the passage holds another accepted answer, or holds that one in words of its own
+    assert sum(not example.meta["whole_words"] for example in examples) == 1
+    assert sum(len(example.needles) > 1 for example in examples) == 295
+
+
+def test_real_mdqa_ignores_the_keys_of_predictions(real_data: Path, tmp_path: Path):
+    path = real_data / "mdqa" / MDQA_FILES[2][0]
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
+    assert "model_prompt" in records[0]
+    kept = [{key: value for key, value in record.items() if not key.startswith("model")} for record in records]
+    assert load_mdqa(save(tmp_path, *kept, name=path.name)) == load_mdqa(path)
+    array = tmp_path / "array" / path.name
+    array.parent.mkdir()
+    array.write_text(json.dumps(records))
+    assert [example.prompt for example in load_mdqa(array)] == [example.prompt for example in load_mdqa(path)]
+
+
+def test_real_musique(real_data: Path):
+    path = real_data / "musique" / "musique_ans_train_sample100.jsonl"
+    examples = load_musique(path)
+    assert Counter(example.meta["hops"] for example in examples) == {2: 68, 3: 27, 4: 5}
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for example, record in zip(examples, records, strict=True):
+        needles = "\n".join(example.needle_texts())
+        assert all(step["answer"] in needles for step in record["question_decomposition"])
+        assert example.meta["gold"] == [part["idx"] + 1 for part in record["paragraphs"] if part["is_supporting"]]
+        assert example.answer == record["answer"]
+    assert sum(len(example.needles) != example.meta["hops"] for example in examples) == 26
+
+
+@pytest.mark.parametrize(("name", "insights", "at_most_10"), [("topic_news1", 65, 39), ("topic_news3", 79, 59)])
+def test_real_summhay(real_data: Path, name: str, insights: int, at_most_10: int):
+    path = real_data / "summhay" / f"{name}.json"
+    examples = load_summhay(path)
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    assert len(examples) == insights
+    for example in examples:
+        holding = [part["idx"] + 1 for part in raw["documents"] if example.meta["id"] in part["insights_included"]]
+        assert example.meta["gold"] == holding
+        assert example.answer == ", ".join(map(str, holding))
+        assert example.needle_texts() == tuple(raw["documents"][number - 1]["document_text"] for number in holding)
+    dropped: Counter[str] = Counter()
+    sampled = load_summhay(path, needle="sentence", n_documents=10, on_unusable="drop", dropped=dropped)
+    assert len(sampled) == at_most_10
+    assert dropped.total() == insights - at_most_10
+    assert all(example.meta["documents"] == 10 for example in sampled)
+    assert all(len(text) < 1000 for example in sampled for text in example.needle_texts())
