@@ -140,6 +140,13 @@ def test_displaced_spans_keep_the_length_within_the_prompt_and_off_the_needles()
     assert displaced_spans(full) is None
 
 
+def test_chance_is_nan_where_no_prompt_has_room(tiny_model, tiny_tokenizer):
+    full = Example("mdqa", "The grass is green. Answer:", "green", needles=((0, 19),))
+    scores = retrieval_scores(tiny_model("llama"), tiny_tokenizer, [full], kind="insight")
+    assert np.isnan(scores.chance).all()
+    assert np.isfinite(scores.scores).all()
+
+
 def words_only(model, tokenizer):
     """Make the model answer in whole words, which any tokenisation leaves as they are."""
     words = [token for text in ("grass", "sky", "is", "The", "sun", "Harbour", "Document", "the", "Oslo", "North", "go")
@@ -212,6 +219,8 @@ def test_bad_input_says_what_to_do(tiny_model, tiny_tokenizer, tiny_examples):
         retrieval_scores(model, tiny_tokenizer, tiny_examples, kind="cope")
     with pytest.raises(ConfigError, match="mode"):
         retrieval_scores(model, tiny_tokenizer, tiny_examples, mode="free")
+    with pytest.raises(ConfigError, match="batch_size"):
+        retrieval_scores(model, tiny_tokenizer, tiny_examples, batch_size=0)
     with pytest.raises(DataError, match="more than the allowed 100"):
         retrieval_scores(model, tiny_tokenizer, tiny_examples)
     with pytest.raises(DataError, match="no example is left"):
@@ -223,3 +232,14 @@ def test_bfloat16_gives_nearly_the_same_scores(tiny_model, tiny_tokenizer, tiny_
     half = retrieval_scores(tiny_model("llama").bfloat16(), tiny_tokenizer, tiny_examples, kind="insight")
     np.testing.assert_allclose(half.mass, one.mass, atol=0.05)
     assert np.abs(half.scores - one.scores).mean() < 0.1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("mode", ["forced", "generated"])
+def test_cuda_gives_the_same_scores(tiny_model, tiny_tokenizer, tiny_examples, mode):
+    model = tiny_model("qwen3")
+    here = score_heads(model, tiny_tokenizer, tiny_examples, mode=mode, max_new_tokens=4)
+    there = score_heads(model.cuda(), tiny_tokenizer, tiny_examples, mode=mode, max_new_tokens=4)
+    for kind, scores in here.items():
+        np.testing.assert_allclose(there[kind].mass, scores.mass, atol=1e-3)
+        assert np.abs(there[kind].scores - scores.scores).mean() < 0.01

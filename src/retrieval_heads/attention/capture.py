@@ -77,17 +77,24 @@ def attention_rows(
     wanted = wanted.reshape(batch, n_kv_heads, -1, head_dim)  # [batch, n_kv_heads, group x n_rows, head_dim]
     scores = wanted @ key.float().transpose(2, 3)
     scores = scores.view(batch, n_heads, n_rows, n_keys)
-    lowest = torch.finfo(torch.float32).min
+    return scores.add_(_additive(mask, rows, n_queries, n_keys)).softmax(-1)
+
+
+def _additive(mask: torch.Tensor | None, rows: torch.Tensor, n_queries: int, n_keys: int) -> torch.Tensor:
+    """The mask of the wanted rows, `[batch, n_heads or 1, n_rows, n_keys]`: 0 where a key is seen, or a bias.
+
+    Added rather than filled in, since it is the same for all heads: filling is ten times slower on a CPU.
+    """
     if mask is None:
         # a single query sees all keys of its cache; several are aligned with the first keys, as in SDPA
         last = rows + (n_keys - 1 if n_queries == 1 else 0)
-        later = torch.arange(n_keys, device=rows.device) > last[:, :, None]
-        scores.masked_fill_(later[:, None], lowest)
+        some = (torch.arange(n_keys, device=rows.device) <= last[:, :, None])[:, None]
     else:
-        some = mask.expand(batch, -1, -1, -1)[torch.arange(batch, device=rows.device)[:, None], :, rows]
-        some = some[..., :n_keys].transpose(1, 2)  # [batch, n_heads or 1, n_rows, n_keys]
-        scores = scores.masked_fill_(~some, lowest) if some.dtype == torch.bool else scores.add_(some)
-    return scores.softmax(-1)
+        batch = torch.arange(len(rows), device=rows.device)[:, None]
+        some = mask.expand(len(rows), -1, -1, -1)[batch, :, rows, :n_keys].transpose(1, 2)
+    if some.dtype != torch.bool:
+        return some.float()
+    return torch.zeros(some.shape, device=rows.device).masked_fill_(~some, torch.finfo(torch.float32).min)
 
 
 def _attention(

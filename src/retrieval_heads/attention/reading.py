@@ -47,7 +47,7 @@ def read_heads(
 def largest_and_mass(inside: torch.Tensor) -> Reducer:
     """Reducer to the position of the largest key (int32) and the probability inside `inside`, bool `[batch, n_keys]`.
 
-    Both are `[batch, n_heads, n_rows]`. Of equal keys the first is taken.
+    Both are `[batch, n_heads, n_rows]`. Of equal keys one is taken, on a CPU the first.
     """
     column = inside.float().unsqueeze(-1)
 

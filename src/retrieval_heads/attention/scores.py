@@ -103,7 +103,7 @@ def score_heads(
         seed: of the displaced spans that give the chance level.
 
     Raises:
-        ConfigError: an unknown kind or mode.
+        ConfigError: an unknown kind or mode, a batch or an answer of less than one.
         DataError: an example that cannot be encoded, or longer than the model when `max_length` is None; no example
             left to score on.
         ModelError: see `capture_attention`.
@@ -112,6 +112,9 @@ def score_heads(
         for value in values:
             if value not in known:
                 raise ConfigError(f"unknown {name} of score", where=name, value=value, remedy=f"Known: {known}.")
+    for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
+        if value < 1:
+            raise ConfigError("less than one", where=name, value=value, remedy="Give a whole number from 1.")
     with _evaluating(model):
         prepared, dropped = _prepare(model, tokenizer, examples, max_length)
         if mode == "generated":
