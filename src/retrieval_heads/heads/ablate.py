@@ -1,0 +1,160 @@
+"""Knock-out: take chosen heads out of a model while a block runs.
+
+Three modes, which are different interventions:
+
+- `zero`: the head's output is zero: it writes nothing to the residual stream.
+- `mean`: its output is a fixed vector, its mean over held-out examples, which keeps what the head adds whatever the
+  input is and removes what it adds because of this input (Wang et al. 2022, arXiv 2211.00593, section 2).
+- `uniform`: the head attends evenly to all keys it may see. The code that comes with Wu et al. (2024, arXiv
+  2404.15574) "masks" a head in this way, by a zero query: it is no removal, as the mean of all values is still written.
+
+    with ablate_heads(model, [(3, 1), (5, 0)]):
+        model(input_ids=ids)                                # whole pass without these heads
+    with ablate_heads(model, heads, positions=-1):
+        model.generate(ids, do_sample=False)                # scope `answer`: the positions that predict answer tokens
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from retrieval_heads.data.encode import encode_all
+from retrieval_heads.data.example import Example
+from retrieval_heads.errors import ConfigError, DataError, HeadError, ModelError
+from retrieval_heads.heads.hooks import Masks, Positions, head_masks, output_hooks, replace_rows
+from retrieval_heads.heads.patch import record_head_outputs
+from retrieval_heads.models.layout import Head, HeadLayout, head_layout
+from retrieval_heads.progress import progress
+
+MODES = ("zero", "mean", "uniform")
+SCOPES = ("answer", "all")
+
+
+@contextmanager
+def ablate_heads(
+    model: nn.Module, heads: Iterable[Head], mode: str = "zero", positions: Positions = None, means: Any = None
+) -> Iterator[None]:
+    """Knock out heads in every forward pass of the block.
+
+    Blocks can be nested. `zero` and `mean` of the inner block win where both name a head; `uniform` acts on the
+    attention and therefore comes before either. Dtypes are kept. No hook is left on exit, also after an exception.
+
+    Args:
+        model: a causal language model, plain or wrapped by PEFT.
+        heads: `(layer, head)` pairs, query heads counted from 0.
+        mode: one of `MODES`.
+        positions: rows of each pass at which the heads are out; see `hooks.Positions`.
+        means: float `[n_layers, n_heads, head_dim]` for mode `mean`; see `mean_head_outputs`.
+
+    Raises:
+        HeadError: a head outside the model, means of another shape, or positions outside a pass.
+        ConfigError: an unknown mode, or `mean` without means.
+        ModelError: no heads side by side at `o_proj`; for `uniform`, no separate `q_proj`, or attention sinks.
+    """
+    layout = head_layout(model)
+    with knock_out(layout, head_masks(layout, heads), mode, means, positions):
+        yield
+
+
+def knock_out(
+    layout: HeadLayout, masks: Masks, mode: str, means: Any = None, positions: Positions = None
+) -> AbstractContextManager[None]:
+    """`ablate_heads` for masks, which can differ from row to row."""
+    if mode not in MODES:
+        raise ConfigError("unknown knock-out mode", where="mode", value=mode, remedy=f"Use one of {', '.join(MODES)}.")
+    if mode == "uniform":
+        return _uniform(layout, masks, positions)
+    if mode == "zero":
+        nothing = torch.zeros(())
+        return output_hooks(layout, masks, lambda layer: nothing, positions)
+    table = _checked_means(means, layout)
+    rows = {layer: table[layer].to(_device(layout, layer)) for layer in masks}
+    return output_hooks(layout, masks, lambda layer: rows[layer], positions)
+
+
+def mean_head_outputs(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], scope: str = "answer",
+    max_length: int | None = None,
+) -> torch.Tensor:
+    """Mean output of every head over held-out examples, the calibration of knock-out mode `mean`.
+
+    Each row counts alike, so an example weighs as much as it has rows. Take examples that are not evaluated, and the
+    scope of the knock-out: what a head writes where the answer is predicted differs from what it writes on average.
+
+    Args:
+        scope: `answer`: the rows that predict the answer's tokens and the end-of-sequence token; `all`: every row.
+
+    Returns:
+        float32 `[n_layers, n_heads, head_dim]` on the CPU.
+
+    Raises:
+        DataError: no examples; see `encode_all` for those that do not fit.
+    """
+    layout = head_layout(model)
+    if scope not in SCOPES:
+        raise ConfigError("unknown scope", where="scope", value=scope, remedy=f"Use one of {', '.join(SCOPES)}.")
+    if not examples:
+        raise DataError("no examples to take means over", where="examples", remedy="Give held-out examples.")
+    device = model.get_input_embeddings().weight.device
+    total, n_rows = torch.zeros(layout.n_layers, layout.n_heads, layout.head_dim, dtype=torch.float64), 0
+    for encoded in progress(encode_all(examples, tokenizer, max_length), "mean head outputs"):
+        ids = torch.tensor([encoded.ids[:-1]], device=device)
+        rows = slice(encoded.prompt_length - 1 if scope == "answer" else 0, None)
+        with torch.no_grad(), record_head_outputs(model, rows) as outputs:
+            model(input_ids=ids, use_cache=False, logits_to_keep=1)
+        for layer, states in outputs.items():
+            total[layer] += states[0].sum(0, dtype=torch.float32).cpu()
+        n_rows += len(range(ids.shape[1])[rows])
+    return (total / n_rows).float()
+
+
+@contextmanager
+def _uniform(layout: HeadLayout, masks: Masks, positions: Positions) -> Iterator[None]:
+    # a zero query gives equal scores to all keys that the mask leaves: even attention under any mask and any cache,
+    # computed by the model's own attention code
+    nothing = torch.zeros(())
+    with ExitStack() as stack:
+        for layer in masks:
+            def edit(module: nn.Module, args: tuple, output: torch.Tensor, layer: int = layer) -> torch.Tensor:
+                mask = masks[layer] = masks[layer].to(output.device)
+                return replace_rows(output, layout, mask, nothing, positions)
+
+            site = _query_site(layout, layer)
+            stack.callback(site.register_forward_hook(edit).remove)
+        yield
+
+
+def _query_site(layout: HeadLayout, layer: int) -> nn.Module:
+    """The module whose output is the query, heads side by side, and behind which heads no longer mix."""
+    attention, width = layout.attentions[layer], layout.n_heads * layout.head_dim
+    projection = getattr(attention, "q_proj", None)
+    if getattr(projection, "out_features", None) != width or getattr(attention, "sinks", None) is not None:
+        raise ModelError(
+            f"mode uniform needs a `q_proj` of {width} outputs and attention without sinks", where=f"layer {layer}",
+            value=type(attention).__name__, remedy="Use mode zero or mean for this model.",
+        )
+    norm = getattr(attention, "q_norm", None)
+    # a norm over all heads (OLMo 2) would carry a zeroed head over to the others; one within a head maps zero to zero
+    over_all = norm is not None and layout.n_heads > 1 and sum(weight.numel() for weight in norm.parameters()) == width
+    return norm if over_all else projection
+
+
+def _checked_means(means: Any, layout: HeadLayout) -> torch.Tensor:
+    if means is None:
+        raise ConfigError("mode mean needs means", where="means", remedy="Pass `mean_head_outputs(...)`.")
+    table, shape = torch.as_tensor(means), (layout.n_layers, layout.n_heads, layout.head_dim)
+    if tuple(table.shape) != shape:
+        raise HeadError(
+            f"the model has means of shape {list(shape)}", where="means", value=list(table.shape),
+            remedy="Take the means from this model.",
+        )
+    return table
+
+
+def _device(layout: HeadLayout, layer: int) -> torch.device:
+    return next(layout.attentions[layer].parameters()).device

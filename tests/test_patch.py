@@ -1,0 +1,245 @@
+"""Patching: the target puts out what the source puts out at the chosen heads and rows, and nothing else changes."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import DynamicCache
+
+from conftest import FAMILIES
+from retrieval_heads.errors import HeadError, ModelError
+from retrieval_heads.heads.ablate import ablate_heads
+from retrieval_heads.heads.patch import patch_heads, record_head_outputs, write_head_outputs
+
+ALL = [(layer, head) for layer in range(3) for head in range(4)]
+SOME = [(0, 1), (1, 0), (1, 2)]
+IDS = torch.tensor([[1, *range(40, 63)]])
+ANSWER = slice(-5, None)
+
+
+def run(model, **kwargs):
+    with torch.no_grad():
+        return model(**({"input_ids": IDS} | kwargs)).logits
+
+
+def recorded(model, positions=None, **kwargs):
+    with record_head_outputs(model, positions) as outputs:
+        run(model, **kwargs)
+    return outputs
+
+
+def n_hooks(model):
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+
+def other_attention(model):
+    """A copy whose query, key and value weights are others; all the rest is the same."""
+    twin = copy.deepcopy(model)
+    with torch.random.fork_rng():
+        torch.manual_seed(11)
+        for name, weight in twin.named_parameters():
+            if any(part in name for part in ("q_proj", "k_proj", "v_proj")):
+                weight.data.normal_(std=0.3)
+    return twin
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_patch_from_the_same_weights_changes_no_bit_twice_in_a_row(tiny_model, family):
+    model = tiny_model(family)
+    baseline = run(model)
+    for source in (model, copy.deepcopy(model)):
+        for heads in (SOME, ALL, []):
+            with patch_heads(model, source, heads, ANSWER):
+                assert torch.equal(run(model), baseline)
+                assert torch.equal(run(model), baseline)
+        assert torch.equal(run(model), baseline)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_heads_patched_put_out_exactly_what_the_source_does_at_the_answer(tiny_model, family):
+    target, source = tiny_model(family), tiny_model(family, seed=1)
+    expected = recorded(source)
+    for positions in (ANSWER, None):
+        with patch_heads(target, source, ALL, positions):
+            found = recorded(target)
+        for layer in range(3):
+            assert torch.equal(found[layer][:, ANSWER], expected[layer][:, ANSWER])
+    own = recorded(target)
+    with patch_heads(target, source, ALL, ANSWER):
+        before_answer = recorded(target, slice(0, -5))
+    assert all(torch.equal(before_answer[layer], own[layer][:, :-5]) for layer in range(3))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_target_with_other_attention_weights_becomes_the_source(tiny_model, family):
+    source = tiny_model(family)
+    target = other_attention(source)
+    assert (run(target) - run(source)).abs().max() > 0.1
+    with patch_heads(target, source, ALL):
+        assert torch.equal(run(target), run(source))
+
+
+def test_only_the_chosen_heads_are_patched(tiny_model):
+    target, source = tiny_model("qwen3"), tiny_model("qwen3", seed=1)
+    own, theirs = recorded(target), recorded(source)
+    with patch_heads(target, source, [(0, 2)]):
+        found = recorded(target)
+        assert (run(target) - run(tiny_model("qwen3"))).abs().max() > 0.01
+    assert torch.equal(found[0][:, :, 2], theirs[0][:, :, 2])
+    assert torch.equal(found[0][:, :, [0, 1, 3]], own[0][:, :, [0, 1, 3]])
+
+
+def test_a_cache_given_to_the_target_stays_its_own(tiny_model):
+    target, source = tiny_model("llama"), tiny_model("llama", seed=1)
+    cache, alone = DynamicCache(), DynamicCache()
+    with patch_heads(target, source, [(2, 0)]):  # a last-layer patch leaves the target's own keys as they are
+        patched = run(target, past_key_values=cache)
+    run(target, past_key_values=alone)
+    assert cache.get_seq_length() == IDS.shape[1]
+    assert torch.equal(cache.layers[2].keys, alone.layers[2].keys)
+    with patch_heads(target, source, [(2, 0)]):
+        assert torch.equal(run(target), patched)
+
+
+def test_a_prefix_in_the_cache_is_refused(tiny_model):
+    target, source = tiny_model("llama"), tiny_model("llama", seed=1)
+    cache = DynamicCache()
+    run(target, input_ids=IDS[:, :10], past_key_values=cache)
+    with patch_heads(target, source, SOME), pytest.raises(ModelError, match=r"got 10.*patch_sweep"):
+        run(target, input_ids=IDS[:, 10:], past_key_values=cache)
+    assert n_hooks(target) == n_hooks(source) == 0
+
+
+def test_a_source_run_once_on_given_inputs_gives_the_same(tiny_model):
+    target, source, calls = tiny_model("gemma"), tiny_model("gemma", seed=1), []
+    source.register_forward_pre_hook(lambda *_: calls.append(1))
+    with patch_heads(target, source, SOME):
+        expected = [run(target), run(target)]
+    assert len(calls) == 2
+    with patch_heads(target, source, SOME, inputs={"input_ids": IDS}):
+        assert torch.equal(run(target), expected[0])
+        assert torch.equal(run(target), expected[1])
+    assert len(calls) == 3
+
+
+def test_padded_batches_and_masks_over_the_batch(tiny_model):
+    target, source = tiny_model("llama"), tiny_model("llama", seed=1)
+    ids, attention = IDS.repeat(2, 1), torch.ones(2, IDS.shape[1], dtype=torch.long)
+    attention[1, :7] = 0
+    rows = torch.zeros(2, IDS.shape[1], dtype=torch.bool)
+    rows[0, 3:6], rows[1, 20:] = True, True
+    given = {"input_ids": ids, "attention_mask": attention}
+    own, theirs = recorded(target, **given), recorded(source, **given)
+    with patch_heads(target, source, [(0, 3)], rows):
+        found = recorded(target, **given)
+    assert torch.equal(found[0][:, :, 3][rows], theirs[0][:, :, 3][rows])
+    assert torch.equal(found[0][:, :, 3][~rows], own[0][:, :, 3][~rows])
+    with patch_heads(target, source, [(0, 3)], rows):
+        assert torch.equal(recorded(target, input_ids=ids, attention_mask=attention)[0], found[0])
+        positional = target(ids, attention)  # arguments without names reach the source too
+    with patch_heads(target, source, [(0, 3)], rows):
+        assert torch.equal(run(target, **given), positional.logits)
+
+
+def test_unmerged_adapters_give_what_the_merged_models_give(tiny_model):
+    def adapted(seed):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            config = LoraConfig(r=4, lora_alpha=4, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+                                init_lora_weights=False)
+            return get_peft_model(tiny_model("llama"), config).eval()
+
+    target, source = adapted(1), adapted(2)
+    merged = adapted(1).merge_and_unload(), adapted(2).merge_and_unload()
+    baseline = run(target)
+    with patch_heads(target, source, SOME, ANSWER), patch_heads(*merged, SOME, ANSWER):
+        patched, expected = run(target), run(merged[0])
+    torch.testing.assert_close(patched, expected, rtol=1e-4, atol=1e-4)
+    assert (patched - baseline).abs().max() > 0.1
+    assert torch.equal(run(target), baseline)
+
+
+def test_generation_without_a_cache_runs_patched(tiny_model):
+    target, source = tiny_model("llama"), tiny_model("llama", seed=1)
+    with patch_heads(target, source, ALL, -1):
+        generated = target.generate(IDS, max_new_tokens=3, do_sample=False, use_cache=False)
+        assert generated[0, IDS.shape[1]] == run(target)[0, -1].argmax()
+        with pytest.raises(ModelError, match="use_cache=False"):
+            target.generate(IDS, max_new_tokens=3, do_sample=False)
+
+
+def test_recording_and_writing_by_hand_is_patching(tiny_model):
+    target, source = tiny_model("mistral"), tiny_model("mistral", seed=1)
+    values = recorded(source, ANSWER)
+    assert values[0].shape == (1, 5, 4, 12)
+    with write_head_outputs(target, SOME, values, ANSWER):
+        written = run(target)
+    with patch_heads(target, source, SOME, ANSWER):
+        assert torch.equal(run(target), written)
+
+
+def test_what_is_recorded_shows_interventions_in_force(tiny_model):
+    model = tiny_model("llama")
+    with ablate_heads(model, [(1, 2)]):
+        assert not recorded(model)[1][:, :, 2].any()
+    assert recorded(model)[1][:, :, 2].any()
+
+
+def test_hooks_of_both_models_are_gone_after_an_exception(tiny_model):
+    target, source = tiny_model("llama"), tiny_model("llama", seed=1)
+    baseline = run(target)
+    inside = []
+
+    def fail():
+        with patch_heads(target, source, SOME):
+            inside.append(n_hooks(target))
+            raise RuntimeError("in the block")
+
+    with pytest.raises(RuntimeError, match="in the block"):
+        fail()
+    assert inside[0] > 0
+    assert n_hooks(target) == n_hooks(source) == 0
+    with pytest.raises(HeadError, match="positions"), patch_heads(target, source, SOME, 99):
+        run(target)
+    with pytest.raises(RuntimeError, match="in the block"), record_head_outputs(source):
+        raise RuntimeError("in the block")
+    assert n_hooks(target) == n_hooks(source) == 0
+    assert torch.equal(run(target), baseline)
+
+
+@pytest.mark.parametrize("other", [{"num_attention_heads": 8}, {"num_hidden_layers": 2}, {"head_dim": 16},
+                                   {"vocab_size": 410}])
+def test_models_of_other_layouts_are_refused(tiny_model, other):
+    target, source = tiny_model("llama"), tiny_model("llama", **other)
+    with pytest.raises(ModelError, match=r"source: the target has .*\(3, 4, 12, \d+\)"), \
+            patch_heads(target, source, SOME):
+        pass
+    assert n_hooks(target) == n_hooks(source) == 0
+
+
+def test_values_that_do_not_fit_are_refused(tiny_model):
+    model = tiny_model("llama")
+    values = recorded(model, ANSWER)
+    with pytest.raises(HeadError, match=r"\[1, 24, 4, 12\].*\[1, 5, 4, 12\]"), write_head_outputs(model, SOME, values):
+        run(model)
+    one_row = recorded(model, -1)  # would broadcast over the five rows
+    with pytest.raises(HeadError, match="same positions"), write_head_outputs(model, SOME, one_row, ANSWER):
+        run(model)
+    del values[1]
+    with pytest.raises(HeadError, match=r"got \[1\]"), write_head_outputs(model, SOME, values, ANSWER):
+        run(model)
+    with pytest.raises(HeadError, match=r"\(3, 0\)"), patch_heads(model, model, [(3, 0)]):
+        run(model)
+
+
+def test_a_part_of_the_target_run_alone_is_no_silent_no_op(tiny_model):
+    target, source = tiny_model("llama"), tiny_model("llama", seed=1)
+    with patch_heads(target, source, SOME), pytest.raises(ModelError, match="Call the target model itself"):
+        target.model(IDS)
+    with patch_heads(target, source, SOME):
+        run(target)
+        with pytest.raises(ModelError, match="Call the target model itself"):  # nor are old values used again
+            target.model(IDS)
