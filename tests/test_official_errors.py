@@ -41,6 +41,7 @@ BAD = [
     (load_summhay, topic(documents=[{"document_text": "T", "insights_included": "a"}]),
      "field documents[0].insights_included: Input should be a valid list"),
     (load_summhay, topic(subtopics=[]), "field subtopics: List should have at least 1 item"),
+    (load_summhay, topic(subtopics=[{"insights": []}]), "field subtopics: the topic has no insight (got 't')"),
     (load_summhay, topic(documents=[{"document_text": " ", "insights_included": ["a"]}]),
      "field documents[0].document_text: the text is empty"),
 ]

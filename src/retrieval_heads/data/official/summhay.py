@@ -17,6 +17,7 @@ from retrieval_heads.data.official.records import Record, check_count, read_docu
 from retrieval_heads.data.official.schema import Insight, Topic, parse
 from retrieval_heads.data.official.text import occurrences, sentences, sentences_around
 from retrieval_heads.data.official.usable import OnUnusable, UnusableRecordError, check_choice, collect
+from retrieval_heads.errors import DataError
 
 NEEDLES = ("document", "sentence")
 QUESTION = "Which documents say that {insight}?"
@@ -73,6 +74,11 @@ def load_summhay(
 def _items(path: str | Path) -> Iterator[Item]:
     for record in read_documents(path):
         topic = parse(record, Topic)
+        if not any(subtopic.insights for subtopic in topic.subtopics):
+            raise DataError(
+                "the topic has no insight", where=f"{record.where}, field subtopics", value=topic.topic_id,
+                remedy="Give a topic file whose subtopics have `insights`.",
+            )
         for number, subtopic in enumerate(topic.subtopics):
             for place, insight in enumerate(subtopic.insights):
                 yield record, topic, number, place, insight
