@@ -1,0 +1,236 @@
+"""How well a model answers: batched greedy decoding, teacher-forced exact match, and their scores with intervals.
+
+Prompts are taken as they are and tokenised together with the reference answer, exactly as in training (`encode_all`).
+Examples of similar length share a batch, padded on the left with the padding masked and positions counted from each
+prompt's first token, so in float32 a batch gives the answers that its examples give one by one. The decoding loop is
+our own because `generate` fills every setting left open from the model's generation config (a repetition penalty, an
+extra end token), which is then no plain greedy decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from retrieval_heads.data.encode import Encoded, encode_all
+from retrieval_heads.data.example import Example
+from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.metrics import metric_names, score_prediction
+from retrieval_heads.progress import progress
+from retrieval_heads.stats.bootstrap import RESAMPLES, bootstrap_mean
+
+SLACK = 8
+"""Tokens that an answer may take beyond the longest accepted one before decoding stops."""
+
+
+def evaluate(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, max_new_tokens: int | None = None,
+    batch_size: int = 8, max_length: int | None = None, level: float = 0.95, n_resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Means of the task's metrics over the examples, each with a bootstrap interval over examples.
+
+    Args:
+        model, tokenizer: a causal language model, plain or PEFT, and its fast tokenizer.
+        examples: of one task, or of tasks with the same metrics.
+        max_new_tokens: longest answer in tokens; the longest accepted answer and `SLACK` more when None.
+        batch_size: examples decoded at a time.
+        max_length: most tokens of prompt and reference answer; the model's `max_position_embeddings` when None.
+        level, n_resamples, seed: coverage, number of samples and random seed of the bootstrap.
+
+    Returns:
+        `NAME`, `NAME_low`, `NAME_high`, all in [0, 1], for every name of `metric_names` and `forced_exact_match`, and
+        the number of examples `n`. With one example the interval is NaN.
+
+    Raises:
+        DataError: no examples, one that is too long or cannot be tokenised, or tasks with different metrics.
+        ConfigError: `max_new_tokens` too small for the reference answers, or a batch size below 1.
+    """
+    scores = evaluate_each(
+        model, tokenizer, examples, max_new_tokens=max_new_tokens, batch_size=batch_size, max_length=max_length
+    )
+    result: dict[str, float] = {}
+    for name in scores.columns.drop(["id", "prediction"]):
+        mean = bootstrap_mean(scores[name], level=level, n_resamples=n_resamples, seed=seed)
+        result |= {name: mean.estimate, f"{name}_low": mean.low, f"{name}_high": mean.high}
+    return result | {"n": len(scores)}
+
+
+def evaluate_each(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, max_new_tokens: int | None = None,
+    batch_size: int = 8, max_length: int | None = None,
+) -> pd.DataFrame:
+    """One row an example, in order: `id`, `prediction`, the task's metrics and `forced_exact_match`.
+
+    The rows of two models on the same examples are what paired comparisons need. `forced_exact_match` is read from the
+    greedy tokens, at no further cost: up to the first wrong token, greedy decoding is teacher forcing.
+    """
+    if len({metric_names(example.task) for example in examples}) > 1:
+        raise DataError(
+            "tasks with different metrics", where="examples", value=sorted({example.task for example in examples}),
+            remedy="Evaluate each task by itself.",
+        )
+    encoded = _encode(model, tokenizer, examples, max_length)
+    needed = max(len(item.ids) - item.prompt_length for item in encoded)
+    if max_new_tokens is not None and max_new_tokens < needed:
+        raise ConfigError(
+            f"the longest reference answer has {needed} tokens with its end", where="max_new_tokens",
+            value=max_new_tokens, remedy="Leave it out, or allow that many.",
+        )
+    tokens = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size)
+    one_line, rows = _one_line(examples), []
+    for example, item, generated in zip(examples, encoded, tokens, strict=True):
+        prediction, target = _text(tokenizer, generated, one_line), item.ids[item.prompt_length :]
+        rows.append({
+            "id": example.meta.get("id", ""), "prediction": prediction, **score_prediction(example, prediction),
+            "forced_exact_match": float(tuple(generated[: len(target)]) == target),
+        })
+    return pd.DataFrame(rows)
+
+
+def greedy_answers(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, max_new_tokens: int | None = None,
+    batch_size: int = 8, max_length: int | None = None,
+) -> list[str]:
+    """The model's greedy answers in the order of the examples: one line, without special tokens and outer spaces.
+
+    An answer ends at the end-of-sequence token, at a newline (as in the script of multi-document question answering;
+    unless an accepted answer has one) or after `max_new_tokens`. Arguments and errors as in `evaluate`.
+    """
+    encoded = _encode(model, tokenizer, examples, max_length)
+    tokens = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size)
+    one_line = _one_line(examples)
+    return [_text(tokenizer, generated, one_line) for generated in tokens]
+
+
+@torch.no_grad()
+def forced_exact(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, batch_size: int = 8, max_length: int | None = None
+) -> np.ndarray:
+    """bool `[n]`: given the reference answer token by token, every token and the end is the model's most likely one.
+
+    One forward pass a batch, no decoding. Arguments and errors as in `evaluate`.
+    """
+    encoded = _encode(model, tokenizer, examples, max_length)
+    exact = np.zeros(len(encoded), dtype=bool)
+    with _evaluation_mode(model):
+        for batch in _batches(encoded, batch_size, "forced answers"):
+            targets = [encoded[index].ids[encoded[index].prompt_length :] for index in batch]
+            longest = max(map(len, targets))
+            inputs = _left_padded([encoded[index].ids[:-1] for index in batch], model.device)
+            logits = model(**inputs, use_cache=False, logits_to_keep=longest).logits  # [batch, longest, vocabulary]
+            best = logits.argmax(dim=-1).tolist()
+            for index, target, row in zip(batch, targets, best, strict=True):
+                exact[index] = tuple(row[-len(target) :]) == target
+    return exact
+
+
+@torch.no_grad()
+def _greedy_tokens(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], encoded: Sequence[Encoded],
+    max_new_tokens: int | None, batch_size: int,
+) -> list[list[int]]:
+    """The generated ids of every example, the ending token among them."""
+    accepted = [answer for example in examples for answer in example.answers]
+    if max_new_tokens is None:
+        lengths = tokenizer([f" {answer}" for answer in accepted], add_special_tokens=False)["input_ids"]
+        references = (len(item.ids) - item.prompt_length for item in encoded)
+        max_new_tokens = max(*map(len, lengths), *references) + SLACK
+    if max_new_tokens < 1:
+        raise ConfigError("no token to generate", where="max_new_tokens", value=max_new_tokens, remedy="Use 1 or more.")
+    stop = _Stop(tokenizer, newline=_one_line(examples))
+    tokens: list[list[int]] = [[] for _ in encoded]
+    with _evaluation_mode(model):
+        for batch in _batches(encoded, batch_size, "greedy answers"):
+            prompts = [encoded[index].ids[: encoded[index].prompt_length] for index in batch]
+            _decode(model, prompts, [tokens[index] for index in batch], max_new_tokens, stop)
+    return tokens
+
+
+def _decode(
+    model: nn.Module, prompts: list[tuple[int, ...]], generated: list[list[int]], max_new_tokens: int, stop: _Stop
+) -> None:
+    """Append to `generated` until every row has stopped; a stopped row is computed on, but no longer recorded."""
+    inputs = _left_padded(prompts, model.device)
+    cache, running = None, set(range(len(prompts)))
+    for _ in range(max_new_tokens):
+        output = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache, best = output.past_key_values, output.logits[:, -1].argmax(dim=-1)  # [batch]
+        for row, token in enumerate(best.tolist()):
+            if row in running:
+                generated[row].append(token)
+                if stop(token):
+                    running.remove(row)
+        if not running:
+            return
+        mask = inputs["attention_mask"]
+        inputs = {
+            "input_ids": best[:, None],
+            "attention_mask": torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1),
+            "position_ids": inputs["position_ids"][:, -1:] + 1,
+        }
+
+
+class _Stop:
+    """Whether a token ends an answer: the end-of-sequence token, or one whose text has a newline."""
+
+    def __init__(self, tokenizer: Any, newline: bool) -> None:
+        self.tokenizer, self.newline, self.known = tokenizer, newline, {tokenizer.eos_token_id: True}
+
+    def __call__(self, token: int) -> bool:
+        if token not in self.known:
+            self.known[token] = self.newline and "\n" in self.tokenizer.decode([token])
+        return self.known[token]
+
+
+def _encode(model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None) -> list[Encoded]:
+    if not examples:
+        raise DataError("no examples", where="examples", remedy="Give at least one example to evaluate.")
+    if max_length is None:
+        max_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return encode_all(examples, tokenizer, max_length)
+
+
+def _batches(encoded: Sequence[Encoded], batch_size: int, description: str) -> Iterator[list[int]]:
+    """Indices of examples of similar length; the longest come first, so that memory runs out at once or never."""
+    if batch_size < 1:
+        raise ConfigError("an empty batch", where="batch_size", value=batch_size, remedy="Use 1 or more.")
+    order = sorted(range(len(encoded)), key=lambda index: (-len(encoded[index].ids), index))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    yield from progress(batches, description)
+
+
+def _left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> dict[str, torch.Tensor]:
+    """Model inputs `[batch, longest]` that end together; the padding's id is never attended to."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
+
+
+def _one_line(examples: Sequence[Example]) -> bool:
+    return not any("\n" in answer for example in examples for answer in example.answers)
+
+
+def _text(tokenizer: Any, tokens: list[int], one_line: bool) -> str:
+    # clean_up_tokenization_spaces would change the text ("a ." to "a.") for some tokenizers
+    text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return (text.split("\n")[0] if one_line else text).strip()
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Without dropout inside the block; every module in the mode it had afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
