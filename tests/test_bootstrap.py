@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -115,6 +115,7 @@ def test_percentile_interval_takes_the_quantiles():
     assert percentile_interval(0.5, np.arange(101) / 100, level=0.9) == pytest.approx((0.5, 0.05, 0.95))
 
 
+@settings(deadline=None)
 @given(SCORES, st.floats(0.1, 5), st.floats(-3, 3))
 def test_bounds_seed_and_change_of_unit(values, scale, shift):
     interval = bootstrap_mean(values, n_resamples=50, seed=1)
@@ -124,6 +125,7 @@ def test_bounds_seed_and_change_of_unit(values, scale, shift):
     assert moved == pytest.approx([scale * end + shift for end in interval], abs=1e-9)
 
 
+@settings(deadline=None)
 @given(SCORES)
 def test_difference_with_itself_is_nothing(values):
     assert bootstrap_difference(values, values, n_resamples=20) == (0.0, 0.0, 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval_heads.data.example import Example
@@ -137,6 +137,7 @@ def test_every_accepted_answer_counts():
     assert score_prediction(example, "Oslo") == {"exact_match": 1.0, "f1": 1.0, "best_subspan_em": 1.0}
 
 
+@settings(deadline=None)
 @given(TEXT, TEXT)
 def test_bounds_and_symmetry(first, second):
     f1 = token_f1(first, [second])
@@ -146,6 +147,7 @@ def test_bounds_and_symmetry(first, second):
     assert normalize_answer(first).lower() == normalize_answer(first)
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_an_answer_scores_one_against_itself(text):
     assert exact_match(text, [text]) == token_f1(text, [text]) == 1.0
@@ -153,6 +155,7 @@ def test_an_answer_scores_one_against_itself(text):
     assert best_subspan_em(line, [line]) == 1.0
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 50)), st.sets(st.integers(0, 50), min_size=1), st.randoms())
 def test_citation_scores_are_those_of_sets_in_any_order(cited, wanted, random):
     order = list(cited) * 2

@@ -1,0 +1,198 @@
+"""How far two sets of retrieval heads overlap, and how far they would by chance.
+
+With R the heads of the real run and S those of the synthetic run, at one threshold:
+recall = |R and S| / |R|, precision = |R and S| / |S|, Jaccard = |R and S| / |R or S|; the cosine compares the whole
+score matrices and needs no threshold. Every measure stands beside two chance levels:
+
+* `chance`: random sets of the same sizes among all heads. The number of common heads is then hypergeometric.
+* `layer_chance`: random sets with the same number of heads *in each layer*. Retrieval heads gather in a few layers, so
+  two unrelated sets share many heads once they share the layers; this level removes that part. The number of common
+  heads is a sum of hypergeometric numbers, one a layer.
+
+Both distributions are computed exactly. For the cosine the synthetic scores are permuted, over all heads or within each
+layer. "Real" and "synthetic" are roles: two seeds of one condition give the ceiling that detection noise leaves.
+
+A measure whose denominator is zero is NaN (recall without real heads, precision without synthetic heads, Jaccard
+without either, the cosine of a matrix of zeros); with real but no synthetic heads recall *is* 0, and so it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.stats import hypergeom
+
+from retrieval_heads.errors import ConfigError
+
+NAN = float("nan")
+
+THRESHOLDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+"""Thresholds of the curve around the study's 0.1."""
+
+PERMUTATIONS = 1000
+
+def _columns() -> dict[str, str]:
+    measures = {
+        "recall": "share of the real run's heads that the synthetic run has",
+        "precision": "share of the synthetic run's heads that the real run has",
+        "jaccard": "common heads as a share of the heads of either run",
+        "cosine": "cosine of the two score matrices",
+    }
+    columns = {
+        "threshold": "a head is a retrieval head when its score is above this",
+        "n_heads": "heads of the model",
+        "n_real": "retrieval heads of the real run",
+        "n_synthetic": "retrieval heads of the synthetic run",
+        "n_common": "retrieval heads of both",
+    }
+    for name, meaning in measures.items():
+        columns[name] = meaning
+        drawn = "scores are permuted over" if name == "cosine" else "as many heads are drawn from"
+        for level, which in (("chance", "all heads"), ("layer_chance", "each layer")):
+            columns[f"{name}_{level}"] = f"expected {name} when {drawn} {which}"
+            columns[f"{name}_{level}_low"] = f"2.5% quantile of {name} when {drawn} {which}"
+            columns[f"{name}_{level}_high"] = f"97.5% quantile of {name} when {drawn} {which}"
+    return columns | {
+        "overlap_p": "probability of at least n_common common heads when as many heads are drawn from all heads",
+        "overlap_layer_p": "probability of at least n_common common heads when as many are drawn from each layer",
+        "subset": "1 when the real run has every head of the synthetic run, else 0",
+        "subset_chance": "probability of such a subset when as many heads are drawn from all heads",
+        "subset_layer_chance": "probability of such a subset when as many heads are drawn from each layer",
+        "cosine_p": "share of permutations over all heads with at least this cosine",
+        "cosine_layer_p": "share of permutations within each layer with at least this cosine",
+    }
+
+
+COLUMNS = _columns()
+"""What each column of `overlap` means, for a data dictionary. Shares, cosines and probabilities are in [0, 1]."""
+
+
+def overlap(
+    real: ArrayLike, synthetic: ArrayLike, threshold: float = 0.1, *, n_permutations: int = PERMUTATIONS, seed: int = 0
+) -> dict[str, float]:
+    """One tidy row comparing two score matrices `[n_layers, n_heads]`; the columns are those of `COLUMNS`.
+
+    Chance ranges are central 95% ranges. A one-sided p-value is NaN where there is nothing to test: an empty set, or a
+    matrix of zeros for the cosine. The cosine's p-value counts the observed arrangement, so it is never below
+    1 / (n_permutations + 1).
+
+    Raises:
+        ConfigError: matrices of different shapes, not two-dimensional or with values that are not finite.
+    """
+    scores = _matrices(real, synthetic)
+    return _ordered(_sets_row(*scores, threshold) | _cosine_row(*scores, n_permutations, seed))
+
+
+def overlap_curve(
+    real: ArrayLike, synthetic: ArrayLike, thresholds: Iterable[float] = THRESHOLDS, *,
+    n_permutations: int = PERMUTATIONS, seed: int = 0,
+) -> pd.DataFrame:
+    """`overlap` at each threshold, one row each; the cosine's columns are the same in all. Errors as in `overlap`."""
+    scores = _matrices(real, synthetic)
+    cosine_row = _cosine_row(*scores, n_permutations, seed)
+    rows = [_ordered(_sets_row(*scores, threshold) | cosine_row) for threshold in thresholds]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def cosine(first: ArrayLike, second: ArrayLike) -> float:
+    """Cosine of two score matrices read as vectors; NaN when one of them is all zeros. Errors as in `overlap`."""
+    one, two = _matrices(first, second)
+    norm = float(np.linalg.norm(one) * np.linalg.norm(two))
+    return float((one * two).sum()) / norm if norm else NAN
+
+
+def common_distribution(real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
+    """Probabilities of 0, 1, ... common heads for random sets with the same number of heads in each row.
+
+    Args:
+        real, synthetic: bool `[n_groups, heads a group]`; one group for sets drawn among all heads, a group a layer
+            for sets matched by layer.
+
+    Returns:
+        float64 `[min(n_real, n_synthetic) + 1]`, which sums to 1.
+    """
+    width = real.shape[1]
+    probabilities = np.ones(1)
+    for n_real, n_synthetic in zip(real.sum(axis=1), synthetic.sum(axis=1), strict=True):
+        common = np.arange(min(n_real, n_synthetic) + 1)
+        probabilities = np.convolve(probabilities, hypergeom(width, n_real, n_synthetic).pmf(common))
+    full = np.zeros(min(real.sum(), synthetic.sum()) + 1)
+    full[: len(probabilities)] = probabilities
+    return full
+
+
+def _sets_row(real: np.ndarray, synthetic: np.ndarray, threshold: float) -> dict[str, float]:
+    in_real, in_synthetic = real > threshold, synthetic > threshold
+    n_real, n_synthetic = int(in_real.sum()), int(in_synthetic.sum())
+    n_common = int((in_real & in_synthetic).sum())
+    measures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "recall": lambda common: common / n_real if n_real else common * NAN,
+        "precision": lambda common: common / n_synthetic if n_synthetic else common * NAN,
+        "jaccard": lambda common: common / (n_real + n_synthetic - common) if n_real + n_synthetic else common * NAN,
+    }
+    row: dict[str, float] = {
+        "threshold": float(threshold), "n_heads": real.size,
+        "n_real": n_real, "n_synthetic": n_synthetic, "n_common": n_common,
+        "subset": float(n_common == n_synthetic) if n_synthetic else NAN,
+    }
+    row |= {name: float(measure(np.float64(n_common))) for name, measure in measures.items()}
+    for level, rows in (("", 1), ("layer_", len(real))):
+        probabilities = common_distribution(in_real.reshape(rows, -1), in_synthetic.reshape(rows, -1))
+        common, cumulative = np.arange(len(probabilities)), probabilities.cumsum()
+        # the smallest numbers whose cumulative probability reaches the level; 1e-12 is for the sum's rounding
+        ends = [int(np.argmax(cumulative >= part - 1e-12)) for part in (0.025, 0.975)]
+        for name, measure in measures.items():
+            values = measure(common.astype(np.float64))
+            row[f"{name}_{level}chance"] = float(probabilities @ values)
+            row[f"{name}_{level}chance_low"], row[f"{name}_{level}chance_high"] = map(float, values[ends])
+        row[f"overlap_{level}p"] = float(min(1.0, probabilities[n_common:].sum())) if n_real and n_synthetic else NAN
+        contained = probabilities[n_synthetic] if n_synthetic < len(probabilities) else 0.0
+        row[f"subset_{level}chance"] = float(contained) if n_synthetic else NAN
+    return row
+
+
+def _cosine_row(real: np.ndarray, synthetic: np.ndarray, n_permutations: int, seed: int) -> dict[str, float]:
+    if n_permutations < 1:
+        raise ConfigError("no permutations", where="n_permutations", value=n_permutations, remedy="Use 1000, say.")
+    row, rng = {"cosine": cosine(real, synthetic)}, np.random.default_rng(seed)
+    norm = np.linalg.norm(real) * np.linalg.norm(synthetic)
+    for level, rows in (("", 1), ("layer_", len(real))):
+        one, two = real.reshape(rows, -1), synthetic.reshape(rows, -1)
+        names = [f"cosine_{level}{end}" for end in ("chance", "chance_low", "chance_high", "p")]
+        if not norm:
+            row |= dict.fromkeys(names, NAN)
+            continue
+        permuted = np.array([(one * rng.permuted(two, axis=1)).sum() for _ in range(n_permutations)]) / norm
+        expected = (one.mean(axis=1) * two.sum(axis=1)).sum() / norm  # exact: a permuted value is its row's mean
+        low, high = np.quantile(permuted, [0.025, 0.975])
+        as_large = 1 + np.count_nonzero(permuted >= row["cosine"] - 1e-12)
+        row |= dict(zip(names, map(float, (expected, low, high, as_large / (n_permutations + 1))), strict=True))
+    return row
+
+
+def _ordered(row: dict[str, float]) -> dict[str, float]:
+    return {name: row[name] for name in COLUMNS}
+
+
+def _matrices(real: ArrayLike, synthetic: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    pair = []
+    for name, scores in (("real", real), ("synthetic", synthetic)):
+        try:
+            matrix = np.asarray(scores, dtype=np.float64)
+        except (TypeError, ValueError):  # ragged rows, text
+            matrix = np.empty(0)
+        if matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
+            raise ConfigError(
+                "not a matrix of finite scores, layers by heads", where=name, value=matrix.shape,
+                remedy="Give the scores of one run as `retrieval_scores` returns them.",
+            )
+        pair.append(matrix)
+    if pair[0].shape != pair[1].shape:
+        raise ConfigError(
+            "score matrices of different models", where="overlap", value=(pair[0].shape, pair[1].shape),
+            remedy="Compare runs of one base model.",
+        )
+    return pair[0], pair[1]
