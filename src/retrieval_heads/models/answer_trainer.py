@@ -1,0 +1,125 @@
+"""The HF Trainer with a loss on answer tokens only, batches of like length in a fixed order, and exact resuming.
+
+* Logits are taken at the positions that predict an answer token, never for the whole sequence: at 32,768 tokens and
+  128,000 words the full logits alone would take 16 GB. They come from the model's own forward pass
+  (`logits_to_keep`), so heads that cap or scale their logits are right too.
+* Padding is on the right. A token never attends to what follows it, so no attention mask is needed, and SDPA keeps its
+  causal kernel.
+* The order of all epochs' batches is laid out in advance from the seed. Resuming is skipping the first of them,
+  whatever state a random generator is in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from retrieval_heads.data.encode import Encoded
+from retrieval_heads.errors import ModelError
+
+IGNORED = -100
+"""Label of a token without loss, as in transformers."""
+
+Batch = dict[str, torch.Tensor]
+
+
+def plan_batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int) -> list[list[int]]:
+    """Indices of the examples of every batch of every epoch: like lengths together, batches in random order.
+
+    Each epoch uses each example once; its last batches may be smaller.
+    """
+    plan = []
+    for epoch in range(epochs):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = get_length_grouped_indices(list(lengths), batch_size, generator=generator)
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        plan += [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
+    return plan
+
+
+def collate(examples: Sequence[Encoded]) -> Batch:
+    """Pad examples on the right to the longest.
+
+    Returns `input_ids` and `labels`, int64 `[batch, tokens]`; a label is the token itself where it belongs to the
+    answer or ends the sequence after it, `IGNORED` elsewhere.
+    """
+    longest = max(len(example.ids) for example in examples)
+    # the padding's token is never attended to nor scored, so any id serves
+    input_ids = torch.zeros(len(examples), longest, dtype=torch.long)
+    labels = torch.full_like(input_ids, IGNORED)
+    for row, example in enumerate(examples):
+        ids = torch.tensor(example.ids)
+        input_ids[row, : len(ids)] = ids
+        labels[row, example.prompt_length : len(ids)] = ids[example.prompt_length :]
+    return {"input_ids": input_ids, "labels": labels}
+
+
+def answer_loss(model: torch.nn.Module, batch: Batch, n_targets: torch.Tensor | int | None = None) -> torch.Tensor:
+    """Cross entropy in nats of the answer tokens, in fp32: their sum over `n_targets`, by default their own number.
+
+    With several examples, logits are taken at the union of their answer positions.
+    """
+    targets = batch["labels"][:, 1:]
+    rows = (targets != IGNORED).any(dim=0).nonzero().flatten()
+    logits = model(input_ids=batch["input_ids"], logits_to_keep=rows, use_cache=False).logits  # [batch, rows, words]
+    targets = targets[:, rows]
+    total = torch.nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum",
+    )
+    return total / (n_targets if n_targets is not None else (targets != IGNORED).sum())
+
+
+class AnswerTrainer(Trainer):
+    """Trains the adapter of a PEFT model on `batches`, in their order, in one pass.
+
+    Args:
+        model: PEFT model.
+        args: training arguments with `num_train_epochs=1`: `batches` already holds all epochs.
+        batches: the examples of each batch, e.g. laid out by `plan_batches`.
+    """
+
+    def __init__(self, model: PeftModel, args: Any, batches: Sequence[Sequence[Encoded]]) -> None:
+        super().__init__(model=model, args=args, train_dataset=batches, callbacks=[_StopOnBadLoss()])
+        for callback in (PrinterCallback, ProgressCallback):
+            self.remove_callback(callback)
+        if not args.disable_tqdm:
+            self.add_callback(_Bar())
+
+    def get_train_dataloader(self) -> DataLoader:
+        return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=lambda items: collate(items[0]))
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        # the number of answer tokens in all accumulated batches, so that accumulation equals one large batch
+        return answer_loss(model, inputs, num_items_in_batch)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        # PEFT would otherwise look up the base's vocabulary on the hub, and the Trainer pickle its arguments
+        self.model.save_pretrained(output_dir or self.args.output_dir, save_embedding_layers=False)
+
+    def floating_point_ops(self, inputs: Batch) -> int:
+        return 0  # not used, and counting walks through all parameters at every step
+
+
+class _Bar(ProgressCallback):
+    """The Trainer's bar without a line of numbers at each step."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        return None
+
+
+class _StopOnBadLoss(TrainerCallback):
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise ModelError(
+                "the loss is not finite", where=f"training step {state.global_step}", value=loss,
+                remedy="Lower the learning rate or `max_grad_norm`, or train in fp32.",
+            )

@@ -1,0 +1,100 @@
+"""What a LoRA adapter has to know of the model it extends: the file `extension.json` beside its weights.
+
+An adapter folder as PEFT writes it carries neither the base's weights nor its config, so an adapter trained at a raised
+RoPE theta could silently be put on a base with the old one, or on another base of the same shape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+from retrieval_heads.errors import ModelError
+
+EXTENSION_FILE = "extension.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Extension:
+    """How a base model was extended.
+
+    Attributes:
+        base_name: folder name or hub id of the base, for people.
+        base_fingerprint: `fingerprint` of the base's folder, for machines.
+        rope_theta: base frequency of RoPE that the adapter was trained with.
+        max_length: tokens of the longest sequence it was trained for.
+        rank: of the LoRA matrices.
+        alpha: LoRA's numerator of the scale alpha / rank.
+        target_modules: names of the adapted projections.
+    """
+
+    base_name: str
+    base_fingerprint: str
+    rope_theta: float
+    max_length: int
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+
+    def write(self, folder: Path) -> None:
+        """Write `extension.json` into an adapter folder."""
+        (folder / EXTENSION_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def read_extension(adapter: str | Path) -> Extension:
+    """Read and check an adapter folder's `extension.json`.
+
+    Raises:
+        ModelError: no such folder, a missing or broken file, a field that is missing or of another type.
+    """
+    folder = Path(adapter)
+    if not folder.is_dir():
+        raise ModelError("no such adapter folder", where=folder, remedy="Give the folder that `finetune` wrote.")
+    for name in (EXTENSION_FILE, ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        if not (folder / name).is_file():
+            raise ModelError(
+                f"the adapter folder has no {name}", where=folder,
+                remedy="Give a folder written by `finetune`: without these files its base and RoPE theta are unknown.",
+            )
+    try:
+        values = json.loads((folder / EXTENSION_FILE).read_text(encoding="utf-8"))
+        values = {field.name: values[field.name] for field in fields(Extension)}
+        values["target_modules"] = tuple(map(str, values["target_modules"]))
+        for name in ("rope_theta", "alpha"):
+            values[name] = float(values[name])
+        for name in ("max_length", "rank"):
+            values[name] = int(values[name])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            "not a readable record of an extension", where=folder / EXTENSION_FILE, value=str(error),
+            remedy="Restore the file, or fine-tune again.",
+        ) from error
+    return Extension(**values)
+
+
+def fingerprint(folder: str | Path) -> str:
+    """sha256 (hex) over a model folder's config and weight files, the same wherever the folder lies.
+
+    Left out of the config: fields that change when the same model is saved again by another library version. Large
+    files are read once a process.
+    """
+    folder = Path(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for name in ("transformers_version", "_name_or_path"):
+        config.pop(name, None)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for path in sorted(folder.glob("*.safetensors")):
+        status = path.stat()
+        digest.update(f"{path.name}:{_file_digest(path.resolve(), status.st_size, status.st_mtime_ns)}".encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:  # size and time are part of the cache's key
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,211 @@
+"""Extend a base model's context by LoRA fine-tuning on long examples: one call, one adapter folder.
+
+Low-rank adapters (Hu et al., arXiv 2106.09685) on the attention projections only, at a raised RoPE theta, as in Zhao et
+al., arXiv 2410.22316. An adapter folder is written whole or not at all; an interrupted call goes on from its last
+checkpoint, and on a CPU ends with the bytes that an uninterrupted one writes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import TrainingArguments, set_seed
+from transformers.trainer_callback import TrainerState
+
+from retrieval_heads.data.encode import Encoded
+from retrieval_heads.errors import DataError, ModelError, ResultError
+from retrieval_heads.models.answer_trainer import AnswerTrainer, plan_batches
+from retrieval_heads.models.extension import Extension, fingerprint
+from retrieval_heads.models.load import build_model, model_folder, quiet, usable_device
+from retrieval_heads.models.lora_settings import LoraSettings
+from retrieval_heads.models.training_record import (
+    count_tokens,
+    environment,
+    examples_digest,
+    loss_log,
+    publish,
+    read_training,
+)
+
+
+def finetune(
+    base: str | Path, examples: Sequence[Encoded], out_dir: str | Path, settings: LoraSettings, device: str = "cpu",
+) -> dict[str, Any]:
+    """Fine-tune a base model on encoded examples and write the adapter's folder.
+
+    Nothing but `out_dir` is left behind; during training, checkpoints lie in a hidden folder beside it. A finished
+    `out_dir` of the same base, examples and settings is not trained again.
+
+    Args:
+        base: folder or cached hub id of the base model.
+        examples: token ids with the place of the answer; the loss is on the answer and the end-of-sequence token.
+        out_dir: receives `adapter_model.safetensors`, `adapter_config.json`, `extension.json` (what the adapter has to
+            know of its base), `training.json` (the record: settings, counts, the loss of each step in nats a token,
+            versions) and `timing.json` (what differs between two equal calls).
+        settings: see `LoraSettings`.
+        device: `cpu` or `cuda`.
+
+    Returns:
+        The record, with the content of `timing.json` under `timing`.
+
+    Raises:
+        DataError: no examples, or one longer than `settings.max_length` or with ids outside the vocabulary.
+        ModelError: a base that cannot be loaded or has no such projections, a device that is missing, a loss that is
+            not finite.
+        ResultError: `out_dir` exists and is something else.
+    """
+    out_dir, folder, examples = Path(out_dir), model_folder(base), list(examples)
+    device = _training_device(device)
+    inputs = {
+        "base_fingerprint": fingerprint(folder), "examples": len(examples),
+        "examples_sha256": examples_digest(examples), "settings": json.loads(json.dumps(asdict(settings))),
+    }
+    work = out_dir.parent / f".{out_dir.name}.partial"
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        return _finished(out_dir, inputs, work)
+    _check_examples(examples, settings)
+    base_name = folder.resolve().name if Path(base).is_dir() else str(base)
+    model = _adapted_model(folder, base_name, settings, examples)
+    checkpoint, started = _open_work(work, inputs), time.monotonic()
+    try:
+        state = _train(model, examples, settings, device, work, checkpoint)
+    except ModelError:
+        shutil.rmtree(work)  # a run that diverged would only diverge again
+        raise
+    record = {
+        "base_name": base_name, **inputs, **count_tokens(examples, settings.epochs), "steps": state.global_step,
+        "loss": loss_log(state), "environment": environment(device),
+    }
+    timing = {
+        "seconds": round(time.monotonic() - started, 3),
+        "resumed_from_step": _step(checkpoint) if checkpoint else 0,
+    }
+    extension = Extension(
+        base_name, inputs["base_fingerprint"], settings.rope_theta, settings.max_length, settings.rank, settings.alpha,
+        settings.target_modules,
+    )
+    publish(model, extension, record, timing, work, out_dir)
+    return {**record, "timing": timing}
+
+
+def _finished(out_dir: Path, inputs: dict[str, Any], work: Path) -> dict[str, Any]:
+    record = read_training(out_dir)
+    if {key: record.get(key) for key in inputs} != inputs:
+        raise ResultError(
+            "the folder holds an adapter of another base, other examples or other settings", where=out_dir,
+            remedy="Delete it, or give another folder.",
+        )
+    shutil.rmtree(work, ignore_errors=True)  # a call killed between the last two steps leaves it
+    return record
+
+
+def _training_device(name: str) -> torch.device:
+    device = usable_device(name)
+    if device.type not in ("cpu", "cuda") or device.index not in (None, 0):
+        raise ModelError(
+            "training runs on the CPU or on the first visible GPU", where="device", value=name,
+            remedy="Give cpu or cuda, and choose the GPU by CUDA_VISIBLE_DEVICES.",
+        )
+    return device
+
+
+def _check_examples(examples: Sequence[Encoded], settings: LoraSettings) -> None:
+    if not examples:
+        raise DataError("there is nothing to train on", where="examples", remedy="Give at least one example.")
+    for index, example in enumerate(examples):
+        if len(example.ids) > settings.max_length:
+            raise DataError(
+                f"{len(example.ids)} tokens are more than `max_length`, {settings.max_length}",
+                where=f"training example {index}", remedy="Make shorter examples, or raise `max_length` and theta.",
+            )
+
+
+def _adapted_model(folder: Path, base_name: str, settings: LoraSettings, examples: Sequence[Encoded]) -> PeftModel:
+    # under autocast the base keeps the dtype it was saved in: a small fp32 base is not rounded, a bf16 one not blown up
+    model = build_model(folder, "auto" if settings.bf16 else torch.float32, settings.rope_theta, settings.max_length)
+    words, largest = model.get_input_embeddings().num_embeddings, max(max(example.ids) for example in examples)
+    if largest >= words:
+        raise DataError(
+            f"the base has {words} token ids", where="examples", value=largest,
+            remedy="Encode the examples with the base's own tokenizer.",
+        )
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if missing := sorted(set(settings.target_modules) - names):
+        raise ModelError(
+            "the base has no such projections", where=folder, value=missing,
+            remedy="Use a decoder with q_proj, k_proj, v_proj and o_proj.",
+        )
+    set_seed(settings.seed)  # LoRA's first factor is random
+    with quiet():
+        if settings.gradient_checkpointing:
+            # the old name is deprecated within transformers 5, the new one is missing in its earlier releases
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
+        adapted = get_peft_model(model, LoraConfig(
+            r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.target_modules),
+            lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
+        ))
+    adapted.peft_config["default"].base_model_name_or_path = base_name  # PEFT puts the path on this machine
+    return adapted
+
+
+def _train(
+    model: PeftModel, examples: list[Encoded], settings: LoraSettings, device: torch.device, work: Path,
+    checkpoint: Path | None,
+) -> TrainerState:
+    plan = plan_batches([len(example.ids) for example in examples], settings.batch_size, settings.epochs, settings.seed)
+    steps = math.ceil(len(plan) / settings.accumulation)
+    saving = {"save_strategy": "no"} if settings.save_steps is None else {
+        "save_strategy": "steps", "save_steps": settings.save_steps, "save_total_limit": 1,
+    }
+    with quiet():
+        arguments = TrainingArguments(
+            output_dir=str(work / "checkpoints"), num_train_epochs=1, **saving,
+            per_device_train_batch_size=1, gradient_accumulation_steps=settings.accumulation,
+            learning_rate=settings.lr, lr_scheduler_type=settings.schedule, weight_decay=settings.weight_decay,
+            warmup_steps=math.ceil(settings.warmup * steps), max_grad_norm=settings.max_grad_norm, seed=settings.seed,
+            bf16=settings.bf16, use_cpu=device.type == "cpu", report_to="none", logging_steps=1,
+            logging_nan_inf_filter=False, log_level="error", remove_unused_columns=False,
+            disable_tqdm=not sys.stderr.isatty(),
+        )
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # the Trainer would split each batch over all visible GPUs
+        trainer = AnswerTrainer(model, arguments, [[examples[index] for index in batch] for batch in plan])
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return trainer.state
+
+
+def _open_work(work: Path, inputs: dict[str, Any]) -> Path | None:
+    """Make the working folder, or take up that of an interrupted call; returns its last whole checkpoint."""
+    if _read_json(work / "inputs.json") != inputs:
+        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "inputs.json").write_text(json.dumps(inputs), encoding="utf-8")
+    last = None
+    for folder in sorted((work / "checkpoints").glob("checkpoint-*"), key=_step):
+        # the Trainer writes this file last
+        if _read_json(folder / "trainer_state.json") is None:
+            shutil.rmtree(folder)
+        else:
+            last = folder
+    return last
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,94 @@
+"""The base frequency theta of rotary position embeddings (RoPE): read it, raise it, and prove that it is in force.
+
+A model reads theta from `config.rope_parameters` once, when it is built. Editing the config of a built model, or
+setting `config.rope_theta`, is accepted and changes nothing, so theta is set on a config *before* building and checked
+against the frequencies of the model afterwards.
+
+RoPE: Su et al., "RoFormer", arXiv 2104.09864. Raising theta for longer contexts: Xiong et al., "Effective long-context
+scaling of foundation models", arXiv 2309.16039.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+from retrieval_heads.errors import ModelError
+
+
+def rope_theta(model: nn.Module | PreTrainedConfig) -> float:
+    """The theta of a model (plain or PEFT) or config.
+
+    Raises:
+        ModelError: the model has no RoPE, or one theta a layer type (as Gemma 3).
+    """
+    return float(_rope_parameters(_text_config(model))["rope_theta"])
+
+
+def with_rope_theta(config: PreTrainedConfig, theta: float, max_length: int | None = None) -> PreTrainedConfig:
+    """A copy of `config` with RoPE's base frequency `theta`, for building a model from.
+
+    Args:
+        config: of a model with RoPE; not changed.
+        theta: base frequency, above 1. Other RoPE settings (a scaling type, a partial factor) stay.
+        max_length: tokens; `max_position_embeddings` is raised to it where it is lower.
+
+    Raises:
+        ModelError: theta not above 1; a model without RoPE or with one theta a layer type.
+    """
+    if not theta > 1:
+        raise ModelError("RoPE theta must be above 1", where="rope_theta", value=theta, remedy="The usual is 10000 up.")
+    changed = copy.deepcopy(config)
+    text = changed.get_text_config()
+    text.rope_parameters = {**_rope_parameters(text), "rope_theta": float(theta)}
+    if max_length is not None:
+        text.max_position_embeddings = max(text.max_position_embeddings, max_length)
+    return changed
+
+
+def check_rope(model: nn.Module, theta: float) -> None:
+    """Assure that a built model really turns its queries and keys by the frequencies of `theta`.
+
+    The frequencies are compared with those of a rotary module newly built for `theta`, so every scaling type is
+    covered.
+
+    Raises:
+        ModelError: the model's config names another theta, the model has no rotary module, or its frequencies differ.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    where = type(base).__name__
+    if rope_theta(base) != theta:
+        raise ModelError(
+            f"RoPE theta is {rope_theta(base):g}, not {theta:g}", where=where,
+            remedy="Load the model by `load_model`, which sets theta before building.",
+        )
+    rotaries = [module for module in base.modules() if isinstance(getattr(module, "inv_freq", None), torch.Tensor)]
+    if not rotaries:
+        raise ModelError("no rotary embedding in the model", where=where, remedy="Use a model with RoPE.")
+    expected_config = with_rope_theta(_text_config(base), theta)
+    for rotary in rotaries:
+        expected = type(rotary)(expected_config).inv_freq
+        found = rotary.inv_freq.to("cpu", torch.float32)
+        if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-5, atol=0):
+            raise ModelError(
+                f"the rotary frequencies are not those of theta {theta:g}", where=where, value=found[-1].item(),
+                remedy="Theta was changed after building, or the frequencies were cast to a shorter dtype: load again.",
+            )
+
+
+def _text_config(model: nn.Module | PreTrainedConfig) -> PreTrainedConfig:
+    return (model if isinstance(model, PreTrainedConfig) else model.config).get_text_config()
+
+
+def _rope_parameters(config: PreTrainedConfig) -> dict:
+    parameters = getattr(config, "rope_parameters", None) or {}
+    if "rope_theta" not in parameters:
+        kind = "more than one RoPE, one a layer type" if parameters else "no rotary position embedding (RoPE)"
+        raise ModelError(
+            f"the model has {kind}", where=type(config).__name__, value=config.model_type,
+            remedy="Extension by theta needs one RoPE for all layers (Llama, Mistral, Qwen, Gemma, ...).",
+        )
+    return parameters
