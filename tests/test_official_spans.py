@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -114,11 +115,15 @@ def test_samples_keep_their_needles(tokenizers, folder: Path, kind: str, needle:
 
 @pytest.mark.parametrize("kind", ["byte-level", "unigram", "wordpiece"])
 def test_real_records_keep_their_needles(tokenizers, real_data: Path, kind: str):
+    dropped: Counter[str] = Counter()
     examples = [
         *load_mdqa(real_data / "mdqa" / "nq-open-oracle.jsonl.gz", 30),
         *load_musique(real_data / "musique" / "musique_ans_train_sample100.jsonl", 20, n_documents=5),
-        *load_summhay(real_data / "summhay" / "topic_news1.json", 1, n_documents=10),
+        *load_summhay(
+            real_data / "summhay" / "topic_news1.json", 3, n_documents=10, on_unusable="drop", dropped=dropped,
+        ),
         *load_summhay(real_data / "summhay" / "topic_news3.json", 1, n_documents=10, needle="sentence"),
     ]
+    assert dropped.total() == 2
     for example in examples:
         check(example, tokenizers[kind])
