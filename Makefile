@@ -1,0 +1,74 @@
+# Two commands do everything: `make study` and `make test`. `make help` lists the rest.
+
+PROFILE ?= quick
+# a part of the chapters, by their numbers: make study CHAPTERS="00 01"
+CHAPTERS ?=
+# further options of pip, such as another package index
+PIP_ARGS ?=
+# processes of the unit tests
+JOBS ?= 2
+VENV ?= .venv
+# the first Python here that is new enough and can make virtual environments
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+RUN := $(VENV)/bin/python
+BOOK := $(RUN) -m retrieval_heads.notebooks
+
+# a backend chosen for scripts would leave the notebooks without pictures
+unexport MPLBACKEND
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help study book notebooks test lint unit nbval dev clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+study: $(VENV)/.book  ## run chapters 00 to 06 with PROFILE (quick), live, and build the book of what they showed
+	@$(BOOK) run --profile $(PROFILE) $(if $(CHAPTERS),--chapters $(CHAPTERS))
+	@$(BOOK) build
+
+book: $(VENV)/.book  ## build the book from the outputs at hand, without running anything
+	@$(BOOK) build
+
+notebooks: $(VENV)/.book  ## run the notebooks again with the smoke profile and store their outputs
+	@$(BOOK) store $(if $(CHAPTERS),--chapters $(CHAPTERS))
+
+test: lint unit nbval book  ## everything that continuous integration checks
+
+lint: $(VENV)/.dev  ## check the style
+	@echo "== ruff"
+	@$(RUN) -m ruff check .
+
+unit: $(VENV)/.dev  ## run the unit tests
+	@echo "== unit tests"
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(JOBS)
+
+nbval: $(VENV)/.dev  ## run the notebooks again and compare the outputs that they vouch for
+	@echo "== notebooks"
+	@$(BOOK) check
+	@rm -rf _build/nbval  # nothing found from an earlier run: what is compared is computed anew
+	@RETRIEVAL_HEADS_HOME=$(CURDIR)/_build/nbval \
+		$(RUN) -m pytest -q -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-sanitize-with sanitize.cfg notebooks
+
+dev: $(VENV)/.dev  ## install what development needs
+
+clean:  ## remove the built book and caches (results in runs/ and the environment stay)
+	rm -rf _build book/chapters .pytest_cache .ruff_cache .hypothesis
+
+$(RUN):
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found. Install one" \
+		"(Debian: apt-get install python3 python3-venv), or name one: make PYTHON=/path/to/python3.11 study"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.book: $(RUN) pyproject.toml constraints.txt
+	@echo "== installing into $(VENV) (once, some minutes)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[book]'
+	@touch $@
+
+# after .book, so that two installations never write to one environment at a time
+$(VENV)/.dev: $(VENV)/.book
+	@echo "== installing the test tools"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@

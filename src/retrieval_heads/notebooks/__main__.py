@@ -1,0 +1,116 @@
+"""Run the notebooks and build the book: `python -m retrieval_heads.notebooks {run,store,check,build}`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from retrieval_heads.errors import StudyError
+from retrieval_heads.files import write_whole
+from retrieval_heads.notebooks import NotebookError
+
+try:
+    import nbformat
+    import yaml
+
+    from retrieval_heads.notebooks.build import build_book, stored_problems
+    from retrieval_heads.notebooks.execute import execute
+    from retrieval_heads.notebooks.layout import STORED_PROFILE, Layout
+    from retrieval_heads.notebooks.status import duration, read_status, record, write_status
+except ModuleNotFoundError as missing:
+    sys.exit(f"error: {missing.name} is not installed. Install what the book needs: pip install -e '.[book]'")
+
+EXAMPLES = """examples:
+  python -m retrieval_heads.notebooks run --profile quick        all chapters, into book/chapters/
+  python -m retrieval_heads.notebooks run --chapters 00 03       these alone
+  python -m retrieval_heads.notebooks store                      the outputs kept beside the sources
+  python -m retrieval_heads.notebooks check                      are those whole, and do they agree with the sources?
+  python -m retrieval_heads.notebooks build                      the book, of what is there
+"""
+
+
+def run_chapters(
+    layout: Layout, wanted: Sequence[str], given: Mapping[str, Any], target: Path, origin: str, timeout: int
+) -> None:
+    """Run chapters one after another, with one line of progress each, and put the pages into `target`."""
+    chapters = layout.chapters(wanted)
+    if not chapters:
+        raise NotebookError("there are no chapters", where="notebooks/", remedy="Add a source named NN_stage.py.")
+    for number, chapter in enumerate(chapters, 1):
+        line = f"[{number}/{len(chapters)}] {chapter:<20} "
+        print(line, end="", flush=True)
+        page, seconds = execute(layout, chapter, given, timeout, partial(show_waiting, line))
+        write_whole(target / f"{chapter}.ipynb", (nbformat.writes(page) + "\n").encode())
+        entry = record(given.get("profile", STORED_PROFILE), seconds) | {"origin": origin}
+        write_status(target, read_status(target) | {chapter: entry})
+        print(f"\r{line}" if sys.stdout.isatty() else "", duration(seconds), sep="", flush=True)
+
+
+def show_waiting(line: str, seconds: float) -> None:
+    """Let a terminal show that time goes on."""
+    if sys.stdout.isatty():
+        print(f"\r{line}{seconds:.0f} s ", end="", flush=True)
+
+
+def check_stored(layout: Layout) -> None:
+    """Raise `NotebookError` with every fault of the stored notebooks."""
+    problems = [f"{name}: {problem}" for name in layout.chapters() for problem in stored_problems(layout, name)]
+    if problems:
+        raise NotebookError(
+            "; ".join(problems), where="notebooks/", remedy="Mend the sources and run `make notebooks`.",
+        )
+    print(f"{len(layout.chapters())} notebooks agree with their sources")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m retrieval_heads.notebooks", description="Run the notebooks of the study and build its book.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--root", type=Path, default=Path(), help="the repository (default: this folder)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run chapters with a profile, for the book")
+    run.add_argument("--profile", default="quick", help="a file of configs/, without its ending (default: quick)")
+    run.add_argument(
+        "--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="another parameter of the notebooks; may be repeated",
+    )
+    store = commands.add_parser("store", help=f"run chapters with their defaults ({STORED_PROFILE}), to be committed")
+    for command in (run, store):
+        command.add_argument("--chapters", nargs="+", default=[], help="numbers or names (default: all)")
+        command.add_argument("--timeout", type=int, default=7200, help="seconds that one cell may take (default: 7200)")
+    commands.add_parser("check", help="check the stored outputs without running anything")
+    commands.add_parser("build", help="build the book without running anything")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0, or 2 after a fault that was told in one line."""
+    options = parse(arguments)
+    start = time.perf_counter()
+    try:
+        layout = Layout(options.root)
+        if options.command == "run":
+            layout.check_profile(options.profile)
+            given = {"profile": options.profile} | {name: yaml.safe_load(value) for name, value in options.set}
+            run_chapters(layout, options.chapters, given, layout.pages, "run", options.timeout)
+        elif options.command == "store":
+            run_chapters(layout, options.chapters, {}, layout.sources, "stored", options.timeout)
+        elif options.command == "check":
+            check_stored(layout)
+        else:
+            print(f"book: {build_book(layout)}")
+        print(f"done in {duration(time.perf_counter() - start)}", flush=True)
+    except StudyError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Bringing the pages together, building the book, and making sure that it is whole."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from bs4 import BeautifulSoup
+from docutils.nodes import make_id
+from sphinx_external_toc.parsing import parse_toc_yaml
+
+from retrieval_heads.files import write_whole
+from retrieval_heads.notebooks import NotebookError
+from retrieval_heads.notebooks.check import figures, page_problems
+from retrieval_heads.notebooks.execute import quiet_environment
+from retrieval_heads.notebooks.layout import Layout
+from retrieval_heads.notebooks.source import differences, read_source
+from retrieval_heads.notebooks.status import FILE, read_status, status_page, write_status
+
+
+def gather_pages(layout: Layout) -> dict[str, dict[str, Any]]:
+    """Make `book/chapters/` complete: what was run, where it still agrees with its source, else the stored outputs.
+
+    Returns:
+        the record of each chapter.
+
+    Raises:
+        NotebookError: a chapter that was neither run nor stored since its source changed, or that is not a page.
+    """
+    run, stored = read_status(layout.pages), read_status(layout.sources)
+    records = {}
+    for chapter in layout.chapters():
+        source = read_source(layout.sources / f"{chapter}.py")
+        page = layout.pages / f"{chapter}.ipynb"
+        if chapter in run and run[chapter]["origin"] == "run" and page.exists():
+            if not differences(source, nbformat.read(page, as_version=4)):
+                records[chapter] = run[chapter]
+                continue
+            print(f"{chapter}: the source has changed since the run; taking the stored outputs", flush=True)
+        problems = stored_problems(layout, chapter)
+        if problems or chapter not in stored:
+            raise NotebookError(
+                problems[0] if problems else f"there is no record of it in {FILE}",
+                where=f"notebooks/{chapter}.ipynb", remedy="Run `make notebooks`, or `make study`.",
+            )
+        layout.pages.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(layout.sources / f"{chapter}.ipynb", page)
+        records[chapter] = stored[chapter] | {"origin": "stored"}
+    write_status(layout.pages, records)
+    write_whole(layout.pages / "status.md", status_page(layout, layout.chapters(), records).encode())
+    return records
+
+
+def stored_problems(layout: Layout, chapter: str) -> list[str]:
+    """What is wrong with the stored outputs of a chapter; empty when they are whole and agree with the source."""
+    path = layout.sources / f"{chapter}.ipynb"
+    if not path.exists():
+        return ["there are no stored outputs"]
+    notebook = nbformat.read(path, as_version=4)
+    return differences(read_source(path.with_suffix(".py")), notebook) + page_problems(notebook, layout.root)
+
+
+def build_book(layout: Layout) -> Path:
+    """Build the book with every warning an error; the path of its first page.
+
+    Raises:
+        NotebookError: a warning of Sphinx (such as a broken reference), or a page or picture that is missing.
+    """
+    gather_pages(layout)
+    # what an earlier build left behind would hide that a page is missing now
+    for old in (layout.html, layout.html.parent / ".doctrees"):
+        shutil.rmtree(old, ignore_errors=True)
+    # jupyter_book has no __main__; by this interpreter, not by whatever `jupyter-book` comes first on PATH
+    command = [
+        sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
+        "build", str(layout.root), "-n", "-W", "--keep-going", "-q",
+    ]
+    done = subprocess.run(
+        command, cwd=layout.root, env=quiet_environment(), capture_output=True, text=True, check=False,
+    )
+    log = layout.html.parent / "book.log"
+    write_whole(log, (done.stdout + done.stderr).encode())
+    warnings = [
+        line.strip() for line in (done.stderr + done.stdout).splitlines() if "WARNING:" in line or "ERROR:" in line
+    ]
+    if done.returncode or warnings:
+        shown = "; ".join(line.replace(f"{layout.root}/", "") for line in warnings[:5])
+        raise NotebookError(
+            f"the book has faults: {shown or f'jupyter-book stopped with exit code {done.returncode}'}",
+            where="book", remedy=f"Mend them; all are in {log.relative_to(layout.root)}.",
+        )
+    missing = html_problems(layout)
+    if missing:
+        raise NotebookError("; ".join(missing[:5]), where="book", remedy="Mend the page, and build the book again.")
+    return layout.html / "index.html"
+
+
+def html_problems(layout: Layout) -> list[str]:
+    """Pages of the table of contents that were not built, and figures without a picture or without a text for it.
+
+    An exit code of zero says neither: a figure whose picture was never drawn still gets its number and caption.
+    """
+    site = parse_toc_yaml(layout.root / "_toc.yml")
+    problems = [] if (layout.html / "index.html").exists() else ["index.html was not built"]
+    for name in site:
+        built = layout.html / f"{name}.html"
+        if not built.exists():
+            problems.append(f"{name}.html was not built")
+            continue
+        article = BeautifulSoup(built.read_text(encoding="utf-8"), "html.parser").find("article")
+        pictures = article.find_all("img") if article else []
+        for picture in pictures:
+            address = picture.get("src", "")
+            if not address.startswith(("http:", "https:", "data:")) and not (built.parent / address).exists():
+                problems.append(f"{name}: the picture {address} is missing")
+            if not picture.get("alt", "").strip():
+                problems.append(f"{name}: the picture {Path(address).name} has no text for those who can't see it")
+        notebook = layout.root / f"{name}.ipynb"
+        wanted = figures(nbformat.read(notebook, as_version=4)) if notebook.exists() else []
+        for figure in wanted:
+            shown = article.find(id=make_id(figure["name"])) if article else None
+            if shown is None or shown.find("img") is None:
+                problems.append(f"{name}: the figure `{figure['name']}` has no picture")
+    return problems
