@@ -243,3 +243,14 @@ def test_a_part_of_the_target_run_alone_is_no_silent_no_op(tiny_model):
         run(target)
         with pytest.raises(ModelError, match="Call the target model itself"):  # nor are old values used again
             target.model(IDS)
+
+
+def test_values_of_a_pass_that_failed_are_not_used_again(tiny_model):
+    target, source = tiny_model("llama"), tiny_model("llama", seed=1)
+    with patch_heads(target, source, SOME):
+        handle = target.lm_head.register_forward_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(target)
+        handle.remove()
+        with pytest.raises(ModelError, match="Call the target model itself"):
+            target.model(IDS)

@@ -228,6 +228,18 @@ def test_rows_are_tidy(tiny_model, tiny_tokenizer, tiny_examples):
     assert json.loads(json.dumps(rows)) == rows
 
 
+@pytest.mark.parametrize("scope", ["answer", "all"])
+def test_several_modes_in_one_sweep_are_the_sweeps_one_by_one(tiny_model, tiny_tokenizer, tiny_examples, scope):
+    model, means = build(tiny_model, "mistral"), means_of()
+    together = knockout_sweep(model, tiny_tokenizer, tiny_examples[:2], SETS, MODES, scope, means)
+    apart = [
+        row for mode in MODES
+        for row in knockout_sweep(model, tiny_tokenizer, tiny_examples[:2], SETS, mode, scope, means)
+    ]
+    assert sorted(together, key=str) == sorted(apart, key=str)
+    assert len(together) == 3 * 2 * len(SETS)
+
+
 def test_forced_metrics_by_hand():
     logits = torch.full((3, 4), 0.0)
     logits[0, 2] = logits[1, 1] = logits[2, 3] = math.log(3)  # probabilities 3/6 and three times 1/6

@@ -31,6 +31,8 @@ from retrieval_heads.models.layout import Head, HeadLayout, head_layout
 from retrieval_heads.progress import progress
 
 HeadSet = tuple[Head, ...]
+Scores = dict[str, list[dict[str, float]]]
+"""For each mode the metrics of each head set."""
 Intervene = Callable[[Masks, int], AbstractContextManager[None]]
 """Puts masks in force for a pass of so many copies of the suffix."""
 
@@ -51,20 +53,21 @@ def forced_metrics(logits: torch.Tensor, targets: Sequence[int] | torch.Tensor) 
 
 def knockout_sweep(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], head_sets: Mapping[str, Iterable[Head]],
-    mode: str = "zero", scope: str = "answer", means: Any = None, *, sets_per_pass: int = 16,
+    mode: str | Sequence[str] = "zero", scope: str = "answer", means: Any = None, *, sets_per_pass: int = 16,
     max_length: int | None = None,
 ) -> list[dict[str, Any]]:
     """Score every example with every set of heads knocked out.
 
     Args:
         head_sets: sets by name; their order does not matter.
-        mode, means: see `ablate_heads`.
+        mode: one of `ablate.MODES`, or several, which then share the prefix (the dear part in scope `answer`).
+        means: for mode `mean`; see `ablate_heads`.
         scope: `answer`: only the rows that predict the answer; `all`: every position, a whole pass for each set.
         sets_per_pass: how many sets share a pass in scope `answer`.
         max_length: tokens; longer examples raise `DataError`. None stands for the model's `max_position_embeddings`.
 
     Returns:
-        a row for each example and set: `set`, `k` (its size), `mode`, `scope`, `example` (index), and the
+        a row for each example, mode and set: `set`, `k` (its size), `mode`, `scope`, `example` (index), and the
         `forced_metrics`.
     """
     if scope not in SCOPES:
@@ -72,18 +75,25 @@ def knockout_sweep(
     layout = head_layout(model)
     sets = {name: tuple(layout.check(heads)) for name, heads in head_sets.items()}
 
-    def intervene(masks: Masks, copies: int) -> AbstractContextManager[None]:
-        return knock_out(layout, masks, mode, means)
+    every = head_masks(layout, [head for heads in sets.values() for head in heads])
+    interventions = {name: _knock_out(layout, name, means) for name in ([mode] if isinstance(mode, str) else mode)}
+    for intervene in interventions.values():
+        with intervene(every, 1):
+            pass  # a mode or means that do not fit are found before anything is computed
 
-    with intervene(head_masks(layout, [head for heads in sets.values() for head in heads]), 1):
-        pass  # a mode or means that do not fit are found before anything is computed
+    def score(encoded: Encoded, unique: list[HeadSet]) -> Scores:
+        if scope == "all":
+            return {
+                name: [_score_whole(model, encoded, heads, layout, intervene) for heads in unique]
+                for name, intervene in interventions.items()
+            }
+        prompt = CachedPrompt(model, encoded)
+        return {
+            name: _score_cached(prompt, layout, unique, intervene, sets_per_pass)
+            for name, intervene in interventions.items()
+        }
 
-    def score(encoded: Encoded, unique: list[HeadSet]) -> list[dict[str, float]]:
-        if scope == "answer":
-            return _score_cached(CachedPrompt(model, encoded), layout, unique, intervene, sets_per_pass)
-        return [_score_whole(model, encoded, heads, layout, intervene) for heads in unique]
-
-    return _sweep(model, tokenizer, examples, sets, score, {"mode": mode, "scope": scope}, max_length)
+    return _sweep(model, tokenizer, examples, sets, score, scope, max_length)
 
 
 def patch_sweep(
@@ -99,7 +109,7 @@ def patch_sweep(
     check_match(target, source)
     sets = {name: tuple(layout.check(heads)) for name, heads in head_sets.items()}
 
-    def score(encoded: Encoded, unique: list[HeadSet]) -> list[dict[str, float]]:
+    def score(encoded: Encoded, unique: list[HeadSet]) -> Scores:
         prompt = CachedPrompt(source, encoded)
         with record_head_outputs(source) as outputs:
             prompt.logits()
@@ -107,25 +117,32 @@ def patch_sweep(
         def intervene(masks: Masks, copies: int) -> AbstractContextManager[None]:
             return output_hooks(layout, masks, lambda layer: outputs[layer].repeat(1, copies, 1, 1))
 
-        return _score_cached(CachedPrompt(target, encoded), layout, unique, intervene, sets_per_pass)
+        prompt = CachedPrompt(target, encoded)
+        return {"patch": _score_cached(prompt, layout, unique, intervene, sets_per_pass)}
 
-    return _sweep(target, tokenizer, examples, sets, score, {"mode": "patch", "scope": "answer"}, max_length)
+    return _sweep(target, tokenizer, examples, sets, score, "answer", max_length)
+
+
+def _knock_out(layout: HeadLayout, mode: str, means: Any) -> Intervene:
+    return lambda masks, copies: knock_out(layout, masks, mode, means)
 
 
 def _sweep(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], sets: Mapping[str, HeadSet],
-    score: Callable[[Encoded, list[HeadSet]], list[dict[str, float]]], keys: dict[str, str], max_length: int | None,
+    score: Callable[[Encoded, list[HeadSet]], Scores], scope: str, max_length: int | None,
 ) -> list[dict[str, Any]]:
     if max_length is None:
         max_length = getattr(text_config(model), "max_position_embeddings", None)
     # each distinct set once and in an order of its own, so that neither names nor their order change a number
     unique = sorted(set(sets.values()))
     rows = []
-    for index, encoded in enumerate(progress(encode_all(examples, tokenizer, max_length), keys["mode"])):
-        found = dict(zip(unique, score(encoded, unique), strict=True))
-        rows += [
-            {"set": name, "k": len(heads), **keys, "example": index, **found[heads]} for name, heads in sets.items()
-        ]
+    for index, encoded in enumerate(progress(encode_all(examples, tokenizer, max_length), "head sets")):
+        for mode, metrics in score(encoded, unique).items():
+            found = dict(zip(unique, metrics, strict=True))
+            rows += [
+                {"set": name, "k": len(heads), "mode": mode, "scope": scope, "example": index, **found[heads]}
+                for name, heads in sets.items()
+            ]
     return rows
 
 
