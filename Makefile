@@ -64,11 +64,11 @@ $(RUN):
 
 $(VENV)/.book: $(RUN) pyproject.toml constraints.txt
 	@echo "== installing into $(VENV) (once, some minutes)"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[book]'
+	@$(RUN) -m pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[book]'
 	@touch $@
 
 # after .book, so that two installations never write to one environment at a time
 $(VENV)/.dev: $(VENV)/.book
 	@echo "== installing the test tools"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@$(RUN) -m pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	@touch $@
