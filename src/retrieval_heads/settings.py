@@ -1,0 +1,166 @@
+"""What a profile may hold: the possible values, and which of them contradict each other.
+
+`configs/NAME.yaml` says what each key means and in which unit; `config.load_profile` turns a file into a `Profile`.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from retrieval_heads.data.conditions import CONDITIONS
+from retrieval_heads.data.example import TASKS
+from retrieval_heads.models.lora_settings import SCHEDULES, LoraSettings
+
+REFERENCE = "real"
+"""The condition that head sets are compared with and patched from."""
+
+
+def _one_of(*allowed: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if value not in allowed:
+            raise PydanticCustomError("one_of", "unknown value", {"allowed": list(allowed)})
+        return value
+
+    return AfterValidator(check)
+
+
+def _increasing(values: tuple) -> tuple:
+    if list(values) != sorted(set(values)):
+        raise PydanticCustomError("increasing", "the values must increase, each given once")
+    return values
+
+
+def _unique(values: tuple) -> tuple:
+    if len(set(values)) != len(values):
+        raise PydanticCustomError("unique", "a value is given twice")
+    return values
+
+
+def _contradiction(key: str, value: Any, problem: str, remedy: str) -> PydanticCustomError:
+    return PydanticCustomError("contradiction", "{problem}", {
+        "problem": problem, "key": key, "value": value, "remedy": remedy,
+    })
+
+
+Count = Annotated[int, Field(ge=1)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_increasing)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Names = (Field(min_length=1), AfterValidator(_unique))
+
+
+class Settings(BaseModel):
+    """Unknown keys, loose types and changes after loading are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Lora(Settings):
+    """Fine-tuning of the q, k, v and o projections by LoRA; `LoraSettings`, with the same names, checks the ranges."""
+
+    rank: Count
+    alpha: float
+    lr: float
+    epochs: Count
+    batch_size: Count
+    accumulation: Count
+    warmup: float
+    schedule: Annotated[str, _one_of(*SCHEDULES)]
+    max_grad_norm: float
+    weight_decay: float
+    bf16: bool
+    gradient_checkpointing: bool
+    save_steps: Count | None
+
+
+class Detect(Settings):
+    """Scores of the heads on held-out real examples."""
+
+    kinds: Annotated[tuple[Annotated[str, _one_of("copy", "insight")], ...], *Names]
+    modes: Annotated[tuple[Annotated[str, _one_of("forced", "generated")], ...], *Names]
+    threshold: Share
+    thresholds: Annotated[tuple[Share, ...], Field(min_length=1), AfterValidator(_increasing)]
+
+    @model_validator(mode="after")
+    def _threshold_is_swept(self) -> Detect:
+        if self.threshold not in self.thresholds:
+            raise _contradiction(
+                "detect.threshold", self.threshold, f"not among detect.thresholds {list(self.thresholds)}",
+                "Add it to the list, so that the default can be seen among the others.",
+            )
+        return self
+
+
+class Knockout(Settings):
+    """Removing the top k retrieval heads, and random ones."""
+
+    modes: Annotated[tuple[Annotated[str, _one_of("zero", "mean", "uniform")], ...], *Names]
+    scopes: Annotated[tuple[Annotated[str, _one_of("answer", "all")], ...], *Names]
+    k: Counts
+    draws: Count
+    n: Count
+
+
+class Patch(Settings):
+    """Putting the outputs of the real model's heads into a synthetic model."""
+
+    sets: Annotated[tuple[Annotated[str, _one_of("intersection", "complement", "random", "all")], ...], *Names]
+    draws: Count
+    n: Count
+
+
+class Profile(Settings):
+    """One study. Lengths are in tokens; `n_*` are examples a task (and a condition, for training)."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*$")]
+    missing: tuple[str, ...]
+    base: Annotated[str, Field(min_length=1)]
+    tasks: Annotated[tuple[Annotated[str, _one_of(*TASKS)], ...], *Names]
+    conditions: Annotated[tuple[Annotated[str, _one_of(*CONDITIONS)], ...], *Names]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], *Names]
+    base_length: Count
+    train_length: Count
+    eval_lengths: Counts
+    rope_theta: Annotated[float, Field(gt=1)]
+    n_train: Count
+    n_probe: Count
+    n_test: Count
+    lora: Lora
+    detect: Detect
+    knockout: Knockout
+    patch: Patch
+    bootstrap: Count
+    workers: Count
+    threads: Count
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+
+    @property
+    def base_name(self) -> str:
+        """The last component of `base`, as it stands in names and paths."""
+        return PurePosixPath(self.base).name
+
+    def lora_settings(self, seed: int) -> LoraSettings:
+        """The settings of the fine-tuning of a run with this seed; `ConfigError` where they contradict each other."""
+        return LoraSettings(
+            rope_theta=self.rope_theta, max_length=self.train_length, seed=seed, **self.lora.model_dump(),
+        )
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Profile:
+        if REFERENCE not in self.conditions:
+            raise _contradiction(
+                "conditions", list(self.conditions), f"`{REFERENCE}` is missing, which every other is compared with",
+                f"Add `{REFERENCE}`.",
+            )
+        for key, value, limit in (
+            ("knockout.n", self.knockout.n, "n_test"), ("patch.n", self.patch.n, "n_test"),
+            ("lora.batch_size", self.lora.batch_size, "n_train"),
+        ):
+            if value > getattr(self, limit):
+                raise _contradiction(
+                    key, value, f"more than {limit}, which is {getattr(self, limit)}", f"Lower it or raise {limit}."
+                )
+        return self
