@@ -1,0 +1,43 @@
+"""Files that are there whole or not at all, whenever the process is killed.
+
+A file is first written beside its place under a hidden name that ends in the process id, and then renamed, which
+is atomic within a folder. What a killed process left under such a name is removed when the same file is written next.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, replacing what is there; its folder is made. A reader sees the old content or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _temporary(path: Path) -> Path:
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        writer = leftover.name.split(".")[-2]
+        if writer.isdigit() and not _alive(int(writer)):
+            leftover.unlink(missing_ok=True)
+    return path.parent / f".{path.name}.{os.getpid()}.tmp"
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

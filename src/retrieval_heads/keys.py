@@ -1,0 +1,125 @@
+"""The run key: the one object that makes every name and path of a result.
+
+    runs/PROFILE/adapters/RUN/          one fine-tuned adapter
+    runs/PROFILE/parts/TABLE/RUN.csv    one run's rows of a table, with its manifest RUN.json
+    runs/PROFILE/tables/TABLE.csv       the rows of all runs, with its manifest TABLE.json
+
+where RUN is `TASK__CONDITION__sSEED__BASE`, for instance `mdqa__low_high__s0__base`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrieval_heads import paths
+from retrieval_heads.config import close_match
+from retrieval_heads.errors import ConfigError
+from retrieval_heads.settings import Profile
+
+_WORD = re.compile(r"[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*")
+
+
+@dataclass(frozen=True, order=True)
+class RunKey:
+    """One fine-tuning: task x condition x seed x base model, within a profile.
+
+    Raises:
+        ConfigError: a component that cannot be part of a name (letters, digits, `.`, `-` and single `_`).
+    """
+
+    profile: str
+    task: str
+    condition: str
+    seed: int
+    base: str
+
+    def __post_init__(self) -> None:
+        for name in ("profile", "task", "condition", "base"):
+            value = getattr(self, name)
+            if not _WORD.fullmatch(value) or not value.strip("."):
+                raise ConfigError(
+                    "not usable in a file name", where=f"run key, {name}", value=value,
+                    remedy="Use letters, digits, `.`, `-` and single `_`.",
+                )
+        if self.seed < 0:
+            raise ConfigError("a seed below zero", where="run key, seed", value=self.seed, remedy="Use 0 or more.")
+
+    @property
+    def name(self) -> str:
+        """The run's name within its profile."""
+        return f"{self.task}__{self.condition}__s{self.seed}__{self.base}"
+
+    def __str__(self) -> str:
+        return f"{self.profile}/{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> RunKey:
+        """The key whose `str` is `text`: `PROFILE/TASK__CONDITION__sSEED__BASE`.
+
+        Raises:
+            ConfigError: the text is no such name.
+        """
+        profile, _, name = text.rpartition("/")
+        parts = name.split("__")
+        if len(parts) != 4 or not re.fullmatch(r"s(0|[1-9]\d*)", parts[2]):
+            raise ConfigError("not the name of a run", where="run key", value=text,
+                              remedy="A run is named PROFILE/TASK__CONDITION__sSEED__BASE.")
+        return cls(profile, parts[0], parts[1], int(parts[2][1:]), parts[3])
+
+    @property
+    def columns(self) -> dict[str, str | int]:
+        """The key columns of the run's rows in every table."""
+        return {"task": self.task, "condition": self.condition, "seed": self.seed}
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the run's adapter."""
+        return paths.runs_folder(self.profile) / "adapters" / self.name
+
+    def part(self, table: str) -> Path:
+        """The run's rows of a table."""
+        return part_path(self.profile, table, self)
+
+    def to(self, condition: str) -> RunKey:
+        """The run that differs in the condition only, for instance the `real` one to compare with."""
+        return RunKey(self.profile, self.task, condition, self.seed, self.base)
+
+
+def part_path(profile: str, table: str, part: RunKey | str) -> Path:
+    """One part of a table: the rows of a run, or of another unit of work such as a task, given by name."""
+    name = part.name if isinstance(part, RunKey) else part
+    return paths.runs_folder(profile) / "parts" / table / f"{name}.csv"
+
+
+def table_path(profile: str, table: str) -> Path:
+    """A table with the rows of all parts."""
+    return paths.runs_folder(profile) / "tables" / f"{table}.csv"
+
+
+def study_grid(
+    profile: Profile, task: str | None = None, seed: int | None = None, limit: int | None = None,
+) -> list[RunKey]:
+    """The runs of a study: tasks x seeds x conditions, in the profile's order.
+
+    Args:
+        profile: names the tasks, seeds and conditions.
+        task: only this task.
+        seed: only this seed.
+        limit: at most so many runs.
+
+    Raises:
+        ConfigError: a task or seed that the profile does not have.
+    """
+    for name, value, allowed in (("task", task, profile.tasks), ("seed", seed, profile.seeds)):
+        if value is not None and value not in allowed:
+            raise ConfigError(f"the profile {profile.name} has no such {name}", where=name, value=value,
+                              remedy=f"{close_match(value, allowed)} The profile's `{name}s` decide.")
+    keys = [
+        RunKey(profile.name, one_task, condition, one_seed, profile.base_name)
+        for one_task in profile.tasks if task in (None, one_task)
+        for one_seed in profile.seeds if seed in (None, one_seed)
+        for condition in profile.conditions
+    ]
+    return keys[:limit]

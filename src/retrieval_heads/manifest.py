@@ -1,0 +1,127 @@
+"""What made a table: versions, settings, device, time and counts, as JSON beside it.
+
+Whatever differs between two equal runs stands here and not in the table, so that tables are equal byte for byte. No
+absolute path, user or host name is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from retrieval_heads import paths
+from retrieval_heads.errors import ResultError
+from retrieval_heads.files import write_whole
+
+_PACKAGES = ("retrieval-heads", "torch", "transformers", "peft", "numpy", "pandas")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a stage knows of its own work.
+
+    Attributes:
+        seconds: wall time.
+        device: name of the device, from `device_name`.
+        seeds: every seed that was used.
+        used: number of examples the rows are computed from.
+        dropped: number of examples that were left out, by reason.
+    """
+
+    seconds: float = 0.0
+    device: str = ""
+    seeds: tuple[int, ...] = ()
+    used: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+def combine(facts: Iterable[Mapping[str, Any]]) -> Facts:
+    """The facts of a whole from the manifests of its parts: times and counts add up."""
+    facts = list(facts)
+    dropped: Counter[str] = Counter()
+    for one in facts:
+        dropped.update(one["dropped"])
+    return Facts(
+        seconds=sum(one["seconds"] for one in facts), device="; ".join(sorted({one["device"] for one in facts})),
+        seeds=tuple(sorted({seed for one in facts for seed in one["seeds"]})), used=sum(one["used"] for one in facts),
+        dropped=dict(sorted(dropped.items())),
+    )
+
+
+def write_manifest(path: Path, facts: Facts, **more: Any) -> None:
+    """Write a manifest: `more`, the facts, and the versions that are running."""
+    known = asdict(facts) | {"seconds": round(facts.seconds, 3)}
+    content = {**more, **known, "versions": versions(), "git": git_state()}
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """A manifest, or None when there is none.
+
+    Raises:
+        ResultError: the file is not a manifest.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ResultError(f"not a manifest: {error}", where=paths.shown(path),
+                          remedy="Delete it: what it describes is then made again.") from error
+    if not isinstance(content, dict) or "config_hash" not in content:
+        raise ResultError("not a manifest: no `config_hash`", where=paths.shown(path),
+                          remedy="Delete it: what it describes is then made again.")
+    return content
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@cache
+def git_state() -> dict[str, Any] | None:
+    """The commit of the checkout and whether tracked files differ from it; None where there is no repository."""
+    root = paths.checkout()
+    if root is None or not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+
+
+def device_name(device: str) -> str:
+    """A device in words: the model of a GPU, or the kind of CPU and its number of cores."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return f"{device}, {platform.machine()}, {os.cpu_count()} cores"
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

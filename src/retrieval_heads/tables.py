@@ -1,0 +1,195 @@
+"""The tables of the study: their columns, and CSV files that are equal byte for byte when their rows are equal.
+
+The data dictionary stands in `tables.yaml`; a table that does not follow it is neither written nor read.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from retrieval_heads import paths
+from retrieval_heads.errors import ResultError
+
+_DTYPES = {"str": object, "int": "int64", "float": "float64", "bool": "bool"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: `type` is `str`, `int`, `float` or `bool`; `key` columns identify a row; `empty` allows none."""
+
+    name: str
+    type: str
+    meaning: str
+    unit: str = ""
+    key: bool = False
+    empty: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: what makes it, what a row is, and its columns in the order of the file."""
+
+    name: str
+    stage: str
+    row: str
+    columns: tuple[Column, ...]
+
+    @property
+    def key(self) -> list[str]:
+        return [column.name for column in self.columns if column.key]
+
+
+@cache
+def all_tables() -> dict[str, Table]:
+    """The data dictionary, in the order of the stages."""
+    text = yaml.safe_load((Path(__file__).with_name("tables.yaml")).read_text(encoding="utf-8"))
+    shared = text["shared"]
+    return {
+        name: Table(name, table["stage"], table["row"], tuple(
+            Column(column, **(shared[column] if facts == "shared" else facts))
+            for column, facts in table["columns"].items()
+        ))
+        for name, table in text["tables"].items()
+    }
+
+
+def get_table(name: str) -> Table:
+    """The table of that name; `ResultError` names the known ones otherwise."""
+    if name not in all_tables():
+        raise ResultError("unknown table", where="table", value=name, remedy=f"Use one of {', '.join(all_tables())}.")
+    return all_tables()[name]
+
+
+def conform(name: str, rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as the table wants them: columns in order, types exact, sorted by key.
+
+    Raises:
+        ResultError: a missing or unknown column, a value of another type, an empty cell where none may be, an infinite
+            number, or two rows with one key.
+    """
+    return _conform(name, pd.DataFrame(rows), f"table {name}")
+
+
+def to_csv(frame: pd.DataFrame) -> bytes:
+    """CSV in UTF-8 with `\\n` line ends; each float has the fewest digits that give it back exactly."""
+    return frame.to_csv(index=False, lineterminator="\n").encode()
+
+
+def read_table(name: str, path: Path) -> pd.DataFrame:
+    """Read a table or a part of one and check it against the data dictionary.
+
+    Raises:
+        ResultError: no such file, or one that does not follow the dictionary.
+    """
+    where = paths.shown(path)
+    try:
+        # by Python's csv and float, not pandas' parser: exact numbers, and no text such as NA that turns into nothing
+        frame = pd.read_csv(io.BytesIO(path.read_bytes()), dtype=object, keep_default_na=False, na_values=[""])
+    except FileNotFoundError as error:
+        raise ResultError(
+            "no such table", where=where,
+            remedy=f"Make it with `python -m retrieval_heads run {get_table(name).stage} --profile PROFILE`.",
+        ) from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ResultError(f"not a CSV table: {error}", where=where, remedy="Delete it and make it again.") from error
+    return _conform(name, frame, where)
+
+
+def dictionary_markdown() -> str:
+    """The data dictionary as Markdown, one section a table."""
+    lines = []
+    for table in all_tables().values():
+        lines += [f"## `{table.name}`", "", f"One row: {table.row}. Made by the stage `{table.stage}`.", "",
+                  "| column | type | unit | key | meaning |", "|---|---|---|---|---|"]
+        for column in table.columns:
+            kind = column.type + (", may be empty" if column.empty else "")
+            lines.append(
+                f"| `{column.name}` | {kind} | {column.unit} | {'yes' if column.key else ''} | {column.meaning} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _conform(name: str, frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    table = get_table(name)
+    wanted = [column.name for column in table.columns]
+    if not len(frame) and not len(frame.columns):
+        frame = frame.reindex(columns=wanted)
+    absent, unknown = [c for c in wanted if c not in frame], [c for c in frame if c not in wanted]
+    if absent or unknown:
+        raise ResultError(
+            f"the columns do not follow the data dictionary: missing {absent}, unknown {unknown}", where=where,
+            remedy="It was made by another version: delete it and make it again.",
+        )
+    frame = pd.DataFrame({column.name: _cast(frame[column.name], column, where) for column in table.columns})
+    doubled = frame[frame.duplicated(table.key)]
+    if len(doubled):
+        raise ResultError("two rows have one key", where=where, value=doubled.iloc[0][table.key].to_dict(),
+                          remedy=f"The key is {', '.join(table.key)}.")
+    return frame.sort_values(table.key, ignore_index=True)
+
+
+def _cast(cells: pd.Series, column: Column, where: str) -> pd.Series:
+    quick = _cast_at_once(cells, column)
+    if quick is not None:
+        return quick
+    place = f"{where}, column {column.name}"
+    missing = cells.isna()
+    if missing.any() and not column.empty:
+        raise ResultError(f"row {int(missing.argmax()) + 1} has no value", where=place, remedy="Fill the cell.")
+    # a whole-number column with empty cells arrives as floats from pandas
+    if column.type == "int" and column.empty and cells.dtype == "float64":
+        cells = cells.astype("Int64")
+    values = [None if gone else _value(cell, column, place) for cell, gone in zip(cells, missing, strict=True)]
+    with_empty = {"int": "Int64", "bool": "boolean"} if column.empty else {}
+    return pd.Series(values, dtype=with_empty.get(column.type, _DTYPES[column.type]))
+
+
+def _cast_at_once(cells: pd.Series, column: Column) -> pd.Series | None:
+    """The cells of a column without empty or odd ones, as most are; None where they have to be looked at singly."""
+    if column.type == "bool" or (column.type == "int" and column.empty):
+        return None
+    values = cells.to_numpy()
+    if column.type == "str":
+        fine = values.dtype == object and all(type(value) is str and value and value.isprintable() for value in values)
+        return pd.Series(values, dtype=object) if fine else None
+    if values.dtype == object and all(type(value) is str for value in values):
+        values = values.astype(str)
+    wanted = "iU" if column.type == "int" else "ifU"
+    if values.dtype.kind not in wanted:
+        return None
+    try:
+        numbers = values.astype(_DTYPES[column.type])
+    except ValueError:
+        return None
+    return pd.Series(numbers) if np.isfinite(numbers).all() else None
+
+
+def _value(cell: Any, column: Column, place: str) -> Any:
+    """One cell as its column's type, from a computed value or from the text of a file."""
+    cell = cell.item() if hasattr(cell, "item") else cell
+    try:
+        # a carriage return would not survive the file, and names need no other control character either
+        if column.type == "str" and isinstance(cell, str) and cell and cell.isprintable():
+            return cell
+        if column.type == "bool" and str(cell) in ("True", "False"):
+            return str(cell) == "True"
+        if column.type == "int" and not isinstance(cell, bool | float):
+            return int(cell)
+        if column.type == "float" and not isinstance(cell, bool) and math.isfinite(float(cell)):
+            return float(cell)
+    except (TypeError, ValueError):
+        pass
+    kinds = {"str": "text without control characters", "int": "a whole number", "float": "a finite number",
+             "bool": "True or False"}
+    raise ResultError(f"not {kinds[column.type]}", where=place, value=cell,
+                      remedy="The data dictionary (tables.yaml) says what the column holds.")

@@ -1,0 +1,89 @@
+"""Run keys: names and paths from one object, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval_heads import paths
+from retrieval_heads.config import load_profile
+from retrieval_heads.errors import ConfigError
+from retrieval_heads.keys import RunKey, part_path, study_grid, table_path
+
+KEY = RunKey("quick", "mdqa", "low_high", 0, "base")
+PIECES = st.lists(st.text("aB3-.", min_size=1, max_size=3), min_size=1, max_size=3)
+WORD = PIECES.map("_".join).filter(lambda word: word.strip("."))
+
+
+@given(WORD, WORD, WORD, st.integers(0, 10**9), WORD)
+def test_a_name_parses_back_to_its_key(profile: str, task: str, condition: str, seed: int, base: str) -> None:
+    key = RunKey(profile, task, condition, seed, base)
+    assert RunKey.parse(str(key)) == key
+
+
+@pytest.mark.parametrize("text", [
+    "", "quick", "quick/mdqa", "mdqa__real__s0__base", "quick/mdqa__real__0__base", "quick/mdqa__real__s00__base",
+    "quick/mdqa__real__s0__base__x", "quick/mdqa__real__s-1__base", "a/b/mdqa__real__s0__base", "q/__real__s0__base",
+    "../mdqa__real__s0__base",
+])
+def test_other_texts_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="run key"):
+        RunKey.parse(text)
+
+
+@pytest.mark.parametrize("component", ["", "..", "a/b", "a b", "a__b", "_a", "a_", "é"])
+def test_a_component_that_cannot_be_a_file_name_is_refused(component: str) -> None:
+    with pytest.raises(ConfigError, match="run key, condition"):
+        RunKey("quick", "mdqa", component, 0, "base")
+
+
+def test_paths_are_below_home_and_do_not_depend_on_the_working_directory(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path))
+    monkeypatch.chdir("/")
+    name = "mdqa__low_high__s0__base"
+    assert KEY.adapter == tmp_path / "runs" / "quick" / "adapters" / name
+    assert KEY.part("performance") == tmp_path / "runs" / "quick" / "parts" / "performance" / f"{name}.csv"
+    assert part_path("quick", "base", "mdqa") == tmp_path / "runs" / "quick" / "parts" / "base" / "mdqa.csv"
+    assert table_path("quick", "performance") == tmp_path / "runs" / "quick" / "tables" / "performance.csv"
+    assert paths.results_folder("quick").parent.parent == paths.checkout()
+
+
+def test_home_is_the_checkout_unless_named(monkeypatch) -> None:
+    monkeypatch.delenv(paths.HOME_VARIABLE, raising=False)
+    assert paths.home() == paths.checkout() == Path(__file__).resolve().parents[1]
+    monkeypatch.setenv(paths.HOME_VARIABLE, "somewhere/else")
+    with pytest.raises(ConfigError, match=r"RETRIEVAL_HEADS_HOME.*absolute.*'somewhere/else'"):
+        paths.home()
+
+
+def test_models_are_found_from_the_checkout(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir("/")
+    assert paths.resolve_model("tests") == str(Path(__file__).resolve().parent)
+    assert paths.resolve_model(str(tmp_path)) == str(tmp_path)
+    assert paths.resolve_model("meta-llama/Meta-Llama-3-8B-Instruct") == "meta-llama/Meta-Llama-3-8B-Instruct"
+
+
+def test_the_grid_is_tasks_by_seeds_by_conditions() -> None:
+    profile = load_profile("report")
+    grid = study_grid(profile)
+    assert len(grid) == len(set(grid)) == len(profile.tasks) * len(profile.seeds) * len(profile.conditions)
+    assert {key.task for key in study_grid(profile, task="musique")} == {"musique"}
+    assert {key.seed for key in study_grid(profile, seed=1)} == {1}
+    assert study_grid(profile, limit=2) == grid[:2]
+    assert grid[1].to("real") == grid[0]
+    assert grid[0].columns == {"task": "mdqa", "condition": "real", "seed": 0}
+
+
+def test_a_task_or_seed_outside_the_profile_is_refused() -> None:
+    profile = load_profile("report")
+    with pytest.raises(ConfigError, match=r"task: .*\(got 'mdaq'\)\. Did you mean `mdqa`"):
+        study_grid(profile, task="mdaq")
+    with pytest.raises(ConfigError, match=r"seed: .*\(got 777\)\..*Allowed: 0"):
+        study_grid(profile, seed=777)
+
+
+def test_a_hub_id_gives_its_last_component() -> None:
+    assert load_profile("paper", check=False).base_name == "Meta-Llama-3-8B-Instruct"
