@@ -1,0 +1,144 @@
+"""The command line: `python -m retrieval_heads VERB ...`, one function a verb.
+
+torch is imported by the stages and not here, so that `--help` and a mistyped setting answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrieval_heads import paths
+from retrieval_heads.config import config_hash, limited, load_profile
+from retrieval_heads.errors import StudyError
+from retrieval_heads.keys import study_grid
+from retrieval_heads.settings import Profile
+
+STAGES = {
+    "base": "score the base model before extension",
+    "data": "make the examples and their statistics",
+    "finetune": "fine-tune an adapter for each task, condition and seed, and score it",
+    "detect": "score every head of every run",
+    "knockout": "knock out retrieval heads and random ones",
+    "patch": "patch heads of the real run into the synthetic runs",
+    "correlate": "overlap of heads, and its correlation with performance",
+}
+"""In the order in which they build on each other; each is `retrieval_heads.stages.NAME.run(profile, options)`."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks of a stage, beside the profile.
+
+    Attributes:
+        task: only the runs of this task.
+        seed: only the runs of this seed.
+    """
+
+    task: str | None = None
+    seed: int | None = None
+
+
+EXAMPLES = """\
+examples:
+  python -m retrieval_heads run all --profile smoke
+      every stage on very little data, in seconds
+  python -m retrieval_heads run finetune --profile report --device cuda --workers 4
+      fine-tune all runs of the report on one GPU; give the same command again to go on after an interruption
+  python -m retrieval_heads run detect --profile quick --task mdqa --limit 4
+      try one task on four examples; the results go to runs/quick-limit4
+  python -m retrieval_heads run all --profile report --dry-run
+      list what would be run, and run nothing
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status: 0, 2 for a problem that the user can mend, 130 for Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="python -m retrieval_heads", description="Synthetic context extension, explained by retrieval heads.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for add in VERBS:
+        add(verbs)
+    parsed = parser.parse_args(arguments)
+    try:
+        parsed.function(parsed)
+    except StudyError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: give the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_stage(name: str, profile: Profile, options: Options) -> list[Path]:
+    """Run one stage and say on standard output what it made, on one line; returns the paths of its tables."""
+    start = time.perf_counter()
+    made = importlib.import_module(f"retrieval_heads.stages.{name}").run(profile, options)
+    tables = ", ".join(paths.shown(Path(path)) for path in made)
+    print(f"{name}: {tables or 'nothing to make'} ({time.perf_counter() - start:.1f} s)", flush=True)
+    return made
+
+
+def _add_run(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "run", help="run one stage of the study, or all", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Stages:\n" + "\n".join(f"  {name:10} {what}" for name, what in STAGES.items())
+                    + "\n  all        every stage in this order",
+    )
+    parser.add_argument("stage", choices=[*STAGES, "all"], metavar="STAGE", help=f"{', '.join(STAGES)} or all")
+    parser.add_argument("--profile", required=True, help="smoke, quick, report, paper or the path of a YAML file")
+    parser.add_argument("--task", help="only this task: mdqa, musique or summhay")
+    parser.add_argument("--seed", type=int, help="only this seed of the profile")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N examples of each kind, in an own folder")
+    parser.add_argument("--device", help="auto, cpu, mps, cuda or cuda:INDEX instead of the profile's")
+    parser.add_argument("--workers", type=int, metavar="N", help="worker processes instead of the profile's")
+    parser.add_argument("--home", type=Path, metavar="DIR", help="write results below DIR/runs instead of the checkout")
+    parser.add_argument("--dry-run", action="store_true", help="list the stages and runs, and run nothing")
+    parser.set_defaults(function=_run)
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    if parsed.home is not None:
+        # by the environment, so that worker processes see it too
+        os.environ[paths.HOME_VARIABLE] = str(parsed.home.expanduser().resolve())
+    given = {"device": parsed.device, "workers": parsed.workers}
+    profile = load_profile(parsed.profile, **{key: value for key, value in given.items() if value is not None})
+    if parsed.limit is not None:
+        profile = limited(profile, parsed.limit)
+    options = Options(parsed.task, parsed.seed)
+    grid = study_grid(profile, options.task, options.seed)
+    stages = list(STAGES) if parsed.stage == "all" else [parsed.stage]
+    if parsed.dry_run:
+        print(f"profile {profile.name}, settings {config_hash(profile)}, results in "
+              f"{paths.runs_folder(profile.name)}")
+        print(f"stages: {', '.join(stages)}")
+        print("\n".join(["runs:", *(f"  {key.name}" for key in grid)]))
+        return
+    _log_to_stderr()
+    for stage in stages:
+        run_stage(stage, profile, options)
+
+
+def _log_to_stderr() -> None:
+    """One line a run where there is no terminal; on a terminal the bars say the same."""
+    logger = logging.getLogger("retrieval_heads")
+    if not sys.stderr.isatty() and not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
+
+VERBS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (_add_run,)
+"""Each adds one verb to the parser, with the function that it runs."""
