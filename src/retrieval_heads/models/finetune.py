@@ -26,7 +26,8 @@ from retrieval_heads.data.encode import Encoded
 from retrieval_heads.errors import DataError, ModelError, ResultError
 from retrieval_heads.models.answer_trainer import AnswerTrainer, plan_batches
 from retrieval_heads.models.extension import Extension, fingerprint
-from retrieval_heads.models.load import build_model, model_folder, quiet, usable_device
+from retrieval_heads.models.folder import model_folder, quiet, usable_device
+from retrieval_heads.models.load import build_model
 from retrieval_heads.models.lora_settings import LoraSettings
 from retrieval_heads.models.training_record import (
     count_tokens,

@@ -11,24 +11,19 @@ Only safetensors are read, and no code that comes with a model is run.
 from __future__ import annotations
 
 import copy
-import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from peft import PeftModel, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from retrieval_heads.errors import ModelError
 from retrieval_heads.models.extension import ADAPTER_WEIGHTS, Extension, fingerprint, read_extension
+from retrieval_heads.models.folder import as_model_error, model_folder, quiet, usable_device
 from retrieval_heads.models.rope import check_rope, with_rope_theta
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -64,8 +59,9 @@ def load_model(
     tokenizer = load_tokenizer(folder)
     model = build_model(folder, dtype, rope_theta, max_length)
     if extension is not None:
-        with quiet(), _as_model_error(Path(adapter), "cannot be loaded as an adapter"):
+        with quiet(), as_model_error(Path(adapter), "cannot be loaded as an adapter"):
             model = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+        _adapter_weights(model, Path(adapter))  # PEFT only warns of missing ones
         check_rope(model, extension.rope_theta)
         model.extension = extension
     return model.to(device).eval().requires_grad_(False), tokenizer
@@ -90,10 +86,7 @@ def swap_adapter(model: nn.Module, adapter: str | Path) -> None:
             f"the adapter was made for another base, theta or LoRA setting than the present {present}",
             where=adapter, value=new, remedy="Load it afresh by `load_model(base, adapter=...)`.",
         )
-    with _as_model_error(Path(adapter), "cannot be loaded as an adapter"):
-        result = set_peft_model_state_dict(model, load_file(Path(adapter) / ADAPTER_WEIGHTS))
-        if result.unexpected_keys or any("lora_" in key for key in result.missing_keys):
-            raise KeyError("its weights are not those of the model's adapted modules")
+    set_peft_model_state_dict(model, _adapter_weights(model, Path(adapter)))
     text = model.get_base_model().config.get_text_config()
     text.max_position_embeddings = max(text.max_position_embeddings, new.max_length)
     model.extension = new
@@ -113,43 +106,13 @@ def sibling_model(model: nn.Module, adapter: str | Path) -> nn.Module:
     return twin
 
 
-def model_folder(path_or_id: str | Path, allow_download: bool = False) -> Path:
-    """The local folder of a model, checked for config and safetensors weights; see `load_model`."""
-    folder = Path(path_or_id)
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(
-                str(path_or_id), local_files_only=not allow_download,
-                allow_patterns=["*.json", "*.safetensors", "tokenizer.model", "*.txt"],
-            ))
-        except Exception as error:  # a hub client raises a dozen kinds, none of which tells the user what to do
-            raise ModelError(
-                "no such folder, and no hub model of that id " + ("to be had" if allow_download else "in the cache"),
-                where="model", value=str(path_or_id),
-                remedy="Give a folder with config.json, safetensors and tokenizer.json, "
-                + ("or check id and network." if allow_download else "or allow the download of a hub id."),
-            ) from error
-    if not (folder / "config.json").is_file():
-        raise ModelError("the model folder has no config.json", where=folder, remedy="Give a model's folder.")
-    weights = {path.name for path in folder.glob("*.safetensors")}
-    index = folder / "model.safetensors.index.json"
-    with _as_model_error(index, "cannot be read"):
-        needed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
-    if not weights or not needed <= weights:
-        raise ModelError(
-            "the model folder lacks weights", where=folder, value=sorted(needed - weights) or "no *.safetensors",
-            remedy="Complete the folder; other weight formats than safetensors are not read.",
-        )
-    return folder
-
-
 def load_tokenizer(folder: Path) -> Any:
     """The fast tokenizer of a model folder; `ModelError` where there is none or only a slow one."""
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(
             "the model folder has no tokenizer", where=folder, remedy="Add tokenizer.json and tokenizer_config.json.",
         )
-    with quiet(), _as_model_error(folder, "the tokenizer cannot be loaded"):
+    with quiet(), as_model_error(folder, "the tokenizer cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ModelError(
@@ -163,14 +126,14 @@ def build_model(
     folder: Path, dtype: torch.dtype | str, rope_theta: float | None = None, max_length: int | None = None,
 ) -> PreTrainedModel:
     """The causal language model of a checked folder on the CPU, theta set before building and proved after."""
-    with quiet(), _as_model_error(folder, "the config cannot be loaded"):
+    with quiet(), as_model_error(folder, "the config cannot be loaded"):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if rope_theta is not None:
         config = with_rope_theta(config, rope_theta, max_length)
     elif max_length is not None:
         text: PreTrainedConfig = config.get_text_config()
         text.max_position_embeddings = max(text.max_position_embeddings, max_length)
-    with quiet(), _as_model_error(folder, "the model cannot be loaded"):
+    with quiet(), as_model_error(folder, "the model cannot be loaded"):
         model, info = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, attn_implementation="sdpa", use_safetensors=True,
             local_files_only=True, trust_remote_code=False, output_loading_info=True,
@@ -185,14 +148,18 @@ def build_model(
     return model
 
 
-def usable_device(device: str | torch.device) -> torch.device:
-    """The torch device of that name; `ModelError` where this machine has none."""
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # torch asserts where it was compiled without CUDA
+def _adapter_weights(model: PeftModel, adapter: Path) -> dict[str, torch.Tensor]:
+    """The weights of an adapter folder, which are those that the PEFT model has a place for, no more and no less."""
+    with as_model_error(adapter / ADAPTER_WEIGHTS, "cannot be read"):
+        weights = load_file(adapter / ADAPTER_WEIGHTS)
+    places = get_peft_model_state_dict(model, save_embedding_layers=False)
+    wrong = sorted(set(weights) ^ set(places)) or sorted(n for n in weights if weights[n].shape != places[n].shape)
+    if wrong:
         raise ModelError(
-            "torch cannot use this device here", where="device", value=str(device), remedy="Use cpu, or cuda on a GPU.",
-        ) from error
+            "the weights are not those of the model's adapted modules", where=adapter / ADAPTER_WEIGHTS,
+            value=wrong[:3], remedy="Restore the file, or fine-tune again.",
+        )
+    return weights
 
 
 def _check_fits(extension: Extension, folder: Path, asked_theta: float | None, adapter: str | Path) -> None:
@@ -207,33 +174,3 @@ def _check_fits(extension: Extension, folder: Path, asked_theta: float | None, a
             f"the adapter was made for another base ({extension.base_name}, {extension.base_fingerprint[:12]})",
             where=adapter, value=f"{folder.name}, {found[:12]}", remedy="Load it on the base it was trained on.",
         )
-
-
-@contextmanager
-def _as_model_error(where: Path, problem: str) -> Iterator[None]:
-    """Turn whatever a library raises on bad files into one `ModelError`."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        raise ModelError(
-            problem, where=where, value=f"{type(error).__name__}: {lines[0]}", remedy="Check its files.",
-        ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No log lines, warnings or progress bars of the model libraries inside the block."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -20,7 +20,7 @@ from transformers.trainer_callback import TrainerState
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.errors import ResultError
 from retrieval_heads.models.extension import ADAPTER_CONFIG, Extension, read_extension
-from retrieval_heads.models.load import quiet
+from retrieval_heads.models.folder import quiet
 
 TRAINING_FILE = "training.json"
 TIMING_FILE = "timing.json"
