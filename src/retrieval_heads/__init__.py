@@ -1,1 +1,31 @@
-"""Study of synthetic context extension through retrieval heads."""
+"""Synthetic context extension through retrieval heads: load a model, score its heads, knock them out, patch them.
+
+The names below are imported when first used, so that `import retrieval_heads` and the command line start without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "ablate_heads": "heads.ablate",
+    "evaluate": "evaluate",
+    "load_model": "models.load",
+    "patch_heads": "heads.patch",
+    "random_heads": "heads.select",
+    "retrieval_scores": "attention.scores",
+    "select_heads": "heads.select",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_HOMES[name]}")
+    return getattr(module, name, module)
+
+
+def __dir__() -> list[str]:
+    return __all__

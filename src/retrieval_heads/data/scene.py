@@ -1,0 +1,132 @@
+"""A scene: the documents of one prompt and the questions that can be asked of them, before anything is numbered.
+
+The three tasks build scenes; `examples.py` writes them as prompts. `Stage` holds what they share: the random stream,
+the names, and how documents and haystacks are made at a level of realism.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+from retrieval_heads.data.conditions import Condition
+from retrieval_heads.data.names import Entity, Names
+from retrieval_heads.data.relations import Fact, Relation, by_subject
+from retrieval_heads.data.statements import Sentence, state
+from retrieval_heads.errors import DataError
+
+GRASS = (
+    "The grass is green.", "The sky is blue.", "The sun is yellow.", "Here we go.", "There and back again.",
+)
+Counter = Callable[[Sequence[str]], list[int]]
+"""Counts the tokens of each text."""
+
+
+class Document(NamedTuple):
+    """A titled document as a list of sentences."""
+
+    title: str
+    sentences: tuple[Sentence, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(sentence.text for sentence in self.sentences)
+
+
+class Query(NamedTuple):
+    """A question; `answer` is None where the answer is the numbers of the documents that state the facts."""
+
+    text: str
+    answer: str | None
+    facts: tuple[Fact, ...]
+
+
+@dataclass
+class Scene:
+    """Documents and the questions that they answer; the first question is the one an example asks."""
+
+    documents: list[Document] = field(default_factory=list)
+    queries: list[Query] = field(default_factory=list)
+
+
+class Stage:
+    """What the tasks share while they build one scene."""
+
+    def __init__(self, rng: random.Random, split: str, condition: Condition) -> None:
+        self.rng, self.condition = rng, condition
+        self.names = Names(rng, split)
+
+    def fact(self, subject: Entity, relation: Relation, value: Entity | None = None) -> Fact:
+        """A fact with a new object unless one is given."""
+        return Fact(subject, relation, value or self.names.entity(relation.object))
+
+    def side_facts(self, subject: Entity, n: int, avoid: frozenset[str] = frozenset()) -> list[Fact]:
+        """Up to `n` further facts of a subject, of relations not in `avoid`."""
+        open_relations = _open(avoid).get(subject.kind, ())
+        return [self.fact(subject, r) for r in self.rng.sample(open_relations, min(n, len(open_relations)))]
+
+    def document(self, facts: Sequence[Fact], needle: Fact | None = None) -> Document:
+        """A document about the facts' subject; the needle is stated at the condition's realism, the rest as `real`."""
+        facts = list(facts)
+        self.rng.shuffle(facts)
+        sentences: list[Sentence] = []
+        while facts:
+            fact = facts.pop()
+            level = self.condition.concept if fact is needle else "real"
+            second = facts[-1] if facts and facts[-1] is not needle else None
+            sentence = state(self.rng, fact, level, second, opened=bool(sentences))
+            if len(sentence.facts) > 1:
+                facts.pop()
+            sentences.append(sentence)
+        return Document(sentences[0].facts[0].subject.name, tuple(sentences))
+
+    def other_document(self, avoid: frozenset[str]) -> Document:
+        """A document about something else, with no fact of the relations in `avoid`."""
+        subject = self.names.entity(self.rng.choice(tuple(_open(avoid))))
+        return self.document(self.side_facts(subject, self.rng.randint(2, 3), avoid))
+
+    def grass(self, needles: Sequence[Sentence] = ()) -> Document:
+        """A document of the repeated sentences with needles among them."""
+        sentences = [Sentence(text) for text in GRASS * 2]
+        for needle in needles:
+            sentences.insert(self.rng.randint(0, len(sentences)), needle)
+        return Document("Notes", tuple(sentences))
+
+
+@lru_cache(maxsize=4096)
+def _open(avoid: frozenset[str]) -> dict[str, tuple[Relation, ...]]:
+    """The relations that are not in `avoid`, by the type of their subject; no type without one."""
+    left = {kind: tuple(r for r in members if r.name not in avoid) for kind, members in by_subject().items()}
+    return {kind: members for kind, members in left.items() if members}
+
+
+def fill(scene: Scene, make: Callable[[], Document], budget: int, count: Counter) -> None:
+    """Add documents from `make` until no more fit into `budget` tokens; the order is then shuffled by the caller.
+
+    Raises:
+        DataError: the documents that are there already do not fit.
+    """
+    used = sum(count_documents(scene.documents, count))
+    if used > budget:
+        raise DataError(
+            f"the documents that the task needs are {used} tokens", where="length", value=budget,
+            remedy=f"Allow {used - budget} tokens more.",
+        )
+    misses = 0
+    while misses < 2:
+        n = max(1, (budget - used) // 60)
+        fresh = [make() for _ in range(n)]
+        for document, tokens in zip(fresh, count_documents(fresh, count), strict=True):
+            if used + tokens <= budget:
+                scene.documents.append(document)
+                used += tokens
+            else:
+                misses += 1
+
+
+def count_documents(documents: Sequence[Document], count: Counter) -> list[int]:
+    """Tokens of each document with its heading and the blank line after it."""
+    return count([f"Document 10: {document.title}\n{document.text}\n\n" for document in documents])

@@ -1,0 +1,113 @@
+"""Rows of tokens for training the base model: scenes of all tasks and conditions, each with several questions.
+
+Every row has its own random stream, so the data do not depend on how many workers make them. Short scenes, several to
+a row, come first and more often: finding a fact among few documents is learned sooner, and reading on is then easy.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import IterableDataset, get_worker_info
+
+from retrieval_heads.data.conditions import CONDITIONS
+from retrieval_heads.data.example import TASKS
+from retrieval_heads.data.examples import build_scene, needle_spans, number, write
+from retrieval_heads.data.layout import write_citation
+from retrieval_heads.data.scene import Query, Scene
+from retrieval_heads.errors import DataError
+
+CHARACTERS_PER_TOKEN = 3.4
+REAL_SHARE = 0.6
+TASK_SHARES = (0.25, 0.4, 0.35)
+"""mdqa, musique, summhay: the harder tasks get more."""
+
+
+def scene_texts(rng: random.Random, budget: int, n_queries: int) -> list[str]:
+    """One scene as pieces of text: prompt, answer, further question, its answer, and so on."""
+    task = rng.choices(TASKS, TASK_SHARES)[0]
+    condition = "real" if rng.random() < REAL_SHARE else rng.choice(tuple(CONDITIONS))
+    scene = build_scene(rng, task, condition, budget, "base", _estimate, n_queries)
+    numbers = number(rng, len(scene.documents))
+    prompt, answer, _, _ = write(scene, scene.queries[0], numbers)
+    pieces = [prompt, answer]
+    for query in scene.queries[1:]:
+        pieces += [f"Question: {query.text}\nAnswer:", query.answer or _cite(scene, query, numbers)]
+    return pieces
+
+
+def make_row(rng: random.Random, backend: Any, length: int, ids: tuple[int, int, int], short: float) -> np.ndarray:
+    """One row, int32 `[2, length]`: token ids, and 1 where the token belongs to an answer.
+
+    Args:
+        rng: random stream of the row.
+        backend: a `tokenizers.Tokenizer`.
+        length: tokens a row.
+        ids: beginning, end and padding token.
+        short: probability of a row of short scenes.
+    """
+    bos, eos, pad = ids
+    row = np.full((2, length), pad, dtype=np.int32)
+    row[1] = 0
+    size = rng.choice((length // 4, length // 2)) if rng.random() < short else length
+    position = 0
+    while position + size // 2 < length:
+        try:
+            budget = min(size, length - position)
+            pieces = scene_texts(rng, int(budget * 0.8) - 25, max(2, budget // 80))
+        except DataError:  # a long chain in a short scene: draw another
+            continue
+        tokens, answer = [bos], [0]
+        for index, encoding in enumerate(backend.encode_batch_fast(pieces, add_special_tokens=False)):
+            end = [eos] if index % 2 else []
+            if len(tokens) + len(encoding.ids) + 1 > budget and index:
+                break
+            tokens += encoding.ids + end
+            answer += [index % 2] * (len(encoding.ids) + len(end))
+        taken = min(len(tokens), length - position)
+        row[0, position : position + taken] = tokens[:taken]
+        row[1, position : position + taken] = answer[:taken]
+        position += taken
+    return row
+
+
+class RowBatches(IterableDataset):
+    """Endless batches int32 `[batch, 2, length]`; batch k depends on `seed` and k alone.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        batch, length: rows a batch and tokens a row.
+        seed: of the whole stream.
+        total: batches after which the share of short scenes has fallen from 0.9 to 0.25.
+    """
+
+    def __init__(self, tokenizer: Any, batch: int, length: int, seed: int, total: int, start: int = 0) -> None:
+        self.backend = tokenizer.backend_tokenizer
+        self.ids = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        self.batch, self.length, self.seed, self.total, self.start = batch, length, seed, total, start
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        worker = get_worker_info()
+        step, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        step += self.start
+        while True:
+            short = max(0.25, 0.9 - 1.3 * step / self.total)
+            rows = [
+                make_row(random.Random(f"row|{self.seed}|{step}|{i}"), self.backend, self.length, self.ids, short)
+                for i in range(self.batch)
+            ]
+            yield np.stack(rows)
+            step += stride
+
+
+def _estimate(texts: Sequence[str]) -> list[int]:
+    """Token counts from character counts: the row is cut at its end, so nothing hangs on them."""
+    return [int(len(text) / CHARACTERS_PER_TOKEN) for text in texts]
+
+
+def _cite(scene: Scene, query: Query, numbers: list[int]) -> str:
+    pairs = zip(numbers, scene.documents, strict=True)
+    return write_citation([n for n, document in pairs if needle_spans(document, query.facts)])

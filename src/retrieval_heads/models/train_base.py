@@ -1,0 +1,69 @@
+"""The whole making of the base model: tokenizer, training, measurements, and the folder with its files."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LlamaForCausalLM
+
+from retrieval_heads.attention.scores import score_heads
+from retrieval_heads.data.example import TASKS, Example
+from retrieval_heads.data.examples import make_examples
+from retrieval_heads.errors import DataError
+from retrieval_heads.evaluate import forced_exact
+from retrieval_heads.models.base import BASE_LENGTH, base_config, load_tokenizer
+from retrieval_heads.models.pretrain import PretrainSettings, pretrain
+from retrieval_heads.models.pretrain_data import scene_texts
+from retrieval_heads.models.tokenizer import train_tokenizer
+
+TOKENIZER_SCENES = 4000
+SHARD = "12MB"
+"""Largest weight file, so that the parts travel through limits on single files."""
+
+
+def base_tokenizer(out: Path) -> Any:
+    """The tokenizer in `out`, trained and saved there if there is none."""
+    if not (out / "tokenizer.json").is_file():
+        train_tokenizer(_tokenizer_texts()).save_pretrained(out)
+    return load_tokenizer(out)
+
+
+def _tokenizer_texts() -> list[str]:
+    texts = []
+    for index in range(TOKENIZER_SCENES):
+        try:
+            texts.append(" ".join(scene_texts(random.Random(f"tokenizer|{index}"), 450, 4)))
+        except DataError:  # a chain too long for this budget
+            continue
+    return texts
+
+
+def measure(model: Any, tokenizer: Any, examples: dict[str, list[Example]], batch_size: int = 32) -> dict[str, float]:
+    """Exact match a task (teacher-forced, which equals greedy) and how many heads copy or look at the needle."""
+    model.eval()
+    row: dict[str, float] = {}
+    for task, members in examples.items():
+        row[f"{task}_exact_match"] = float(np.mean(forced_exact(model, tokenizer, members, batch_size=batch_size)))
+        for kind, found in score_heads(model, tokenizer, members, batch_size=batch_size).items():
+            above = (found.scores > 0.1) & (found.scores > found.chance)
+            row[f"{task}_{kind}_heads"] = int(above.sum())
+            row[f"{task}_{kind}_layers"] = int(above.any(axis=1).sum())
+    return row
+
+
+def train_base(out: Path, settings: PretrainSettings, device: str, n: int = 64) -> None:
+    """Train the base model and save it in `out`; resumes nothing: a folder with weights is written over at the end."""
+    tokenizer = base_tokenizer(out)
+    torch.manual_seed(settings.seed)
+    model = LlamaForCausalLM(base_config(tokenizer))
+    common = {"condition": "real", "length": BASE_LENGTH, "n": n, "seed": 0, "split": "probe", "tokenizer": tokenizer}
+    probes = {task: make_examples(task=task, **common) for task in TASKS}
+    pretrain(model, tokenizer, out, settings, device, lambda trained: measure(trained, tokenizer, probes))
+    # bfloat16 halves the files; everything reported about the model is measured after this rounding
+    model.to(torch.bfloat16).save_pretrained(out, max_shard_size=SHARD)
+    print(json.dumps({"parameters": model.num_parameters()}), flush=True)
