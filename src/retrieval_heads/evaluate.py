@@ -28,6 +28,11 @@ from retrieval_heads.stats.bootstrap import RESAMPLES, bootstrap_mean
 SLACK = 8
 """Tokens that an answer may take beyond the longest accepted one before decoding stops."""
 
+MASK_LIMIT = {"cpu": 2**20, "cuda": 2**28}
+"""Most values of a batch's attention mask, one byte each, by device. Padding makes SDPA need a mask of length x length
+for each row, so long prompts go alone and without one: from 16,384 tokens for the sake of memory, on a CPU from 1,024
+because the mask costs more there than the batch saves (half the speed at 2,048 tokens)."""
+
 
 def evaluate(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, max_new_tokens: int | None = None,
@@ -40,7 +45,7 @@ def evaluate(
         model, tokenizer: a causal language model, plain or PEFT, and its fast tokenizer.
         examples: of one task, or of tasks with the same metrics.
         max_new_tokens: longest answer in tokens; the longest accepted answer and `SLACK` more when None.
-        batch_size: examples decoded at a time.
+        batch_size: most examples decoded at a time; fewer when they are long (`MASK_LIMIT`).
         max_length: most tokens of prompt and reference answer; the model's `max_position_embeddings` when None.
         level, n_resamples, seed: coverage, number of samples and random seed of the bootstrap.
 
@@ -120,7 +125,7 @@ def forced_exact(
     encoded = _encode(model, tokenizer, examples, max_length)
     exact = np.zeros(len(encoded), dtype=bool)
     with _evaluation_mode(model):
-        for batch in _batches(encoded, batch_size, "forced answers"):
+        for batch in _batches(encoded, batch_size, model.device, "forced answers"):
             targets = [encoded[index].ids[encoded[index].prompt_length :] for index in batch]
             longest = max(map(len, targets))
             inputs = _left_padded([encoded[index].ids[:-1] for index in batch], model.device)
@@ -147,7 +152,7 @@ def _greedy_tokens(
     stop = _Stop(tokenizer, newline=_one_line(examples))
     tokens: list[list[int]] = [[] for _ in encoded]
     with _evaluation_mode(model):
-        for batch in _batches(encoded, batch_size, "greedy answers"):
+        for batch in _batches(encoded, batch_size, model.device, "greedy answers"):
             prompts = [encoded[index].ids[: encoded[index].prompt_length] for index in batch]
             _decode(model, prompts, [tokens[index] for index in batch], max_new_tokens, stop)
     return tokens
@@ -197,12 +202,16 @@ def _encode(model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_l
     return encode_all(examples, tokenizer, max_length)
 
 
-def _batches(encoded: Sequence[Encoded], batch_size: int, description: str) -> Iterator[list[int]]:
+def _batches(encoded: Sequence[Encoded], batch_size: int, device: torch.device, description: str) -> Iterator[list[int]]:
     """Indices of examples of similar length; the longest come first, so that memory runs out at once or never."""
     if batch_size < 1:
         raise ConfigError("an empty batch", where="batch_size", value=batch_size, remedy="Use 1 or more.")
     order = sorted(range(len(encoded)), key=lambda index: (-len(encoded[index].ids), index))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    limit, batches = MASK_LIMIT.get(device.type, MASK_LIMIT["cuda"]), []
+    while order:
+        size = min(batch_size, max(1, limit // len(encoded[order[0]].ids) ** 2))
+        batches.append(order[:size])
+        order = order[size:]
     yield from progress(batches, description)
 
 
