@@ -40,7 +40,7 @@ def bootstrap_mean(
         ConfigError: no values, values that are not a list of finite numbers, or a level outside (0, 1).
     """
     row = _finite(values, "values")
-    _check(level, n_resamples)
+    check_resampling(level, n_resamples)
     if len(row) == 1:
         return Interval(float(row[0]), float("nan"), float("nan"))
     result = bootstrap(
@@ -96,7 +96,7 @@ def bootstrap_two_level(
             "rows of scores must exist and, for the same examples, be equally long", where="bootstrap_two_level",
             value=sorted(lengths), remedy="Give the scores of every seed, or `same_examples=False`.",
         )
-    _check(level, n_resamples)
+    check_resampling(level, n_resamples)
     estimate = float(np.mean([row.mean() for row in table]))
     if len(table) == 1:
         return Interval(estimate, float("nan"), float("nan"))
@@ -123,7 +123,8 @@ def percentile_interval(estimate: float, resampled: np.ndarray, level: float = 0
     return Interval(estimate, float(low), float(high))
 
 
-def _check(level: float, n_resamples: int) -> None:
+def check_resampling(level: float, n_resamples: int) -> None:
+    """`ConfigError` for a level outside (0, 1) or no samples."""
     if not 0 < level < 1:
         raise ConfigError("the level is not between 0 and 1", where="level", value=level, remedy="Use 0.95 for 95%.")
     if n_resamples < 1:
