@@ -202,7 +202,9 @@ def _encode(model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_l
     return encode_all(examples, tokenizer, max_length)
 
 
-def _batches(encoded: Sequence[Encoded], batch_size: int, device: torch.device, description: str) -> Iterator[list[int]]:
+def _batches(
+    encoded: Sequence[Encoded], batch_size: int, device: torch.device, description: str
+) -> Iterator[list[int]]:
     """Indices of examples of similar length; the longest come first, so that memory runs out at once or never."""
     if batch_size < 1:
         raise ConfigError("an empty batch", where="batch_size", value=batch_size, remedy="Use 1 or more.")
