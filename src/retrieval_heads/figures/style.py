@@ -1,0 +1,97 @@
+"""What all figures share: white background, colours that the colour-blind can tell apart, one order of conditions.
+
+    use_style()
+    figure, axes = panels(profile.tasks)
+    for task, ax in zip(profile.tasks, axes):
+        plot_performance(table[table.task == task], ax=ax)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from retrieval_heads.data.conditions import CONDITIONS
+
+BASE_CONDITIONS = ("base", "rope")
+"""The model without any fine-tuning: as it is, and with the raised RoPE theta alone."""
+
+ORDER = (*BASE_CONDITIONS, *CONDITIONS)
+"""The order of conditions in every figure and table: controls, real, then from more to less real."""
+
+WIDTH = 7.2
+"""Inches of a figure as wide as a page of the book."""
+
+_GREYS = {"base": "#555555", "rope": "#999999"}
+_COLOURS = _GREYS | dict(zip(CONDITIONS, map(to_hex, sns.color_palette("colorblind")), strict=False))
+METRIC_LABELS = {
+    "exact_match": "exact match", "f1": "token F1", "best_subspan_em": "best-subspan match",
+    "citation_precision": "citation precision", "citation_recall": "citation recall", "citation_f1": "citation F1",
+    "forced_exact_match": "exact match, teacher forced",
+}
+
+
+def use_style() -> None:
+    """Set the style for the figures that follow: light grid on white, also where the page is dark."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", font_scale=0.85, rc={
+        "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 110,
+        "axes.edgecolor": "#666666", "grid.color": "#e4e4e4", "axes.titleweight": "bold", "axes.titlesize": 10,
+        "legend.frameon": False, "figure.constrained_layout.use": True,
+    })
+
+
+def in_order(conditions: Iterable[str]) -> list[str]:
+    """The conditions, each once, in the common order; unknown ones come last, in their own."""
+    found = list(dict.fromkeys(conditions))
+    return sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
+def colour(condition: str) -> str:
+    """The colour of a condition, the same in every figure; black for an unknown one."""
+    return _COLOURS.get(condition, "#000000")
+
+
+def metric_label(metric: str) -> str:
+    """A metric in words, for an axis."""
+    return METRIC_LABELS.get(metric, metric)
+
+
+def axis(ax: Axes | None, size: tuple[float, float] = (WIDTH, 3.4)) -> Axes:
+    """The given axis, or that of a new figure of so many inches."""
+    return plt.subplots(figsize=size)[1] if ax is None else ax
+
+
+def panels(
+    titles: Sequence[str], columns: int = 3, height: float = 3.2, width: float | None = None, **settings,
+) -> tuple[Figure, list[Axes]]:
+    """A figure with one titled axis for each entry, in rows of at most `columns`; empty places stay empty.
+
+    Args:
+        titles: one for each axis.
+        columns: axes in a row.
+        height: inches of a row.
+        width: inches of the figure; `WIDTH` for more than one axis in a row, and less for one.
+        settings: of `matplotlib.pyplot.subplots`, such as `sharey=True`.
+    """
+    columns = max(1, min(columns, len(titles)))
+    rows = -(-len(titles) // columns)
+    if width is None:
+        width = WIDTH if columns > 1 else 0.7 * WIDTH
+    figure, grid = plt.subplots(rows, columns, figsize=(width, height * rows), squeeze=False, **settings)
+    for ax in grid.flat[len(titles):]:
+        ax.set_visible(False)
+    for ax, title in zip(grid.flat, titles, strict=False):
+        ax.set_title(title)
+    return figure, list(grid.flat[: len(titles)])
+
+
+def interval_bars(value: Iterable[float], low: Iterable[float], high: Iterable[float]) -> np.ndarray:
+    """Distances `[2, n]` from the values to the ends of their intervals, for `Axes.errorbar`; 0 where there is none."""
+    value, low, high = (np.asarray(list(column), dtype=float) for column in (value, low, high))
+    return np.nan_to_num(np.clip(np.stack([value - low, high - value]), 0, None))

@@ -1,0 +1,167 @@
+"""What all stages share: the held-out examples, the model of a run, and parts that are computed once and merged.
+
+A stage hands `make_tables` a function that computes one part (`function(profile, part, device) -> Made`), importable by
+name so that worker processes can call it, and gets the paths of its tables.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from retrieval_heads import paths
+from retrieval_heads.cli import Options
+from retrieval_heads.data.example import Example
+from retrieval_heads.data.examples import make_examples
+from retrieval_heads.executor import resolve_device, run_all
+from retrieval_heads.keys import RunKey
+from retrieval_heads.manifest import Facts, device_name
+from retrieval_heads.metrics import metric_names
+from retrieval_heads.models.folder import model_folder
+from retrieval_heads.models.load import load_model, load_tokenizer
+from retrieval_heads.settings import REFERENCE, Profile
+from retrieval_heads.stats.bootstrap import bootstrap_mean
+from retrieval_heads.store import Part, Store
+
+EVERYTHING = Options()
+"""No restriction: all tasks and seeds of the profile."""
+
+HELD_OUT_SEED = 0
+"""All runs are probed and tested on the same examples, whatever their own seed: they can be compared in pairs."""
+
+CONTROL_SEED = 0
+"""Stands in the seed column of the controls without training, which have none."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """One computed part.
+
+    Attributes:
+        rows: the rows of each table.
+        seeds: every seed that was used.
+        used: number of examples that the rows are computed from.
+        dropped: number of examples left out, by reason.
+    """
+
+    rows: Mapping[str, pd.DataFrame | Sequence[Mapping[str, Any]]]
+    seeds: tuple[int, ...] = (HELD_OUT_SEED,)
+    used: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+def make_tables(
+    profile: Profile, tables: Sequence[str], parts: Sequence[Part], function: Callable[[Profile, Any, str], Made], *,
+    grid: Iterable[Part] | None = None, ready: Callable[[Any], bool] | None = None, description: str = "runs",
+) -> list[Path]:
+    """Compute the parts that are not there yet, and merge the tables.
+
+    Args:
+        tables: the tables that `function` makes rows for.
+        parts: what is wanted now.
+        function: computes one part; only what is missing is computed.
+        grid: everything that belongs to the tables, where `parts` is a piece of it; what else is there is merged too.
+        ready: whether a part has whatever it leaves beside its rows; one that has not is computed again.
+        description: what stands beside the progress bar.
+
+    Returns:
+        The paths of the tables.
+
+    Raises:
+        ResultError: parts failed, or were made with other settings.
+    """
+    store, grid = Store.open(profile), list(grid or parts)
+    missing = {part for table in tables for part in store.todo(table, parts)}
+    todo = [part for part in parts if part in missing or (ready is not None and not ready(part))]
+    if todo:
+        device = resolve_device(profile.device)
+        run_all(partial(_make_part, store, tuple(tables), function), todo, profile.workers, device,
+                threads=profile.threads, description=description)
+    return [store.merge(table, grid, partial=len(grid) > len(parts)) for table in tables]
+
+
+def _make_part(
+    store: Store, tables: tuple[str, ...], function: Callable[[Profile, Any, str], Made], part: Part, device: str,
+) -> None:
+    start = time.perf_counter()
+    made = function(store.profile, part, device)
+    facts = Facts(time.perf_counter() - start, device_name(device), made.seeds, made.used, made.dropped)
+    for table in tables:
+        store.write_part(table, part, made.rows[table], facts)
+
+
+def base_path(profile: Profile) -> str:
+    """The base model's folder, or its hub id."""
+    return paths.resolve_model(profile.base)
+
+
+@cache
+def tokenizer_of(base: str) -> Any:
+    """The base model's tokenizer, read once a process."""
+    return load_tokenizer(model_folder(base))
+
+
+def load_run(profile: Profile, key: RunKey, device: str) -> tuple[nn.Module, Any]:
+    """The model of a run with its adapter, and its tokenizer; for the condition `base` the base model as it is."""
+    adapter = None if key.condition == "base" else key.adapter
+    return load_model(base_path(profile), adapter=adapter, device=device, max_length=max(lengths(profile)))
+
+
+def lengths(profile: Profile) -> list[int]:
+    """Every length in tokens that the profile has examples of, increasing."""
+    return sorted({profile.base_length, profile.train_length, *profile.eval_lengths})
+
+
+def training_examples(profile: Profile, key: RunKey) -> list[Example]:
+    """The examples that a run is trained on."""
+    return make_examples(
+        task=key.task, condition=key.condition, length=profile.train_length, n=profile.n_train, seed=key.seed,
+        split="train", tokenizer=tokenizer_of(base_path(profile)),
+    )
+
+
+def held_out(profile: Profile, task: str, split: str, length: int | None = None) -> tuple[Example, ...]:
+    """The real examples of the split `probe`, on which heads are scored, or `test`, on which models are.
+
+    `length` is in tokens; None gives the training length for `probe`, the longest evaluation length for `test`.
+    """
+    if length is None:
+        length = profile.train_length if split == "probe" else profile.eval_lengths[-1]
+    n = profile.n_probe if split == "probe" else profile.n_test
+    return _held_out(base_path(profile), task, split, length, n)
+
+
+@lru_cache(maxsize=32)
+def _held_out(base: str, task: str, split: str, length: int, n: int) -> tuple[Example, ...]:
+    return tuple(make_examples(
+        task=task, condition=REFERENCE, length=length, n=n, seed=HELD_OUT_SEED, split=split,
+        tokenizer=tokenizer_of(base),
+    ))
+
+
+def scored_metrics(task: str) -> tuple[str, ...]:
+    """The metrics in the tables, for a task."""
+    return (*metric_names(task), "forced_exact_match")
+
+
+def metric_rows(scores: pd.DataFrame, task: str, n_resamples: int) -> list[dict[str, Any]]:
+    """The columns metric, value, low, high and n of a table, from the scores of each example (`evaluate_each`)."""
+    rows = []
+    for metric in scored_metrics(task):
+        mean = bootstrap_mean(scores[metric], n_resamples=n_resamples)
+        rows.append({
+            "metric": metric, "value": mean.estimate, "low": mean.low, "high": mean.high, "n": len(scores),
+        })
+    return rows
+
+
+def batch_size(device: str, length: int) -> int:
+    """Examples of so many tokens in a forward pass without gradients: few on a CPU, 131,072 tokens on a GPU."""
+    return 8 if device == "cpu" else max(1, min(64, 2**17 // length))

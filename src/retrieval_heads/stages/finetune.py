@@ -1,0 +1,127 @@
+"""Fine-tune an adapter for every run of the study, and score it on held-out real examples.
+
+Every run, whatever it was trained on, is tested on the same real examples. By how much a condition falls short of the
+real runs is therefore a mean of differences on the same examples, with an interval of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from retrieval_heads.cli import Options
+from retrieval_heads.data.encode import encode_all
+from retrieval_heads.evaluate import evaluate_each
+from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.manifest import Facts
+from retrieval_heads.metrics import main_metric
+from retrieval_heads.models.finetune import finetune
+from retrieval_heads.settings import REFERENCE, Profile
+from retrieval_heads.stages.common import (
+    EVERYTHING,
+    HELD_OUT_SEED,
+    Made,
+    base_path,
+    batch_size,
+    held_out,
+    load_run,
+    make_tables,
+    metric_rows,
+    tokenizer_of,
+    training_examples,
+)
+from retrieval_heads.stats.bootstrap import Interval, bootstrap_mean, bootstrap_two_level
+from retrieval_heads.store import Store
+from retrieval_heads.tables import read_table
+
+TABLES = ("training", "losses", "performance", "answers")
+
+
+def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
+    """Make the adapters and the tables `training`, `losses`, `performance`, `answers` and `shortfall`; their paths.
+
+    Raises:
+        ResultError: runs failed, or were made with other settings.
+    """
+    paths = make_tables(
+        profile, TABLES, study_grid(profile, options.task, options.seed), train_and_test, grid=study_grid(profile),
+        ready=lambda key: key.adapter.is_dir(), description="fine-tuning",
+    )
+    store = Store.open(profile)
+    rows = shortfall(read_table("answers", paths[-1]), profile.bootstrap)
+    store.write_part("shortfall", "all", rows, Facts(seeds=(HELD_OUT_SEED,)))
+    return [*paths, store.merge("shortfall", ["all"])]
+
+
+def train_and_test(profile: Profile, key: RunKey, device: str) -> Made:
+    """Fine-tune one run, unless its adapter is there, and score it at every evaluation length."""
+    base = base_path(profile)
+    examples = encode_all(training_examples(profile, key), tokenizer_of(base))
+    record = finetune(base, examples, key.adapter, profile.lora_settings(key.seed), device)
+    model, tokenizer = load_run(profile, key, device)
+    performance, answers = [], []
+    for length in profile.eval_lengths:
+        scores = evaluate_each(
+            model, tokenizer, held_out(profile, key.task, "test", length), batch_size=batch_size(device, length),
+        )
+        performance += [
+            {**key.columns, "eval_length": length, **row} for row in metric_rows(scores, key.task, profile.bootstrap)
+        ]
+    # the scores of the longest length
+    for index, (example, row) in enumerate(zip(held_out(profile, key.task, "test"), scores.to_dict("records"),
+                                               strict=True)):
+        answers.append({
+            **key.columns, "example": index, "reference": example.answer, "prediction": _printable(row["prediction"]),
+            "exact_match": row["exact_match"], "score": row[main_metric(key.task)],
+        })
+    rows = {**_training_rows(key, record), "performance": performance, "answers": answers}
+    return Made(rows, tuple(sorted({key.seed, HELD_OUT_SEED})), used=profile.n_test * len(profile.eval_lengths))
+
+
+def shortfall(answers: pd.DataFrame, n_resamples: int) -> list[dict[str, Any]]:
+    """How much less each condition scores than the real runs, from the table `answers`.
+
+    With one seed the interval is that of paired differences over examples; with several it counts the chance of seeds
+    and of examples. Seeds without a real run are left out.
+    """
+    rows = []
+    for task, of_task in answers.groupby("task"):
+        for metric, column in (("exact_match", "exact_match"), (main_metric(task), "score")):
+            wide = of_task.pivot_table(index="example", columns=["condition", "seed"], values=column)
+            seeds = {
+                name: [seed for seed in wide[name] if (REFERENCE, seed) in wide]
+                for name in wide.columns.unique("condition") if name != REFERENCE
+            }
+            for condition, known in seeds.items():
+                if not known:
+                    continue
+                differences = [wide[(REFERENCE, seed)] - wide[(condition, seed)] for seed in known]
+                mean = _interval(differences, n_resamples)
+                rows.append({
+                    "task": task, "condition": condition, "metric": metric, "value": mean.estimate, "low": mean.low,
+                    "high": mean.high, "n": len(wide), "n_seeds": len(known),
+                })
+    return rows
+
+
+def _interval(differences: list[pd.Series], n_resamples: int) -> Interval:
+    if len(differences) == 1:
+        return bootstrap_mean(differences[0], n_resamples=n_resamples)
+    return bootstrap_two_level(differences, n_resamples=n_resamples)
+
+
+def _training_rows(key: RunKey, record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    losses = [
+        {**key.columns, **{name: entry[name] for name in ("step", "loss", "learning_rate")}} for entry in record["loss"]
+    ]
+    training = {
+        **key.columns, "steps": record["steps"], "tokens": record["tokens_seen"], "first_loss": losses[0]["loss"],
+        "final_loss": losses[-1]["loss"],
+    }
+    return {"training": [training], "losses": losses}
+
+
+def _printable(text: str) -> str | None:
+    return "".join(character for character in text if character.isprintable()) or None
