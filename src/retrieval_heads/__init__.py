@@ -10,7 +10,7 @@ from typing import Any
 
 _HOMES = {
     "ablate_heads": "heads.ablate",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "load_model": "models.load",
     "patch_heads": "heads.patch",
     "random_heads": "heads.select",
@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(f"{__name__}.{_HOMES[name]}")
-    return getattr(module, name, module)
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -24,6 +24,8 @@ def build_mdqa(stage: Stage, budget: int, count: Counter, n_queries: int = 1) ->
 def build_musique(stage: Stage, budget: int, count: Counter, n_queries: int = 1) -> Scene:
     """A chain of two to four facts in as many documents; further queries ask for parts of the chains."""
     hops = stage.rng.choices(tuple(HOP_SHARES), tuple(HOP_SHARES.values()))[0]
+    if stage.compact and hops * 90 > budget:
+        hops = 2
     return _build(stage, budget, count, n_queries, hops)
 
 
@@ -40,7 +42,7 @@ def _build(stage: Stage, budget: int, count: Counter, n_queries: int, hops: int)
         fill(scene, stage.grass, budget, count)
     else:
         if condition.context == "real":
-            chains.append(_hard_negative(stage, chains[0]))
+            chains += [_hard_negative(stage, chains[0]) for _ in range(_hard_negatives(stage, hops, budget, n_queries))]
         scene = Scene([_about(stage, fact, asked) for chain in chains for fact in chain])
         avoid = asked if condition.context == "high" else frozenset()
         fill(scene, lambda: stage.other_document(avoid), budget, count)
@@ -67,6 +69,12 @@ def _chain(stage: Stage, path: Sequence[Relation], word: str | None = None) -> l
     return chain
 
 
+def _hard_negatives(stage: Stage, hops: int, budget: int, n_queries: int) -> int:
+    """One misleading chain; where several questions are asked, up to three if they fit."""
+    tokens = hops * (32 if stage.compact else 50)
+    return 1 if n_queries == 1 else max(1, min(stage.rng.randint(1, 3), budget // tokens - 1))
+
+
 def _hard_negative(stage: Stage, chain: Sequence[Fact]) -> list[Fact]:
     """The same relations from another subject, which half of the time shares the asked one's surname or word."""
     word = chain[0].subject.word if stage.rng.random() < 0.5 else None
@@ -75,7 +83,8 @@ def _hard_negative(stage: Stage, chain: Sequence[Fact]) -> list[Fact]:
 
 def _about(stage: Stage, fact: Fact, asked: frozenset[str]) -> Document:
     """A document about the fact's subject with one or two facts beside the needle."""
-    return stage.document([fact, *stage.side_facts(fact.subject, stage.rng.randint(1, 2), asked)], needle=fact)
+    sides = stage.rng.randint(0, 1) + (not stage.compact)
+    return stage.document([fact, *stage.side_facts(fact.subject, sides, asked)], needle=fact)
 
 
 def _stated(stage: Stage, scene: Scene) -> list[Fact]:
@@ -85,7 +94,9 @@ def _stated(stage: Stage, scene: Scene) -> list[Fact]:
 
 
 def _part(stage: Stage, chains: Sequence[Sequence[Fact]]) -> Sequence[Fact]:
-    """A run of one or more facts of one of the chains."""
+    """One of the chains, or a run of its facts."""
     chain = stage.rng.choice(chains)
+    if stage.rng.random() < 0.5:
+        return chain
     start = stage.rng.randrange(len(chain))
     return chain[start : stage.rng.randint(start + 1, len(chain))]

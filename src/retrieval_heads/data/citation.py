@@ -24,16 +24,17 @@ def build_summhay(stage: Stage, budget: int, count: Counter, n_queries: int = 1)
     targets = [_insight(stage, condition.limited)]
     while len(targets) < n_queries and len(targets) < 3:
         targets.append(_related(stage, rng.choice(targets)))
-    contents: list[list[Sentence]] = [[] for _ in range(REPEATS[1])]
+    fewest, most = (1, max(2, min(REPEATS[1], budget // 45))) if stage.compact else REPEATS
+    contents: list[list[Sentence]] = [[] for _ in range(most)]
     for fact in targets:
-        for content in rng.sample(contents, rng.randint(*REPEATS)):
+        for content in rng.sample(contents, rng.randint(fewest, most)):
             content.append(state(rng, fact, condition.concept))
     others = _stream(stage, targets)
 
     def report(content: list[Sentence]) -> Document:
         if low:
             return stage.grass(content)
-        while len(content) < INSIGHTS:
+        while len(content) < INSIGHTS - stage.compact:
             content.append(state(rng, next(others), "real"))
         rng.shuffle(content)
         return Document(f"Report from {stage.names.entity('city').name}", tuple(content))

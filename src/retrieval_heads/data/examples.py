@@ -67,12 +67,13 @@ def make_example(task: str, condition: str, length: int, seed: int, index: int, 
 
 
 def build_scene(
-    rng: random.Random, task: str, condition: str, budget: int, split: str, count: Counter, n_queries: int = 1
+    rng: random.Random, task: str, condition: str, budget: int, split: str, count: Counter, n_queries: int = 1,
+    compact: bool = False,
 ) -> Scene:
     """The documents and queries of one prompt, the documents in random order and at most `budget` tokens long."""
     if task not in TASKS:
         raise ConfigError("unknown task", where="task", value=task, remedy=f"Use one of {', '.join(TASKS)}.")
-    stage = Stage(rng, split, get_condition(condition))
+    stage = Stage(rng, split, get_condition(condition), compact)
     if stage.condition.context == "symbolic":
         if task == "summhay":
             scene = build_lists(stage, budget, count, n_queries)

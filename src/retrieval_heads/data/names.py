@@ -50,7 +50,7 @@ class Entity(NamedTuple):
 
     Attributes:
         name: as it stands in text.
-        kind: one of `TYPES`, or `code` (two letters and three digits, for the symbolic condition).
+        kind: one of `TYPES`, or `code` (two letters and two digits, for the symbolic condition).
         word: the invented word in it; for a person the surname.
         pronoun: `He`, `She` or `It`.
     """
@@ -87,7 +87,7 @@ class Names:
 
     def _draw(self, kind: str, word: str | None) -> Entity:
         if kind == "code":
-            text = f"{self._pick(CONSONANTS)}{self._pick(CONSONANTS)}{self._rng.randrange(100, 1000)}"
+            text = f"{self._pick(CONSONANTS)}{self._pick(CONSONANTS)}{self._rng.randrange(10, 100)}"
             return Entity(text, kind, text, "It")
         if kind == "person":
             surname = word or self._word()

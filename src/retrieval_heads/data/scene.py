@@ -53,10 +53,17 @@ class Scene:
 
 
 class Stage:
-    """What the tasks share while they build one scene."""
+    """What the tasks share while they build one scene.
 
-    def __init__(self, rng: random.Random, split: str, condition: Condition) -> None:
-        self.rng, self.condition = rng, condition
+    Args:
+        rng: the scene's random stream.
+        split: whose names are used; see `names.py`.
+        condition: realism of needle and haystack.
+        compact: fewer facts a document and shorter padding, for the short scenes that the base model learns from.
+    """
+
+    def __init__(self, rng: random.Random, split: str, condition: Condition, compact: bool = False) -> None:
+        self.rng, self.condition, self.compact = rng, condition, compact
         self.names = Names(rng, split)
 
     def fact(self, subject: Entity, relation: Relation, value: Entity | None = None) -> Fact:
@@ -86,11 +93,11 @@ class Stage:
     def other_document(self, avoid: frozenset[str]) -> Document:
         """A document about something else, with no fact of the relations in `avoid`."""
         subject = self.names.entity(self.rng.choice(tuple(_open(avoid))))
-        return self.document(self.side_facts(subject, self.rng.randint(2, 3), avoid))
+        return self.document(self.side_facts(subject, self.rng.randint(1, 2) + (not self.compact), avoid))
 
     def grass(self, needles: Sequence[Sentence] = ()) -> Document:
         """A document of the repeated sentences with needles among them."""
-        sentences = [Sentence(text) for text in GRASS * 2]
+        sentences = [Sentence(text) for text in GRASS * (1 if self.compact else 2)]
         for needle in needles:
             sentences.insert(self.rng.randint(0, len(sentences)), needle)
         return Document("Notes", tuple(sentences))

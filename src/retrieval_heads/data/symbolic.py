@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from retrieval_heads.data.citation import REPEATS
 from retrieval_heads.data.names import Entity
 from retrieval_heads.data.relations import Fact, Relation
 from retrieval_heads.data.scene import Counter, Document, Query, Scene, Stage, fill
@@ -21,7 +22,7 @@ HAS_VALUE = Relation("value", "code", "code", "value", (), (), (), ())
 def build_pairs(stage: Stage, budget: int, count: Counter, n_queries: int, hops: int) -> Scene:
     """Lists of `key: value` pairs; a query asks for the value `hops` steps from a key."""
     chains = [_chain(stage, hops)]
-    while len(chains) < n_queries and hops * (len(chains) + 1) * 80 < budget:
+    while len(chains) < n_queries and hops * (len(chains) + 1) * 50 < budget:
         chains.append(_chain(stage, hops))
     scene = Scene([_pairs(stage, fact) for chain in chains for fact in chain])
     fill(scene, lambda: _pairs(stage), budget, count)
@@ -35,9 +36,10 @@ def build_lists(stage: Stage, budget: int, count: Counter, n_queries: int) -> Sc
     """Lists of codes; a query asks for the two to five lists that hold one code."""
     rng = stage.rng
     targets = [_code_fact(stage) for _ in range(min(n_queries, 3))]
-    contents: list[list[Sentence]] = [[] for _ in range(5)]
+    fewest, most = (1, max(2, min(REPEATS[1], budget // 45))) if stage.compact else REPEATS
+    contents: list[list[Sentence]] = [[] for _ in range(most)]
     for fact in targets:
-        for content in rng.sample(contents, rng.randint(2, 5)):
+        for content in rng.sample(contents, rng.randint(fewest, most)):
             content.append(_item(fact))
 
     def codes(content: list[Sentence]) -> Document:

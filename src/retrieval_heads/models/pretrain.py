@@ -37,13 +37,13 @@ class PretrainSettings:
         evaluate_every: seconds between two evaluations.
     """
 
-    steps: int = 20_000
+    steps: int = 9_000
     seconds: float = 560.0
     batch: int = 128
     length: int = 512
-    lr: float = 1.5e-3
+    lr: float = 1e-3
     warmup: int = 300
-    decay: float = 0.35
+    decay: float = 0.8
     weight_decay: float = 0.05
     answer_weight: float = 1.0
     head_dropout: float = 0.15

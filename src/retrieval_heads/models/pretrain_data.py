@@ -7,7 +7,7 @@ a row, come first and more often: finding a fact among few documents is learned 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,22 +15,23 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.data.example import TASKS
-from retrieval_heads.data.examples import build_scene, needle_spans, number, write
+from retrieval_heads.data.examples import build_scene, needle_spans, number, token_counter, write
 from retrieval_heads.data.layout import write_citation
-from retrieval_heads.data.scene import Query, Scene
+from retrieval_heads.data.scene import Counter, Query, Scene
 from retrieval_heads.errors import DataError
 
-CHARACTERS_PER_TOKEN = 3.4
-REAL_SHARE = 0.6
-TASK_SHARES = (0.25, 0.4, 0.35)
+REAL_SHARE = 0.65
+TASK_SHARES = (0.15, 0.6, 0.25)
 """mdqa, musique, summhay: the harder tasks get more."""
+COMPACT_SHARE = 0.2
+"""Share of compact scenes among the long ones; short scenes are always compact."""
 
 
-def scene_texts(rng: random.Random, budget: int, n_queries: int) -> list[str]:
+def scene_texts(rng: random.Random, budget: int, n_queries: int, count: Counter, compact: bool = False) -> list[str]:
     """One scene as pieces of text: prompt, answer, further question, its answer, and so on."""
     task = rng.choices(TASKS, TASK_SHARES)[0]
     condition = "real" if rng.random() < REAL_SHARE else rng.choice(tuple(CONDITIONS))
-    scene = build_scene(rng, task, condition, budget, "base", _estimate, n_queries)
+    scene = build_scene(rng, task, condition, budget, "base", count, n_queries, compact)
     numbers = number(rng, len(scene.documents))
     prompt, answer, _, _ = write(scene, scene.queries[0], numbers)
     pieces = [prompt, answer]
@@ -39,25 +40,26 @@ def scene_texts(rng: random.Random, budget: int, n_queries: int) -> list[str]:
     return pieces
 
 
-def make_row(rng: random.Random, backend: Any, length: int, ids: tuple[int, int, int], short: float) -> np.ndarray:
+def make_row(rng: random.Random, tokenizer: Any, length: int, short: float) -> np.ndarray:
     """One row, int32 `[2, length]`: token ids, and 1 where the token belongs to an answer.
 
     Args:
         rng: random stream of the row.
-        backend: a `tokenizers.Tokenizer`.
+        tokenizer: a fast tokenizer with beginning, end and padding token.
         length: tokens a row.
-        ids: beginning, end and padding token.
         short: probability of a row of short scenes.
     """
-    bos, eos, pad = ids
-    row = np.full((2, length), pad, dtype=np.int32)
+    bos, eos, backend = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.backend_tokenizer
+    count = token_counter(tokenizer)
+    row = np.full((2, length), tokenizer.pad_token_id, dtype=np.int32)
     row[1] = 0
-    size = rng.choice((length // 4, length // 2)) if rng.random() < short else length
+    size = rng.choice((length // 3, length // 2)) if rng.random() < short else length
     position = 0
     while position + size // 2 < length:
         try:
             budget = min(size, length - position)
-            pieces = scene_texts(rng, int(budget * 0.8) - 25, max(2, budget // 80))
+            compact = budget < length or rng.random() < COMPACT_SHARE
+            pieces = scene_texts(rng, int(budget * 0.8) - 25, max(2, budget // 80), count, compact)
         except DataError:  # a long chain in a short scene: draw another
             continue
         tokens, answer = [bos], [0]
@@ -81,12 +83,12 @@ class RowBatches(IterableDataset):
         tokenizer: a fast tokenizer.
         batch, length: rows a batch and tokens a row.
         seed: of the whole stream.
-        total: batches after which the share of short scenes has fallen from 0.9 to 0.25.
+        start: first batch.
+        total: batches; the share of short scenes falls from 0.9 to its least, 0.3, at half of them.
     """
 
     def __init__(self, tokenizer: Any, batch: int, length: int, seed: int, total: int, start: int = 0) -> None:
-        self.backend = tokenizer.backend_tokenizer
-        self.ids = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        self.tokenizer = tokenizer
         self.batch, self.length, self.seed, self.total, self.start = batch, length, seed, total, start
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -94,18 +96,13 @@ class RowBatches(IterableDataset):
         step, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         step += self.start
         while True:
-            short = max(0.25, 0.9 - 1.3 * step / self.total)
+            short = max(0.3, 0.9 - 1.2 * step / self.total)
             rows = [
-                make_row(random.Random(f"row|{self.seed}|{step}|{i}"), self.backend, self.length, self.ids, short)
+                make_row(random.Random(f"row|{self.seed}|{step}|{i}"), self.tokenizer, self.length, short)
                 for i in range(self.batch)
             ]
             yield np.stack(rows)
             step += stride
-
-
-def _estimate(texts: Sequence[str]) -> list[int]:
-    """Token counts from character counts: the row is cut at its end, so nothing hangs on them."""
-    return [int(len(text) / CHARACTERS_PER_TOKEN) for text in texts]
 
 
 def _cite(scene: Scene, query: Query, numbers: list[int]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from retrieval_heads.attention.scores import score_heads
 from retrieval_heads.data.example import TASKS, Example
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.errors import DataError
-from retrieval_heads.evaluate import forced_exact
+from retrieval_heads.evaluation import forced_exact
 from retrieval_heads.models.base import BASE_LENGTH, base_config, load_tokenizer
 from retrieval_heads.models.pretrain import PretrainSettings, pretrain
 from retrieval_heads.models.pretrain_data import scene_texts
@@ -37,10 +38,15 @@ def _tokenizer_texts() -> list[str]:
     texts = []
     for index in range(TOKENIZER_SCENES):
         try:
-            texts.append(" ".join(scene_texts(random.Random(f"tokenizer|{index}"), 450, 4)))
+            texts.append(" ".join(scene_texts(random.Random(f"tokenizer|{index}"), 450, 4, _estimate)))
         except DataError:  # a chain too long for this budget
             continue
     return texts
+
+
+def _estimate(texts: Sequence[str]) -> list[int]:
+    """Token counts before there is a tokenizer."""
+    return [int(len(text) / 3.4) for text in texts]
 
 
 def measure(model: Any, tokenizer: Any, examples: dict[str, list[Example]], batch_size: int = 32) -> dict[str, float]:
@@ -56,11 +62,17 @@ def measure(model: Any, tokenizer: Any, examples: dict[str, list[Example]], batc
     return row
 
 
-def train_base(out: Path, settings: PretrainSettings, device: str, n: int = 64) -> None:
-    """Train the base model and save it in `out`; resumes nothing: a folder with weights is written over at the end."""
+def train_base(out: Path, settings: PretrainSettings, device: str, n: int = 64, resume: bool = False) -> None:
+    """Train the base model and save it in `out`, whose weights are written over at the end.
+
+    With `resume` it starts from the weights in `out` (a new optimizer, new rows) and the log goes on.
+    """
     tokenizer = base_tokenizer(out)
     torch.manual_seed(settings.seed)
-    model = LlamaForCausalLM(base_config(tokenizer))
+    if resume:
+        model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32)
+    else:
+        model = LlamaForCausalLM(base_config(tokenizer))
     common = {"condition": "real", "length": BASE_LENGTH, "n": n, "seed": 0, "split": "probe", "tokenizer": tokenizer}
     probes = {task: make_examples(task=task, **common) for task in TASKS}
     pretrain(model, tokenizer, out, settings, device, lambda trained: measure(trained, tokenizer, probes))

@@ -13,7 +13,7 @@ import pandas as pd
 
 from retrieval_heads.cli import Options
 from retrieval_heads.data.encode import encode_all
-from retrieval_heads.evaluate import evaluate_each
+from retrieval_heads.evaluation import evaluate_each
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.manifest import Facts
 from retrieval_heads.metrics import main_metric

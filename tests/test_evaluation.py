@@ -16,7 +16,7 @@ from conftest import FAMILIES
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ConfigError, DataError
-from retrieval_heads.evaluate import evaluate, evaluate_each, forced_exact, greedy_answers
+from retrieval_heads.evaluation import evaluate, evaluate_each, forced_exact, greedy_answers
 from retrieval_heads.metrics import CITATION_METRICS
 from retrieval_heads.stats.bootstrap import bootstrap_mean
 
@@ -166,7 +166,7 @@ def test_long_prompts_go_alone(tiny_model, tiny_tokenizer, tiny_examples, monkey
     expected = greedy_answers(model, tiny_tokenizer, tiny_examples, max_new_tokens=1)
     longest = max(len(item.ids) for item in encode_all(tiny_examples, tiny_tokenizer))
     # by name the function `evaluate` would be found, not its module
-    limits = importlib.import_module("retrieval_heads.evaluate").MASK_LIMIT
+    limits = importlib.import_module("retrieval_heads.evaluation").MASK_LIMIT
     monkeypatch.setitem(limits, "cpu", 2 * longest**2 - 1)
     handle = model.lm_head.register_forward_hook(lambda module, inputs, logits: widths.append(len(logits)))
     assert greedy_answers(model, tiny_tokenizer, tiny_examples, max_new_tokens=1) == expected
