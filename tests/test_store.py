@@ -144,7 +144,7 @@ def test_merge_sorts_adds_up_and_lists_what_is_absent(store: Store) -> None:
 
 
 def test_a_part_may_be_another_unit_than_a_run(store: Store) -> None:
-    row = {"task": "mdqa", "condition": "base", "eval_length": 512, "metric": "f1", "value": 1.0, "low": None, "high": None, "n": 3}
+    row = {key: value for key, value in ROW.items() if key != "seed"} | {"condition": "base", "low": None, "high": None}
     store.write_part("base", "mdqa", [row], Facts())
     assert store.done("base", "mdqa")
     assert np.isnan(store.read_part("base", "mdqa").loc[0, "low"])
