@@ -130,6 +130,32 @@ def _run(parsed: argparse.Namespace) -> None:
         run_stage(stage, profile, options)
 
 
+def _add_pretrain(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser("pretrain", help="train the base model from scratch (about ten minutes on one H200)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the model; a tokenizer there is kept")
+    parser.add_argument("--seconds", type=float, default=560.0, help="time limit of the training")
+    parser.add_argument("--steps", type=int, default=9000, help="optimizer steps, if time allows")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
+    parser.add_argument("--decay", type=float, default=0.8, help="share of the training in which the rate falls")
+    parser.add_argument("--batch", type=int, default=128, help="rows a step")
+    parser.add_argument("--workers", type=int, default=15, help="processes that make text")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--no-compile", action="store_true", help="run the model as it is, for a short try on a CPU")
+    parser.add_argument("--resume", action="store_true", help="start from the weights in --out, with new rows")
+    parser.set_defaults(function=_pretrain)
+
+
+def _pretrain(parsed: argparse.Namespace) -> None:
+    from retrieval_heads.models.pretrain import PretrainSettings
+    from retrieval_heads.models.train_base import train_base
+
+    names = ("seconds", "steps", "lr", "decay", "batch", "workers", "seed")
+    chosen = {name: getattr(parsed, name) for name in names}
+    settings = PretrainSettings(**chosen, compile=not parsed.no_compile)
+    train_base(parsed.out, settings, parsed.device, resume=parsed.resume)
+
+
 def _log_to_stderr() -> None:
     """One line a run where there is no terminal; on a terminal the bars say the same."""
     logger = logging.getLogger("retrieval_heads")
