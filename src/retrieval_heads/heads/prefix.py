@@ -13,9 +13,9 @@ the launches count: 27 ms, 14 ms and 0.7 ms.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -97,23 +97,51 @@ def knockout_sweep(
     return _sweep(model, tokenizer, examples, sets, score, scope, max_length)
 
 
+class SourceAnswer(NamedTuple):
+    """What the source of patching does at the positions that predict the answer of one example.
+
+    Attributes:
+        outputs: `{layer: [1, n_rows, n_heads, head_dim]}`, the outputs of its heads.
+        metrics: its own `forced_metrics`.
+    """
+
+    outputs: dict[int, torch.Tensor]
+    metrics: dict[str, float]
+
+
+def source_answers(
+    source: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None = None
+) -> list[SourceAnswer]:
+    """Run the source of patching once, for any number of targets; errors as in `patch_sweep`."""
+    return list(progress(_answers(source, tokenizer, examples, max_length), "source", total=len(examples)))
+
+
 def patch_sweep(
     target: nn.Module, source: nn.Module, tokenizer: Any, examples: Sequence[Example],
-    head_sets: Mapping[str, Iterable[Head]], *, sets_per_pass: int = 32, max_length: int | None = None,
+    head_sets: Mapping[str, Iterable[Head]], *, answers: Sequence[SourceAnswer] | None = None, sets_per_pass: int = 32,
+    max_length: int | None = None,
 ) -> list[dict[str, Any]]:
     """Score every example with every set of heads patched from the source at the positions that predict the answer.
 
-    Each model runs its own prefix; the source's head outputs are recorded once an example. See `knockout_sweep` for
-    arguments and rows (`mode` is `patch`), and `patch_heads` for what the models must share.
+    Each model runs its own prefix; the source is run once an example, or not at all where its `source_answers` to the
+    same examples are given. See `knockout_sweep` for arguments and rows (`mode` is `patch`), and `patch_heads` for
+    what the models must share.
     """
     layout = head_layout(target)
     check_match(target, source)
     sets = {name: tuple(layout.check(heads)) for name, heads in head_sets.items()}
+    if answers is None:
+        given = _answers(source, tokenizer, examples, _length(target, max_length))
+    elif len(answers) != len(examples):
+        raise ConfigError(
+            f"there are {len(examples)} examples", where="answers", value=len(answers),
+            remedy="Pass the `source_answers` to the same examples.",
+        )
+    else:
+        given = iter(answers)
 
     def score(encoded: Encoded, unique: list[HeadSet]) -> Scores:
-        prompt = CachedPrompt(source, encoded)
-        with record_head_outputs(source) as outputs:
-            prompt.logits()
+        outputs = next(given).outputs
 
         def intervene(masks: Masks, copies: int) -> AbstractContextManager[None]:
             return output_hooks(layout, masks, lambda layer: outputs[layer].repeat(1, copies, 1, 1))
@@ -124,6 +152,16 @@ def patch_sweep(
     return _sweep(target, tokenizer, examples, sets, score, "answer", max_length)
 
 
+def _answers(
+    source: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None
+) -> Iterator[SourceAnswer]:
+    for encoded in encode_all(examples, tokenizer, _length(source, max_length)):
+        prompt = CachedPrompt(source, encoded)
+        with record_head_outputs(source) as outputs:
+            logits = prompt.logits()
+        yield SourceAnswer(outputs, _metrics(logits, prompt.targets)[0])
+
+
 def _knock_out(layout: HeadLayout, mode: str, means: Any) -> Intervene:
     return lambda masks, copies: knock_out(layout, masks, mode, means)
 
@@ -132,12 +170,10 @@ def _sweep(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], sets: Mapping[str, HeadSet],
     score: Callable[[Encoded, list[HeadSet]], Scores], scope: str, max_length: int | None,
 ) -> list[dict[str, Any]]:
-    if max_length is None:
-        max_length = getattr(text_config(model), "max_position_embeddings", None)
     # each distinct set once and in an order of its own, so that neither names nor their order change a number
     unique = sorted(set(sets.values()))
     rows = []
-    for index, encoded in enumerate(progress(encode_all(examples, tokenizer, max_length), "head sets")):
+    for index, encoded in enumerate(progress(encode_all(examples, tokenizer, _length(model, max_length)), "head sets")):
         for mode, metrics in score(encoded, unique).items():
             found = dict(zip(unique, metrics, strict=True))
             rows += [
@@ -145,6 +181,10 @@ def _sweep(
                 for name, heads in sets.items()
             ]
     return rows
+
+
+def _length(model: nn.Module, max_length: int | None) -> int | None:
+    return getattr(text_config(model), "max_position_embeddings", None) if max_length is None else max_length
 
 
 def _score_cached(

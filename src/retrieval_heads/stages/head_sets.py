@@ -1,0 +1,143 @@
+"""The sets of heads that are knocked out and patched, from the head scores of the runs.
+
+What counts is the kind of score that fits the task: the copy score where the answer is a piece of the needle, the
+insight score where it is a document's number. Equal scores are common (most heads score 0), so they are ordered by the
+attention mass on the needles: in the order of the layers, the bottom heads would all be heads of layer 0.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from retrieval_heads.errors import ConfigError, HeadError
+from retrieval_heads.heads.select import bottom_heads, layer_mismatch, random_heads, select_heads
+from retrieval_heads.keys import RunKey
+from retrieval_heads.models.layout import Head
+from retrieval_heads.settings import Profile
+from retrieval_heads.store import Store
+
+
+@dataclass(frozen=True)
+class HeadSet:
+    """One set of heads under a name.
+
+    Attributes:
+        name: `retrieval`, `random`, `intersection`, ...
+        heads: the heads.
+        draw: number of the random draw from 1; 0 for a set that is not drawn.
+        moved: heads of a random control that come from another layer than those they stand for; a mean over the draws
+            where it stands for several.
+    """
+
+    name: str
+    heads: tuple[Head, ...]
+    draw: int = 0
+    moved: float = 0
+
+    @property
+    def label(self) -> str:
+        """Unique among the sets of one run."""
+        return f"{self.name}/{len(self.heads)}/{self.draw}"
+
+
+@dataclass(frozen=True, eq=False)
+class RunHeads:
+    """The heads of one run by their scores.
+
+    Attributes:
+        scores: float64 `[n_layers, n_heads]`, fraction.
+        mass: float64 `[n_layers, n_heads]`, attention on the needles, fraction.
+        threshold: a head with a score above it is a retrieval head.
+    """
+
+    scores: np.ndarray
+    mass: np.ndarray
+    threshold: float
+
+    @property
+    def ranks(self) -> np.ndarray:
+        """int `[n_layers, n_heads]`, 0 for the weakest head; equal scores are in order of mass, layer and head."""
+        order = np.lexsort((np.arange(self.scores.size)[::-1], self.mass.ravel(), self.scores.ravel()))
+        ranks = np.empty(order.size, dtype=np.int64)
+        ranks[order] = np.arange(order.size)
+        return ranks.reshape(self.scores.shape)
+
+    @property
+    def retrieval(self) -> list[Head]:
+        """The retrieval heads in order of layer and head."""
+        return sorted(select_heads(self.scores, self.threshold))
+
+    def top(self, k: int) -> list[Head]:
+        """The k strongest heads, whether or not they are above the threshold."""
+        return select_heads(self.ranks, k=k)
+
+    def bottom(self, k: int) -> list[Head]:
+        """The k weakest heads."""
+        return bottom_heads(self.ranks, k)
+
+
+def score_kind(profile: Profile, task: str) -> str:
+    """The kind of score whose retrieval heads a task is about.
+
+    Raises:
+        ConfigError: the profile does not detect heads by it.
+    """
+    kind = "insight" if task == "summhay" else "copy"
+    if kind not in profile.detect.kinds:
+        raise ConfigError(f"the task {task} needs the {kind} score", where=f"profile {profile.name}, detect.kinds",
+                          value=list(profile.detect.kinds), remedy=f"Add `{kind}`.")
+    return kind
+
+
+def score_mode(profile: Profile) -> str:
+    """The reading of the answer by which heads are chosen: `forced` where the profile has it."""
+    return "forced" if "forced" in profile.detect.modes else profile.detect.modes[0]
+
+
+def score_matrix(rows: pd.DataFrame, column: str = "score") -> np.ndarray:
+    """float64 `[n_layers, n_heads]` from the rows of `head_scores` of one run, kind and mode."""
+    return rows.pivot(index="layer", columns="head", values=column).to_numpy(dtype=np.float64)
+
+
+def run_heads(profile: Profile, key: RunKey) -> RunHeads:
+    """The heads of a run that has been scored; `ResultError` otherwise."""
+    rows = Store.open(profile).read_part("head_scores", key)
+    rows = rows[(rows.kind == score_kind(profile, key.task)) & (rows.score_mode == score_mode(profile))]
+    return RunHeads(score_matrix(rows), score_matrix(rows, "mass"), profile.detect.threshold)
+
+
+def random_controls(
+    name: str, heads: Iterable[Head], shape: tuple[int, int], exclude: Iterable[Head], draws: int, where: str,
+) -> list[HeadSet]:
+    """Random sets that are matched to `heads` by layer and disjoint from them and from `exclude`.
+
+    Where a layer has too few free heads, the nearest ones lend some, which `moved` counts.
+
+    Args:
+        name: of the sets.
+        draws: how many.
+        where: what the draws are for; their seeds follow from it.
+
+    Returns:
+        The sets; none where `heads` is empty, or the model has too few free heads for a disjoint one.
+    """
+    heads, exclude, sets = list(heads), list(exclude), []
+    if not heads:
+        return []
+    for draw in range(1, draws + 1):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # said by `moved`
+                drawn = random_heads(
+                    heads, shape, zlib.crc32(f"{where}|{name}|{len(heads)}|{draw}".encode()), exclude, match="nearest",
+                )
+        except HeadError:
+            return []
+        sets.append(HeadSet(name, tuple(drawn), draw, layer_mismatch(heads, drawn)))
+    return sets

@@ -1,0 +1,127 @@
+"""Knock out the strongest retrieval heads of every run, and beside them random and bottom heads.
+
+Scored on held-out real examples of the training length, with teacher forcing: the answer is right when each of its
+tokens, and its end, is the model's most likely one (`forced_exact_match`). If retrieval heads are necessary, a few of
+them cost much and as many random ones of the same layers cost little (Wu et al. 2024, arXiv 2404.15574, section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval_heads.cli import Options
+from retrieval_heads.heads.ablate import mean_head_outputs
+from retrieval_heads.heads.prefix import knockout_sweep
+from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.settings import Profile
+from retrieval_heads.stages import detect
+from retrieval_heads.stages.common import EVERYTHING, HELD_OUT_SEED, Made, held_out, load_run, make_tables
+from retrieval_heads.stages.head_sets import HeadSet, RunHeads, random_controls, run_heads
+from retrieval_heads.stages.sweeps import METRICS, Resamples, Scores, as_cells, loss, per_example, together
+
+TABLES = ("knockout", "knockout_effects")
+
+BASELINE = HeadSet("none", ())
+
+
+def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
+    """Make the tables `knockout` and `knockout_effects`; their paths.
+
+    Raises:
+        ResultError: runs failed, or were made with other settings.
+    """
+    detect.run(profile, options)
+    return make_tables(
+        profile, TABLES, study_grid(profile, options.task, options.seed), knock_out_run, grid=study_grid(profile),
+        description="knock-out",
+    )
+
+
+def knock_out_run(profile: Profile, key: RunKey, device: str) -> Made:
+    """Every set, mode and scope of one run."""
+    heads, settings = run_heads(profile, key), profile.knockout
+    sets = knockout_sets(heads, settings.k, settings.draws, key.name)
+    model, tokenizer = load_run(profile, key, device)
+    probe = held_out(profile, key.task, "probe")
+    examples = held_out(profile, key.task, "test", profile.train_length)[: settings.n]
+    resamples = Resamples(len(examples), profile.bootstrap)
+    rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
+    for scope in settings.scopes:
+        means = mean_head_outputs(model, tokenizer, probe, scope) if "mean" in settings.modes else None
+        by_label = {one.label: one.heads for one in [BASELINE, *sets]}
+        found = knockout_sweep(model, tokenizer, examples, by_label, settings.modes, scope, means)
+        for mode in settings.modes:
+            scores = per_example(found, [BASELINE, *sets], mode)
+            place = {**key.columns, "mode": mode, "scope": scope}
+            if not rows["knockout"]:
+                nowhere = {**key.columns, "mode": "none", "scope": "none"}
+                rows["knockout"] += set_rows(nowhere, BASELINE, scores[BASELINE], heads, resamples)
+            for k in settings.k:
+                of_size = {one: scores[one] for one in sets if len(one.heads) == k}
+                rows["knockout"] += knockout_rows(place, of_size, heads, resamples)
+                rows["knockout_effects"] += effect_rows(place, k, scores[BASELINE], of_size, resamples)
+    return Made(rows, seeds=(HELD_OUT_SEED,), used=len(examples))
+
+
+def knockout_sets(heads: RunHeads, counts: Sequence[int], draws: int, where: str) -> list[HeadSet]:
+    """For each count the strongest heads, the weakest ones, and random controls that are no retrieval heads.
+
+    There is no control of a size for which too few heads are free.
+    """
+    sets = []
+    for k in counts:
+        top = heads.top(k)
+        sets += [HeadSet("retrieval", tuple(sorted(top))), HeadSet("bottom", tuple(sorted(heads.bottom(k))))]
+        sets += random_controls("random", top, heads.scores.shape, heads.retrieval, draws, f"{where}|knockout")
+    return sets
+
+
+def knockout_rows(
+    place: dict[str, Any], scores: dict[HeadSet, Scores], heads: RunHeads, resamples: Resamples,
+) -> list[dict[str, Any]]:
+    """One row a set and metric, and one for the mean of the random draws (draw 0)."""
+    rows = [row for one, found in scores.items() for row in set_rows(place, one, found, heads, resamples)]
+    drawn = [one for one in scores if one.draw]
+    if drawn:
+        mean = replace(drawn[0], draw=0, moved=float(np.mean([one.moved for one in drawn])))
+        rows += set_rows(place, mean, together(scores[one] for one in drawn), heads, resamples)
+    return rows
+
+
+def set_rows(
+    place: dict[str, Any], one: HeadSet, scores: Scores, heads: RunHeads, resamples: Resamples,
+) -> list[dict[str, Any]]:
+    """One row a metric."""
+    return [
+        {
+            **place, "set": one.name, "draw": one.draw, "k": len(one.heads), "metric": metric,
+            **as_cells(resamples.interval(values)), "n": resamples.n, "n_retrieval": len(heads.retrieval),
+            "moved": one.moved,
+        }
+        for metric, values in scores.items()
+    ]
+
+
+def effect_rows(
+    place: dict[str, Any], k: int, baseline: Scores, scores: dict[HeadSet, Scores], resamples: Resamples,
+) -> list[dict[str, Any]]:
+    """How much each set costs against the model as it is, and how much more retrieval heads cost than random ones."""
+    by_name = {one.name: found for one, found in scores.items() if not one.draw}
+    drawn = [found for one, found in scores.items() if one.draw]
+    contrasts = {name: (baseline, by_name[name]) for name in ("retrieval", "bottom")}
+    if drawn:
+        random = together(drawn)
+        contrasts |= {"random": (baseline, random), "retrieval_over_random": (random, by_name["retrieval"])}
+    return [
+        {
+            **place, "contrast": name, "k": k, "metric": metric,
+            **as_cells(resamples.interval(loss(metric, before[metric], after[metric]))),
+            "n": resamples.n, "draws": len(drawn),
+        }
+        for name, (before, after) in contrasts.items() for metric in METRICS.values()
+    ]

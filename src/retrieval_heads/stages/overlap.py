@@ -1,0 +1,78 @@
+"""How far the retrieval heads of every run agree with those of the runs on real data, beside chance levels.
+
+Every run, and the base model, is compared with the real run of its own seed. Where there are several seeds it is
+compared with the real runs of the other seeds too: real against real of another seed shows how much agreement
+there can be, and synthetic against real of another seed is what that has to be compared with, because runs of one seed
+also start from the same random adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from retrieval_heads.settings import REFERENCE
+from retrieval_heads.stages.head_sets import score_matrix
+from retrieval_heads.stats.overlap import overlap_curve
+
+SET_MEASURES = ("recall", "precision", "jaccard")
+MEASURES = (*SET_MEASURES, "cosine")
+
+RUN = ["task", "kind", "score_mode", "condition", "seed"]
+
+
+def overlap_rows(head_scores: pd.DataFrame, thresholds: Iterable[float]) -> pd.DataFrame:
+    """The table `overlap` from the table `head_scores`.
+
+    Args:
+        head_scores: of any runs, the base model among them; a task without a real run gives no row.
+        thresholds: fractions; a head with a score above is a retrieval head.
+    """
+    thresholds, rows = tuple(thresholds), []
+    matrices = {name: score_matrix(one) for name, one in head_scores.groupby(RUN)}
+    for (task, kind, mode, condition, seed), scores in matrices.items():
+        for other in matrices:
+            reference_seed = other[-1]
+            is_reference = other[:4] == (task, kind, mode, REFERENCE)
+            if not is_reference or (condition, seed) == (REFERENCE, reference_seed):
+                continue
+            place = {"task": task, "condition": condition, "seed": seed, "reference_seed": reference_seed,
+                     "kind": kind, "score_mode": mode}
+            rows += _compared(place, matrices[other], scores, thresholds)
+    return pd.DataFrame(rows)
+
+
+def _compared(
+    place: dict[str, Any], real: np.ndarray, scores: np.ndarray, thresholds: tuple[float, ...],
+) -> list[dict[str, Any]]:
+    curve = overlap_curve(real, scores, thresholds)
+    rows = [_row(place, found, measure) for found in curve.to_dict("records") for measure in SET_MEASURES]
+    # one row: it does not depend on the threshold
+    return [*rows, _row(place, curve.iloc[0].to_dict(), "cosine") | dict.fromkeys(
+        ("threshold", "n_reference", "n_heads", "n_common"))]
+
+
+def _row(place: dict[str, Any], found: dict[str, Any], measure: str) -> dict[str, Any]:
+    p = "cosine" if measure == "cosine" else "overlap"
+    numbers = {
+        "value": found[measure],
+        **{f"{level}{end}": found[f"{measure}_{level}{end}"]
+           for level in ("chance", "layer_chance") for end in ("", "_low", "_high")},
+        "p": found[f"{p}_p"], "layer_p": found[f"{p}_layer_p"],
+    }
+    counts = {"n_reference": "n_real", "n_heads": "n_synthetic", "n_common": "n_common"}
+    return {
+        **place, "threshold": found["threshold"], "measure": measure,
+        **{name: None if np.isnan(number) else float(number) for name, number in numbers.items()},
+        **{name: int(found[column]) for name, column in counts.items()},
+    }
+
+
+def same_seed(overlap: pd.DataFrame) -> pd.DataFrame:
+    """The rows of runs beside the real run of their own seed; for the base model, which has none, beside the first."""
+    of_base = overlap.condition == "base"
+    first = overlap.reference_seed == overlap.loc[of_base, "reference_seed"].min()
+    return overlap[(~of_base & (overlap.seed == overlap.reference_seed)) | (of_base & first)]

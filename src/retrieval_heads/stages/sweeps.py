@@ -1,0 +1,91 @@
+"""From the scores of every example under every set of heads to means with intervals.
+
+All means of one run are over the same examples, so one list of bootstrap samples serves them all: a mean, a difference
+of two sets and a share of a gap are then functions of the same samples, and pairing comes by itself. Where a random
+control was drawn several times, examples and draws are resampled independently of each other (the pigeonhole bootstrap,
+Owen 2007, as `stats.bootstrap.bootstrap_two_level` does), so that the interval counts both sources of chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from retrieval_heads.stages.head_sets import HeadSet
+from retrieval_heads.stats.bootstrap import Interval, percentile_interval
+
+METRICS = {"exact_match": "forced_exact_match", "token_accuracy": "token_accuracy", "nll": "nll"}
+"""The metrics of a sweep, and their names in the tables."""
+
+LOWER_IS_BETTER = {"nll"}
+
+NAN = float("nan")
+
+Scores = dict[str, np.ndarray]
+"""For each metric float64 `[sets, n]`: one row a set (several for a control that was drawn several times)."""
+
+
+def per_example(rows: Iterable[Mapping[str, Any]], sets: Iterable[HeadSet], mode: str) -> dict[HeadSet, Scores]:
+    """The scores `[1, n]` of each set, in the order of the examples, from the rows of a sweep in one mode."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["mode"] == mode:
+            found.setdefault(row["set"], []).append(row)
+    return {
+        one: {
+            name: np.array([[row[metric] for row in found[one.label]]], dtype=np.float64)
+            for metric, name in METRICS.items()
+        }
+        for one in sets
+    }
+
+
+def together(draws: Iterable[Scores]) -> Scores:
+    """The scores `[draws, n]` of several draws of one control."""
+    draws = list(draws)
+    return {metric: np.concatenate([one[metric] for one in draws]) for metric in METRICS.values()}
+
+
+def loss(metric: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """How much worse `after` is than `before`: positive is worse, whichever way the metric points."""
+    return after - before if metric in LOWER_IS_BETTER else before - after
+
+
+class Resamples:
+    """Bootstrap samples of `n` examples.
+
+    Args:
+        n: number of examples.
+        n_resamples: number of samples.
+        seed: of the samples.
+    """
+
+    def __init__(self, n: int, n_resamples: int, seed: int = 0) -> None:
+        self.n, self.n_resamples, self.seed = n, n_resamples, seed
+        # how often each example is in each sample, as a share
+        self.weights = np.random.default_rng([seed, 0]).multinomial(n, np.full(n, 1 / n), size=n_resamples) / n
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """float64 `[n_resamples]`: the mean of `values` `[draws, n]` in each sample of examples and of draws."""
+        draws = len(values)
+        # not by BLAS, whose sums depend on the number of threads in the last digit
+        means = np.einsum("be,de->bd", self.weights, values)
+        if draws == 1:
+            return means[:, 0]
+        rng = np.random.default_rng([self.seed, draws])
+        return (means * rng.multinomial(draws, np.full(draws, 1 / draws), size=self.n_resamples) / draws).sum(1)
+
+    def interval(self, values: np.ndarray) -> Interval:
+        """The mean of `values` `[draws, n]` with its 95% interval; without one when there is one example."""
+        return self.between(float(values.mean()), self.means(values))
+
+    def between(self, estimate: float, resampled: np.ndarray) -> Interval:
+        """An estimate between the percentiles of its samples, which are of one kind with those of `means`."""
+        return Interval(estimate, NAN, NAN) if self.n == 1 else percentile_interval(estimate, resampled)
+
+
+def as_cells(interval: Interval, names: tuple[str, str, str] = ("value", "low", "high")) -> dict[str, float | None]:
+    """An interval as cells of a table, empty where a number is not defined."""
+    return {name: None if np.isnan(end) else end for name, end in zip(names, interval, strict=True)}
