@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 
@@ -50,7 +51,7 @@ def test_paths_join_types_and_avoid_clashes():
         for limited in (False, True):
             path = draw_path(rng, hops, limited)
             assert len(path) == hops
-            for before, after in zip(path, path[1:], strict=False):
+            for before, after in itertools.pairwise(path):
                 assert before.object == after.subject
                 assert (before.name, after.name) not in CLASHES
             assert not limited or all(relation.name in LIMITED for relation in path)

@@ -166,5 +166,5 @@ def _log_to_stderr() -> None:
         logger.setLevel(logging.INFO)
 
 
-VERBS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (_add_run,)
+VERBS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (_add_run, _add_pretrain)
 """Each adds one verb to the parser, with the function that it runs."""
