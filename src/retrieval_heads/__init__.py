@@ -5,8 +5,12 @@ The names below are imported when first used, so that `import retrieval_heads` a
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import Any
+
+# a library asks for widgets as soon as it is imported in a notebook; there are no bars in a page to show by them
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOMES = {
     "ablate_heads": "heads.ablate",

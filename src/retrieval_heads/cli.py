@@ -11,7 +11,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,9 +126,9 @@ def _run(parsed: argparse.Namespace) -> None:
         print(f"stages: {', '.join(stages)}")
         print("\n".join(["runs:", *(f"  {key.name}" for key in grid)]))
         return
-    _log_to_stderr()
-    for stage in stages:
-        run_stage(stage, profile, options)
+    with _log_to_stderr():
+        for stage in stages:
+            run_stage(stage, profile, options)
 
 
 def _add_pretrain(verbs: argparse._SubParsersAction) -> None:
@@ -156,14 +157,22 @@ def _pretrain(parsed: argparse.Namespace) -> None:
     train_base(parsed.out, settings, parsed.device, resume=parsed.resume)
 
 
-def _log_to_stderr() -> None:
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
     """One line a run where there is no terminal; on a terminal the bars say the same."""
     logger = logging.getLogger("retrieval_heads")
-    if not sys.stderr.isatty() and not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+    if sys.stderr.isatty() or logger.handlers:
+        yield
+        return
+    handler, level = logging.StreamHandler(), logger.level
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 VERBS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (_add_run, _add_pretrain)

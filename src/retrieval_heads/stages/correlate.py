@@ -74,13 +74,21 @@ def conditions_table(profile: Profile, overlap: pd.DataFrame, performance: pd.Da
     return groups.mean().assign(n_seeds=groups.size()).reset_index()
 
 
-def _heads_of_runs(profile: Profile, overlap: pd.DataFrame) -> pd.DataFrame:
+def compared(profile: Profile, overlap: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `overlap` that the claims are about: every other run, and the base model, beside a real run.
+
+    Of the same seed (`same_seed`), by the kind of score that fits the task, at all thresholds.
+    """
     known = same_seed(overlap)
     kind = known.task.map({task: score_kind(profile, task) for task in known.task.unique()})
-    known = known[(known.kind == kind) & (known.score_mode == score_mode(profile))
-                  & ((known.threshold == profile.detect.threshold) | known.threshold.isna())
-                  & ~known.condition.isin([REFERENCE, "base"])]
-    run = ["task", "condition", "seed"]
+    chosen = (known.kind == kind) & (known.score_mode == score_mode(profile)) & (known.condition != REFERENCE)
+    return known[chosen].reset_index(drop=True)
+
+
+def _heads_of_runs(profile: Profile, overlap: pd.DataFrame) -> pd.DataFrame:
+    known, run = compared(profile, overlap), ["task", "condition", "seed"]
+    at_threshold = (known.threshold == profile.detect.threshold) | known.threshold.isna()
+    known = known[at_threshold & (known.condition != "base")]
     wide = known.pivot(index=run, columns="measure", values="value")
     counts = known[known.measure == "recall"].set_index(run)["n_heads"].astype(float)
     return wide.assign(n_heads=counts).reset_index().rename_axis(columns=None)

@@ -33,7 +33,9 @@ BASELINE, SOURCE = HeadSet("none", ()), HeadSet("source", ())
 RANDOM = {"random": "intersection", "random_complement": "complement"}
 """The random controls and the sets they are matched to."""
 
-CHANGE, CLOSED = ("change", "change_low", "change_high"), ("closed", "closed_low", "closed_high")
+CHANGE, CLOSED, OVER_RANDOM = (
+    (name, f"{name}_low", f"{name}_high") for name in ("change", "closed", "over_random")
+)
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
@@ -103,12 +105,12 @@ def patching_sets(
 
 def patching_rows(key: RunKey, scores: dict[HeadSet, Scores], resamples: Resamples) -> list[dict[str, Any]]:
     """One row a set and metric, and one for the mean of the draws of each control (draw 0)."""
-    everything = dict(scores)
-    for name in RANDOM:
+    everything, controls = dict(scores), {}
+    for name, matched in RANDOM.items():
         drawn = [one for one in scores if one.name == name]
         if drawn:
             mean = replace(drawn[0], draw=0, moved=float(np.mean([one.moved for one in drawn])))
-            everything[mean] = together(scores[one] for one in drawn)
+            controls[matched] = everything[mean] = together(scores[one] for one in drawn)
     rows = []
     for one, found in everything.items():
         for metric, values in found.items():
@@ -122,8 +124,18 @@ def patching_rows(key: RunKey, scores: dict[HeadSet, Scores], resamples: Resampl
                 **as_cells(resamples.interval(values)), "n": resamples.n, "moved": one.moved,
                 **as_cells(resamples.interval(gained), CHANGE),
                 **(dict.fromkeys(CLOSED) if share is None else as_cells(share, CLOSED)), "reason": reason or None,
+                **_over_random(metric, values, controls.get(one.name), resamples),
             })
     return rows
+
+
+def _over_random(
+    metric: str, values: np.ndarray, control: Scores | None, resamples: Resamples,
+) -> dict[str, float | None]:
+    """What a set gains more than the random sets that are matched to it."""
+    if control is None:
+        return dict.fromkeys(OVER_RANDOM)
+    return as_cells(resamples.interval(-loss(metric, control[metric], values)), OVER_RANDOM)
 
 
 def _closed(gained: np.ndarray, gap: np.ndarray, resamples: Resamples) -> tuple[Interval | None, str]:

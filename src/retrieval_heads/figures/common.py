@@ -1,0 +1,41 @@
+"""What the figures of the interventions and of the overlap share: seeds as one point, one legend for all panels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+
+def over_seeds(
+    table: pd.DataFrame, by: Sequence[str], columns: Sequence[str] = ("value", "low", "high"),
+) -> pd.DataFrame:
+    """Means of columns over the seeds, with their number as `n_seeds`; with one seed the rows as they are.
+
+    The mean of the seeds' lower ends is at most the lower end of an interval of the mean over the same examples, and
+    likewise above: averaged ends are on the safe side for chance in the *examples*. They say nothing of chance in the
+    training, for which the single seeds have to be shown.
+
+    Args:
+        table: tidy rows with a column `seed`.
+        by: the columns that tell the points apart.
+        columns: what is averaged; an empty cell is left out.
+    """
+    groups = table.groupby(list(by), sort=False, dropna=False)
+    return groups[list(columns)].mean().assign(n_seeds=groups["seed"].nunique()).reset_index()
+
+
+def counts(values: pd.Series) -> str:
+    """The numbers in a column as text for a label: `24`, or `20 to 24` where they differ."""
+    low, high = int(values.min()), int(values.max())
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def shared_legend(figure: Figure, axes: Sequence[Axes], columns: int = 3) -> None:
+    """One legend below the panels, with every entry of any of them once."""
+    entries = {
+        label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, fontsize="small")

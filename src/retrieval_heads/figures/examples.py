@@ -1,0 +1,112 @@
+"""Examples and tables as HTML for a page: needles marked, documents that say nothing of the answer left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+
+import pandas as pd
+
+from retrieval_heads.data.example import Example
+
+_GAP = re.compile(r"\n\n(?=Document \d+:|Question:)")
+_WORD = re.compile(r"[A-Z]\w+")
+Piece = tuple[int, int]
+"""Character offsets `(start, end)` in the prompt, end exclusive."""
+
+
+def example_html(example: Example, distractors: int = 1, longest: int = 600) -> str:
+    """An example as HTML: the documents with needles, some others, the question and the answer.
+
+    The needles are inside `<mark>`. What is left out is named (how many documents) or leaves an ellipsis.
+
+    Args:
+        example: of a task with the layout of `write_prompt`.
+        distractors: how many documents without a needle are shown: those with most names of the question.
+        longest: characters of a document that are shown; the part with the needles is.
+    """
+    *documents, question = _pieces(example.prompt)
+    kept = _kept(example, documents, question, distractors)
+    lines, skipped = [], 0
+    for place, piece in enumerate(documents):
+        if place in kept:
+            lines += [_left_out(skipped), f"<p>{_document(example, piece, longest)}</p>"]
+        skipped = 0 if place in kept else skipped + 1
+    asked = _marked(example, question).removesuffix("\nAnswer:")
+    lines += [
+        _left_out(skipped), f"<p><strong>{asked}</strong><br>Answer: <strong>{escape(example.answer)}</strong></p>",
+    ]
+    return f'<div class="example">{"".join(lines)}</div>'
+
+
+def folded(title: str, content: str, opened: bool = False) -> str:
+    """Content under a title that unfolds it."""
+    return f"<details{' open' if opened else ''}><summary>{escape(title)}</summary>{content}</details>"
+
+
+def table_html(frame: pd.DataFrame, digits: int = 2, names: dict[str, str] | None = None) -> str:
+    """A table as HTML without its index; empty cells are dashes.
+
+    Args:
+        frame: what to show.
+        digits: after the point, of columns of floats; one whose values are all whole gets none.
+        names: other headings, by column.
+    """
+    shown = frame.rename(columns=names or {})
+    formats = {
+        name: (lambda value, digits=0 if (column.dropna() % 1 == 0).all() else digits: f"{value:,.{digits}f}")
+        for name, column in shown.items() if pd.api.types.is_float_dtype(column)
+    }
+    return shown.to_html(index=False, border=0, na_rep="–", formatters=formats, classes="dataframe", justify="left")
+
+
+def _pieces(prompt: str) -> list[Piece]:
+    cuts = [match.start() for match in _GAP.finditer(prompt)]
+    return list(zip([0, *(cut + 2 for cut in cuts)], [*cuts, len(prompt)], strict=True))
+
+
+def _kept(example: Example, documents: Sequence[Piece], question: Piece, distractors: int) -> set[int]:
+    gold = {
+        place for place, (start, end) in enumerate(documents)
+        if any(start <= needle < end for needle, _ in example.needles)
+    }
+    asked = set(_WORD.findall(example.prompt[slice(*question)]))
+    alike = {
+        place: len(asked & set(_WORD.findall(example.prompt[slice(*piece)])))
+        for place, piece in enumerate(documents) if place not in gold
+    }
+    return gold | set(sorted(alike, key=lambda place: (-alike[place], place))[:distractors])
+
+
+def _document(example: Example, piece: Piece, longest: int) -> str:
+    """A document with its heading in bold, shortened around its needles where it is long."""
+    start, end = piece
+    break_at = example.prompt.find("\n", start, end)
+    body = start if break_at < 0 else break_at + 1
+    heading = "" if break_at < 0 else f"<strong>{escape(example.prompt[start:break_at])}</strong><br>"
+    first, last = body, end
+    if end - body > longest:
+        inside = [needle for needle in example.needles if body <= needle[0] < end] or [(body, body)]
+        wanted = (min(inside)[0], max(inside)[1])
+        room = max(0, longest - (wanted[1] - wanted[0])) // 2
+        first, last = max(body, wanted[0] - room), min(end, wanted[1] + room)
+    before, after = "… " if first > body else "", " …" if last < end else ""
+    return f"{heading}{before}{_marked(example, (first, last))}{after}"
+
+
+def _marked(example: Example, piece: Piece) -> str:
+    start, end = piece
+    parts, at = [], start
+    for needle_start, needle_end in example.needles:
+        if start <= needle_start and needle_end <= end:
+            parts += [escape(example.prompt[at:needle_start]),
+                      f"<mark>{escape(example.prompt[needle_start:needle_end])}</mark>"]
+            at = needle_end
+    return "".join([*parts, escape(example.prompt[at:end])])
+
+
+def _left_out(documents: int) -> str:
+    if not documents:
+        return ""
+    return f"<p><em>… {documents} more {'document' if documents == 1 else 'documents'} …</em></p>"

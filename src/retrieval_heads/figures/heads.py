@@ -1,0 +1,117 @@
+"""Figures of head scores: maps of layers by heads, numbers of heads over thresholds, scores beside chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from retrieval_heads.figures.common import over_seeds
+from retrieval_heads.figures.overlap import MARKERS
+from retrieval_heads.figures.style import axis, colour, in_order
+
+COLOUR_MAP = "mako_r"
+"""Light to dark in even steps, so that it reads in grey too."""
+
+
+def plot_head_map(
+    scores: pd.DataFrame, threshold: float | None = None, ax: Axes | None = None, bar: bool = True,
+) -> Axes:
+    """The score of every head as a map: one row a layer, the first at the bottom, one column a head.
+
+    Args:
+        scores: rows of the table `head_scores` of one run, kind and mode.
+        threshold: heads with a score above it, and above their own chance level, get a frame.
+        ax: drawn on; a new one when None.
+        bar: with the scale of colours beside it.
+    """
+    ax = axis(ax)
+    grid = scores.pivot(index="layer", columns="head", values="score").sort_index(ascending=False)
+    sns.heatmap(
+        grid, vmin=0, vmax=1, cmap=COLOUR_MAP, ax=ax, cbar=bar, linewidths=0.3, linecolor="white",
+        cbar_kws={"label": "score (fraction)"} if bar else None,
+    )
+    if threshold is not None:
+        for row in retrieving(scores, threshold).itertuples():
+            ax.add_patch(Rectangle(
+                (row.head, len(grid) - 1 - row.layer), 1, 1, fill=False, edgecolor="#d55e00", linewidth=1.3,
+            ))
+    ax.set(xlabel="head", ylabel="layer")
+    ax.tick_params(left=False, bottom=False)
+    _sparse(ax, grid)
+    return ax
+
+
+def _sparse(ax: Axes, grid: pd.DataFrame) -> None:
+    """A label at every head and layer where they are few, else at some."""
+    for names, place, rotate in ((grid.columns, ax.set_xticks, 0), (grid.index, ax.set_yticks, 0)):
+        step = -(-len(names) // 16)
+        shown = [at for at, name in enumerate(names) if name % step == 0]
+        place([at + 0.5 for at in shown], [str(names[at]) for at in shown], rotation=rotate, fontsize="small")
+
+
+def retrieving(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """The rows of the heads with a score above the threshold and above the head's own chance level."""
+    return scores[(scores.score > threshold) & ~(scores.score <= scores.chance)]
+
+
+def plot_threshold_counts(
+    scores: pd.DataFrame, thresholds: Sequence[float], threshold: float | None = None, ax: Axes | None = None,
+) -> Axes:
+    """The number of heads with a score above the threshold, over thresholds: a line for each condition.
+
+    With several seeds the line is their mean; the dotted lines count heads whose chance level is above the threshold.
+
+    Args:
+        scores: rows of the table `head_scores` of one task, kind and mode.
+        thresholds: fractions, increasing.
+        threshold: marked by an upright line.
+        ax: drawn on; a new one when None.
+    """
+    ax = axis(ax)
+    for place, condition in enumerate(in_order(scores.condition)):
+        own, tone = scores[scores.condition == condition], colour(condition)
+        found = [
+            {"seed": seed, "threshold": at, "heads": int((run.score > at).sum()), "chance": int((run.chance > at).sum())}
+            for seed, run in own.groupby("seed") for at in thresholds
+        ]
+        mean = over_seeds(pd.DataFrame(found), ["threshold"], ["heads", "chance"])
+        ax.plot(mean.threshold, mean.heads, marker=MARKERS[place % len(MARKERS)], markersize=5, color=tone,
+                label=condition)
+        ax.plot(mean.threshold, mean.chance, ":", color=tone, linewidth=1.2)
+    if threshold is not None:
+        ax.axvline(threshold, color="#333333", linewidth=0.8, linestyle="--")
+    ax.set(xlabel="threshold of the score (fraction)", ylabel="heads above it (number)")
+    ax.set_ylim(bottom=-0.4)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return ax
+
+
+def plot_score_against_chance(scores: pd.DataFrame, threshold: float | None = None, ax: Axes | None = None) -> Axes:
+    """A point for each head: its score against its own chance level, coloured by condition.
+
+    Heads on the line of equality look at needles no more than at other spans of the same length.
+
+    Args:
+        scores: rows of the table `head_scores` of one task, kind and mode.
+        threshold: marked by a level line.
+        ax: drawn on; a new one when None.
+    """
+    ax = axis(ax)
+    known = scores.dropna(subset=["chance"])
+    for place, condition in enumerate(in_order(known.condition)):
+        own = known[known.condition == condition]
+        ax.plot(own.chance, own.score, MARKERS[place % len(MARKERS)], color=colour(condition), markersize=4, alpha=0.7,
+                markeredgewidth=0, label=condition)
+    widest = float(np.nanmax([known.chance.max() if len(known) else 0, 0.1])) * 1.08
+    ax.plot([0, widest], [0, widest], color="#333333", linewidth=1)
+    if threshold is not None:
+        ax.axhline(threshold, color="#333333", linewidth=0.8, linestyle="--")
+    ax.set(xlim=(-0.02 * widest, widest), ylim=(-0.03, 1.03), xlabel="chance level (fraction)",
+           ylabel="score (fraction)")
+    return ax

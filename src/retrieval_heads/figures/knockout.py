@@ -1,0 +1,110 @@
+"""Figures of the knock-out: the score against the number of heads that are out, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
+
+from retrieval_heads.figures.common import counts, over_seeds
+from retrieval_heads.figures.style import axis, in_order, interval_bars, metric_label
+
+SETS = {
+    "retrieval": ("retrieval heads, strongest first", "#d55e00", "o", "-"),
+    "random": ("random heads of the same layers", "#555555", "s", "--"),
+    "bottom": ("heads with the lowest scores", "#56b4e9", "^", ":"),
+}
+"""Label, colour, marker and line of each set."""
+
+METRIC = "forced_exact_match"
+
+
+def plot_knockout(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = None) -> Axes:
+    """A line for each set of heads: the metric against the number of heads knocked out, from none on.
+
+    The bars are 95% bootstrap intervals over examples (and over draws for the random sets), averaged over seeds; the
+    small marks are single random draws, and single seeds where there are several.
+
+    Args:
+        table: rows of the table `knockout` of one task, condition, mode and scope, and the rows of that run with
+            `set` none.
+        metric: one of the table's metrics.
+        ax: drawn on; a new one when None.
+    """
+    ax = axis(ax)
+    rows = table[table.metric == metric]
+    start = rows[rows.set == "none"]
+    for shift, (name, (label, colour, marker, line)) in enumerate(SETS.items(), -1):
+        own = rows[rows.set == name]
+        if own.empty:
+            continue
+        singles = own[own.draw > 0] if name == "random" else own[(own.draw == 0) & (own.seed.nunique() > 1)]
+        ax.plot(_spread(singles.k, shift), singles.value, marker, color=colour, alpha=0.35, markersize=3, zorder=1)
+        mean = over_seeds(pd.concat([start, own[own.draw == 0]]), ["k"]).sort_values("k")
+        ax.errorbar(
+            _spread(mean.k, shift), mean.value, interval_bars(mean.value, mean.low, mean.high), label=label,
+            color=colour, marker=marker, linestyle=line, markersize=5, capsize=2, linewidth=1.6,
+        )
+    ks = sorted(rows.k.unique())
+    ax.set_xscale("symlog", linthresh=1, linscale=0.6)
+    ax.set_xticks(ks, [str(k) for k in ks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlim(-0.2, max(ks) * 1.35)
+    ax.set_xlabel("heads knocked out (number)")
+    ax.set_ylabel(_value_label(metric))
+    if metric != "nll":
+        ax.set_ylim(-0.04, 1.06)
+    return ax
+
+
+def plot_effects(effects: pd.DataFrame, k: int, metric: str = METRIC, ax: Axes | None = None) -> Axes:
+    """What `k` heads of each set cost each condition, with 95% intervals of the paired differences.
+
+    Args:
+        effects: rows of the table `knockout_effects` of one task, mode and scope.
+        k: number of heads.
+        metric: one of the table's metrics.
+        ax: drawn on; a new one when None.
+    """
+    ax = axis(ax)
+    rows = effects[(effects.metric == metric) & (effects.k == k)]
+    conditions = in_order(rows.condition)
+    for shift, (name, (label, colour, marker, _)) in enumerate(SETS.items(), -1):
+        own = rows[rows.contrast == name]
+        if own.empty:
+            continue
+        mean = over_seeds(own, ["condition"]).set_index("condition").reindex(conditions)
+        places = np.arange(len(conditions)) + 0.2 * shift
+        ax.errorbar(
+            places, mean.value, interval_bars(mean.value, mean.low, mean.high), label=label, color=colour,
+            marker=marker, linestyle="none", markersize=6, capsize=3,
+        )
+    ax.axhline(0, color="#333333", linewidth=0.8)
+    ax.set_xticks(range(len(conditions)), conditions, rotation=25, ha="right", rotation_mode="anchor")
+    ax.set_xlabel(f"trained on (n = {counts(rows.n)} examples)")
+    ax.set_ylabel(f"loss of {_value_label(metric)}")
+    return ax
+
+
+def knockout_panels(table: pd.DataFrame, conditions: Sequence[str] | None = None) -> list[tuple[str, pd.DataFrame]]:
+    """A title and the rows for `plot_knockout` of each task, mode and scope of a table, with the unaltered runs."""
+    chosen = table if conditions is None else table[table.condition.isin(conditions)]
+    several = chosen.loc[chosen.scope != "none", "scope"].nunique() > 1
+    panels = []
+    for (task, mode, scope), rows in chosen[chosen["mode"] != "none"].groupby(["task", "mode", "scope"], sort=False):
+        start = chosen[(chosen.task == task) & (chosen["mode"] == "none")]
+        panels.append((f"{task}, {mode}" + (f", scope {scope}" if several else ""), pd.concat([start, rows])))
+    return panels
+
+
+def _spread(k: pd.Series, shift: int) -> pd.Series:
+    """Slightly apart, so that the bars of the three sets do not hide each other."""
+    return k * (1 + 0.05 * shift) + 0.04 * shift * (k == 0)
+
+
+def _value_label(metric: str) -> str:
+    units = {"nll": "negative log-likelihood (nats a token)", "token_accuracy": "token accuracy (fraction)"}
+    return units.get(metric, f"{metric_label(metric)} (fraction)")

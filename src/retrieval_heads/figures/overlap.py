@@ -1,0 +1,46 @@
+"""Figure of the overlap of retrieval heads with those of the real run, beside its chance level."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from retrieval_heads.figures.common import over_seeds
+from retrieval_heads.figures.style import axis, colour, in_order
+
+LABELS = {
+    "recall": "recall: share of the real run's\nretrieval heads (fraction)",
+    "precision": "precision: share of the run's own\nretrieval heads (fraction)",
+    "jaccard": "Jaccard (fraction)",
+}
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""With the colours, so that a condition is told apart without them."""
+
+
+def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float | None = None, ax: Axes | None = None) -> Axes:
+    """A line for each condition: a measure of overlap against the threshold that makes a head a retrieval head.
+
+    The dotted line in the same colour is its chance level for sets with as many heads in each layer, and the band
+    around it holds 95% of such sets. A line ends where a set has no head. Seeds are averaged.
+
+    Args:
+        overlap: rows of the table `overlap` of one task, kind and score mode, each run beside one real run.
+        measure: `recall`, `precision` or `jaccard`.
+        threshold: marked by an upright line.
+        ax: drawn on; a new one when None.
+    """
+    ax = axis(ax)
+    rows = overlap[overlap.measure == measure]
+    columns = ("value", "layer_chance", "layer_chance_low", "layer_chance_high")
+    for place, condition in enumerate(in_order(rows.condition)):
+        own = over_seeds(rows[rows.condition == condition], ["threshold"], columns).sort_values("threshold")
+        one, marker = colour(condition), MARKERS[place % len(MARKERS)]
+        ax.fill_between(own.threshold, own.layer_chance_low, own.layer_chance_high, color=one, alpha=0.07, linewidth=0)
+        ax.plot(own.threshold, own.layer_chance, ":", color=one, linewidth=1.4)
+        ax.plot(own.threshold, own.value, "-", marker=marker, color=one, label=condition, markersize=5)
+    if threshold is not None:
+        ax.axvline(threshold, color="#333333", linewidth=0.8, linestyle="--")
+    ax.set_xlabel("threshold of the score (fraction)")
+    ax.set_ylabel(LABELS.get(measure, measure))
+    ax.set_ylim(-0.04, 1.06)
+    return ax

@@ -1,0 +1,65 @@
+"""Figures of training: how the base model learned its tasks, and the loss of each fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from retrieval_heads.figures.style import axis, colour, in_order
+
+TASK_MARKERS = {"mdqa": "o", "musique": "s", "summhay": "^"}
+
+
+def plot_answer_loss(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Loss on answer tokens against the tokens read, on a logarithmic scale.
+
+    Args:
+        steps: columns `tokens` and `answer_loss` (nats an answer token), in order.
+        ax: drawn on; a new one when None.
+    """
+    ax = axis(ax)
+    ax.plot(steps.tokens / 1e6, steps.answer_loss, color="#0173b2", linewidth=1.6)
+    ax.set(yscale="log", xlabel="tokens read (millions)", ylabel="answer loss (nats a token)")
+    return ax
+
+
+def plot_exact_match_log(evaluations: pd.DataFrame, tasks: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Exact match of each task against the tokens read, as it was measured during training.
+
+    Args:
+        evaluations: columns `tokens` and, for each task, `TASK_exact_match`, in order.
+        tasks: one line each.
+        ax: drawn on; a new one when None.
+    """
+    ax = axis(ax)
+    for place, task in enumerate(tasks):
+        ax.plot(
+            evaluations.tokens / 1e6, evaluations[f"{task}_exact_match"], color=f"C{place}",
+            marker=TASK_MARKERS.get(task, "D"), markersize=4, linewidth=1.6, label=task,
+        )
+    ax.set(ylim=(-0.03, 1.05), xlabel="tokens read (millions)", ylabel="exact match (fraction)")
+    ax.legend()
+    return ax
+
+
+def plot_losses(losses: pd.DataFrame, ax: Axes | None = None, smooth: int = 1) -> Axes:
+    """Loss of fine-tuning against the optimizer step: a line for each condition, the mean over its seeds.
+
+    Args:
+        losses: rows of the table `losses` of one task.
+        ax: drawn on; a new one when None.
+        smooth: steps of a running mean.
+    """
+    ax = axis(ax)
+    for condition in in_order(losses.condition):
+        mean = losses[losses.condition == condition].groupby("step").loss.mean()
+        mean = mean.rolling(smooth, min_periods=1, center=True).mean()
+        ax.plot(mean.index, mean, color=colour(condition), label=condition, linewidth=1.6,
+                marker="o" if len(mean) < 20 else None, markersize=3)
+    ax.set(xlabel="optimizer step", ylabel="loss (nats an answer token)")
+    if (losses.loss > 0).all():
+        ax.set_yscale("log")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return ax
