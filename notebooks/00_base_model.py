@@ -48,7 +48,7 @@ log = json.loads((BASE_PATH / "train_log.json").read_text())
 rows = [row for row in log["log"] if "answer_loss" in row]
 figure, (ax,) = panels([""])
 ax.plot([row["tokens"] / 1e6 for row in rows], [row["answer_loss"] for row in rows])
-ax.set(yscale="log", xlabel="tokens read (millions)", ylabel="answer loss (nats a token)")
+_ = ax.set(yscale="log", xlabel="tokens read (millions)", ylabel="answer loss (nats a token)")
 
 # %% tags=["hide-input"]
 scores[scores.metric == "exact_match"].drop(columns="metric").round(3)
