@@ -8,6 +8,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+METRIC = "forced_exact_match"
+"""The metric of the interventions that the claims are judged by."""
+
+VALUE_LABELS = {
+    METRIC: "exact match,\nteacher forced (fraction)", "token_accuracy": "token accuracy (fraction)",
+    "nll": "negative log-likelihood\n(nats a token)",
+}
+
+
+def value_label(metric: str) -> str:
+    """A metric of the interventions with its unit, for an axis."""
+    return VALUE_LABELS.get(metric, metric)
+
 
 def over_seeds(
     table: pd.DataFrame, by: Sequence[str], columns: Sequence[str] = ("value", "low", "high"),

@@ -55,7 +55,7 @@ def table_html(frame: pd.DataFrame, digits: int = 2, names: dict[str, str] | Non
     """
     shown = frame.rename(columns=names or {})
     formats = {
-        name: (lambda value, digits=0 if (column.dropna() % 1 == 0).all() else digits: f"{value:,.{digits}f}")
+        name: f"{{:,.{0 if (column.dropna() % 1 == 0).all() else digits}f}}".format
         for name, column in shown.items() if pd.api.types.is_float_dtype(column)
     }
     return shown.to_html(index=False, border=0, na_rep="–", formatters=formats, classes="dataframe", justify="left")

@@ -26,7 +26,7 @@ def plot_head_map(
 
     Args:
         scores: rows of the table `head_scores` of one run, kind and mode.
-        threshold: heads with a score above it, and above their own chance level, get a frame.
+        threshold: heads with a score above it, the retrieval heads, get a frame.
         ax: drawn on; a new one when None.
         bar: with the scale of colours beside it.
     """
@@ -37,7 +37,7 @@ def plot_head_map(
         cbar_kws={"label": "score (fraction)"} if bar else None,
     )
     if threshold is not None:
-        for row in retrieving(scores, threshold).itertuples():
+        for row in scores[scores.score > threshold].itertuples():
             ax.add_patch(Rectangle(
                 (row.head, len(grid) - 1 - row.layer), 1, 1, fill=False, edgecolor="#d55e00", linewidth=1.3,
             ))
@@ -53,11 +53,6 @@ def _sparse(ax: Axes, grid: pd.DataFrame) -> None:
         step = -(-len(names) // 16)
         shown = [at for at, name in enumerate(names) if name % step == 0]
         place([at + 0.5 for at in shown], [str(names[at]) for at in shown], rotation=rotate, fontsize="small")
-
-
-def retrieving(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """The rows of the heads with a score above the threshold and above the head's own chance level."""
-    return scores[(scores.score > threshold) & ~(scores.score <= scores.chance)]
 
 
 def plot_threshold_counts(
@@ -77,7 +72,7 @@ def plot_threshold_counts(
     for place, condition in enumerate(in_order(scores.condition)):
         own, tone = scores[scores.condition == condition], colour(condition)
         found = [
-            {"seed": seed, "threshold": at, "heads": int((run.score > at).sum()), "chance": int((run.chance > at).sum())}
+            {"seed": seed, "threshold": at, "heads": (run.score > at).sum(), "chance": (run.chance > at).sum()}
             for seed, run in own.groupby("seed") for at in thresholds
         ]
         mean = over_seeds(pd.DataFrame(found), ["threshold"], ["heads", "chance"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from retrieval_heads.figures.knockout import METRIC
+from retrieval_heads.figures.common import METRIC
 from retrieval_heads.figures.style import in_order
 
 DASH = "–"

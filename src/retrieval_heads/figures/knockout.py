@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from retrieval_heads.figures.common import counts, over_seeds
-from retrieval_heads.figures.style import axis, in_order, interval_bars, metric_label
+from retrieval_heads.figures.common import METRIC, counts, over_seeds, value_label
+from retrieval_heads.figures.style import axis, in_order, interval_bars
 
 SETS = {
     "retrieval": ("retrieval heads, strongest first", "#d55e00", "o", "-"),
@@ -18,8 +18,6 @@ SETS = {
     "bottom": ("heads with the lowest scores", "#56b4e9", "^", ":"),
 }
 """Label, colour, marker and line of each set."""
-
-METRIC = "forced_exact_match"
 
 
 def plot_knockout(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = None) -> Axes:
@@ -53,8 +51,8 @@ def plot_knockout(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = N
     ax.set_xticks(ks, [str(k) for k in ks])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlim(-0.2, max(ks) * 1.35)
-    ax.set_xlabel("heads knocked out (number)")
-    ax.set_ylabel(_value_label(metric))
+    ax.set_xlabel(f"heads knocked out (number); n = {counts(rows.n)} examples")
+    ax.set_ylabel(value_label(metric))
     if metric != "nll":
         ax.set_ylim(-0.04, 1.06)
     return ax
@@ -83,9 +81,11 @@ def plot_effects(effects: pd.DataFrame, k: int, metric: str = METRIC, ax: Axes |
             marker=marker, linestyle="none", markersize=6, capsize=3,
         )
     ax.axhline(0, color="#333333", linewidth=0.8)
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, -0.1), max(high, 0.3))  # a loss of next to nothing shall look like it
     ax.set_xticks(range(len(conditions)), conditions, rotation=25, ha="right", rotation_mode="anchor")
     ax.set_xlabel(f"trained on (n = {counts(rows.n)} examples)")
-    ax.set_ylabel(f"loss of {_value_label(metric)}")
+    ax.set_ylabel(f"loss of {value_label(metric)}")
     return ax
 
 
@@ -103,8 +103,3 @@ def knockout_panels(table: pd.DataFrame, conditions: Sequence[str] | None = None
 def _spread(k: pd.Series, shift: int) -> pd.Series:
     """Slightly apart, so that the bars of the three sets do not hide each other."""
     return k * (1 + 0.05 * shift) + 0.04 * shift * (k == 0)
-
-
-def _value_label(metric: str) -> str:
-    units = {"nll": "negative log-likelihood (nats a token)", "token_accuracy": "token accuracy (fraction)"}
-    return units.get(metric, f"{metric_label(metric)} (fraction)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 
-from retrieval_heads.figures.common import over_seeds
+from retrieval_heads.figures.common import counts, over_seeds
 from retrieval_heads.figures.style import axis, colour, in_order
 
 LABELS = {
@@ -26,7 +26,7 @@ def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float | None = 
     Args:
         overlap: rows of the table `overlap` of one task, kind and score mode, each run beside one real run.
         measure: `recall`, `precision` or `jaccard`.
-        threshold: marked by an upright line.
+        threshold: marked by an upright line, with the number of heads of the real run; one of those in the table.
         ax: drawn on; a new one when None.
     """
     ax = axis(ax)
@@ -40,6 +40,9 @@ def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float | None = 
         ax.plot(own.threshold, own.value, "-", marker=marker, color=one, label=condition, markersize=5)
     if threshold is not None:
         ax.axvline(threshold, color="#333333", linewidth=0.8, linestyle="--")
+        n = counts(rows.loc[rows.threshold == threshold, "n_reference"])
+        ax.annotate(f"n = {n} heads\nof the real run", (threshold, 0.02), xytext=(4, 0), textcoords="offset points",
+                    fontsize="small", bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1})
     ax.set_xlabel("threshold of the score (fraction)")
     ax.set_ylabel(LABELS.get(measure, measure))
     ax.set_ylim(-0.04, 1.06)

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from retrieval_heads.figures.common import counts, over_seeds
-from retrieval_heads.figures.style import axis, in_order, interval_bars, metric_label
+from retrieval_heads.figures.common import METRIC, counts, over_seeds, value_label
+from retrieval_heads.figures.style import axis, in_order, interval_bars
 
 SETS = {
     "none": ("nothing patched", "#bbbbbb", ""),
@@ -18,8 +18,6 @@ SETS = {
     "all": ("all heads", "#0173b2", ""),
 }
 """Label, colour and hatching of each set, in the order of the bars; a control stands before what it controls."""
-
-METRIC = "forced_exact_match"
 
 
 def plot_patching(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = None) -> Axes:
@@ -57,7 +55,7 @@ def plot_patching(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = N
             ax.axhspan(one.low, one.high, color="#cc3311", alpha=0.12, linewidth=0)
     ax.set_xticks(range(len(conditions)), conditions)
     ax.set_xlabel(f"patched run: trained on (n = {counts(rows.n)} examples)")
-    ax.set_ylabel(f"{metric_label(metric)} (fraction)" if metric != "nll" else "negative log-likelihood (nats a token)")
+    ax.set_ylabel(value_label(metric))
     ax.grid(axis="x", visible=False)
     if metric != "nll":
         ax.set_ylim(0, 1.06)

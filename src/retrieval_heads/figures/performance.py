@@ -59,10 +59,9 @@ def plot_shortfall(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> 
     order = in_order(rows.index)
     for place, condition in enumerate(order):
         one = rows.loc[condition]
-        ax.errorbar(
-            [one.value], [place], xerr=interval_bars([one.value], [one.low], [one.high]), fmt="o", color=colour(condition),
-            markersize=6, elinewidth=1.4, capsize=3,
-        )
+        bars = interval_bars([one.value], [one.low], [one.high])
+        ax.errorbar([one.value], [place], xerr=bars, fmt="o", color=colour(condition), markersize=6, elinewidth=1.4,
+                    capsize=3)
     ax.axvline(0, color="#333333", linewidth=1)
     ax.set_yticks(range(len(order)), order)
     ax.set_ylim(len(order) - 0.5, -0.5)
