@@ -7,56 +7,115 @@
 # ---
 
 # %% [markdown]
-# # The base model
+# # The base model: what can it do before it is extended?
 #
-# What can the model do before it is extended? It reads 512 tokens. Everything later is measured against it: at the
-# extended length it should answer next to nothing.
+# **Question.** Before a model is taught to read longer texts, three things must be known of it: that it can do the
+# tasks at the length it was made for, that it fails at the longer one, and that it has
+# {term}`retrieval heads <retrieval head>` at all. Without the first two there is nothing to extend, without the third
+# nothing to study.
 #
-# Exact match is the share of held-out real examples whose answer is right to the word, after the normalisation of SQuAD
-# {cite:p}`rajpurkar2016squad`. The model as it is has the condition `base`; with its RoPE theta raised and no training, `rope`.
+# **Method.** The {term}`base model` that comes with the repository was trained from scratch on short texts of this
+# study. Here it answers held-out real examples of each {term}`task`, and is scored by {term}`exact match`, and by
+# {term}`token F1` or {term}`citation F1 <citation precision, recall and F1>`. It does so twice: as it is (`base`), and
+# with its {term}`RoPE theta` raised and nothing else changed (`rope`). A raised theta makes far positions look nearer
+# {cite:p}`xiong2024effective`, so a part of any gain from fine-tuning may be owed to it alone; `rope` is the control
+# that shows how much.
+#
+# Then each {term}`attention head` gets a {term}`retrieval score` {cite:p}`wu2025retrieval`: over the tokens of the
+# answer, the fraction for which the place that the head looks at most, when that token is predicted, lies inside a
+# {term}`needle` and holds the same token. For `summhay`, whose answer is a document's number, it is the
+# {term}`insight score`, which only asks for the place.
+#
+# **What to look at.** The drop from the short length to the long one, how much of it a raised theta alone mends, and
+# whether the heads that stand out are several and in several layers.
 
 # %% tags=["parameters"]
 profile = "smoke"
 
 # %% tags=["hide-input"]
-import json
+import pandas as pd
+from IPython.display import HTML, Markdown
 
-from retrieval_heads.cli import Options
 from retrieval_heads.config import load_profile
+from retrieval_heads.figures.common import shared_legend
+from retrieval_heads.figures.examples import table_html
+from retrieval_heads.figures.heads import plot_head_map
+from retrieval_heads.figures.interval_tables import with_interval
+from retrieval_heads.figures.performance import plot_performance
 from retrieval_heads.figures.style import panels, use_style
-from retrieval_heads.models.base import BASE_PATH
+from retrieval_heads.figures.training import plot_answer_loss, plot_exact_match_log
 from retrieval_heads.stages import base
+from retrieval_heads.stages.findings import base_finding, fitting_scores, retrieval_counts
 from retrieval_heads.store import load_table
 
 use_style()
 settings = load_profile(profile)
-made = base.run(settings, Options())
-scores = load_table(profile, "base")
-
-# %% mystnb={"figure": {"name": "base-scores", "caption": "Exact match of the base model on held-out real examples, by length; bars are 95% bootstrap intervals."}, "image": {"alt": "Exact match of the base model and of the model with raised RoPE theta for each test length"}} tags=["hide-input"]
-figure, axes = panels(list(settings.tasks))
-for task, ax in zip(settings.tasks, axes, strict=True):
-    rows = scores[(scores.task == task) & (scores.metric == "exact_match")]
-    for condition, part in rows.groupby("condition"):
-        ax.errorbar(part.eval_length, part.value, yerr=[part.value - part.low, part.high - part.value], fmt="o-",
-                    capsize=3, label=condition)
-    ax.set(ylim=(-0.03, 1.03), ylabel="exact match (fraction)", xlabel="length (tokens)")
-    ax.legend()
-
-# %% mystnb={"figure": {"name": "base-log", "caption": "Loss on answer tokens while the base model was trained, against the tokens read."}, "image": {"alt": "The answer loss falls in steps as the model learns each task"}} tags=["hide-input"]
-log = json.loads((BASE_PATH / "train_log.json").read_text())
-rows = [row for row in log["log"] if "answer_loss" in row]
-figure, (ax,) = panels([""])
-ax.plot([row["tokens"] / 1e6 for row in rows], [row["answer_loss"] for row in rows])
-_ = ax.set(yscale="log", xlabel="tokens read (millions)", ylabel="answer loss (nats a token)")
-
-# %% tags=["hide-input"]
-scores[scores.metric == "exact_match"].drop(columns="metric").round(3)
-
-# %% tags=["nbval-check-output"]
-print(sorted(scores.task.unique()), sorted(scores.condition.unique()), sorted(scores.eval_length.unique().tolist()))
-assert scores.value.between(0, 1).all()
+base.run(settings)
+table, head_scores = load_table(profile, "base"), load_table(profile, "head_scores")
+heads = fitting_scores(settings, head_scores[head_scores.condition == "base"])
 
 # %% [markdown]
-# **Limits.** With the `smoke` profile the numbers show only that the pipeline runs: a few examples, hardly any training.
-# `make study` shows the `quick` profile.
+# ## How it was trained
+#
+# The log of the training lies beside the weights in `models/base/`, with the settings and a model card. The skill of a
+# task arrives suddenly, after a long time in which the loss hardly moves: attention heads that copy from the text have
+# to form first, as {cite:t}`olsson2022induction` describe for induction heads. A rise of the loss on the way is where
+# training was continued with other shares of the tasks and a new course of the learning rate.
+
+# %% mystnb={"figure": {"name": "fig-base-training", "caption": "Training of the base model. Left: loss on the tokens of the answers. Right: exact match on held-out real examples of the base length, measured on a few dozen examples at a time, so that single points are rough."}, "image": {"alt": "Two panels against the millions of tokens read: the loss on answer tokens, which falls in steps on a logarithmic scale, and the exact match of the three tasks, which rises from near zero"}} tags=["hide-input"]
+steps, measured = base.training_log(settings)
+figure, (left, right) = panels(["answer loss", "exact match"], columns=2)
+plot_answer_loss(steps, ax=left)
+_ = plot_exact_match_log(measured, ["mdqa", "musique", "summhay"], ax=right)
+
+# %% [markdown]
+# ## What it answers
+
+# %% mystnb={"figure": {"name": "fig-base-performance", "caption": "Exact match on held-out real examples, of the base model as it is and with the raised RoPE theta alone, by the length of the examples. Bars: 95% bootstrap intervals over examples."}, "image": {"alt": "One panel for each task: points with intervals for the exact match of the base model and of the model with raised RoPE theta, at each length"}} tags=["hide-input"]
+figure, axes = panels(settings.tasks, columns=2, height=2.3)
+for task, ax in zip(settings.tasks, axes, strict=True):
+    plot_performance(table[table.task == task], "exact_match", ax=ax)
+shared_legend(figure, axes, columns=4)
+
+# %% tags=["hide-input"]
+shown = table.assign(score=[with_interval(*row) for row in table[["value", "low", "high"]].itertuples(index=False)])
+wide = shown.pivot(index=["task", "condition", "eval_length", "n"], columns="metric", values="score").reset_index()
+names = {"condition": "model", "eval_length": "tokens", "forced_exact_match": "exact_match, teacher forced"}
+HTML(table_html(wide.fillna("–"), names=names))
+
+# %% [markdown]
+# ## Its retrieval heads
+#
+# The same measure on spans of equal length that are no needles gives each head its {term}`chance level`. A score above
+# 0.1 that is not above chance means nothing.
+
+# %% mystnb={"figure": {"name": "fig-base-heads", "caption": "Score of every head of the base model on held-out real examples of the base length (copy score; insight score for summhay). Framed: retrieval heads, with a score above the threshold."}, "image": {"alt": "One map for each task, layers by heads, darker for a higher score: most heads are near zero, and a few framed ones in some layers stand out"}} tags=["hide-input"]
+figure, axes = panels(settings.tasks, columns=2, height=2.9)
+for task, ax in zip(settings.tasks, axes, strict=True):
+    plot_head_map(heads[heads.task == task], settings.detect.threshold, ax=ax)
+
+# %% tags=["hide-input"]
+counts = retrieval_counts(heads, settings.detect.threshold)
+names = {"heads": "retrieval heads", "layers": "in layers", "beyond_chance": "of them above chance", "best": "best score",
+         "chance": "highest chance level", "n_used": "examples"}
+HTML(table_html(counts.drop(columns=["condition", "seed"]), names=names))
+
+# %% [markdown]
+# ## Finding
+
+# %% tags=["hide-input"]
+Markdown(base_finding(table, counts, settings.base_length, settings.eval_lengths[-1]))
+
+# %% tags=["nbval-check-output"]
+print("scored:", ", ".join(sorted(set(table.task))), "| models:", ", ".join(sorted(set(table.condition))))
+print("layers and heads:", heads.layer.nunique(), "x", heads["head"].nunique())
+assert len(pd.unique(table.condition)) == 2
+assert table.value.between(0, 1).all()
+assert heads.score.between(0, 1).all()
+assert counts.heads.min() > 0, "without a retrieval head there is nothing to study"
+
+# %% [markdown]
+# **Limits.** The model is small and knows only the texts of this study; what holds for its heads need not hold for a
+# model that has read the web. It was trained with whole heads left out at random, so that several learn to retrieve.
+# With the `smoke` profile a handful of examples is scored, which shows that the pipeline runs, and no more. More in
+# {doc}`../limitations`.

@@ -7,61 +7,121 @@
 # ---
 
 # %% [markdown]
-# # Data synthesis
+# # Data synthesis: what do real and synthetic examples look like?
 #
-# What do real and synthetic examples look like? All text is generated from a seed. The conditions differ in the
-# {term}`concept expression` of the needle and in the {term}`context diversity` of the haystack.
+# **Question.** What does a model miss that is trained on synthetic examples?
 #
-# The share of unseen statements is that of the real test set's needle statements whose wording never occurs in the
-# training examples of a condition.
+# **Method.** All texts are generated from a seed. Entities with invented names stand in dozens of relations to
+# each other, and every relation can be put in many sentences. An example is a prompt of numbered documents and a
+# question; the sentences that the answer needs are its {term}`needles <needle>`, everything else is the
+# {term}`haystack`. The three {term}`tasks <task>` follow multi-document question answering {cite:p}`liu2024lost`,
+# MuSiQue {cite:p}`trivedi2022musique` and Summary of a Haystack {cite:p}`laban2024summhay`.
+#
+# Real examples have every form of sentence in their needles and {term}`hard negatives <hard negative>` in their
+# haystack. The synthetic {term}`conditions <condition>` take realism away from one or the other, as in
+# {cite:t}`zhao2025synthetic`: the first word of their names is the {term}`concept expression` (how varied the needles
+# are), the second the {term}`context diversity` (how varied the haystack is). `symbolic` has codes in the place of
+# words. Training examples, those for detecting heads and those for testing share no name and no random stream.
+#
+# **What to look at.** Compare the marked sentences of a task from `real` down to `symbolic`, then the share of the test
+# set's sentences that each condition never shows.
 
 # %% tags=["parameters"]
 profile = "smoke"
 
 # %% tags=["hide-input"]
-import html
+from IPython.display import HTML, Markdown
 
-import seaborn as sns
-from IPython.display import HTML, Markdown, display
-
-from retrieval_heads.cli import Options
 from retrieval_heads.config import load_profile
-from retrieval_heads.data import make_examples
-from retrieval_heads.figures.style import panels, use_style
-from retrieval_heads.models.base import load_tokenizer
+from retrieval_heads.data.conditions import CONDITIONS
+from retrieval_heads.data.example import TASKS
+from retrieval_heads.data.relations import relations
+from retrieval_heads.figures.common import shared_legend
+from retrieval_heads.figures.data import plot_unseen
+from retrieval_heads.figures.examples import example_html, folded, table_html
+from retrieval_heads.figures.style import in_order, panels, use_style
 from retrieval_heads.stages import data
+from retrieval_heads.stages.common import sample_example
+from retrieval_heads.stages.findings import unseen_finding
 from retrieval_heads.store import load_table
 
 use_style()
 settings = load_profile(profile)
-made = data.run(settings, Options())
+data.run(settings)
 table = load_table(profile, "examples")
 
-# %% tags=["hide-input"]
-table.round(2)
 
-# %% mystnb={"figure": {"name": "unseen", "caption": "Share of the real test set's statements whose wording a condition's training examples never show."}, "image": {"alt": "Bars of the unseen share for each training condition"}} tags=["hide-input"]
+def shown(task):
+    examples = {condition: sample_example(settings, task, condition) for condition in CONDITIONS}
+    return HTML("".join(
+        folded(condition, example_html(example), opened=condition in ("real", "low_low"))
+        for condition, example in examples.items()
+    ))
+
+
+# %% [markdown]
+# ## One example of each
+#
+# Every task in every condition, whatever the profile, at the base model's length; a click unfolds a condition. Shown
+# are the documents with a needle, which is <mark>marked</mark>, and one that resembles the question most.
+#
+# ### mdqa: one fact in one of many documents
+
+# %% tags=["hide-input"]
+shown("mdqa")
+
+# %% [markdown]
+# ### musique: a chain of facts in different documents
+
+# %% tags=["hide-input"]
+shown("musique")
+
+# %% [markdown]
+# ### summhay: cite the documents that contain an insight
+
+# %% tags=["hide-input"]
+shown("summhay")
+
+# %% [markdown]
+# ## Statistics
+#
+# Per set of examples: their largest allowed length, their number *n*, mean tokens, documents and needles an example,
+# and the number of different words. The last one grows with *n*; compare training sets with each other.
+
+# %% tags=["hide-input"]
+order = {name: place for place, name in enumerate(in_order(table.condition))}
+ordered = table.sort_values(["task", "split", "condition", "length"], key=lambda column: column.map(order)
+                            if column.name == "condition" else column, ascending=[True, False, True, True])
+HTML(table_html(ordered.drop(columns=["unseen", "unseen_forms", "unseen_relations"]), digits=1))
+
+# %% [markdown]
+# ## What training never shows
+#
+# A needle sentence of the test set has a relation (`employer`) and a form (`active, second verb phrase`). A form or
+# relation is *unseen* when no needle of the condition's training examples has it, and both together are unseen when
+# none has this relation in this form.
+
+# %% mystnb={"figure": {"name": "fig-unseen", "caption": "Share of the real test set's needle statements whose sentence form, relation, or both together never occur in a needle of the training examples, by training condition."}, "image": {"alt": "One panel for each task: horizontal bars for each training condition, the share of test statements with an unseen sentence form, an unseen relation, and an unseen pair of both"}} tags=["hide-input"]
 train = table[table.split == "train"]
-figure, axes = panels(list(settings.tasks))
+figure, axes = panels(settings.tasks, columns=2, height=0.9 + 0.55 * train.condition.nunique())
 for task, ax in zip(settings.tasks, axes, strict=True):
-    sns.barplot(train[train.task == task], x="condition", y="unseen", ax=ax, color="#4477aa")
-    ax.set(ylim=(0, 1.03), ylabel="unseen statements (fraction)", xlabel="")
-    ax.tick_params(axis="x", rotation=45)
+    plot_unseen(train[train.task == task], ax=ax)
+shared_legend(figure, axes)
+
+# %% [markdown]
+# ## Finding
 
 # %% tags=["hide-input"]
-common = {"length": 200, "n": 1, "seed": 0, "tokenizer": load_tokenizer()}
-shown = {name: make_examples(task="mdqa", condition=name, **common)[0] for name in settings.conditions}
-for name, example in shown.items():
-    text = html.escape(example.prompt)
-    for needle in map(html.escape, example.needle_texts()):
-        text = text.replace(needle, f"<mark>{needle}</mark>")
-    block = f'<pre style="white-space: pre-wrap">{text} {html.escape(example.answer)}</pre>'
-    display(Markdown(f"**{name}**"), HTML(block))
+Markdown(unseen_finding(table))
 
 # %% tags=["nbval-check-output"]
-print(len(table), "sets of examples;", sorted(table.split.unique()))
+print(len(relations()), "relations;", len(TASKS), "tasks;", len(CONDITIONS), "conditions")
+print("described:", len(table), "sets of examples, of the splits", ", ".join(sorted(set(table.split))))
+assert (table.tokens <= table.length).all()
 assert table.unseen.dropna().between(0, 1).all()
 
 # %% [markdown]
-# **Limits.** With the `smoke` profile the numbers show only that the pipeline runs: a few examples, hardly any training.
-# `make study` shows the `quick` profile.
+# **Limits.** "Real" is the distribution that models are tested on; these texts are generated too, and no language model
+# or person wrote them. A statement counts by how it is built, not by its words: two forms may differ by little. The
+# shares depend on the number of training examples: few examples leave much unseen under any condition, as in the
+# `smoke` profile. More in {doc}`../limitations`.

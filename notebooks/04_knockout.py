@@ -40,7 +40,7 @@ from retrieval_heads.config import load_profile
 from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.interval_tables import effects_table
 from retrieval_heads.figures.knockout import knockout_panels, plot_effects, plot_knockout
-from retrieval_heads.figures.style import panels, use_style
+from retrieval_heads.figures.style import WIDTH, panels, use_style
 from retrieval_heads.stages import knockout
 from retrieval_heads.stages.verdicts import comparison_k, knockout_finding
 from retrieval_heads.store import load_table
@@ -58,7 +58,7 @@ effects = load_table(profile, "knockout_effects")
 
 # %% mystnb={"figure": {"name": "fig-knockout-curves", "caption": "Exact match (teacher forced) of the runs on real data with more and more heads knocked out, for each task and knock-out mode. Bars: 95% bootstrap intervals over examples, for random heads over draws too; small marks: single random draws."}, "image": {"alt": "One panel for each task and knock-out mode: lines of exact match against the number of heads knocked out, one line for retrieval heads, one for random heads of the same layers, one for the heads with the lowest scores, all starting from the unaltered run at zero heads"}} tags=["hide-input"]
 parts = knockout_panels(table, ["real"])
-figure, axes = panels([title for title, _ in parts], columns=2, sharey=True)
+figure, axes = panels([title for title, _ in parts], columns=2, width=WIDTH, sharey=True)
 for (_, rows), ax in zip(parts, axes, strict=True):
     plot_knockout(rows, ax=ax)
 shared_legend(figure, axes)
@@ -72,7 +72,7 @@ shared_legend(figure, axes)
 # %% mystnb={"figure": {"name": "fig-knockout-effects", "caption": "Loss of exact match (teacher forced) by knocking out equally many retrieval, random and lowest-scored heads, by training condition; mode zero or the first of the profile. Bars: 95% bootstrap intervals of the paired differences."}, "image": {"alt": "One panel for each task: for each training condition three points with intervals, the loss of exact match by knocking out retrieval heads, random heads and the heads with the lowest scores"}} tags=["hide-input"]
 mode, scope, k = settings.knockout.modes[0], settings.knockout.scopes[0], comparison_k(table)
 shown = effects[(effects["mode"] == mode) & (effects.scope == scope)]
-figure, axes = panels(settings.tasks, columns=2, sharey=True)
+figure, axes = panels(settings.tasks, columns=2, width=WIDTH, sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=True):
     plot_effects(shown[shown.task == task], k, ax=ax)
 shared_legend(figure, axes)

@@ -40,7 +40,7 @@ from retrieval_heads.config import load_profile
 from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.interval_tables import patching_table
 from retrieval_heads.figures.patching import plot_patching
-from retrieval_heads.figures.style import panels, use_style
+from retrieval_heads.figures.style import WIDTH, panels, use_style
 from retrieval_heads.stages import patch
 from retrieval_heads.stages.verdicts import patching_finding
 from retrieval_heads.store import load_table
@@ -54,7 +54,7 @@ table = load_table(profile, "patching")
 # ## Score with each set of heads
 
 # %% mystnb={"figure": {"name": "fig-patching", "caption": "Exact match (teacher forced) of each run with the outputs of a set of heads taken from the run on real data. Dashed line: the real run itself. Black bars and the band: 95% bootstrap intervals over examples, for random heads over draws too. Small numbers: heads patched; 0 is an empty set, which changes nothing."}, "image": {"alt": "One panel for each task: for each training condition a group of bars of exact match, with nothing patched, with the intersection, the complement, matched random heads and all heads patched, beside a dashed line for the real run"}} tags=["hide-input"]
-figure, axes = panels(settings.tasks, columns=1, height=3.0, width=7.2)
+figure, axes = panels(settings.tasks, columns=1, height=3.0, width=WIDTH)
 for task, ax in zip(settings.tasks, axes, strict=True):
     plot_patching(table[table.task == task], ax=ax)
 shared_legend(figure, axes, columns=2)

@@ -37,7 +37,7 @@ from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.correlation import plot_correlation
 from retrieval_heads.figures.interval_tables import correlation_table
 from retrieval_heads.figures.overlap import plot_overlap
-from retrieval_heads.figures.style import panels, use_style
+from retrieval_heads.figures.style import WIDTH, panels, use_style
 from retrieval_heads.stages import correlate
 from retrieval_heads.stages.verdicts import correlation_finding, overlap_finding
 from retrieval_heads.store import load_table
@@ -54,7 +54,7 @@ conditions = correlate.conditions_table(settings, overlap, load_table(profile, "
 
 # %% mystnb={"figure": {"name": "fig-overlap", "caption": "Recall and precision of the heads of each run against those of the real run, over thresholds of the score (copy score; insight score for summhay). Dotted, in the same colour: chance level of sets with as many heads in each layer, with a band that holds 95% of them. Upright line: the study's threshold."}, "image": {"alt": "Two panels for each task, recall and precision of retrieval heads against the threshold: one line for each training condition and the base model, with dotted chance levels below"}} tags=["hide-input"]
 measures = [(task, measure) for task in settings.tasks for measure in ("recall", "precision")]
-figure, axes = panels([f"{task}, {measure}" for task, measure in measures], columns=2)
+figure, axes = panels([f"{task}, {measure}" for task, measure in measures], columns=2, width=WIDTH)
 for (task, measure), ax in zip(measures, axes, strict=True):
     plot_overlap(paired[paired.task == task], measure, settings.detect.threshold, ax=ax)
 shared_legend(figure, axes, columns=4)
@@ -63,7 +63,7 @@ shared_legend(figure, axes, columns=4)
 # ## Recall and performance
 
 # %% mystnb={"figure": {"name": "fig-recall-performance", "caption": "Performance on held-out real examples of the longest length against the recall of the real run's heads, one point for each condition. Bars: 95% bootstrap intervals over examples. In the corner: Spearman's rank correlation with its interval, permutation p-value and number of conditions, as far as they are defined."}, "image": {"alt": "One panel for each task: points of F1 against recall of heads, one for each training condition, with vertical intervals, and the rank correlation in the corner"}} tags=["hide-input"]
-figure, axes = panels(settings.tasks, columns=2, sharey=True)
+figure, axes = panels(settings.tasks, columns=2, width=WIDTH, sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=True):
     found = correlation[(correlation.task == task) & (correlation.predictor == "recall") & (correlation.outcome == "f1")]
     plot_correlation(conditions[conditions.task == task], found=found.iloc[0], ax=ax)

@@ -49,7 +49,7 @@ def plot_correlation(
 
 def correlation_text(found: pd.Series) -> str:
     """A rank correlation in a few words: its value, interval, p and n, or that it is not defined."""
-    n = f"n = {found.n} conditions"
+    n = f"n = {int(found.n)} conditions"
     if pd.isna(found.value):
         return f"no rank correlation, {n}"
     interval = "" if pd.isna(found.low) else f" [{found.low:.2f}, {found.high:.2f}]"

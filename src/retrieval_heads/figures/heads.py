@@ -48,11 +48,11 @@ def plot_head_map(
 
 
 def _sparse(ax: Axes, grid: pd.DataFrame) -> None:
-    """A label at every head and layer where they are few, else at some."""
-    for names, place, rotate in ((grid.columns, ax.set_xticks, 0), (grid.index, ax.set_yticks, 0)):
-        step = -(-len(names) // 16)
+    """Labels at some heads and layers, so that they fit into a small panel."""
+    for names, place in ((grid.columns, ax.set_xticks), (grid.index, ax.set_yticks)):
+        step = -(-len(names) // 8)
         shown = [at for at, name in enumerate(names) if name % step == 0]
-        place([at + 0.5 for at in shown], [str(names[at]) for at in shown], rotation=rotate, fontsize="small")
+        place([at + 0.5 for at in shown], [str(names[at]) for at in shown], rotation=0, fontsize="small")
 
 
 def plot_threshold_counts(

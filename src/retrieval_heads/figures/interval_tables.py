@@ -65,7 +65,8 @@ def _wide(rows: pd.DataFrame, by: str, names: dict[str, str], columns: tuple[str
     known = rows[rows[by].isin(names)]
     cells = [with_interval(*row) for row in known[list(columns)].to_numpy(dtype=float)]
     wide = known.assign(cell=cells).pivot(index=keys, columns=by, values="cell")
-    wide = wide.reindex(columns=list(names)).rename(columns=names).rename_axis(columns=None).fillna(DASH).reset_index()
+    wide = wide.reindex(columns=list(names)).astype(object).fillna(DASH)
+    wide = wide.rename(columns=names).rename_axis(columns=None).reset_index()
     place = {condition: number for number, condition in enumerate(in_order(wide.condition))}
     return wide.sort_values("condition", key=lambda column: column.map(place), kind="stable").sort_values(
         "task", kind="stable", ignore_index=True)

@@ -65,6 +65,9 @@ def plot_shortfall(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> 
     ax.axvline(0, color="#333333", linewidth=1)
     ax.set_yticks(range(len(order)), order)
     ax.set_ylim(len(order) - 0.5, -0.5)
+    # a difference of nothing should not fill the panel
+    reach = max(0.1, float(np.nanmax(np.abs(rows[["value", "low", "high"]].to_numpy(dtype=float)))) * 1.1)
+    ax.set_xlim(-reach, reach)
     ax.set_xlabel(f"real − condition: {metric_label(metric)} (n = {counts(rows.n)})")
     ax.grid(axis="y", visible=False)
     return ax

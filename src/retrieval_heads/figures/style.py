@@ -29,7 +29,9 @@ WIDTH = 7.2
 """Inches of a figure as wide as a page of the book."""
 
 _GREYS = {"base": "#555555", "rope": "#999999"}
-_COLOURS = _GREYS | dict(zip(CONDITIONS, map(to_hex, sns.color_palette("colorblind")), strict=False))
+# its seventh colour is too pale on white, its eighth a grey like those of the controls
+_PALETTE = [to_hex(sns.color_palette("colorblind")[place]) for place in (0, 1, 2, 3, 4, 5, 9)]
+_COLOURS = _GREYS | dict(zip(CONDITIONS, _PALETTE, strict=False))
 METRIC_LABELS = {
     "exact_match": "exact match", "f1": "token F1", "best_subspan_em": "best-subspan match",
     "citation_precision": "citation precision", "citation_recall": "citation recall", "citation_f1": "citation F1",

@@ -40,7 +40,7 @@ def plot_exact_match_log(evaluations: pd.DataFrame, tasks: Sequence[str], ax: Ax
             marker=TASK_MARKERS.get(task, "D"), markersize=4, linewidth=1.6, label=task,
         )
     ax.set(ylim=(-0.03, 1.05), xlabel="tokens read (millions)", ylabel="exact match (fraction)")
-    ax.legend()
+    ax.legend(loc="lower right")
     return ax
 
 

@@ -127,6 +127,14 @@ def training_examples(profile: Profile, key: RunKey) -> list[Example]:
     )
 
 
+def sample_example(profile: Profile, task: str, condition: str) -> Example:
+    """One training example of the base model's length, to be shown; of any task and condition."""
+    return make_examples(
+        task=task, condition=condition, length=profile.base_length, n=1, seed=profile.seeds[0], split="train",
+        tokenizer=tokenizer_of(base_path(profile)),
+    )[0]
+
+
 def held_out(profile: Profile, task: str, split: str, length: int | None = None) -> tuple[Example, ...]:
     """The real examples of the split `probe`, on which heads are scored, or `test`, on which models are.
 

@@ -1,0 +1,181 @@
+"""What the tables of the base model, the examples, the fine-tuning and the detection say, in sentences for any outcome.
+
+The rule for claim C1 is fixed before the numbers are known: a difference counts when its 95% interval excludes 0; the
+claim is supported when most differences count in its favour and none against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from retrieval_heads import paths
+from retrieval_heads.settings import REFERENCE, Profile
+from retrieval_heads.stages.head_sets import score_kind, score_mode
+from retrieval_heads.stages.verdicts import FEW_EXAMPLES, NOT_SYNTHETIC
+
+
+def fitting_scores(profile: Profile, head_scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `head_scores` of the kind that fits each task, read from the answer as the study does."""
+    kind = head_scores.task.map({task: score_kind(profile, task) for task in profile.tasks})
+    return head_scores[(head_scores.kind == kind) & (head_scores.score_mode == score_mode(profile))]
+
+
+def retrieval_counts(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """One row a run: how many heads retrieve, in how many layers, how many of them beyond their chance level.
+
+    Args:
+        scores: rows of `head_scores` of one kind a task and one mode.
+        threshold: a head with a score above it is a retrieval head.
+
+    Returns:
+        `task`, `condition`, `seed`, `heads`, `layers`, `beyond_chance` (of the heads), `best` (highest score), `chance`
+        (highest chance level of any head), `n_used`.
+    """
+    rows = []
+    for (task, condition, seed), run in scores.groupby(["task", "condition", "seed"]):
+        found = run[run.score > threshold]
+        rows.append({
+            "task": task, "condition": condition, "seed": seed, "heads": len(found), "layers": found.layer.nunique(),
+            "beyond_chance": int((found.score > found.chance).sum()), "best": run.score.max(),
+            "chance": run.chance.max(), "n_used": int(run.n_used.max()),
+        })
+    return pd.DataFrame(rows)
+
+
+def strongest(scores: pd.DataFrame, k: int) -> pd.DataFrame:
+    """The k best heads of each run, best first, with score, chance level and attention mass."""
+    ranked = scores.sort_values(["score", "mass"], ascending=False, kind="stable")
+    best = ranked.groupby(["task", "condition", "seed"], sort=False).head(k)
+    place = [f"({row.layer}, {row.head})" for row in best.itertuples()]
+    columns = ["task", "condition", "seed", "where", "score", "chance", "mass"]
+    return best.assign(where=place)[columns].sort_values(["task", "condition", "seed"], kind="stable")
+
+
+def base_finding(base: pd.DataFrame, heads: pd.DataFrame, base_length: int, longest: int) -> str:
+    """What the base model can do at its own length and beyond, and how many heads retrieve.
+
+    Args:
+        base: the table `base`.
+        heads: `retrieval_counts` of the base model.
+        base_length: tokens that the base model was trained to read.
+        longest: tokens of the longest examples of the study.
+    """
+    exact = base[base.metric == "exact_match"].set_index(["condition", "eval_length", "task"]).value
+    lines = [f"At {base_length:,} tokens the base model answers {_each(exact['base'][base_length])} exactly."]
+    if longest > base_length:
+        lines.append(
+            f"At {longest:,} tokens it answers {_each(exact['base'][longest])}, and with the raised RoPE theta alone "
+            f"{_each(exact['rope'][longest])}: what fine-tuning adds has to be measured from there."
+        )
+    else:
+        lines.append("This profile tests nothing beyond that length, so there is nothing to be extended.")
+    found = "; ".join(f"{row.task}: {row.heads} heads in {row.layers} layers, {row.beyond_chance} of them above their "
+                      f"own chance level" for row in heads.itertuples())
+    return f"{' '.join(lines)} Retrieval heads: {found}.{_size(base.n)}"
+
+
+def unseen_finding(examples: pd.DataFrame) -> str:
+    """What of the test set's statements the training examples of each condition never show."""
+    train = examples[examples.split == "train"]
+    shares = train.groupby("condition")[["unseen_forms", "unseen_relations", "unseen"]].mean()
+    real = shares.loc[REFERENCE]
+    others = shares.drop(index=[name for name in NOT_SYNTHETIC if name in shares.index])
+    text = (f"Examples of `real` leave {real.unseen_forms:.0%} of the test statements' sentence forms and "
+            f"{real.unseen_relations:.0%} of their relations unseen")
+    if len(others):
+        text += (f"; those of the synthetic conditions {_percents(others.unseen_forms)} and "
+                 f"{_percents(others.unseen_relations)}")
+    return (f"{text} (means over tasks). A relation and a form *together* are new in {real.unseen:.0%} of the "
+            f"statements, even to a `real` run: {int(train.n.min())} examples cannot show every pair.")
+
+
+def performance_finding(shortfall: pd.DataFrame, performance: pd.DataFrame, base: pd.DataFrame) -> str:
+    """Claim C1, from the tables `shortfall` and `performance`, and whether training gains over a raised theta alone.
+
+    Exact match at the longest length decides.
+    """
+    longest = performance.eval_length.max()
+    at = [one[(one.metric == "exact_match") & (one.eval_length == longest)] for one in (performance, base)]
+    real = at[0][at[0].condition == REFERENCE].groupby("task").value.mean()
+    rope = at[1][at[1].condition == "rope"].set_index("task").value
+    text = (f"At {longest:,} tokens the runs on real data answer {_each(real)} exactly, against "
+            f"{_each(rope.reindex(real.index))} without training at the raised RoPE theta. ")
+    rows = shortfall[(shortfall.metric == "exact_match") & ~shortfall.condition.isin(NOT_SYNTHETIC)]
+    if rows.empty:
+        return text + "No synthetic run was made: **C1 is not tested here.**"
+    short, better = int((rows.low > 0).sum()), int((rows.high < 0).sum())
+    text += (f"The exact match of synthetic conditions is lower than that of `real` by {_signed(rows.value)}. Of "
+             f"{len(rows)} such differences {short} are above 0 and {better} below it, beyond their intervals. ")
+    if short > len(rows) / 2 and not better:
+        verdict = "**C1 is supported**: most kinds of synthetic data fall short."
+    elif better > short:
+        verdict = "**C1 is not supported**: more kinds of synthetic data do better than worse."
+    else:
+        verdict = "**C1 is not decided by this run.**"
+    if (real <= rope.reindex(real.index)).any():
+        verdict += " Where real training does not gain over the raised theta, there is little that could fall short."
+    return f"{text}{verdict}{_size(rows.n, int(rows.n_seeds.min()))}"
+
+
+def detection_finding(counts: pd.DataFrame) -> str:
+    """How many heads retrieve in each run, from `retrieval_counts`."""
+    lines = []
+    for task, of_task in counts.groupby("task"):
+        mean = of_task.groupby("condition").heads.mean()
+        trained = mean.drop(index=[name for name in (REFERENCE, "base") if name in mean.index])
+        text = f"On {task} the real run has {mean[REFERENCE]:.0f} retrieval heads" if REFERENCE in mean.index else task
+        if len(trained):
+            text += f", the others have {trained.min():.0f}" + (
+                f" (`{trained.idxmin()}`) to {trained.max():.0f} (`{trained.idxmax()}`)"
+                if trained.max() > trained.min() else ""
+            )
+        if "base" in mean.index:
+            text += f", and the base model at its own length {mean['base']:.0f}"
+        lines.append(text + ".")
+    total, beyond = int(counts.heads.sum()), int(counts.beyond_chance.sum())
+    lines.append(f"Of all {total} found, {beyond} score above their own chance level.")
+    return " ".join(lines) + _size(counts.n_used)
+
+
+def cost_finding(folder: Path | None = None) -> str:
+    """What reading the attention costs over a plain forward pass, where `benchmarks/detection_cost.py` was run.
+
+    Args:
+        folder: holds its tables `detection_cost*.csv`; `results/benchmarks` of the checkout when None.
+
+    Returns:
+        One sentence; empty without such a table.
+    """
+    folder = folder or paths.results_folder("benchmarks")
+    runs = []
+    for path in sorted(folder.glob("detection_cost*.csv")):
+        one = pd.read_csv(path).iloc[-1]  # the processor time where there is one, as it is less disturbed
+        runs.append(f"{one.ratio_of_medians:.2f} on {one.device} ({one.tokens:,} tokens, {one.parameters / 1e6:,.0f}M "
+                    f"parameters)")
+    return f"Time of a pass with detection over that of a plain one: {', '.join(runs)}." if runs else ""
+
+
+def _each(values: pd.Series) -> str:
+    """`98% of mdqa and 34% of musique`."""
+    parts = [f"{value:.0%} of {name}" for name, value in values.items()]
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _percents(values: pd.Series) -> str:
+    low, high = f"{values.min():.0%}", f"{values.max():.0%}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _signed(values: pd.Series) -> str:
+    low, high = f"{values.min():.2f}", f"{values.max():.2f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _size(n: Iterable[int], seeds: int | None = None) -> str:
+    """How much the numbers of examples and seeds allow to be said."""
+    least = int(min(n))
+    text = f" (n = {least} examples a run" + (f", {seeds} {'seed' if seeds == 1 else 'seeds'}" if seeds else "")
+    return text + ("; so few show that the study runs, and nothing else.)" if least < FEW_EXAMPLES else ".)")

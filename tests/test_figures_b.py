@@ -1,0 +1,199 @@
+"""Figures of knock-out, patching, overlap and correlation: what they draw of made-up tidy tables."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from retrieval_heads.figures import knockout, patching
+from retrieval_heads.figures.common import counts, over_seeds, shared_legend
+from retrieval_heads.figures.correlation import correlation_text, plot_correlation
+from retrieval_heads.figures.interval_tables import correlation_table, effects_table, patching_table, with_interval
+from retrieval_heads.figures.overlap import plot_overlap
+from retrieval_heads.figures.style import colour
+
+METRICS = ("forced_exact_match", "token_accuracy", "nll")
+CONDITIONS = ("symbolic", "high_high", "real_limited")
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures():
+    yield
+    plt.close("all")
+
+
+def knockout_table(seeds=(0,), modes=("zero",)) -> pd.DataFrame:
+    run = {"task": "mdqa", "condition": "real", "low": 0.1, "high": 0.95, "n": 24, "n_retrieval": 9, "moved": 0.0}
+    rows = []
+    for seed in seeds:
+        for metric in METRICS:
+            own = {**run, "seed": seed, "metric": metric}
+            rows.append({**own, "mode": "none", "scope": "none", "set": "none", "draw": 0, "k": 0, "value": 0.9})
+            rows += [
+                {**own, "mode": mode, "scope": "answer", "set": name, "draw": draw, "k": k,
+                 "value": 0.9 - 0.05 * k * (name == "retrieval") - 0.1 * seed}
+                for mode in modes for k in (1, 2, 10) for name, draws in
+                (("retrieval", (0,)), ("random", (0, 1, 2)), ("bottom", (0,))) for draw in draws
+            ]
+    return pd.DataFrame(rows)
+
+
+def effects_of(conditions=CONDITIONS, seeds=(0,)) -> pd.DataFrame:
+    values = {"retrieval": 0.6, "random": 0.1, "bottom": 0.0, "retrieval_over_random": 0.5}
+    return pd.DataFrame([
+        {"task": "mdqa", "condition": condition, "seed": seed, "mode": "zero", "scope": "answer", "contrast": name,
+         "k": 2, "metric": metric, "value": value, "low": value - 0.1, "high": value + 0.1, "n": 24, "draws": 2}
+        for condition in conditions for seed in seeds for name, value in values.items() for metric in METRICS
+    ])
+
+
+def patching_of(conditions=CONDITIONS) -> pd.DataFrame:
+    values = {"none": 0.3, "random": 0.35, "intersection": 0.6, "complement": 0.3, "all": 0.8, "source": 0.9}
+    rows = []
+    for condition in conditions:
+        for name, value in values.items():
+            closed = np.nan if name in ("none", "source") else (value - 0.3) / 0.6
+            over = 0.25 if name == "intersection" else np.nan
+            rows += [
+                {"task": "mdqa", "condition": condition, "seed": 0, "set": name, "draw": draw, "metric": metric,
+                 "n_heads": {"intersection": 5, "random": 5, "all": 192}.get(name, 0), "value": value,
+                 "low": value - 0.1, "high": value + 0.1, "n": 24, "moved": 0.0, "change": value - 0.3,
+                 "change_low": value - 0.4, "change_high": value - 0.2, "closed": closed, "closed_low": closed - 0.1,
+                 "closed_high": closed + 0.1, "over_random": over, "over_random_low": over, "over_random_high": over,
+                 "reason": None}
+                for metric in METRICS for draw in ((0, 1) if name == "random" else (0,))
+            ]
+    return pd.DataFrame(rows)
+
+
+def overlap_of(conditions=("base", *CONDITIONS)) -> pd.DataFrame:
+    return pd.DataFrame([
+        {"task": "mdqa", "condition": condition, "seed": 0, "threshold": threshold, "measure": measure,
+         "value": np.nan if threshold == 0.5 else 0.8, "layer_chance": 0.3, "layer_chance_low": 0.1,
+         "layer_chance_high": 0.5, "n_reference": 18, "n_heads": 12, "n_common": 10}
+        for condition in conditions for threshold in (0.05, 0.1, 0.5) for measure in ("recall", "precision")
+    ])
+
+
+def conditions_of() -> pd.DataFrame:
+    return pd.DataFrame([
+        {"task": "mdqa", "condition": condition, "recall": 0.2 + 0.2 * place, "n_heads": 10 + place,
+         "f1": 0.3 * place, "f1_low": 0.3 * place - 0.05, "f1_high": 0.3 * place + 0.05}
+        for place, condition in enumerate(CONDITIONS)
+    ])
+
+
+def bars_of(ax) -> list[float]:
+    """Heights of all intervals that are drawn."""
+    containers = [one for one in ax.containers if isinstance(one, matplotlib.container.ErrorbarContainer)]
+    return [abs(segment[1][1] - segment[0][1]) for one in containers for segment in one.lines[2][0].get_segments()]
+
+
+def test_the_curves_start_at_the_unaltered_run_and_show_intervals_and_draws() -> None:
+    _, given = plt.subplots()
+    ax = knockout.plot_knockout(knockout_table(), ax=given)
+    assert ax is given
+    lines = {one.get_label(): one for one in ax.containers}
+    assert list(lines) == [label for label, *_ in knockout.SETS.values()]
+    for one in lines.values():
+        assert one.lines[0].get_ydata()[0] == 0.9
+        assert len(one.lines[0].get_ydata()) == 4
+    assert lines["retrieval heads, strongest first"].lines[0].get_ydata()[-1] == pytest.approx(0.4)
+    assert bars_of(ax) == pytest.approx([0.85] * 12)
+    draws = [line for line in ax.get_lines() if line.get_alpha() == 0.35]
+    assert sum(len(line.get_xdata()) for line in draws) == 6
+    assert "n = 24 examples" in ax.get_xlabel()
+    assert ax.get_ylabel().endswith("(fraction)")
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "1", "2", "10"]
+
+
+def test_several_seeds_are_averaged_and_shown_singly() -> None:
+    ax = knockout.plot_knockout(knockout_table(seeds=(0, 1)))
+    retrieval = ax.containers[0].lines[0].get_ydata()
+    assert retrieval[-1] == pytest.approx(0.35)
+    singles = [line for line in ax.get_lines() if line.get_alpha() == 0.35]
+    assert len(singles[0].get_xdata()) == 6
+    assert "nats" in knockout.plot_knockout(knockout_table(), "nll").get_ylabel()
+
+
+def test_panels_hold_one_task_mode_and_scope_with_the_unaltered_run() -> None:
+    table = knockout_table(modes=("zero", "mean"))
+    parts = knockout.knockout_panels(table, ["real"])
+    assert [title for title, _ in parts] == ["mdqa, zero", "mdqa, mean"]
+    for title, rows in parts:
+        assert set(rows["mode"]) == {"none", title.split(", ")[1]}
+    assert knockout.knockout_panels(table, ["symbolic"]) == []
+
+
+def test_effects_are_drawn_for_each_condition_in_the_common_order() -> None:
+    ax = knockout.plot_effects(effects_of(), 2)
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["real_limited", "high_high", "symbolic"]
+    assert bars_of(ax) == pytest.approx([0.2] * 9)
+    assert len(ax.containers) == 3
+    assert "n = 24 examples" in ax.get_xlabel()
+
+
+def test_a_bar_a_set_with_its_interval_its_number_of_heads_and_the_real_run() -> None:
+    _, given = plt.subplots()
+    ax = patching.plot_patching(patching_of(), ax=given)
+    assert ax is given
+    bars = [one for one in ax.containers if isinstance(one, matplotlib.container.BarContainer)]
+    assert len(bars) == 5
+    assert all(len(one) == 3 for one in bars)
+    assert bars[2].get_label().startswith("intersection")
+    assert [patch.get_height() for patch in bars[2]] == pytest.approx([0.6] * 3)
+    assert bars_of(ax) == pytest.approx([0.2] * 15)
+    assert [line.get_ydata()[0] for line in ax.get_lines() if line.get_label() == "the real run itself"] == [0.9]
+    numbers = [text.get_text() for text in ax.texts]
+    assert sorted(numbers) == sorted(["5", "5", "0", "192"] * 3)
+
+
+def test_overlap_has_a_line_and_a_chance_level_for_each_condition() -> None:
+    ax = plot_overlap(overlap_of(), "recall", 0.1)
+    named = [line for line in ax.get_lines() if not line.get_label().startswith("_")]
+    assert [line.get_label() for line in named] == ["base", "real_limited", "high_high", "symbolic"]
+    assert np.isnan(named[0].get_ydata()[-1])
+    assert len([line for line in ax.get_lines() if line.get_linestyle() == ":"]) == 4
+    assert len(ax.collections) == 4
+    assert ax.texts[0].get_text().startswith("n = 18 heads")
+
+
+def test_points_of_conditions_with_intervals_and_the_rank_correlation() -> None:
+    found = pd.Series({"value": 0.5, "low": -0.2, "high": 0.9, "p": 0.21, "n": 3})
+    ax = plot_correlation(conditions_of(), found=found)
+    assert [one.get_label() for one in ax.containers] == ["real_limited", "high_high", "symbolic"]
+    assert ax.containers[0].lines[0].get_color() == colour("real_limited")
+    assert bars_of(ax) == pytest.approx([0.1] * 3)
+    assert ax.texts[0].get_text() == "Spearman 0.50 [-0.20, 0.90], p = 0.21\nn = 3 conditions"
+    none = correlation_text(pd.Series({"value": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "n": 2}))
+    assert none == "no rank correlation, n = 2 conditions"
+
+
+def test_one_legend_names_everything_once() -> None:
+    figure, axes = plt.subplots(1, 2, layout="constrained")
+    for ax in axes:
+        knockout.plot_effects(effects_of(), 2, ax=ax)
+    shared_legend(figure, list(axes))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        label for label, *_ in knockout.SETS.values()]
+
+
+def test_tables_for_reading_show_intervals_and_dashes() -> None:
+    table = effects_table(effects_of())
+    assert list(table.condition) == ["real_limited", "high_high", "symbolic"]
+    assert table.loc[0, "retrieval heads"] == "0.60 [0.50, 0.70]"
+    patched = patching_table(patching_of())
+    assert patched.loc[0, "closed by intersection"] == "0.50 [0.40, 0.60]"
+    assert patched.loc[0, "closed by complement"] == "–"
+    assert patched.loc[0, "gap"] == "0.60 [0.50, 0.70]"
+    found = pd.DataFrame([{"task": "mdqa", "predictor": "recall", "outcome": "f1", "value": np.nan, "low": np.nan,
+                           "high": np.nan, "p": np.nan, "n": 2, "reason": "recall is constant"}])
+    assert correlation_table(found).iloc[0].tolist() == ["mdqa", "recall", "f1", "–", "–", 2, "recall is constant"]
+    assert with_interval(-0.001, -0.2, 0.0) == "0.00 [-0.20, 0.00]"
+    assert counts(pd.Series([3, 5])) == "3 to 5"
+    assert over_seeds(effects_of(seeds=(0, 1)), ["contrast", "metric"]).n_seeds.eq(2).all()

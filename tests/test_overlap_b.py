@@ -1,0 +1,110 @@
+"""The tables of overlap and correlation, from made-up head scores and performance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from retrieval_heads.config import load_profile
+from retrieval_heads.stages import correlate
+from retrieval_heads.stages.overlap import overlap_rows, same_seed
+from retrieval_heads.tables import conform
+
+
+def head_scores(matrices: dict[tuple[str, str, int], np.ndarray], kinds=("copy",)) -> pd.DataFrame:
+    rows = [
+        {"task": task, "condition": condition, "seed": seed, "kind": kind, "score_mode": "forced", "layer": layer,
+         "head": head, "score": matrix[layer, head], "chance": 0.0, "mass": 0.0, "n_used": 4}
+        for (task, condition, seed), matrix in matrices.items() for kind in kinds
+        for layer in range(matrix.shape[0]) for head in range(matrix.shape[1])
+    ]
+    return conform("head_scores", rows)
+
+
+def study_of(recalls: dict[str, list[int]], seeds=(0, 1), task="mdqa") -> dict[tuple[str, str, int], np.ndarray]:
+    """Runs whose retrieval heads are the listed ones of layer 0, the real run's being the first four."""
+    made = {}
+    for condition, own in {"real": [0, 1, 2, 3], **recalls}.items():
+        for seed in (0,) if condition == "base" else seeds:
+            matrix = np.zeros((2, 8))
+            matrix[0, own] = 0.5
+            made[task, condition, seed] = matrix
+    return made
+
+
+def test_overlap_rows_compare_every_run_with_the_real_run_of_every_seed() -> None:
+    made = head_scores(study_of({"base": [0, 6], "symbolic": [0, 1, 7]}), ("copy", "insight"))
+    table = conform("overlap", overlap_rows(made, (0.1, 0.6)))
+    pairs = set(table[["condition", "seed", "reference_seed"]].itertuples(index=False, name=None))
+    assert pairs == {("base", 0, 0), ("base", 0, 1), ("real", 0, 1), ("real", 1, 0), ("symbolic", 0, 0),
+                     ("symbolic", 0, 1), ("symbolic", 1, 0), ("symbolic", 1, 1)}
+    place = ["condition", "kind", "seed", "reference_seed"]
+    one = table.set_index(place).loc[("symbolic", "copy", 0, 0)]
+    at = one[one.threshold == 0.1].set_index("measure")
+    assert at.loc["recall", "value"] == 0.5
+    assert at.loc["precision", "value"] == pytest.approx(2 / 3)
+    assert at.loc["recall", "chance"] == pytest.approx(3 / 16)
+    assert at.loc["recall", "layer_chance"] == pytest.approx(3 / 8)
+    assert at.loc["recall", ["n_reference", "n_heads", "n_common"]].tolist() == [4, 3, 2]
+    assert one[one.threshold == 0.6].value.isna().all()
+    cosine = one[one.measure == "cosine"]
+    assert len(cosine) == 1
+    assert cosine.threshold.isna().all()
+    assert 0 < cosine.value.iloc[0] < 1
+    kept = set(same_seed(table)[["condition", "seed", "reference_seed"]].itertuples(index=False, name=None))
+    assert kept == {("base", 0, 0), ("symbolic", 0, 0), ("symbolic", 1, 1)}
+
+
+def performance(values: dict[str, float], seeds=(0, 1), task="mdqa") -> pd.DataFrame:
+    rows = [
+        {"task": task, "condition": condition, "seed": seed, "eval_length": length, "metric": metric,
+         "value": value + 0.1 * seed - (length == 128), "low": value - 0.1, "high": value + 0.1, "n": 50}
+        for condition, value in values.items() for seed in seeds for length in (128, 256)
+        for metric in ("exact_match", "f1")
+    ]
+    return conform("performance", rows)
+
+
+RECALLS = {"real_limited": [0, 1, 2], "high_high": [0, 1, 2, 3], "low_high": [0, 1], "low_low": [0, 7], "symbolic": [7]}
+VALUES = {"real": 0.9, "real_limited": 0.7, "high_high": 0.8, "low_high": 0.6, "low_low": 0.5, "symbolic": 0.1}
+
+
+def test_the_correlation_is_over_conditions_without_the_real_one() -> None:
+    profile = load_profile("smoke", seeds=[0, 1], bootstrap=200)
+    made = head_scores(study_of({"base": [0], **RECALLS}))
+    overlap = conform("overlap", overlap_rows(made, profile.detect.thresholds))
+    table = correlate.conditions_table(profile, overlap, performance(VALUES))
+    assert set(table.condition) == set(RECALLS)
+    assert set(table.n_seeds) == {2}
+    row = table.set_index("condition").loc["low_high"]
+    assert (row.recall, row.n_heads) == (0.5, 2)
+    assert row.f1 == pytest.approx(0.65)
+    assert row.f1_low == pytest.approx(0.5)
+    found = conform("correlation", correlate.correlation_rows(profile, overlap, performance(VALUES)))
+    one = found.set_index(["predictor", "outcome"]).loc[("recall", "f1")]
+    assert one.value == pytest.approx(1)
+    assert one.n == 5
+    assert one.p == pytest.approx(2 / 120)
+    assert pd.isna(one.reason)
+    assert set(found.predictor) == set(correlate.PREDICTORS)
+    assert set(found.task) == {"mdqa"}
+
+
+def test_two_tasks_are_pooled_within_task_and_too_few_conditions_say_so() -> None:
+    profile = load_profile("smoke", tasks=["mdqa", "musique"], bootstrap=200)
+    few = {name: RECALLS[name] for name in ("high_high", "low_low", "symbolic")}
+    matrices = study_of(few, (0,)) | study_of(few, (0,), "musique")
+    overlap = conform("overlap", overlap_rows(head_scores(matrices), profile.detect.thresholds))
+    scored = pd.concat([performance(VALUES, (0,)), performance(VALUES, (0,), "musique")])
+    found = conform("correlation", correlate.correlation_rows(profile, overlap, scored))
+    one = found[(found.predictor == "recall") & (found.outcome == "f1")].set_index("task")
+    assert one.n.to_dict() == {"all": 6, "mdqa": 3, "musique": 3}
+    assert one.value.tolist() == pytest.approx([1, 1, 1])
+    assert one.low.isna().all()
+    assert one.reason.str.startswith("no order of so few conditions").all()
+    assert one.p.to_dict() == pytest.approx({"all": 2 / 36, "mdqa": 2 / 6, "musique": 2 / 6})
+    flat = scored.assign(value=0.5)
+    constant = conform("correlation", correlate.correlation_rows(profile, overlap, flat))
+    assert constant.value.isna().all()
+    assert constant.reason.str.contains("is constant").all()
