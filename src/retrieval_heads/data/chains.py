@@ -14,6 +14,8 @@ from retrieval_heads.data.statements import ask, state
 
 HOP_SHARES = {2: 0.65, 3: 0.25, 4: 0.10}
 """Shares of the chain lengths in `musique`: close to those of the official training set."""
+LESSON_SHARES = {2: 0.40, 3: 0.35, 4: 0.25}
+"""The same for scenes with several questions, from which the base model learns: long chains take longest to learn."""
 
 
 def build_mdqa(stage: Stage, budget: int, count: Counter, n_queries: int = 1) -> Scene:
@@ -23,7 +25,8 @@ def build_mdqa(stage: Stage, budget: int, count: Counter, n_queries: int = 1) ->
 
 def build_musique(stage: Stage, budget: int, count: Counter, n_queries: int = 1) -> Scene:
     """A chain of two to four facts in as many documents; further queries ask for parts of the chains."""
-    hops = stage.rng.choices(tuple(HOP_SHARES), tuple(HOP_SHARES.values()))[0]
+    shares = HOP_SHARES if n_queries == 1 else LESSON_SHARES
+    hops = stage.rng.choices(tuple(shares), tuple(shares.values()))[0]
     if stage.compact and hops * 90 > budget:
         hops = 2
     return _build(stage, budget, count, n_queries, hops)
@@ -48,7 +51,9 @@ def _build(stage: Stage, budget: int, count: Counter, n_queries: int, hops: int)
         fill(scene, lambda: stage.other_document(avoid), budget, count)
     scene.queries = [_query(stage, chains[0])]
     known = {chains[0][-1]}
-    for _ in range(n_queries - 1):
+    for _ in range(3 * (n_queries - 1)):  # some draws repeat an answer
+        if len(scene.queries) == n_queries:
+            break
         part = _stated(stage, scene) if hops == 1 and condition.context != "low" else _part(stage, chains)
         if part[-1] not in known:  # an answer that is already in the prompt could be copied from there
             known.add(part[-1])

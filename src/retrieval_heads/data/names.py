@@ -1,14 +1,18 @@
-"""Names of the text world: built from syllables, so the supply has no end, and divided among the splits by a hash.
+"""Names of the text world: built from syllables, and divided among the splits by a hash.
 
-A name belongs to exactly one split, whatever seed made it; so train, probe and test sets cannot share an entity.
+The first and last syllables of an invented word (for a person, of the surname) belong to exactly one split, whatever
+seed made the word; so train, probe and test sets cannot share an entity, nor a word that names one. There are some
+seven million words in all.
 """
 
 from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import product
+from typing import Any, NamedTuple
 
 from retrieval_heads.errors import ConfigError
 
@@ -61,6 +65,24 @@ class Entity(NamedTuple):
     pronoun: str
 
 
+def _in_split(texts: Iterable[str], split: str) -> list[str]:
+    return [text for text in texts if zlib.crc32(text.encode()) % 16 in SPLITS[split]]
+
+
+@cache
+def word_ends(split: str) -> tuple[tuple[str, str], ...]:
+    """First and last syllables of the split's invented words."""
+    joined = _in_split(map("-".join, product(STEMS, TAILS)), split)
+    return tuple((stem, tail) for stem, tail in (text.split("-") for text in joined))
+
+
+@cache
+def codes(split: str) -> tuple[str, ...]:
+    """The split's codes: two letters and two digits."""
+    letters = map("".join, product(CONSONANTS, CONSONANTS))
+    return tuple(_in_split((f"{pair}{number}" for pair, number in product(letters, range(10, 100))), split))
+
+
 class Names:
     """Draws entities of one split, no name twice.
 
@@ -72,23 +94,23 @@ class Names:
     def __init__(self, rng: random.Random, split: str) -> None:
         if split not in SPLITS:
             raise ConfigError("unknown split", where="split", value=split, remedy=f"Use one of {', '.join(SPLITS)}.")
-        self._rng, self._share, self._used = rng, SPLITS[split], set[str]()
+        self._rng, self._split, self._used = rng, split, set[str]()
 
     def entity(self, kind: str, word: str | None = None) -> Entity:
         """A new entity; with `word` it shares that word (a person's surname) with another, as hard negatives do."""
         tries = 0
         while True:
             tries += 1
-            # few names carry a given word, and perhaps none of this split: then a name of its own has to do
-            entity = self._draw(kind, word if tries <= 60 else None)
-            if entity.name not in self._used and zlib.crc32(entity.name.encode()) % 16 in self._share:
+            # few names carry a given word, and all of them may be used: then a name of its own has to do
+            entity = self._draw(kind, word if tries <= 20 else None)
+            if entity.name not in self._used:
                 self._used.add(entity.name)
                 return entity
 
     def _draw(self, kind: str, word: str | None) -> Entity:
         if kind == "code":
-            text = f"{self._pick(CONSONANTS)}{self._pick(CONSONANTS)}{self._rng.randrange(10, 100)}"
-            return Entity(text, kind, text, "It")
+            code = self._pick(codes(self._split))
+            return Entity(code, kind, code, "It")
         if kind == "person":
             surname = word or self._word()
             given = self._pick(STEMS) + self._pick(TAILS)
@@ -97,9 +119,10 @@ class Names:
         return Entity(self._pick(PATTERNS.get(kind, ("{}",))).format(invented), kind, invented, "It")
 
     def _word(self) -> str:
+        stem, tail = self._pick(word_ends(self._split))
         link = self._pick(LINKS) if self._rng.random() < 0.3 else ""
-        return self._pick(STEMS) + link + self._pick(TAILS)
+        return stem + link + tail
 
-    def _pick(self, items: Sequence[str]) -> str:
+    def _pick(self, items: Sequence[Any]) -> Any:
         # several times faster than `choice`, and names are most of the work of making text
         return items[int(self._rng.random() * len(items))]

@@ -8,8 +8,8 @@ Progress is the larger of steps done and time used, so the learning rate reaches
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from retrieval_heads.models.causal import IMPLEMENTATION, attention_of
 from retrieval_heads.models.head_dropout import head_dropout
+from retrieval_heads.models.optimizers import Optimizers
 from retrieval_heads.models.pretrain_data import RowBatches
+from retrieval_heads.models.train_log import TrainLog
 
 
 @dataclass(frozen=True)
@@ -30,18 +33,20 @@ class PretrainSettings:
     Attributes:
         steps, seconds: whichever comes first ends the training.
         batch, length: rows a step and tokens a row.
-        lr: peak learning rate of AdamW; linear warm-up over `warmup` steps, constant, then linear to zero over the
-            last `decay` of the progress.
+        lr, muon_lr: peak learning rates, see `Optimizers`; linear warm-up over `warmup` steps, constant, then linear to
+            zero over the last `decay` of the progress.
         answer_weight: weight of the answer loss beside the language-model loss.
         head_dropout, layer_dropout: see `head_dropout`.
+        short: shares of rows with short scenes at first and in the second half, counted in `steps`.
         evaluate_every: seconds between two evaluations.
     """
 
-    steps: int = 9_000
+    steps: int = 5_000
     seconds: float = 560.0
-    batch: int = 128
+    batch: int = 192
     length: int = 512
     lr: float = 1e-3
+    muon_lr: float = 3e-3
     warmup: int = 300
     decay: float = 0.8
     weight_decay: float = 0.05
@@ -49,15 +54,16 @@ class PretrainSettings:
     head_dropout: float = 0.15
     layer_dropout: float = 0.03
     seed: int = 0
+    short: tuple[float, float] = (0.9, 0.3)
     evaluate_every: float = 75.0
     workers: int = 15
     compile: bool = True
 
 
-def learning_rate(progress: float, step: int, settings: PretrainSettings) -> float:
-    """Warm-up, constant, linear decay; `progress` in [0, 1]."""
+def rate(progress: float, step: int, settings: PretrainSettings) -> float:
+    """Share of the peak learning rate: warm-up, constant, linear decay; `progress` in [0, 1]."""
     tail = min(1.0, max(0.0, (1 - progress) / settings.decay))
-    return settings.lr * min(1.0, (step + 1) / settings.warmup) * tail
+    return min(1.0, (step + 1) / settings.warmup) * tail
 
 
 def losses(model: nn.Module, ids: torch.Tensor, answer: torch.Tensor, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,33 +80,31 @@ def losses(model: nn.Module, ids: torch.Tensor, answer: torch.Tensor, pad: int) 
     return each.sum() / kept.sum(), (each * asked).sum() / asked.sum().clamp(min=1)
 
 
-def optimizer_for(model: nn.Module, settings: PretrainSettings, device: str) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98), fused=device.startswith("cuda"))
-
-
 def pretrain(
-    model: nn.Module, tokenizer: Any, out: Path, settings: PretrainSettings, device: str, evaluate: Any
-) -> list[dict[str, float]]:
-    """Train `model` in place and return the log, one row a hundred steps and one an evaluation.
+    model: nn.Module, tokenizer: Any, out: Path, settings: PretrainSettings, device: str,
+    evaluate: Callable[[nn.Module], dict[str, float]], log: TrainLog,
+) -> None:
+    """Train `model` in place and add to the log, one row a hundred steps and one an evaluation.
 
     Args:
-        evaluate: called as `evaluate(model)` now and then; a dict of floats for the log.
-        out: folder for `train_log.json`, rewritten at each evaluation so that a lost machine leaves it.
+        evaluate: called now and then; what it measures goes to the log.
+        out: folder of the log, rewritten at each evaluation so that an interrupted training leaves it.
     """
     torch.manual_seed(settings.seed)
     model.to(device).train()
-    optimizer = optimizer_for(model, settings, device)
+    optimizers = Optimizers(model, settings.lr, settings.muon_lr, settings.weight_decay)
     batches = DataLoader(
-        RowBatches(tokenizer, settings.batch, settings.length, settings.seed, settings.steps), batch_size=None,
-        num_workers=settings.workers, prefetch_factor=4 if settings.workers else None,
+        RowBatches(tokenizer, settings.batch, settings.length, settings.seed, settings.steps, settings.short),
+        batch_size=None, num_workers=settings.workers, prefetch_factor=4 if settings.workers else None,
         pin_memory=device.startswith("cuda"),
     )
-    log: list[dict[str, float]] = []
-    with head_dropout(model, settings.head_dropout, settings.layer_dropout):
+    part = log.end()
+    log.settings.append(asdict(settings))
+
+    def record(steps: int, seconds: float, **values: float) -> None:
+        log.add(part, steps, steps * settings.batch * settings.length, seconds, **values)
+
+    with head_dropout(model, settings.head_dropout, settings.layer_dropout), attention_of(model, IMPLEMENTATION):
         step_losses = torch.compile(losses) if settings.compile else losses
         start = last_evaluation = time.monotonic()
         sums, waited, ready = torch.zeros(2, device=device), 0.0, time.monotonic()
@@ -110,41 +114,22 @@ def pretrain(
             progress = max(step / settings.steps, elapsed / settings.seconds)
             if progress >= 1:
                 break
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(progress, step, settings)
             ids, answer = batch.to(device, non_blocking=True).long().unbind(1)
             with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
                 every, asked = step_losses(model, ids, answer, tokenizer.pad_token_id)
             (every + settings.answer_weight * asked).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            optimizers.step(rate(progress, step, settings))
             sums += torch.stack([every.detach(), asked.detach()])
             if (step + 1) % 100 == 0:
                 mean = (sums / 100).tolist()
                 sums.zero_()
-                log.append(_row(step, elapsed, settings, loss=mean[0], answer_loss=mean[1], waited=waited))
-                print(json.dumps(log[-1]), flush=True)
+                record(step + 1, elapsed, loss=mean[0], answer_loss=mean[1], waited=waited)
             if elapsed - (last_evaluation - start) >= settings.evaluate_every:
                 last_evaluation = time.monotonic()
-                log.append(_row(step, elapsed, settings, **evaluate(model)))
-                print(json.dumps(log[-1]), flush=True)
-                save_log(out, log, settings)
+                record(step + 1, elapsed, **evaluate(model))
+                log.save(out)
                 model.train()
             ready = time.monotonic()
-        log.append(_row(step, time.monotonic() - start, settings, **evaluate(model)))
-    save_log(out, log, settings)
-    return log
-
-
-def _row(step: int, seconds: float, settings: PretrainSettings, **values: float) -> dict[str, float]:
-    tokens = (step + 1) * settings.batch * settings.length
-    rounded = {name: round(value, 5) for name, value in values.items()}
-    return {"step": step + 1, "tokens": tokens, "seconds": round(seconds, 1), **rounded}
-
-
-def save_log(out: Path, log: list[dict[str, float]], settings: PretrainSettings) -> None:
-    """Write the log beside the model."""
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"settings": asdict(settings), "log": log}, indent=1)
-    (out / "train_log.json").write_text(text + "\n", encoding="utf-8")
+        record(step, time.monotonic() - start, **evaluate(model))
+    log.save(out)

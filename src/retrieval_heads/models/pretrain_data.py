@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.data.example import TASKS
 from retrieval_heads.data.examples import build_scene, needle_spans, number, token_counter, write
 from retrieval_heads.data.layout import write_citation
@@ -21,16 +20,24 @@ from retrieval_heads.data.scene import Counter, Query, Scene
 from retrieval_heads.errors import DataError
 
 REAL_SHARE = 0.65
+OTHERS = ("real", "real_limited", "high_high", "high_low", "low_high", "low_low", "symbolic")
+"""What the other scenes are drawn from: fixed, so that a new condition does not change the base model."""
 TASK_SHARES = (0.15, 0.6, 0.25)
 """mdqa, musique, summhay: the harder tasks get more."""
 COMPACT_SHARE = 0.2
 """Share of compact scenes among the long ones; short scenes are always compact."""
+DOCUMENT_SHARES = (0.65, 0.85, 0.9)
+"""Share of a scene's tokens for its documents: many questions to learn from, or nearly the longest context."""
+SHORTEST = 150
+"""Tokens at the end of a row that are worth another scene."""
+QUERY_TOKENS = 22
+"""Tokens of a question with its answer, roughly."""
 
 
 def scene_texts(rng: random.Random, budget: int, n_queries: int, count: Counter, compact: bool = False) -> list[str]:
     """One scene as pieces of text: prompt, answer, further question, its answer, and so on."""
     task = rng.choices(TASKS, TASK_SHARES)[0]
-    condition = "real" if rng.random() < REAL_SHARE else rng.choice(tuple(CONDITIONS))
+    condition = "real" if rng.random() < REAL_SHARE else rng.choice(OTHERS)
     scene = build_scene(rng, task, condition, budget, "base", count, n_queries, compact)
     numbers = number(rng, len(scene.documents))
     prompt, answer, _, _ = write(scene, scene.queries[0], numbers)
@@ -54,14 +61,21 @@ def make_row(rng: random.Random, tokenizer: Any, length: int, short: float) -> n
     row = np.full((2, length), tokenizer.pad_token_id, dtype=np.int32)
     row[1] = 0
     size = rng.choice((length // 3, length // 2)) if rng.random() < short else length
-    position = 0
-    while position + size // 2 < length:
+    position = misses = 0
+    while position + SHORTEST <= length:
         try:
             budget = min(size, length - position)
             compact = budget < length or rng.random() < COMPACT_SHARE
-            pieces = scene_texts(rng, int(budget * 0.8) - 25, max(2, budget // 80), count, compact)
+            documents = int(budget * rng.choice(DOCUMENT_SHARES))
+            n_queries = max(2, (budget - documents) // QUERY_TOKENS)
+            pieces = scene_texts(rng, documents - QUERY_TOKENS, n_queries, count, compact)
         except DataError:  # a long chain in a short scene: draw another
-            continue
+            misses += 1
+            if misses < 50:
+                continue
+            if position == 0:
+                raise
+            break
         tokens, answer = [bos], [0]
         for index, encoding in enumerate(backend.encode_batch_fast(pieces, add_special_tokens=False)):
             end = [eos] if index % 2 else []
@@ -83,20 +97,22 @@ class RowBatches(IterableDataset):
         tokenizer: a fast tokenizer.
         batch, length: rows a batch and tokens a row.
         seed: of the whole stream.
-        start: first batch.
-        total: batches; the share of short scenes falls from 0.9 to its least, 0.3, at half of them.
+        total: batches of the whole training.
+        shares: of rows with short scenes, at first and from half of the training on, falling in between.
     """
 
-    def __init__(self, tokenizer: Any, batch: int, length: int, seed: int, total: int, start: int = 0) -> None:
+    def __init__(
+        self, tokenizer: Any, batch: int, length: int, seed: int, total: int, shares: tuple[float, float],
+    ) -> None:
         self.tokenizer = tokenizer
-        self.batch, self.length, self.seed, self.total, self.start = batch, length, seed, total, start
+        self.batch, self.length, self.seed, self.total, self.shares = batch, length, seed, total, shares
 
     def __iter__(self) -> Iterator[np.ndarray]:
         worker = get_worker_info()
         step, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        step += self.start
+        first, last = self.shares
         while True:
-            short = max(0.3, 0.9 - 1.2 * step / self.total)
+            short = last + (first - last) * max(0.0, 1 - 2 * step / self.total)
             rows = [
                 make_row(random.Random(f"row|{self.seed}|{step}|{i}"), self.tokenizer, self.length, short)
                 for i in range(self.batch)

@@ -18,9 +18,11 @@ from retrieval_heads.data.examples import make_examples
 from retrieval_heads.errors import DataError
 from retrieval_heads.evaluation import forced_exact
 from retrieval_heads.models.base import BASE_LENGTH, base_config, load_tokenizer
+from retrieval_heads.models.causal import attention_of
 from retrieval_heads.models.pretrain import PretrainSettings, pretrain
 from retrieval_heads.models.pretrain_data import scene_texts
 from retrieval_heads.models.tokenizer import train_tokenizer
+from retrieval_heads.models.train_log import TrainLog, read_log
 
 TOKENIZER_SCENES = 4000
 SHARD = "12MB"
@@ -53,19 +55,21 @@ def measure(model: Any, tokenizer: Any, examples: dict[str, list[Example]], batc
     """Exact match a task (teacher-forced, which equals greedy) and how many heads copy or look at the needle."""
     model.eval()
     row: dict[str, float] = {}
-    for task, members in examples.items():
-        row[f"{task}_exact_match"] = float(np.mean(forced_exact(model, tokenizer, members, batch_size=batch_size)))
-        for kind, found in score_heads(model, tokenizer, members, batch_size=batch_size).items():
-            above = (found.scores > 0.1) & (found.scores > found.chance)
-            row[f"{task}_{kind}_heads"] = int(above.sum())
-            row[f"{task}_{kind}_layers"] = int(above.any(axis=1).sum())
+    with attention_of(model, "sdpa"):
+        for task, members in examples.items():
+            row[f"{task}_exact_match"] = float(np.mean(forced_exact(model, tokenizer, members, batch_size=batch_size)))
+            for kind, found in score_heads(model, tokenizer, members, batch_size=batch_size).items():
+                above = (found.scores > 0.1) & (found.scores > found.chance)
+                row[f"{task}_{kind}_heads"] = int(above.sum())
+                row[f"{task}_{kind}_layers"] = int(above.any(axis=1).sum())
     return row
 
 
 def train_base(out: Path, settings: PretrainSettings, device: str, n: int = 64, resume: bool = False) -> None:
     """Train the base model and save it in `out`, whose weights are written over at the end.
 
-    With `resume` it starts from the weights in `out` (a new optimizer, new rows) and the log goes on.
+    With `resume` it starts from the weights in `out` (a new optimizer, and new rows if the seed is another), and the
+    log goes on.
     """
     tokenizer = base_tokenizer(out)
     torch.manual_seed(settings.seed)
@@ -75,7 +79,8 @@ def train_base(out: Path, settings: PretrainSettings, device: str, n: int = 64, 
         model = LlamaForCausalLM(base_config(tokenizer))
     common = {"condition": "real", "length": BASE_LENGTH, "n": n, "seed": 0, "split": "probe", "tokenizer": tokenizer}
     probes = {task: make_examples(task=task, **common) for task in TASKS}
-    pretrain(model, tokenizer, out, settings, device, lambda trained: measure(trained, tokenizer, probes))
+    before = read_log(out) if resume else TrainLog()
+    pretrain(model, tokenizer, out, settings, device, lambda trained: measure(trained, tokenizer, probes), before)
     # bfloat16 halves the files; everything reported about the model is measured after this rounding
     model.to(torch.bfloat16).save_pretrained(out, max_shard_size=SHARD)
     print(json.dumps({"parameters": model.num_parameters()}), flush=True)

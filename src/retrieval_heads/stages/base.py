@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from retrieval_heads.cli import Options
 from retrieval_heads.evaluation import evaluate_each
 from retrieval_heads.models.load import load_model
+from retrieval_heads.models.train_log import read_log
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import detect
 from retrieval_heads.stages.common import (
@@ -57,3 +60,18 @@ def score_control(profile: Profile, part: str, device: str) -> Made:
             for row in metric_rows(scores, task, profile.bootstrap)
         ]
     return Made({"base": rows}, used=profile.n_test * len(scored))
+
+
+def training_log(profile: Profile) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """How the base model was trained, from the `train_log.json` in its folder.
+
+    Returns:
+        The steps (`tokens` read, `answer_loss` in nats an answer token, ...) and the evaluations between them
+        (`tokens`, `TASK_exact_match`, `TASK_copy_heads`, ...).
+
+    Raises:
+        ModelError: the model has no such log, as one that was not trained here.
+    """
+    rows = pd.DataFrame(read_log(base_path(profile)).rows)
+    steps, measured = rows[rows.answer_loss.notna()], rows[rows.filter(like="_exact_match").notna().any(axis=1)]
+    return steps.dropna(axis=1, how="all"), measured.dropna(axis=1, how="all")
