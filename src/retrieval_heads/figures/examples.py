@@ -53,7 +53,8 @@ def table_html(frame: pd.DataFrame, digits: int = 2, names: dict[str, str] | Non
         digits: after the point, of columns of floats; one whose values are all whole gets none.
         names: other headings, by column.
     """
-    shown = frame.rename(columns=names or {})
+    # a name of the columns, as a pivot leaves it, would be taken for a heading of its own
+    shown = frame.rename(columns=names or {}).rename_axis(columns=None)
     formats = {
         name: f"{{:,.{0 if (column.dropna() % 1 == 0).all() else digits}f}}".format
         for name, column in shown.items() if pd.api.types.is_float_dtype(column)
