@@ -34,10 +34,11 @@
 profile = "smoke"
 
 # %% tags=["hide-input"]
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 
 from retrieval_heads.config import load_profile
 from retrieval_heads.figures.common import shared_legend
+from retrieval_heads.figures.examples import table_html
 from retrieval_heads.figures.interval_tables import effects_table
 from retrieval_heads.figures.knockout import knockout_panels, plot_effects, plot_knockout
 from retrieval_heads.figures.style import WIDTH, panels, use_style
@@ -79,7 +80,7 @@ shared_legend(figure, axes)
 
 # %% tags=["hide-input"]
 print(f"Loss of exact match with {k} heads out, mode {mode}, scope {scope}, with 95% intervals")
-effects_table(shown[shown.k == k])
+HTML(table_html(effects_table(shown[shown.k == k])))
 
 # %% [markdown]
 # ## Finding

@@ -34,10 +34,11 @@
 profile = "smoke"
 
 # %% tags=["hide-input"]
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 
 from retrieval_heads.config import load_profile
 from retrieval_heads.figures.common import shared_legend
+from retrieval_heads.figures.examples import table_html
 from retrieval_heads.figures.interval_tables import patching_table
 from retrieval_heads.figures.patching import plot_patching
 from retrieval_heads.figures.style import WIDTH, panels, use_style
@@ -66,7 +67,7 @@ shared_legend(figure, axes, columns=2)
 # dash where there is no gap to speak of. Over random: how much more is gained than with the matched random heads.
 
 # %% tags=["hide-input"]
-patching_table(table)
+HTML(table_html(patching_table(table)))
 
 # %% [markdown]
 # ## Finding

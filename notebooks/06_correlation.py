@@ -30,11 +30,12 @@
 profile = "smoke"
 
 # %% tags=["hide-input"]
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 
 from retrieval_heads.config import load_profile
 from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.correlation import plot_correlation
+from retrieval_heads.figures.examples import table_html
 from retrieval_heads.figures.interval_tables import correlation_table
 from retrieval_heads.figures.overlap import plot_overlap
 from retrieval_heads.figures.style import WIDTH, panels, use_style
@@ -70,7 +71,7 @@ for task, ax in zip(settings.tasks, axes, strict=True):
 shared_legend(figure, axes, columns=4)
 
 # %% tags=["hide-input"]
-correlation_table(correlation)
+HTML(table_html(correlation_table(correlation)))
 
 # %% [markdown]
 # ## Finding

@@ -51,7 +51,7 @@ def plot_knockout(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = N
     ax.set_xticks(ks, [str(k) for k in ks])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlim(-0.2, max(ks) * 1.35)
-    ax.set_xlabel(f"heads knocked out (number); n = {counts(rows.n)} examples")
+    ax.set_xlabel(f"heads knocked out (n = {counts(rows.n)} examples)")
     ax.set_ylabel(value_label(metric))
     if metric != "nll":
         ax.set_ylim(-0.04, 1.06)
