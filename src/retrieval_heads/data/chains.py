@@ -47,8 +47,8 @@ def _build(stage: Stage, budget: int, count: Counter, n_queries: int, hops: int)
         if condition.context == "real":
             chains += [_hard_negative(stage, chains[0]) for _ in range(_hard_negatives(stage, hops, budget, n_queries))]
         scene = Scene([_about(stage, fact, asked) for chain in chains for fact in chain])
-        avoid = asked if condition.context == "high" else frozenset()
-        fill(scene, lambda: stage.other_document(avoid), budget, count)
+        avoid = frozenset() if condition.context == "real" else asked
+        fill(scene, stage.haystack(lambda: stage.other_document(avoid)), budget, count)
     scene.queries = [_query(stage, chains[0])]
     known = {chains[0][-1]}
     for _ in range(3 * (n_queries - 1)):  # some draws repeat an answer

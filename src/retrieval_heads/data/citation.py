@@ -40,7 +40,7 @@ def build_summhay(stage: Stage, budget: int, count: Counter, n_queries: int = 1)
         return Document(f"Report from {stage.names.entity('city').name}", tuple(content))
 
     scene = Scene([report(content) for content in contents])
-    fill(scene, lambda: report([]), budget, count)
+    fill(scene, stage.haystack(lambda: report([])), budget, count)
     scene.queries = [_query(stage, fact) for fact in targets]
     if n_queries > len(targets) and not low:
         scene.queries += [_query(stage, fact) for fact in _recurring(scene, targets)[: n_queries - len(targets)]]

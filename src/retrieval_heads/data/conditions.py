@@ -1,7 +1,11 @@
 """What a model is trained on: how real the needle and the haystack are (the paper's section on synthetic data).
 
-A condition is named `CONCEPT_CONTEXT`; `real` is real in both, `real_limited` knows only a quarter of the relations,
-`symbolic` replaces words by codes.
+- `CONCEPT_CONTEXT`, each `high`, `mid` or `low`: synthetic needles in a synthetic haystack. The paper has no `mid`.
+- `real` is real in both, `real_limited` knows only a quarter of the relations, `symbolic` replaces words by codes.
+- `A-B` is a mixture: its examples are those of the conditions A and B in turn.
+- `real_short` and `real_shuffled` are controls: what training does without long context, or without right answers.
+
+Mixtures and controls are made from the examples of other conditions, their `members`, and have no scenes of their own.
 """
 
 from __future__ import annotations
@@ -9,6 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from retrieval_heads.errors import ConfigError
+
+LEVELS = ("high", "mid", "low")
+"""Realism of a synthetic needle or haystack, from the most real."""
 
 
 @dataclass(frozen=True)
@@ -18,16 +25,39 @@ class Condition:
     Attributes:
         name: as it stands in profiles, tables and folders.
         concept: realism of the needle and the question: `real` (every form of statement), `high` (varied sentences, but
-            no apposition, pronoun or joined facts), `low` (one template a relation), `symbolic`.
+            no apposition, pronoun or joined facts), `mid` (two templates a relation, one with its noun and one with a
+            verb, so that a statement can be put in other words, but only in one way), `low` (one template a relation),
+            `symbolic`; `mixed` for a mixture.
         context: realism of the haystack: `real` (documents with hard negatives), `high` (documents about other things),
-            `low` (a few sentences repeated), `symbolic`.
+            `mid` (as `high`, but a prompt has only a few different ones, repeated: the words are of the same kind and
+            fewer), `low` (a few sentences repeated), `symbolic`; `mixed` for a mixture.
         limited: draw the asked relations from the `LIMITED` quarter only.
+        members: the conditions whose examples it takes in turn, by index; none for a condition with its own.
+        short: its training examples have the base model's length, so that no long context is seen.
+        shuffled: the answers are swapped among the examples of a set (`shuffle.py`).
     """
 
     name: str
     concept: str
     context: str
     limited: bool = False
+    members: tuple[str, ...] = ()
+    short: bool = False
+    shuffled: bool = False
+
+    def source(self, index: int) -> str:
+        """The condition whose examples hold the `index`-th example of this one: itself, or one of its members."""
+        return self.members[index % len(self.members)] if self.members else self.name
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether no example has real needles in a real haystack: false for `real...` and for mixtures with it."""
+        return all(CONDITIONS[name].synthetic for name in self.members) if self.members else self.concept != "real"
+
+
+def _mixture(*members: str) -> Condition:
+    # a hyphen, as run keys and file names allow no plus sign and part their components by `__`
+    return Condition("-".join(members), "mixed", "mixed", members=members)
 
 
 CONDITIONS = {
@@ -35,13 +65,16 @@ CONDITIONS = {
     for condition in (
         Condition("real", "real", "real"),
         Condition("real_limited", "real", "real", limited=True),
-        Condition("high_high", "high", "high"),
-        Condition("high_low", "high", "low"),
-        Condition("low_high", "low", "high"),
-        Condition("low_low", "low", "low"),
+        *(Condition(f"{concept}_{context}", concept, context) for concept in LEVELS for context in LEVELS),
         Condition("symbolic", "symbolic", "symbolic"),
+        _mixture("real_limited", "high_high"),
+        _mixture("real_limited", "low_low"),
+        _mixture("high_high", "symbolic"),
+        Condition("real_short", "real", "real", members=("real",), short=True),
+        Condition("real_shuffled", "real", "real", members=("real",), shuffled=True),
     )
 }
+"""By name: real, then from more to less real, mixtures, controls; tables and figures have this order."""
 
 
 def get_condition(name: str) -> Condition:

@@ -2,6 +2,8 @@
 
 The stream of an example is seeded by split, task, condition, seed and index, so any example can be made alone and in
 any order, and train, probe and test sets share no stream; `names.py` sees to it that they share no name either.
+Mixtures and controls use the streams of the conditions that they are made from: of the same index, a mixture has the
+very example of its member, `real_short` the facts of `real`, and `real_shuffled` the prompt of `real`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from retrieval_heads.data.example import TASKS, Example
 from retrieval_heads.data.layout import place, write_citation, write_prompt
 from retrieval_heads.data.relations import Fact
 from retrieval_heads.data.scene import Counter, Document, Query, Scene, Stage
+from retrieval_heads.data.shuffle import swap_answers
 from retrieval_heads.data.symbolic import build_lists, build_pairs
 from retrieval_heads.errors import ConfigError
 
@@ -33,7 +36,7 @@ def make_examples(
 
     Args:
         task: `mdqa`, `musique` or `summhay`.
-        condition: a name of `CONDITIONS`.
+        condition: a name of `CONDITIONS`; of `real_shuffled`, the order of the answers depends on `n`.
         length: in tokens of `tokenizer`.
         n: how many.
         seed: another seed gives other examples.
@@ -42,18 +45,22 @@ def make_examples(
 
     Raises:
         ConfigError: an unknown task, condition or split.
-        DataError: `length` is too short for the documents that the task needs.
+        DataError: `length` is too short for the documents that the task needs; `real_shuffled` with a single example.
     """
     if tokenizer is None:
         from retrieval_heads.models.base import load_tokenizer
 
         tokenizer = load_tokenizer()
     count = token_counter(tokenizer)
-    return [make_example(task, condition, length, seed, index, split, count) for index in range(n)]
+    kind = get_condition(condition)
+    examples = [make_example(task, kind.source(index), length, seed, index, split, count) for index in range(n)]
+    if not kind.shuffled:
+        return examples
+    return swap_answers(examples, condition, random.Random(f"{split}|{task}|{condition}|{seed}"))
 
 
 def make_example(task: str, condition: str, length: int, seed: int, index: int, split: str, count: Counter) -> Example:
-    """The `index`-th example of a set; see `make_examples`."""
+    """The `index`-th example of a condition that is made from no other; see `make_examples`."""
     rng = random.Random(f"{split}|{task}|{condition}|{seed}|{index}")
     scene = build_scene(rng, task, condition, length - RESERVE, split, count)
     query = scene.queries[0]
@@ -70,10 +77,20 @@ def build_scene(
     rng: random.Random, task: str, condition: str, budget: int, split: str, count: Counter, n_queries: int = 1,
     compact: bool = False,
 ) -> Scene:
-    """The documents and queries of one prompt, the documents in random order and at most `budget` tokens long."""
+    """The documents and queries of one prompt, the documents in random order and at most `budget` tokens long.
+
+    Raises:
+        ConfigError: an unknown task, condition or split; a condition that is made from others.
+        DataError: `budget` is too short for the documents that the task needs.
+    """
     if task not in TASKS:
         raise ConfigError("unknown task", where="task", value=task, remedy=f"Use one of {', '.join(TASKS)}.")
     stage = Stage(rng, split, get_condition(condition), compact)
+    if stage.condition.members:
+        raise ConfigError(
+            "made from the examples of other conditions, with no scene of its own", where="condition", value=condition,
+            remedy=f"Use {' or '.join(stage.condition.members)}.",
+        )
     if stage.condition.context == "symbolic":
         if task == "summhay":
             scene = build_lists(stage, budget, count, n_queries)

@@ -21,6 +21,8 @@ from retrieval_heads.errors import DataError
 GRASS = (
     "The grass is green.", "The sky is blue.", "The sun is yellow.", "Here we go.", "There and back again.",
 )
+POOL = 4
+"""Different documents without a needle in a prompt of the `mid` context; the same at every length, as with grass."""
 Counter = Callable[[Sequence[str]], list[int]]
 """Counts the tokens of each text."""
 
@@ -94,6 +96,13 @@ class Stage:
         """A document about something else, with no fact of the relations in `avoid`."""
         subject = self.names.entity(self.rng.choice(tuple(_open(avoid))))
         return self.document(self.side_facts(subject, self.rng.randint(1, 2) + (not self.compact), avoid))
+
+    def haystack(self, make: Callable[[], Document]) -> Callable[[], Document]:
+        """What fills the prompt: new documents of `make` each time, or in the `mid` context always one of a few."""
+        if self.condition.context != "mid":
+            return make
+        pool = [make() for _ in range(POOL)]
+        return lambda: self.rng.choice(pool)
 
     def grass(self, needles: Sequence[Sentence] = ()) -> Document:
         """A document of the repeated sentences with needles among them."""

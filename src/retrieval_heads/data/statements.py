@@ -30,12 +30,13 @@ _PLAIN = (("noun", 0), ("noun", 1), ("phrase", 0), ("phrase", 1), ("phrase", 2),
 FORMS = {
     "real": _PLAIN + tuple((form, k) for form in ("pronoun", "apposition", "joined") for k in range(3)),
     "high": (("noun", 0), ("phrase", 0), ("phrase", 1), ("inverted", 0)),
+    "mid": (("noun", 0), ("phrase", 0)),
     "low": (("noun", 0),),
 }
-CLAUSES = {"real": _PLAIN, "high": FORMS["high"], "low": FORMS["low"]}
+CLAUSES = {"real": _PLAIN, "high": FORMS["high"], "mid": FORMS["mid"], "low": FORMS["low"]}
 # which of a relation's questions, nested noun phrases and citation questions a level may use
-QUESTIONS = {"real": (0, 1, 2, 3), "high": (0, 2), "low": (0,)}
-NESTED = {"real": (0, 1), "high": (0,), "low": (0,)}
+QUESTIONS = {"real": (0, 1, 2, 3), "high": (0, 2), "mid": (0, 2), "low": (0,)}
+NESTED = {"real": (0, 1), "high": (0,), "mid": (0,), "low": (0,)}
 
 
 class Sentence(NamedTuple):
@@ -52,7 +53,7 @@ def state(rng: random.Random, fact: Fact, level: str, second: Fact | None = None
     Args:
         rng: random stream.
         fact: what to state.
-        level: `real`, `high` or `low`.
+        level: `real`, `high`, `mid` or `low`.
         second: another fact of the same subject, which a joined sentence may take in.
         opened: the subject is already named just before, so that a pronoun can stand alone.
     """

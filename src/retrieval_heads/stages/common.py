@@ -18,6 +18,7 @@ from torch import nn
 
 from retrieval_heads import paths
 from retrieval_heads.cli import Options
+from retrieval_heads.data.conditions import get_condition
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.executor import resolve_device, run_all
@@ -119,18 +120,26 @@ def lengths(profile: Profile) -> list[int]:
     return sorted({profile.base_length, profile.train_length, *profile.eval_lengths})
 
 
+def training_length(profile: Profile, condition: str) -> int:
+    """Length in tokens of a condition's training examples: the profile's, or the base model's where they are short."""
+    # a profile may train at less than the base model's length, as `smoke` does: short examples are then no longer
+    short = get_condition(condition).short
+    return min(profile.base_length, profile.train_length) if short else profile.train_length
+
+
 def training_examples(profile: Profile, key: RunKey) -> list[Example]:
     """The examples that a run is trained on."""
     return make_examples(
-        task=key.task, condition=key.condition, length=profile.train_length, n=profile.n_train, seed=key.seed,
-        split="train", tokenizer=tokenizer_of(base_path(profile)),
+        task=key.task, condition=key.condition, length=training_length(profile, key.condition), n=profile.n_train,
+        seed=key.seed, split="train", tokenizer=tokenizer_of(base_path(profile)),
     )
 
 
 def sample_example(profile: Profile, task: str, condition: str) -> Example:
     """One training example of the base model's length, to be shown; of any task and condition."""
+    n = 2 if get_condition(condition).shuffled else 1  # it takes a second one to swap answers with
     return make_examples(
-        task=task, condition=condition, length=profile.base_length, n=1, seed=profile.seeds[0], split="train",
+        task=task, condition=condition, length=profile.base_length, n=n, seed=profile.seeds[0], split="train",
         tokenizer=tokenizer_of(base_path(profile)),
     )[0]
 

@@ -22,6 +22,7 @@ from retrieval_heads.stages.common import (
     make_tables,
     tokenizer_of,
     training_examples,
+    training_length,
 )
 from retrieval_heads.store import Part
 
@@ -43,7 +44,8 @@ def describe_set(profile: Profile, part: Part, device: str) -> Made:
     if isinstance(part, RunKey):
         examples = training_examples(profile, part)
         shares = unseen_shares(stated_forms(examples), stated_forms(held_out(profile, part.task, "test")))
-        row = {"condition": part.condition, "split": "train", "length": profile.train_length, **shares}
+        length = training_length(profile, part.condition)
+        row = {"condition": part.condition, "split": "train", "length": length, **shares}
         rows = [_row(profile, part.task, examples, row)]
         return Made({"examples": rows}, tuple(sorted({part.seed, HELD_OUT_SEED})), used=len(examples))
     task, rows = _task(part), []

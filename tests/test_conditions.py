@@ -1,0 +1,129 @@
+"""Levels of realism are in order, mixtures take from both members, and the controls change only what they say."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from retrieval_heads.data import make_examples
+from retrieval_heads.data.conditions import CONDITIONS, LEVELS
+from retrieval_heads.data.encode import encode_all
+from retrieval_heads.data.example import TASKS, Example
+from retrieval_heads.data.examples import build_scene
+from retrieval_heads.data.scene import POOL
+from retrieval_heads.data.shuffle import swap_answers
+from retrieval_heads.data.statements import CLAUSES, FORMS, NESTED, QUESTIONS
+from retrieval_heads.data.statistics import describe, stated_forms, unseen_shares
+from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.models.base import load_tokenizer
+
+MIXTURES = [name for name, one in CONDITIONS.items() if len(one.members) > 1]
+
+
+def made(task: str, condition: str, n: int = 8, length: int = 900, **changes) -> list[Example]:
+    return make_examples(**{"task": task, "condition": condition, "length": length, "n": n, "seed": 0, **changes})
+
+
+def test_there_are_nine_synthetic_conditions_three_mixtures_and_two_controls() -> None:
+    assert {f"{concept}_{context}" for concept in LEVELS for context in LEVELS} <= set(CONDITIONS)
+    assert MIXTURES == ["real_limited-high_high", "real_limited-low_low", "high_high-symbolic"]
+    assert list(CONDITIONS)[-2:] == ["real_short", "real_shuffled"]
+    assert all(one.name == name for name, one in CONDITIONS.items())
+
+
+def test_only_real_examples_the_controls_and_mixtures_with_them_are_not_synthetic() -> None:
+    assert [name for name, one in CONDITIONS.items() if not one.synthetic] == [
+        "real", "real_limited", "real_limited-high_high", "real_limited-low_low", "real_short", "real_shuffled",
+    ]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_vocabulary_grows_with_the_realism_of_the_haystack(task: str) -> None:
+    for concept in LEVELS:
+        words = [
+            describe(made(task, f"{concept}_{context}", length=2048), load_tokenizer())["vocabulary"]
+            for context in reversed(LEVELS)
+        ]
+        assert 2 * words[0] < words[1] < words[2] / 2
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_middle_haystack_repeats_a_few_documents(task: str) -> None:
+    for context, repeated in (("mid", POOL), ("high", 0)):
+        for example in made(task, f"high_{context}", length=2048, n=3):
+            blocks = example.prompt.split("\n\n")[:-1]
+            texts = Counter(block.split("\n")[1] for block in blocks)
+            assert sum(times > 1 for times in texts.values()) == repeated
+            assert all(texts[text] == 1 for text in texts for needle in example.needle_texts() if needle in text)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("context", LEVELS)
+def test_more_real_needles_leave_fewer_forms_unseen(task: str, context: str) -> None:
+    wanted = stated_forms(made(task, "real", n=60, length=600, split="test"))
+    shares = [
+        unseen_shares(stated_forms(made(task, name, n=100, length=600)), wanted)["unseen_forms"]
+        for name in (f"low_{context}", f"mid_{context}", f"high_{context}", "real")
+    ]
+    assert shares == sorted(set(shares), reverse=True)
+
+
+def test_a_level_may_do_all_that_the_level_below_may() -> None:
+    for table in (FORMS, CLAUSES, QUESTIONS, NESTED):
+        assert set(table["low"]) <= set(table["mid"]) <= set(table["high"]) <= set(table["real"])
+    assert len(FORMS["low"]) < len(FORMS["mid"]) < len(FORMS["high"])
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_a_mixture_has_its_members_examples_in_turn(task: str, mixture: str) -> None:
+    first, second = (made(task, member, n=7) for member in mixture.split("-"))
+    mixed = made(task, mixture, n=7)
+    assert mixed[0::2] == first[0::2]
+    assert mixed[1::2] == second[1::2]
+    # half of the answer tokens of each, up to the odd example
+    tokens = [sum(one.answer_length for one in encode_all(some, load_tokenizer())) for some in (mixed, first, second)]
+    assert min(tokens[1:]) * 0.7 <= tokens[0] <= max(tokens[1:]) * 1.3
+
+
+def test_a_mixture_has_no_scene() -> None:
+    for name in (*MIXTURES, "real_short"):
+        with pytest.raises(ConfigError, match="Use real" if name.startswith("real") else "Use high_high or symbolic"):
+            build_scene(random.Random(0), "mdqa", name, 400, "train", lambda texts: [len(text) for text in texts])
+
+
+def test_short_real_examples_ask_for_the_same_facts() -> None:
+    for task in ("mdqa", "musique"):
+        short, long = made(task, "real_short", length=480), made(task, "real", length=900)
+        assert [one.answer for one in short] == [one.answer for one in long]
+        for one, other in zip(short, long, strict=True):  # the documents stand in another order
+            assert sorted(one.meta["forms"]) == sorted(other.meta["forms"])
+        assert max(len(one.prompt) for one in short) < min(len(one.prompt) for one in long)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_shuffled_examples_differ_from_real_ones_in_their_answers_alone(task: str) -> None:
+    real, shuffled = made(task, "real", n=40, length=600), made(task, "real_shuffled", n=40, length=600)
+    for one, other in zip(real, shuffled, strict=True):
+        assert (one.prompt, one.needles) == (other.prompt, other.needles)
+        assert one.answer != other.answer
+        assert other.answers == (other.answer,)
+    by_id = {one.meta["id"]: one.answer for one in real}
+    assert [by_id[one.meta["answer_of"]] for one in shuffled] == [one.answer for one in shuffled]
+    assert sorted(one.answer for one in real) == sorted(one.answer for one in shuffled)
+    assert shuffled[3].meta["id"] == f"{task}-real_shuffled-train-0-3"
+    assert shuffled == made(task, "real_shuffled", n=40, length=600)
+    assert shuffled != made(task, "real_shuffled", n=40, length=600, seed=1)
+    assert max(len(one.ids) for one in encode_all(shuffled, load_tokenizer(), max_length=600)) <= 600
+    if task != "summhay":
+        assert not any(one.answer in needle for one in shuffled for needle in one.needle_texts())
+
+
+def test_answers_that_are_all_equal_cannot_be_swapped() -> None:
+    same = [Example("mdqa", f"{k}? Answer:", "Ann", meta={"id": f"mdqa-real-train-0-{k}"}) for k in range(3)]
+    with pytest.raises(DataError, match=r"real_shuffled.*cannot be swapped.*two with different answers"):
+        swap_answers(same, "real_shuffled", random.Random(0))
+    with pytest.raises(DataError, match="cannot be swapped"):
+        made("mdqa", "real_shuffled", n=1)
