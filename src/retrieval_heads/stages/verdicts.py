@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from retrieval_heads.settings import REFERENCE
+from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.stages.correlate import LEVEL, POOLED
 
 METRIC = "forced_exact_match"
@@ -20,7 +20,8 @@ ANSWERS = 0.2
 
 FEW_EXAMPLES = 20
 
-NOT_SYNTHETIC = (REFERENCE, "real_limited", "base")
+NOT_SYNTHETIC = ("base", *(name for name, condition in CONDITIONS.items() if not condition.synthetic))
+"""Runs that say nothing of synthetic data: real ones, controls, and mixtures with real examples."""
 
 
 def comparison_k(knockout: pd.DataFrame) -> int:
