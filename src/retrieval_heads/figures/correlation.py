@@ -5,8 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 
-from retrieval_heads.figures.overlap import MARKERS
-from retrieval_heads.figures.style import axis, colour, in_order, interval_bars, metric_label
+from retrieval_heads.figures.style import axis, colour, in_order, interval_bars, marker, metric_label
 
 LABELS = {
     "recall": "recall of the real run's heads (fraction)", "cosine": "cosine with the real run's scores",
@@ -29,11 +28,11 @@ def plot_correlation(
         ax: drawn on; a new one when None.
     """
     ax = axis(ax)
-    for place, condition in enumerate(in_order(conditions.condition)):
+    for condition in in_order(conditions.condition):
         own = conditions[conditions.condition == condition]
         bars = interval_bars(own[outcome], own[f"{outcome}_low"], own[f"{outcome}_high"])
         ax.errorbar(
-            own[predictor], own[outcome], bars, fmt=MARKERS[place % len(MARKERS)], color=colour(condition),
+            own[predictor], own[outcome], bars, fmt=marker(condition), color=colour(condition),
             markersize=7, capsize=3, label=condition,
         )
     if found is not None:

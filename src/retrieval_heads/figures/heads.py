@@ -12,8 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from retrieval_heads.figures.common import over_seeds
-from retrieval_heads.figures.overlap import MARKERS
-from retrieval_heads.figures.style import axis, colour, in_order
+from retrieval_heads.figures.style import axis, colour, in_order, marker
 
 COLOUR_MAP = "mako_r"
 """Light to dark in even steps, so that it reads in grey too."""
@@ -69,15 +68,14 @@ def plot_threshold_counts(
         ax: drawn on; a new one when None.
     """
     ax = axis(ax)
-    for place, condition in enumerate(in_order(scores.condition)):
+    for condition in in_order(scores.condition):
         own, tone = scores[scores.condition == condition], colour(condition)
         found = [
             {"seed": seed, "threshold": at, "heads": (run.score > at).sum(), "chance": (run.chance > at).sum()}
             for seed, run in own.groupby("seed") for at in thresholds
         ]
         mean = over_seeds(pd.DataFrame(found), ["threshold"], ["heads", "chance"])
-        ax.plot(mean.threshold, mean.heads, marker=MARKERS[place % len(MARKERS)], markersize=5, color=tone,
-                label=condition)
+        ax.plot(mean.threshold, mean.heads, marker=marker(condition), markersize=5, color=tone, label=condition)
         ax.plot(mean.threshold, mean.chance, ":", color=tone, linewidth=1.2)
     if threshold is not None:
         ax.axvline(threshold, color="#333333", linewidth=0.8, linestyle="--")
@@ -99,9 +97,9 @@ def plot_score_against_chance(scores: pd.DataFrame, threshold: float | None = No
     """
     ax = axis(ax)
     known = scores.dropna(subset=["chance"])
-    for place, condition in enumerate(in_order(known.condition)):
+    for condition in in_order(known.condition):
         own = known[known.condition == condition]
-        ax.plot(own.chance, own.score, MARKERS[place % len(MARKERS)], color=colour(condition), markersize=4, alpha=0.7,
+        ax.plot(own.chance, own.score, marker(condition), color=colour(condition), markersize=4, alpha=0.7,
                 markeredgewidth=0, label=condition)
     widest = float(np.nanmax([known.chance.max() if len(known) else 0, 0.1])) * 1.08
     ax.plot([0, widest], [0, widest], color="#333333", linewidth=1)

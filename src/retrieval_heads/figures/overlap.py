@@ -6,15 +6,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from retrieval_heads.figures.common import counts, over_seeds
-from retrieval_heads.figures.style import axis, colour, in_order
+from retrieval_heads.figures.style import axis, colour, in_order, marker
 
 LABELS = {
     "recall": "recall: share of the real run's\nretrieval heads (fraction)",
     "precision": "precision: share of the run's own\nretrieval heads (fraction)",
     "jaccard": "Jaccard (fraction)",
 }
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-"""With the colours, so that a condition is told apart without them."""
 
 
 def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float | None = None, ax: Axes | None = None) -> Axes:
@@ -32,12 +30,12 @@ def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float | None = 
     ax = axis(ax)
     rows = overlap[overlap.measure == measure]
     columns = ("value", "layer_chance", "layer_chance_low", "layer_chance_high")
-    for place, condition in enumerate(in_order(rows.condition)):
+    for condition in in_order(rows.condition):
         own = over_seeds(rows[rows.condition == condition], ["threshold"], columns).sort_values("threshold")
-        one, marker = colour(condition), MARKERS[place % len(MARKERS)]
+        one = colour(condition)
         ax.fill_between(own.threshold, own.layer_chance_low, own.layer_chance_high, color=one, alpha=0.07, linewidth=0)
         ax.plot(own.threshold, own.layer_chance, ":", color=one, linewidth=1.4)
-        ax.plot(own.threshold, own.value, "-", marker=marker, color=one, label=condition, markersize=5)
+        ax.plot(own.threshold, own.value, "-", marker=marker(condition), color=one, label=condition, markersize=5)
     if threshold is not None:
         ax.axvline(threshold, color="#333333", linewidth=0.8, linestyle="--")
         n = counts(rows.loc[rows.threshold == threshold, "n_reference"])

@@ -23,7 +23,7 @@ BASE_CONDITIONS = ("base", "rope")
 """The model without any fine-tuning: as it is, and with the raised RoPE theta alone."""
 
 ORDER = (*BASE_CONDITIONS, *CONDITIONS)
-"""The order of conditions in every figure and table: controls, real, then from more to less real."""
+"""The order of conditions in every figure and table: untrained, real, from more to less real, mixtures, controls."""
 
 WIDTH = 7.2
 """Inches of a figure as wide as a page of the book."""
@@ -31,7 +31,22 @@ WIDTH = 7.2
 _GREYS = {"base": "#555555", "rope": "#999999"}
 # its seventh colour is too pale on white, its eighth a grey like those of the controls
 _PALETTE = [to_hex(sns.color_palette("colorblind")[place]) for place in (0, 1, 2, 3, 4, 5, 9)]
-_COLOURS = _GREYS | dict(zip(CONDITIONS, _PALETTE, strict=False))
+_FIRST = ("real", "real_limited", "high_high", "high_low", "low_high", "low_low", "symbolic")
+# chosen by a search that keeps each apart from all others, also as the red- and the green-blind see them; `mid` needles
+# are violet, and lighter where the haystack is less diverse
+_LATER = {
+    "high_mid": "#7b682a", "mid_high": "#3a0459", "mid_mid": "#5b12d0", "mid_low": "#8074ff", "low_mid": "#6e4a76",
+    "real_limited-high_high": "#3c1a00", "real_limited-low_low": "#ffb000", "high_high-symbolic": "#1c3f9c",
+    "real_short": "#25001e", "real_shuffled": "#cb5f62",
+}
+_COLOURS = _GREYS | dict(zip(_FIRST, _PALETTE, strict=True)) | _LATER
+# four sides for a diverse haystack, six or eight for the middle one, three for a repeated one
+_MARKERS = {
+    "base": ">", "rope": ">", "real": "o", "real_limited": "p", "symbolic": "*",
+    "high_high": "s", "mid_high": "d", "low_high": "D", "high_mid": "h", "mid_mid": "8", "low_mid": "H",
+    "high_low": "v", "mid_low": "<", "low_low": "^", "real_short": "X", "real_shuffled": "X",
+}
+_MIXTURE_MARKER = "P"
 METRIC_LABELS = {
     "exact_match": "exact match", "f1": "token F1", "best_subspan_em": "best-subspan match",
     "citation_precision": "citation precision", "citation_recall": "citation recall", "citation_f1": "citation F1",
@@ -57,6 +72,15 @@ def in_order(conditions: Iterable[str]) -> list[str]:
 def colour(condition: str) -> str:
     """The colour of a condition, the same in every figure; black for an unknown one."""
     return _COLOURS.get(condition, "#000000")
+
+
+def marker(condition: str) -> str:
+    """The marker of a condition, the same in every figure, so that it is told apart without colours too.
+
+    The mixtures share one, as do the two controls, and the two of the model without training.
+    """
+    mixture = condition in CONDITIONS and len(CONDITIONS[condition].members) > 1
+    return _MARKERS.get(condition, _MIXTURE_MARKER if mixture else ".")
 
 
 def metric_label(metric: str) -> str:

@@ -1,0 +1,65 @@
+"""Colours and markers of the conditions: each look once, and told apart by those who see red or green badly."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from retrieval_heads.data.conditions import CONDITIONS
+from retrieval_heads.figures.style import ORDER, colour, in_order, marker
+
+SEVEN = {
+    "real": "#0173b2", "real_limited": "#de8f05", "high_high": "#029e73", "high_low": "#d55e00",
+    "low_high": "#cc78bc", "low_low": "#ca9161", "symbolic": "#56b4e9",
+}
+# linear RGB as dichromats see it: Machado et al. 2009, A Physiologically-based Model for Simulation of Color Vision
+# Deficiency, severity 1
+SIGHT = {
+    "full": np.eye(3),
+    "without red": np.array([
+        [0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998],
+    ]),
+    "without green": np.array([
+        [0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881],
+    ]),
+}
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def lab(tone: str, sight: np.ndarray) -> np.ndarray:
+    """CIELAB of a colour as it is seen."""
+    rgb = np.array(to_rgb(tone))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    xyz = TO_XYZ @ np.clip(sight @ linear, 0, 1) / np.array([0.9505, 1.0, 1.089])
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_colours_can_be_told_apart_most_of_all_those_with_the_same_marker(sight: str) -> None:
+    for one, other in itertools.combinations(ORDER, 2):
+        distance = np.linalg.norm(lab(colour(one), SIGHT[sight]) - lab(colour(other), SIGHT[sight]))
+        assert distance > (25 if marker(one) == marker(other) else 10), (one, other)
+
+
+def test_every_condition_has_a_colour_that_shows_on_white() -> None:
+    for name in ORDER:
+        assert colour(name) != colour("unknown")
+        assert lab(colour(name), SIGHT["full"])[0] < 80
+        assert marker(name) != marker("unknown")
+
+
+def test_the_first_seven_keep_their_colours_and_have_markers_of_their_own() -> None:
+    assert {name: colour(name) for name in SEVEN} == SEVEN
+    assert len({marker(name) for name in ("base", *SEVEN)}) == 8
+
+
+def test_from_more_to_less_real_then_mixtures_then_controls() -> None:
+    assert in_order(["real_short", "low_low", "mid_mid", "high_high-symbolic", "real", "base", "symbolic", "mine"]) == [
+        "base", "real", "mid_mid", "low_low", "symbolic", "high_high-symbolic", "real_short", "mine",
+    ]
+    assert in_order(reversed(CONDITIONS)) == list(CONDITIONS)
+    assert in_order(reversed(SEVEN)) == list(SEVEN)
