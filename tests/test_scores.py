@@ -8,11 +8,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from conftest import FAMILIES
-from retrieval_heads.attention.generate import greedy_answers
 from retrieval_heads.attention.measure import displaced_spans, span_score
 from retrieval_heads.attention.scores import retrieval_scores, score_heads
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
+from retrieval_heads.decoding import greedy_continuations
 from retrieval_heads.errors import ConfigError, DataError
 
 
@@ -165,7 +165,7 @@ def test_generated_equals_forced_when_the_gold_answer_is_the_greedy_one(
     model = words_only(tiny_model(family), tiny_tokenizer)
     encoded = encode_all(tiny_examples, tiny_tokenizer)
     prompts = [one.ids[: one.prompt_length] for one in encoded]
-    answers = greedy_answers(model, prompts, tiny_tokenizer.eos_token_id, 5, batch_size=2)
+    answers = greedy_continuations(model, prompts, tiny_tokenizer.eos_token_id, 5, batch_size=2)
     own = [
         Example(one.task, one.prompt, tiny_tokenizer.decode(answer).strip(), needles=one.needles)
         for one, answer in zip(tiny_examples, answers, strict=True)
@@ -180,7 +180,7 @@ def test_generated_equals_forced_when_the_gold_answer_is_the_greedy_one(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_greedy_answers_equal_decoding_without_cache_or_padding(tiny_model, family):
+def test_greedy_continuations_equal_decoding_without_cache_or_padding(tiny_model, family):
     overrides = {"sliding_window": 6} if family == "mistral" else {}
     model, prompts = tiny_model(family, **overrides), [[1, 9, 30, 4], [1, 8, 100, 101, 102, 7, 20, 21, 22], [1, 77]]
     expected = []
@@ -190,11 +190,11 @@ def test_greedy_answers_equal_decoding_without_cache_or_padding(tiny_model, fami
             with torch.inference_mode():
                 ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
         expected.append(tuple(ids[len(prompt) :]))
-    assert greedy_answers(model, prompts, None, 7, batch_size=3) == expected
-    assert greedy_answers(model, prompts, None, 7, batch_size=1) == expected
+    assert greedy_continuations(model, prompts, None, 7, batch_size=3) == expected
+    assert greedy_continuations(model, prompts, None, 7, batch_size=1) == expected
     stop = expected[1][2]
     stopped = [answer[: answer.index(stop)] if stop in answer else answer for answer in expected]
-    assert greedy_answers(model, prompts, stop, 7, batch_size=2) == stopped
+    assert greedy_continuations(model, prompts, stop, 7, batch_size=2) == stopped
 
 
 def test_examples_are_dropped_only_for_a_stated_reason(tiny_model, tiny_tokenizer, tiny_examples):

@@ -1,15 +1,13 @@
 """How well a model answers: batched greedy decoding, teacher-forced exact match, and their scores with intervals.
 
 Prompts are taken as they are and tokenised together with the reference answer, exactly as in training (`encode_all`).
-Examples of similar length share a batch, padded on the left with the padding masked and positions counted from each
-prompt's first token, so in float32 a batch gives the answers that its examples give one by one. The decoding loop is
-our own because `generate` fills every setting left open from the model's generation config (a repetition penalty, an
-extra end token), which is then no plain greedy decoding.
+Examples of similar length share a batch, which in float32 gives the answers that its examples give one by one; see
+`decoding` for how, and for why the decoding loop is our own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +18,7 @@ from torch import nn
 
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
+from retrieval_heads.decoding import Stop, greedy_tokens, left_padded, length_batches
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.metrics import metric_names, score_prediction
 from retrieval_heads.progress import progress
@@ -128,7 +127,7 @@ def forced_exact(
         for batch in _batches(encoded, batch_size, model.device, "forced answers"):
             targets = [encoded[index].ids[encoded[index].prompt_length :] for index in batch]
             longest = max(map(len, targets))
-            inputs = _left_padded([encoded[index].ids[:-1] for index in batch], model.device)
+            inputs = left_padded([encoded[index].ids[:-1] for index in batch], model.device)
             logits = model(**inputs, use_cache=False, logits_to_keep=longest).logits  # [batch, longest, vocabulary]
             best = logits.argmax(dim=-1).tolist()
             for index, target, row in zip(batch, targets, best, strict=True):
@@ -136,7 +135,6 @@ def forced_exact(
     return exact
 
 
-@torch.no_grad()
 def _greedy_tokens(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], encoded: Sequence[Encoded],
     max_new_tokens: int | None, batch_size: int,
@@ -149,49 +147,11 @@ def _greedy_tokens(
         max_new_tokens = max(*map(len, lengths), *references) + SLACK
     if max_new_tokens < 1:
         raise ConfigError("no token to generate", where="max_new_tokens", value=max_new_tokens, remedy="Use 1 or more.")
-    stop = _Stop(tokenizer, newline=_one_line(examples))
-    tokens: list[list[int]] = [[] for _ in encoded]
+    stop = Stop(tokenizer, newline=_one_line(examples))
+    prompts = [item.ids[: item.prompt_length] for item in encoded]
+    batches = _batches(encoded, batch_size, model.device, "greedy answers")
     with _evaluation_mode(model):
-        for batch in _batches(encoded, batch_size, model.device, "greedy answers"):
-            prompts = [encoded[index].ids[: encoded[index].prompt_length] for index in batch]
-            _decode(model, prompts, [tokens[index] for index in batch], max_new_tokens, stop)
-    return tokens
-
-
-def _decode(
-    model: nn.Module, prompts: list[tuple[int, ...]], generated: list[list[int]], max_new_tokens: int, stop: _Stop
-) -> None:
-    """Append to `generated` until every row has stopped; a stopped row is computed on, but no longer recorded."""
-    inputs = _left_padded(prompts, model.device)
-    cache, running = None, set(range(len(prompts)))
-    for _ in range(max_new_tokens):
-        output = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache, best = output.past_key_values, output.logits[:, -1].argmax(dim=-1)  # [batch]
-        for row, token in enumerate(best.tolist()):
-            if row in running:
-                generated[row].append(token)
-                if stop(token):
-                    running.remove(row)
-        if not running:
-            return
-        mask = inputs["attention_mask"]
-        inputs = {
-            "input_ids": best[:, None],
-            "attention_mask": torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1),
-            "position_ids": inputs["position_ids"][:, -1:] + 1,
-        }
-
-
-class _Stop:
-    """Whether a token ends an answer: the end-of-sequence token, or one whose text has a newline."""
-
-    def __init__(self, tokenizer: Any, newline: bool) -> None:
-        self.tokenizer, self.newline, self.known = tokenizer, newline, {tokenizer.eos_token_id: True}
-
-    def __call__(self, token: int) -> bool:
-        if token not in self.known:
-            self.known[token] = self.newline and "\n" in self.tokenizer.decode([token])
-        return self.known[token]
+        return greedy_tokens(model, prompts, batches, stop, max_new_tokens)
 
 
 def _encode(model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None) -> list[Encoded]:
@@ -204,25 +164,12 @@ def _encode(model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_l
 
 def _batches(
     encoded: Sequence[Encoded], batch_size: int, device: torch.device, description: str
-) -> Iterator[list[int]]:
-    """Indices of examples of similar length; the longest come first, so that memory runs out at once or never."""
+) -> Iterable[list[int]]:
+    """Indices of examples of similar length, with a progress bar."""
     if batch_size < 1:
         raise ConfigError("an empty batch", where="batch_size", value=batch_size, remedy="Use 1 or more.")
-    order = sorted(range(len(encoded)), key=lambda index: (-len(encoded[index].ids), index))
-    limit, batches = MASK_LIMIT.get(device.type, MASK_LIMIT["cuda"]), []
-    while order:
-        size = min(batch_size, max(1, limit // len(encoded[order[0]].ids) ** 2))
-        batches.append(order[:size])
-        order = order[size:]
-    yield from progress(batches, description)
-
-
-def _left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> dict[str, torch.Tensor]:
-    """Model inputs `[batch, longest]` that end together; the padding's id is never attended to."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=device)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
-    return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
+    limit = MASK_LIMIT.get(device.type, MASK_LIMIT["cuda"])
+    return progress(length_batches([len(item.ids) for item in encoded], batch_size, limit), description)
 
 
 def _one_line(examples: Sequence[Example]) -> bool:

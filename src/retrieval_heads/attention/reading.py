@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from retrieval_heads.attention.capture import Reducer, capture_attention
-from retrieval_heads.attention.generate import length_batches
 from retrieval_heads.data.encode import Encoded
+from retrieval_heads.decoding import length_batches
 from retrieval_heads.progress import progress
 
 

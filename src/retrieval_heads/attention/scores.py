@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from retrieval_heads.attention.generate import greedy_answers
 from retrieval_heads.attention.measure import KINDS, displaced_spans, span_score
 from retrieval_heads.attention.reading import read_heads
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
+from retrieval_heads.decoding import greedy_continuations
 from retrieval_heads.errors import ConfigError, DataError
 
 MODES = ("forced", "generated")
@@ -183,7 +183,7 @@ def _with_own_answers(
 ) -> dict[int, Encoded]:
     """The same prompts, each followed by the model's own greedy answer."""
     prompts = [one.ids[: one.prompt_length] for one in prepared.values()]
-    answers = greedy_answers(model, prompts, tokenizer.eos_token_id, max_new_tokens, batch_size)
+    answers = greedy_continuations(model, prompts, tokenizer.eos_token_id, max_new_tokens, batch_size)
     own = {}
     for (index, one), prompt, answer in zip(prepared.items(), prompts, answers, strict=True):
         if not answer:
