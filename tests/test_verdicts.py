@@ -1,4 +1,4 @@
-"""What is said of the claims when the numbers are strong, weak, negative or absent."""
+"""What is said of claims C2 to C5 when the numbers are strong, weak, negative or absent."""
 
 from __future__ import annotations
 
