@@ -20,8 +20,11 @@
 # Real examples have every form of sentence in their needles and {term}`hard negatives <hard negative>` in their
 # haystack. The synthetic {term}`conditions <condition>` take realism away from one or the other, as in
 # {cite:t}`zhao2025synthetic`: the first word of their names is the {term}`concept expression` (how varied the needles
-# are), the second the {term}`context diversity` (how varied the haystack is). `symbolic` has codes in the place of
-# words. Training examples, those for detecting heads and those for testing share no name and no random stream.
+# are), the second the {term}`context diversity` (how varied the haystack is); `symbolic` has codes in the place of
+# words. A {term}`mixture` such as `real_limited-high_high` takes two conditions in turn, `real_short` and
+# `real_shuffled` (real examples that are short, or whose answers are dealt out anew) are controls: they have no examples
+# of their own to show. Training examples, those for detecting heads and those for testing share no name and no random
+# stream.
 #
 # **What to look at.** Compare the marked sentences of a task from `real` down to `symbolic`, then the share of the test
 # set's sentences that each condition never shows.
@@ -52,7 +55,8 @@ table = load_table(profile, "examples")
 
 
 def shown(task):
-    examples = {condition: sample_example(settings, task, condition) for condition in CONDITIONS}
+    own = [name for name, condition in CONDITIONS.items() if not condition.members]
+    examples = {condition: sample_example(settings, task, condition) for condition in own}
     return HTML("".join(
         folded(condition, example_html(example), opened=condition in ("real", "low_low"))
         for condition, example in examples.items()
@@ -62,7 +66,8 @@ def shown(task):
 # %% [markdown]
 # ## One example of each
 #
-# Every task in every condition, whatever the profile, at the base model's length; a click unfolds a condition. Shown
+# Every task in every condition that has examples of its own, whatever the profile, at the base model's length; a click
+# unfolds a condition. Shown
 # are the documents with a needle, which is <mark>marked</mark>, and one that resembles the question most.
 #
 # ### mdqa: one fact in one of many documents

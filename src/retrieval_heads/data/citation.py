@@ -80,6 +80,6 @@ def _recurring(scene: Scene, targets: list[Fact]) -> list[Fact]:
     """Facts beside the targets that two to five documents state."""
     found: dict[Fact, int] = {}
     for document in scene.documents:
-        for fact in {fact for sentence in document.sentences for fact in sentence.facts}:
+        for fact in dict.fromkeys(fact for sentence in document.sentences for fact in sentence.facts):
             found[fact] = found.get(fact, 0) + 1
     return [fact for fact, n in found.items() if REPEATS[0] <= n <= REPEATS[1] and fact not in targets]
