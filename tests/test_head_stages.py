@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from tiny_study import save_tiny_base
 
 from retrieval_heads import paths
 from retrieval_heads.cli import Options
 from retrieval_heads.config import load_profile
 from retrieval_heads.keys import RunKey, study_grid, table_path
-from retrieval_heads.models.base import load_tokenizer
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import correlate, knockout, patch
 from retrieval_heads.stages.head_sets import run_heads
@@ -22,17 +20,7 @@ from retrieval_heads.store import load_table
 
 @pytest.fixture(scope="module")
 def tiny_base(tmp_path_factory) -> Path:
-    """A model folder with the base's tokenizer; random weights, so that nothing is known of its scores."""
-    tokenizer, folder = load_tokenizer(), tmp_path_factory.mktemp("models") / "tiny"
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(
-        "llama", vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=2, head_dim=6,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.5,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0}, eos_token_id=tokenizer.eos_token_id,
-    ))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny_base(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def toy(base: Path) -> Profile:

@@ -1,0 +1,43 @@
+"""A study that takes a second: a tiny random model with the base's tokenizer, and a profile file for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import yaml
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from retrieval_heads.models.base import load_tokenizer
+from retrieval_heads.paths import configs_folder
+
+
+def save_tiny_base(folder: Path) -> Path:
+    """A model folder with the base's tokenizer; random weights, so that nothing is known of its scores."""
+    tokenizer = load_tokenizer()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(
+            "llama", vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=2, head_dim=6,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.5,
+            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0}, eos_token_id=tokenizer.eos_token_id,
+        ))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_profile(path: Path, base: Path, **changes) -> Path:
+    """A profile of two runs, with a checkpoint at every step of the fine-tuning; returns its path."""
+    profile = yaml.safe_load((configs_folder() / "smoke.yaml").read_text(encoding="utf-8"))
+    profile |= {
+        "base": str(base), "tasks": ["mdqa"], "conditions": ["real", "symbolic"], "seeds": [0], "train_length": 256,
+        "eval_lengths": [256], "n_train": 4, "n_probe": 2, "n_test": 2, "bootstrap": 50, "workers": 1, "device": "cpu",
+        "threads": 1,
+    }
+    profile["lora"] |= {"batch_size": 1, "accumulation": 1, "epochs": 2, "save_steps": 1}
+    profile["detect"] |= {"threshold": 0.02, "thresholds": [0.02, 0.1]}
+    profile["knockout"] |= {"modes": ["zero"], "scopes": ["answer"], "k": [1], "draws": 1, "n": 2}
+    profile["patch"] |= {"draws": 1, "n": 2}
+    path.write_text(yaml.safe_dump(profile | changes, sort_keys=False), encoding="utf-8")
+    return path
