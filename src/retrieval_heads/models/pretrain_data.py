@@ -55,7 +55,12 @@ def make_row(rng: random.Random, tokenizer: Any, length: int, short: float) -> n
         tokenizer: a fast tokenizer with beginning, end and padding token.
         length: tokens a row.
         short: probability of a row of short scenes.
+
+    Raises:
+        DataError: the row is too short for any scene; it would be padding and nothing else.
     """
+    if length < SHORTEST:
+        raise DataError("too short for a scene", where="length", value=length, remedy=f"Use {SHORTEST} or more tokens.")
     bos, eos, backend = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.backend_tokenizer
     count = token_counter(tokenizer)
     row = np.full((2, length), tokenizer.pad_token_id, dtype=np.int32)

@@ -49,10 +49,16 @@ def read_log(folder: str | Path) -> TrainLog:
     """The log in a model's folder.
 
     Raises:
-        ModelError: the model has no such log, as one that was not trained here.
+        ModelError: the model has no such log, as one that was not trained here, or one that cannot be read.
     """
     path = Path(folder) / TRAIN_LOG
     if not path.is_file():
         raise ModelError("the base model has no training log", where=path, remedy="Use a model trained by `pretrain`.")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return TrainLog(content["settings"], content["log"])
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return TrainLog(list(content["settings"]), list(content["log"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            "not a readable training log", where=path, value=f"{type(error).__name__}: {error}",
+            remedy="Restore the file, or train the base model again.",
+        ) from error
