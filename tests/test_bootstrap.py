@@ -14,6 +14,7 @@ from scipy import stats
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.stats.bootstrap import (
     Interval,
+    bootstrap_crossed,
     bootstrap_difference,
     bootstrap_mean,
     bootstrap_two_level,
@@ -146,3 +147,58 @@ def test_difference_with_itself_is_nothing(values):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ConfigError, match=message):
         call()
+
+
+def test_crossed_interval_is_that_of_samples_drawn_one_by_one():
+    rng = np.random.default_rng(20)
+    values = rng.normal(size=(3, 1, 1)) + rng.normal(size=(1, 5, 1)) + rng.normal(size=(1, 1, 9))
+    values = values + rng.random((3, 5, 9))
+    for fixed in ((), (0,), (1, 2)):
+        means = []
+        for _ in range(3000):
+            index = [np.arange(n) if axis in fixed else rng.integers(n, size=n) for axis, n in enumerate((3, 5, 9))]
+            means.append(values[np.ix_(*index)].mean())
+        row = bootstrap_crossed(values, fixed=fixed, n_resamples=3000)
+        width = row.high - row.low
+        assert row.estimate == pytest.approx(values.mean())
+        assert (row.low, row.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.08 * width)
+    turned = bootstrap_crossed(values.transpose(2, 0, 1), n_resamples=3000)
+    assert turned == pytest.approx(bootstrap_crossed(values, n_resamples=3000), abs=0.2)
+
+
+def test_crossed_interval_of_one_or_two_axes_is_that_of_the_others():
+    rng = np.random.default_rng(21)
+    rows = rng.random((6, 40)) + rng.random((6, 1))
+    width = np.ptp(bootstrap_two_level(rows)[1:])
+    assert bootstrap_crossed(rows) == pytest.approx(bootstrap_two_level(rows), abs=0.08 * width)
+    assert bootstrap_crossed(rows[:, None]) == bootstrap_crossed(rows)  # an axis of one level is not drawn
+    mean = bootstrap_mean(rows[0])
+    assert bootstrap_crossed(rows[0]) == pytest.approx(mean, abs=0.08 * (mean.high - mean.low))
+    nothing = bootstrap_crossed(rows[:1], fixed=(1,))
+    assert nothing.estimate == pytest.approx(rows[0].mean())
+    assert math.isnan(nothing.low)
+
+
+def test_crossed_coverage_needs_more_than_two_levels():
+    """Base models x seeds x examples with chance of each, and with base models that do not differ."""
+    trials, covered = 150, {0.0: [], 0.3: []}
+    for spread, found in covered.items():
+        rng = np.random.default_rng(22)
+        for trial in range(trials):
+            runs = spread * rng.normal(size=(2, 1, 1)) + 0.3 * rng.normal(size=(2, 5, 1))
+            values = runs + rng.normal(size=(1, 1, 60)) + rng.normal(size=(2, 5, 60))
+            found.append(contains(bootstrap_crossed(values, n_resamples=300, seed=trial), 0.0))
+    assert np.mean(covered[0.0]) > 0.91
+    assert 0.75 < np.mean(covered[0.3]) < np.mean(covered[0.0])
+
+
+@pytest.mark.parametrize(("values", "more", "message"), [
+    ([[1.0, math.nan]], {}, "values: not a non-empty list of finite numbers"),
+    ([[1.0], [1.0, 2.0]], {}, "values: not a non-empty list of finite numbers"),
+    (1.0, {}, "values: not a non-empty list"),
+    ([[1.0, 2.0]], {"fixed": (2,)}, r"fixed: no such axis \(got \(2,\)\)\. Use 0 to 1"),
+    ([[1.0, 2.0]], {"level": 1}, "level"),
+])
+def test_bad_crossed_tables_are_named(values, more, message):
+    with pytest.raises(ConfigError, match=message):
+        bootstrap_crossed(values, **more)

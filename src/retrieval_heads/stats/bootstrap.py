@@ -1,4 +1,4 @@
-"""Percentile bootstrap intervals of a mean: over examples, of paired differences, and over seeds and examples.
+"""Percentile bootstrap intervals of a mean: over examples, of paired differences, over seeds, base models and examples.
 
 The percentile bootstrap (Efron and Tibshirani 1993, chapter 13) makes no assumption on the scores' distribution, which
 for exact match are zeros and ones. It is a little too narrow for few values: with n normal values a nominal 95%
@@ -117,6 +117,51 @@ def bootstrap_two_level(
     return percentile_interval(estimate, means, level)
 
 
+def bootstrap_crossed(
+    values: ArrayLike, *, fixed: Sequence[int] = (), level: float = 0.95, n_resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """The mean of a table of crossed factors, such as `[base models, seeds, examples]`, with its interval.
+
+    The levels of every axis are drawn independently of the others (the pigeonhole bootstrap, Owen 2007, for any number
+    of factors). It counts the chance of single cells once an axis, so it errs on the wide side where that dominates,
+    and on the narrow side for an axis of few levels: of two, half of the variance is missing. Simulated with as much chance
+    over 2 base models as over 5 seeds, a nominal 95% interval covered the mean in 84%; without chance over base models
+    in 93%. With two base models, show each of them too.
+
+    Args:
+        values: `[..., ...]`, no value missing. To compare, give the paired differences.
+        fixed: axes whose levels are all there is and are not drawn, such as tasks. Axes of one level are not drawn
+            either, so the interval says nothing of chance along them.
+        level, n_resamples, seed: coverage, number of samples and random seed of the bootstrap.
+
+    Returns:
+        The interval; `low` and `high` are NaN where no axis is left to draw from.
+
+    Raises:
+        ConfigError: no values, values that are not finite numbers, an axis that is not there, or a bad level.
+    """
+    table = _finite_array(values, "values")
+    check_resampling(level, n_resamples)
+    if not all(isinstance(axis, int) and 0 <= axis < table.ndim for axis in fixed):
+        raise ConfigError("no such axis", where="fixed", value=tuple(fixed), remedy=f"Use 0 to {table.ndim - 1}.")
+    estimate, rng = float(table.mean()), np.random.default_rng(seed)
+    drawn = [axis for axis in range(table.ndim) if table.shape[axis] > 1 and axis not in fixed]
+    if not drawn:
+        return Interval(estimate, float("nan"), float("nan"))
+    order = np.argsort([-table.shape[axis] for axis in drawn], kind="stable")  # the longest first: small arrays remain
+    means = table.mean(axis=tuple(axis for axis in range(table.ndim) if axis not in drawn)).transpose(order)
+    # not by BLAS, whose sums depend on the number of threads in the last digit
+    means = np.einsum("be,e...->b...", _weights(rng, len(means), n_resamples), means)
+    while means.ndim > 1:
+        means = np.einsum("be,be...->b...", _weights(rng, means.shape[1], n_resamples), means)
+    return percentile_interval(estimate, means, level)
+
+
+def _weights(rng: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:
+    """How often each of `n` is in each sample, as a share: float64 `[n_resamples, n]`."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=n_resamples) / n
+
+
 def percentile_interval(estimate: float, resampled: np.ndarray, level: float = 0.95) -> Interval:
     """The estimate between the percentiles of its resampled values."""
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
@@ -132,13 +177,24 @@ def check_resampling(level: float, n_resamples: int) -> None:
 
 
 def _finite(values: ArrayLike, where: str) -> np.ndarray:
-    try:
-        row = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        row = np.empty(0)
-    if row.ndim != 1 or not len(row) or not np.isfinite(row).all():
-        raise ConfigError(
-            "not a non-empty list of finite numbers", where=where, value=values,
-            remedy="Leave out examples without a score before.",
-        )
+    row = _finite_array(values, where)
+    if row.ndim != 1:
+        raise _not_finite(where, values)
     return row
+
+
+def _finite_array(values: ArrayLike, where: str) -> np.ndarray:
+    try:
+        table = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        table = np.empty(0)
+    if not table.ndim or not table.size or not np.isfinite(table).all():
+        raise _not_finite(where, values)
+    return table
+
+
+def _not_finite(where: str, values: ArrayLike) -> ConfigError:
+    return ConfigError(
+        "not a non-empty list of finite numbers", where=where, value=values,
+        remedy="Leave out examples without a score before.",
+    )
