@@ -32,6 +32,13 @@ def fails_on_odd(folder: Path, key: int, device: str) -> None:
     (folder / str(key)).touch()
 
 
+def fails_alike(key: int, device: str) -> None:
+    if key % 2 == 0:
+        raise DataError("the base is gone", remedy="Get it back.")
+    if key == 3:
+        raise DataError("another fault")
+
+
 def has_a_bug(key: int, device: str) -> float:
     return 1 / key
 
@@ -76,6 +83,13 @@ def test_the_others_finish_and_one_error_names_the_failed_with_their_messages(wo
     assert message.startswith("2 of 5 runs failed: 1: key 1: odd (got 1). Use even ones.; 3: key 3: odd (got 3).")
     assert "same command again" in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "2", "4"]
+
+
+def test_what_several_runs_stumble_over_is_told_once() -> None:
+    with pytest.raises(ResultError) as caught:
+        run_all(fails_alike, [0, 1, 2, 3, 4, 5])
+    assert str(caught.value).startswith(
+        "4 of 6 runs failed: 0, 2, 4: the base is gone. Get it back.; 3: another fault. The others are kept")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -191,6 +191,9 @@ def _raise_failures(keys: list[Any], outcomes: dict[int, _Outcome]) -> None:
     traces = [f"{keys[index]}:\n{outcome.trace}" for index, outcome in failed.items() if outcome.trace]
     if traces:
         raise RuntimeError("\n\n".join([f"{summary}: {', '.join(str(keys[index]) for index in failed)}", *traces]))
-    reasons = "; ".join(f"{keys[index]}: {outcome.problem}" for index, outcome in failed.items())
+    alike: dict[str, list[str]] = {}  # what all runs stumble over, a broken base model say, is told once
+    for index, outcome in failed.items():
+        alike.setdefault(outcome.problem, []).append(str(keys[index]))
+    reasons = "; ".join(f"{', '.join(names)}: {problem}" for problem, names in alike.items())
     raise ResultError(f"{summary}: {reasons.rstrip('.')}",
                       remedy="The others are kept: mend this and give the same command again.")

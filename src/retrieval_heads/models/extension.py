@@ -82,9 +82,18 @@ def fingerprint(folder: str | Path) -> str:
 
     Left out of the config: fields that change when the same model is saved again by another library version. Large
     files are read once a process.
+
+    Raises:
+        ModelError: the config is missing or no JSON mapping.
     """
     folder = Path(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        config = dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(
+            "the config cannot be loaded", where=folder / "config.json", value=f"{type(error).__name__}: {error}",
+            remedy="Restore the file.",
+        ) from error
     for name in ("transformers_version", "_name_or_path"):
         config.pop(name, None)
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
