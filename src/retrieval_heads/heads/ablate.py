@@ -26,6 +26,7 @@ from torch import nn
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ConfigError, DataError, HeadError, ModelError
+from retrieval_heads.heads.cached import model_length
 from retrieval_heads.heads.hooks import Masks, Positions, head_masks, output_hooks, replace_rows
 from retrieval_heads.heads.patch import record_head_outputs
 from retrieval_heads.models.layout import Head, HeadLayout, head_layout
@@ -88,6 +89,7 @@ def mean_head_outputs(
 
     Args:
         scope: `answer`: the rows that predict the answer's tokens and the end-of-sequence token; `all`: every row.
+        max_length: tokens; longer examples raise `DataError`. None stands for the model's `max_position_embeddings`.
 
     Returns:
         float32 `[n_layers, n_heads, head_dim]` on the CPU.
@@ -102,7 +104,8 @@ def mean_head_outputs(
         raise DataError("no examples to take means over", where="examples", remedy="Give held-out examples.")
     device = model.get_input_embeddings().weight.device
     total, n_rows = torch.zeros(layout.n_layers, layout.n_heads, layout.head_dim, dtype=torch.float64), 0
-    for encoded in progress(encode_all(examples, tokenizer, max_length), "mean head outputs"):
+    limit = model_length(model) if max_length is None else max_length
+    for encoded in progress(encode_all(examples, tokenizer, limit), "mean head outputs"):
         ids = torch.tensor([encoded.ids[:-1]], device=device)
         rows = slice(encoded.prompt_length - 1 if scope == "answer" else 0, None)
         with torch.no_grad(), record_head_outputs(model, rows) as outputs:

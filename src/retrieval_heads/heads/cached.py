@@ -94,6 +94,11 @@ def text_config(model: nn.Module) -> PreTrainedConfig:
     return base.config.get_text_config()
 
 
+def model_length(model: nn.Module) -> int | None:
+    """Tokens that the model takes; None where its config does not say."""
+    return getattr(text_config(model), "max_position_embeddings", None)
+
+
 def _refuse_other_states(model: nn.Module) -> None:
     kinds = {type(layer) for layer in DynamicCache(config=text_config(model)).layers}
     if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:

@@ -25,7 +25,7 @@ from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.heads.ablate import SCOPES, knock_out
-from retrieval_heads.heads.cached import CachedPrompt, text_config
+from retrieval_heads.heads.cached import CachedPrompt, model_length
 from retrieval_heads.heads.hooks import Masks, head_masks, output_hooks, packed_masks
 from retrieval_heads.heads.patch import check_match, record_head_outputs
 from retrieval_heads.models.layout import Head, HeadLayout, head_layout
@@ -131,7 +131,7 @@ def patch_sweep(
     check_match(target, source)
     sets = {name: tuple(layout.check(heads)) for name, heads in head_sets.items()}
     if answers is None:
-        given = _answers(source, tokenizer, examples, _length(target, max_length))
+        given = _answers(source, tokenizer, examples, max_length)
     elif len(answers) != len(examples):
         raise ConfigError(
             f"there are {len(examples)} examples", where="answers", value=len(answers),
@@ -184,7 +184,7 @@ def _sweep(
 
 
 def _length(model: nn.Module, max_length: int | None) -> int | None:
-    return getattr(text_config(model), "max_position_embeddings", None) if max_length is None else max_length
+    return model_length(model) if max_length is None else max_length
 
 
 def _score_cached(
