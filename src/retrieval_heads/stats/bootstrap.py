@@ -124,9 +124,9 @@ def bootstrap_crossed(
 
     The levels of every axis are drawn independently of the others (the pigeonhole bootstrap, Owen 2007, for any number
     of factors). It counts the chance of single cells once an axis, so it errs on the wide side where that dominates,
-    and on the narrow side for an axis of few levels: of two, half of the variance is missing. Simulated with as much chance
-    over 2 base models as over 5 seeds, a nominal 95% interval covered the mean in 84%; without chance over base models
-    in 93%. With two base models, show each of them too.
+    and on the narrow side for an axis of few levels: of two, half of the variance is missing. Simulated with as much
+    chance over 2 base models as over 5 seeds, a nominal 95% interval covered the mean in 84%; without chance over base
+    models in 93%. With two base models, show each of them too.
 
     Args:
         values: `[..., ...]`, no value missing. To compare, give the paired differences.

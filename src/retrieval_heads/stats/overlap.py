@@ -82,8 +82,8 @@ def overlap(
     Raises:
         ConfigError: matrices of different shapes, not two-dimensional or with values that are not finite.
     """
-    scores = _matrices(real, synthetic)
-    return _ordered(_sets_row(*scores, threshold) | _cosine_row(*scores, n_permutations, seed))
+    scores = matrices(real, synthetic)
+    return _ordered(sets_row(*scores, threshold) | _cosine_row(*scores, n_permutations, seed))
 
 
 def overlap_curve(
@@ -91,32 +91,35 @@ def overlap_curve(
     n_permutations: int = PERMUTATIONS, seed: int = 0,
 ) -> pd.DataFrame:
     """`overlap` at each threshold, one row each; the cosine's columns are the same in all. Errors as in `overlap`."""
-    scores = _matrices(real, synthetic)
+    scores = matrices(real, synthetic)
     cosine_row = _cosine_row(*scores, n_permutations, seed)
-    rows = [_ordered(_sets_row(*scores, threshold) | cosine_row) for threshold in thresholds]
+    rows = [_ordered(sets_row(*scores, threshold) | cosine_row) for threshold in thresholds]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def cosine(first: ArrayLike, second: ArrayLike) -> float:
     """Cosine of two score matrices read as vectors; NaN when one of them is all zeros. Errors as in `overlap`."""
-    one, two = _matrices(first, second)
+    one, two = matrices(first, second)
     norm = float(np.linalg.norm(one) * np.linalg.norm(two))
     return float((one * two).sum()) / norm if norm else NAN
 
 
-def common_distribution(real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
+def common_distribution(
+    real: np.ndarray, synthetic: np.ndarray, candidates: np.ndarray | None = None
+) -> np.ndarray:
     """Probabilities of 0, 1, ... common heads for random sets with the same number of heads in each row.
 
     Args:
         real, synthetic: bool `[n_groups, heads a group]`; one group for sets drawn among all heads, a group a layer
             for sets matched by layer.
+        candidates: bool of the same shape, the heads that may be drawn, of which both sets are a part; all by default.
 
     Returns:
         float64 `[min(n_real, n_synthetic) + 1]`, which sums to 1.
     """
-    width = real.shape[1]
+    widths = np.full(len(real), real.shape[1]) if candidates is None else candidates.sum(axis=1)
     probabilities = np.ones(1)
-    for n_real, n_synthetic in zip(real.sum(axis=1), synthetic.sum(axis=1), strict=True):
+    for width, n_real, n_synthetic in zip(widths, real.sum(axis=1), synthetic.sum(axis=1), strict=True):
         common = np.arange(min(n_real, n_synthetic) + 1)
         probabilities = np.convolve(probabilities, hypergeom(width, n_real, n_synthetic).pmf(common))
     full = np.zeros(min(real.sum(), synthetic.sum()) + 1)
@@ -124,8 +127,12 @@ def common_distribution(real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
     return full
 
 
-def _sets_row(real: np.ndarray, synthetic: np.ndarray, threshold: float) -> dict[str, float]:
-    in_real, in_synthetic = real > threshold, synthetic > threshold
+def sets_row(
+    real: np.ndarray, synthetic: np.ndarray, threshold: float, candidates: np.ndarray | None = None
+) -> dict[str, float]:
+    """The columns of `overlap` that are about sets; of the `candidates` only, bool `[n_layers, n_heads]`, if given."""
+    allowed = np.ones(real.shape, dtype=bool) if candidates is None else candidates
+    in_real, in_synthetic = (real > threshold) & allowed, (synthetic > threshold) & allowed
     n_real, n_synthetic = int(in_real.sum()), int(in_synthetic.sum())
     n_common = int((in_real & in_synthetic).sum())
     measures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -134,13 +141,14 @@ def _sets_row(real: np.ndarray, synthetic: np.ndarray, threshold: float) -> dict
         "jaccard": lambda common: common / (n_real + n_synthetic - common) if n_real + n_synthetic else common * NAN,
     }
     row: dict[str, float] = {
-        "threshold": float(threshold), "n_heads": real.size,
+        "threshold": float(threshold), "n_heads": int(allowed.sum()),
         "n_real": n_real, "n_synthetic": n_synthetic, "n_common": n_common,
         "subset": float(n_common == n_synthetic) if n_synthetic else NAN,
     }
     row |= {name: float(measure(np.float64(n_common))) for name, measure in measures.items()}
     for level, rows in (("", 1), ("layer_", len(real))):
-        probabilities = common_distribution(in_real.reshape(rows, -1), in_synthetic.reshape(rows, -1))
+        grouped = (mask.reshape(rows, -1) for mask in (in_real, in_synthetic, allowed))
+        probabilities = common_distribution(*grouped)
         common, cumulative = np.arange(len(probabilities)), probabilities.cumsum()
         # the smallest numbers whose cumulative probability reaches the level; 1e-12 is for the sum's rounding
         ends = [int(np.argmax(cumulative >= part - 1e-12)) for part in (0.025, 0.975)]
@@ -177,7 +185,8 @@ def _ordered(row: dict[str, float]) -> dict[str, float]:
     return {name: row[name] for name in COLUMNS}
 
 
-def _matrices(real: ArrayLike, synthetic: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def matrices(real: ArrayLike, synthetic: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Both score matrices as float64; `ConfigError` where they are not two of one shape."""
     pair = []
     for name, scores in (("real", real), ("synthetic", synthetic)):
         try:
