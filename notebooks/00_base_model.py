@@ -59,8 +59,8 @@ heads = fitting_scores(settings, head_scores[head_scores.condition == "base"])
 #
 # The log of the training lies beside the weights in `models/base/`, with the settings and a model card. The skill of a
 # task arrives suddenly, after a long time in which the loss hardly moves: attention heads that copy from the text have
-# to form first, as {cite:t}`olsson2022induction` describe for induction heads. A rise of the loss on the way is where
-# training was continued with other shares of the tasks and a new course of the learning rate.
+# to form first, as {cite:t}`olsson2022induction` describe for induction heads. The rise of the loss on the way is where
+# training went on from short texts to whole contexts, with longer chains of facts and a new course of the learning rate.
 
 # %% mystnb={"figure": {"name": "fig-base-training", "caption": "Training of the base model. Left: loss on the tokens of the answers. Right: exact match on held-out real examples of the base length, measured on a few dozen examples at a time, so that single points are rough."}, "image": {"alt": "Two panels against the millions of tokens read: the loss on answer tokens, which falls in steps on a logarithmic scale, and the exact match of the three tasks, which rises from near zero"}} tags=["hide-input"]
 steps, measured = base.training_log(settings)
