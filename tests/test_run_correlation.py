@@ -82,7 +82,7 @@ def test_error_rate_holds_however_many_runs_repeat_a_condition(unit):
         naive.append(row["p"] <= 0.05)
         rows = correlate_runs(runs, "recall", "f1", unit=unit, n_resamples=1, n_permutations=99, seed=trial)
         found.append(rows.p.iloc[-1] <= 0.05)
-    assert np.mean(naive) > 0.4
+    assert np.mean(naive) > 0.25
     assert np.mean(found) < 0.05 + 4 * math.sqrt(0.05 * 0.95 / trials)
 
 
