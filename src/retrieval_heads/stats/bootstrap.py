@@ -17,6 +17,8 @@ from scipy.stats import bootstrap
 
 from retrieval_heads.errors import ConfigError
 
+NAN = float("nan")
+
 RESAMPLES = 2000
 """Default number of bootstrap samples; the ends of a 95% interval then rest on 50 samples each."""
 
@@ -144,17 +146,39 @@ def bootstrap_crossed(
     check_resampling(level, n_resamples)
     if not all(isinstance(axis, int) and 0 <= axis < table.ndim for axis in fixed):
         raise ConfigError("no such axis", where="fixed", value=tuple(fixed), remedy=f"Use 0 to {table.ndim - 1}.")
-    estimate, rng = float(table.mean()), np.random.default_rng(seed)
+    estimate = float(table.mean())
     drawn = [axis for axis in range(table.ndim) if table.shape[axis] > 1 and axis not in fixed]
+    means = table.mean(axis=tuple(axis for axis in range(table.ndim) if axis not in drawn))
+    resampled = crossed_means(means, n_resamples=n_resamples, seed=seed) if drawn else None
+    return Interval(estimate, NAN, NAN) if resampled is None else percentile_interval(estimate, resampled, level)
+
+
+def crossed_means(
+    values: np.ndarray, *, kept: Sequence[int] = (), n_resamples: int = RESAMPLES, seed: int = 0
+) -> np.ndarray | None:
+    """Means of a table of crossed factors in the samples of `bootstrap_crossed`, for statistics of several means.
+
+    Args:
+        values: float64, as in `bootstrap_crossed`.
+        kept: axes that stay; all cells along them have the same samples, so that their differences are paired.
+        n_resamples, seed: number of samples and random seed.
+
+    Returns:
+        float64 `[n_resamples, *levels of the kept axes]`, or None where no other axis has two levels to draw from.
+    """
+    others = [axis for axis in range(values.ndim) if axis not in kept]
+    drawn = [axis for axis in others if values.shape[axis] > 1]
     if not drawn:
-        return Interval(estimate, float("nan"), float("nan"))
-    order = np.argsort([-table.shape[axis] for axis in drawn], kind="stable")  # the longest first: small arrays remain
-    means = table.mean(axis=tuple(axis for axis in range(table.ndim) if axis not in drawn)).transpose(order)
+        return None
+    order = sorted(drawn, key=lambda axis: -values.shape[axis])  # the longest first: small arrays remain
+    means = values.transpose(*order, *(axis for axis in others if axis not in drawn), *kept)
+    means = means.reshape(*(values.shape[axis] for axis in (*order, *kept)))
+    rng = np.random.default_rng(seed)
     # not by BLAS, whose sums depend on the number of threads in the last digit
     means = np.einsum("be,e...->b...", _weights(rng, len(means), n_resamples), means)
-    while means.ndim > 1:
+    for _ in order[1:]:
         means = np.einsum("be,be...->b...", _weights(rng, means.shape[1], n_resamples), means)
-    return percentile_interval(estimate, means, level)
+    return means
 
 
 def _weights(rng: np.random.Generator, n: int, n_resamples: int) -> np.ndarray:

@@ -1,0 +1,156 @@
+"""Effects of two ordered factors: closed forms, least squares as another path, coverage on simulated runs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from retrieval_heads.errors import ConfigError
+from retrieval_heads.stats.bootstrap import bootstrap_crossed, crossed_means
+from retrieval_heads.stats.factorial import contrasts, factorial_effects
+
+COST = np.array([[0.00, 0.10, 0.15], [0.05, 0.20, 0.30], [0.30, 0.45, 0.70]])  # concept by context, high to low
+
+
+def effects(costs: np.ndarray, **settings: object) -> dict[str, float]:
+    return factorial_effects(costs, **({"n_resamples": 20} | settings)).set_index("effect").estimate.to_dict()
+
+
+def simulated(rng: np.random.Generator, cells: np.ndarray, bases: int = 4, seeds: int = 8, n: int = 60) -> np.ndarray:
+    """Costs `[3, 3, bases, seeds, n]`: what a run and an example add to each cell, and what they add to all."""
+    noise = (0.1 * rng.normal(size=(3, 3, bases, seeds, 1)) + 0.3 * rng.normal(size=(3, 3, 1, 1, n))
+             + 0.3 * rng.normal(size=(1, 1, bases, seeds, n)))
+    return cells[:, :, None, None, None] + noise
+
+
+def test_worked_example():
+    row = effects(COST)
+    assert row["mean"] == pytest.approx(COST.mean())
+    assert row["concept"] == pytest.approx((0.30 + 0.35 + 0.55) / 3)
+    assert row["context"] == pytest.approx((0.15 + 0.25 + 0.40) / 3)
+    assert row["difference"] == pytest.approx(0.4 - 0.8 / 3)
+    assert row["interaction"] == pytest.approx(0.70 - 0.30 - 0.15 + 0.00)
+    assert row["concept_curvature"] == pytest.approx(COST[1].mean() - (COST[0] + COST[2]).mean() / 2)
+    assert row["context_curvature"] == pytest.approx(COST[:, 1].mean() - (COST[:, 0] + COST[:, 2]).mean() / 2)
+
+
+def test_equally_spaced_lines_weigh_only_the_ends():
+    row = effects(COST)
+    for name in ("concept", "context"):
+        assert row[f"{name}_linear"] == pytest.approx(row[name])
+    assert row["linear_by_linear"] == pytest.approx(row["interaction"])
+    unequal = effects(COST, scores=((1.0, 0.2, 0.0), None))
+    assert unequal["linear_by_linear"] != pytest.approx(unequal["interaction"])
+    assert unequal["interaction"] == row["interaction"]
+
+
+def test_lines_are_those_of_least_squares():
+    x, z = np.array([1.0, 0.3, 0.0]), np.array([5.0, 4.0, 0.0])
+    by_row, by_column = (values.ravel() for values in np.meshgrid(x - x.mean(), z - z.mean(), indexing="ij"))
+    design = np.stack([np.ones(9), by_row, by_column, by_row * by_column], axis=1)
+    slopes = np.linalg.lstsq(design, COST.ravel(), rcond=None)[0]
+    row = effects(COST, scores=(x, z))
+    assert row["concept_linear"] == pytest.approx(slopes[1] * (x[-1] - x[0]))
+    assert row["context_linear"] == pytest.approx(slopes[2] * (z[-1] - z[0]))
+    assert row["linear_by_linear"] == pytest.approx(slopes[3] * (x[-1] - x[0]) * (z[-1] - z[0]))
+    assert effects(COST, scores=(-x, 10 * z)) == pytest.approx(row)
+
+
+def test_additive_costs_have_no_interaction_and_a_line_no_curvature():
+    x = np.array([0.0, 0.25, 1.0])
+    row = effects(0.3 * x[:, None] + np.array([0.0, 0.1, 0.2]), scores=(x, None))
+    for name in ("interaction", "linear_by_linear", "concept_curvature", "context_curvature"):
+        assert row[name] == pytest.approx(0, abs=1e-12), name
+    assert row["difference"] == pytest.approx(0.3 - 0.2)
+    assert all(abs(weight.sum()) < 1e-12 for weight in contrasts((3, 4)).values())
+
+
+def test_real_run_cancels_in_all_but_the_mean():
+    rng = np.random.default_rng(0)
+    performance = rng.random((3, 3, 2, 3, 10))
+    one, two = (
+        factorial_effects(real - performance, n_resamples=50).set_index("effect")[["estimate", "low", "high"]]
+        for real in (rng.random((2, 3, 10)), np.zeros((2, 3, 10)))
+    )
+    np.testing.assert_allclose(one.drop("mean"), two.drop("mean"), atol=1e-12)
+    assert abs(one.loc["mean"] - two.loc["mean"]).min() > 0.1
+
+
+def test_interval_is_that_of_the_contrast_of_each_run_and_example():
+    costs = simulated(np.random.default_rng(1), COST)
+    found = factorial_effects(costs, n_resamples=300, seed=5).set_index("effect")
+    for name, weight in contrasts((3, 3)).items():
+        each = np.einsum("ij,ij...->...", weight, costs)
+        expected = bootstrap_crossed(each, n_resamples=300, seed=5)
+        assert tuple(found.loc[name, ["estimate", "low", "high"]]) == pytest.approx(expected), name
+
+
+def test_coverage_and_what_ignoring_the_runs_does():
+    """Examples alone leave out the chance of the runs."""
+    rng, trials, covered, naive = np.random.default_rng(2), 100, [], []
+    truth = {name: (weight * COST).sum() for name, weight in contrasts((3, 3)).items()}
+    for trial in range(trials):
+        costs = simulated(rng, COST, seeds=5)
+        for found, table in ((covered, costs), (naive, costs.mean(axis=(2, 3)))):
+            rows = factorial_effects(table, n_resamples=200, seed=trial).set_index("effect")
+            found.append([rows.low[name] <= truth[name] <= rows.high[name] for name in ("difference", "interaction")])
+    assert np.mean(covered) > 0.87
+    assert np.mean(naive) < np.mean(covered) - 0.02
+
+
+def test_floor_makes_an_interaction_that_log_odds_do_not_have():
+    logits = np.array([0.0, 1.0, 3.0])
+    error = 1 / (1 + np.exp(2 - logits[:, None] - logits))
+    table = np.repeat(error[..., None], 100_000, axis=-1)
+    assert effects(table, n_resamples=1)["interaction"] < -0.3
+    row = effects(table, scale="log_odds", n_resamples=1)
+    assert row["interaction"] == pytest.approx(0, abs=0.001)
+    assert row["concept"] == pytest.approx(3, abs=0.001)
+    assert "mean" not in row
+
+
+def test_log_odds_of_certain_cells_are_finite_and_have_intervals():
+    rng = np.random.default_rng(3)
+    wrong = (rng.random((3, 3, 5, 40)) < COST[..., None, None]).astype(float)
+    assert wrong[0, 0].sum() == 0
+    rows = factorial_effects(wrong, scale="log_odds", n_resamples=100)
+    assert np.isfinite(rows[["estimate", "low", "high"]].to_numpy()).all()
+    assert (rows.low <= rows.high).all()
+
+
+def test_cells_alone_have_no_interval():
+    rows = factorial_effects(COST)
+    assert rows.low.isna().all()
+    assert set(rows.reason) == {"no interval: nothing to resample"}
+    assert factorial_effects(COST[:2, :2, None]).effect.tolist() == [
+        "mean", "concept", "concept_linear", "context", "context_linear", "difference", "interaction",
+        "linear_by_linear"]
+
+
+def test_crossed_means_of_one_cell_are_those_of_the_mean():
+    values = np.random.default_rng(4).random((4, 3, 7))
+    kept = crossed_means(values, kept=(1,), n_resamples=400, seed=1)
+    assert kept.shape == (400, 3)
+    for index in range(3):
+        expected = bootstrap_crossed(values[:, index], n_resamples=400, seed=1)
+        assert np.quantile(kept[:, index], [0.025, 0.975]) == pytest.approx(expected[1:])
+
+
+@pytest.mark.parametrize(("costs", "more", "message"), [
+    (COST[:1], {}, r"costs: not finite costs of at least two levels of two factors \(got \(1, 3\)\)"),
+    (COST[0], {}, "at least two levels"),
+    (np.full((3, 3), math.nan), {}, "not finite costs"),
+    (np.empty((3, 3, 0)), {}, "not finite costs"),
+    ([["a", "b"]], {}, "not finite costs"),
+    (COST, {"scores": ((0, 2, 1), None)}, r"scores of concept: not 3 numbers in order.*\(0, 2, 1\)"),
+    (COST, {"scores": (None, (0, 1))}, "scores of context: not 3 numbers"),
+    (COST, {"scale": "log"}, "scale: unknown scale"),
+    (-COST, {"scale": "log_odds"}, "log-odds of what is no fraction"),
+    (COST, {"names": ("x", "x")}, "not two different names"),
+    (COST, {"level": 0}, "level"),
+])
+def test_bad_input_is_named(costs, more, message):
+    with pytest.raises(ConfigError, match=message):
+        factorial_effects(costs, **more)
