@@ -70,18 +70,19 @@ RECALLS = {"real_limited": [0, 1, 2], "high_high": [0, 1, 2, 3], "low_high": [0,
 VALUES = {"real": 0.9, "real_limited": 0.7, "high_high": 0.8, "low_high": 0.6, "low_low": 0.5, "symbolic": 0.1}
 
 
-def test_the_correlation_is_over_conditions_without_the_real_one() -> None:
+def test_the_correlation_is_over_conditions_without_the_real_one_and_the_controls() -> None:
     profile = load_profile("smoke", seeds=[0, 1], bootstrap=200)
-    made = head_scores(study_of({"base": [0], **RECALLS}))
+    made = head_scores(study_of({"base": [0], "real_short": [0, 1], "real_shuffled": [7], **RECALLS}))
     overlap = conform("overlap", overlap_rows(made, profile.detect.thresholds))
-    table = correlate.conditions_table(profile, overlap, performance(VALUES))
+    scored = performance(VALUES | {"real_short": 0.3, "real_shuffled": 0.9})
+    table = correlate.conditions_table(profile, overlap, scored)
     assert set(table.condition) == set(RECALLS)
     assert set(table.n_seeds) == {2}
     row = table.set_index("condition").loc["low_high"]
     assert (row.recall, row.n_heads) == (0.5, 2)
     assert row.f1 == pytest.approx(0.65)
     assert row.f1_low == pytest.approx(0.5)
-    found = conform("correlation", correlate.correlation_rows(profile, overlap, performance(VALUES)))
+    found = conform("correlation", correlate.correlation_rows(profile, overlap, scored))
     one = found.set_index(["predictor", "outcome"]).loc[("recall", "f1")]
     assert one.value == pytest.approx(1)
     assert one.n == 5

@@ -23,8 +23,8 @@ from retrieval_heads import paths
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.settings import Profile, Settings
 
-_ADAPTER = ("base", "train_length", "rope_theta", "n_train", "lora")
-_HEADS = (*_ADAPTER, "base_length", "n_probe", "detect")
+_ADAPTER = ("base", "base_length", "train_length", "rope_theta", "n_train", "lora")
+_HEADS = (*_ADAPTER, "n_probe", "detect")
 READS = {
     "base": ("base", "base_length", "eval_lengths", "rope_theta", "n_test", "bootstrap"),
     "data": ("base", "base_length", "train_length", "eval_lengths", "n_train", "n_probe", "n_test"),

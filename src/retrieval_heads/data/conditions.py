@@ -50,6 +50,11 @@ class Condition:
         return self.members[index % len(self.members)] if self.members else self.name
 
     @property
+    def control(self) -> bool:
+        """Whether it is no data that anybody would train on, so that no claim is about it."""
+        return self.short or self.shuffled
+
+    @property
     def synthetic(self) -> bool:
         """Whether no example has real needles in a real haystack: false for `real...` and for mixtures with it."""
         return all(CONDITIONS[name].synthetic for name in self.members) if self.members else self.concept != "real"

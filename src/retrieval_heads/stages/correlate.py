@@ -2,7 +2,8 @@
 
 The correlation is over conditions, not over runs: a condition trained under three seeds is one piece of evidence, so
 heads and performance are averaged over the seeds first. The real condition is left out, as its recall is 1 by
-definition and would make a correlation by itself, and so is the base model, which was not extended.
+definition and would make a correlation by itself, and so are the base model, which was not extended, and the controls,
+which lack what the claim is about.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from retrieval_heads.cli import Options
+from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.keys import table_path
 from retrieval_heads.manifest import Facts
 from retrieval_heads.metrics import main_metric
@@ -29,6 +31,8 @@ from retrieval_heads.tables import conform, read_table
 
 PREDICTORS = (*MEASURES, "n_heads")
 OUTCOMES = ("exact_match", "f1")
+
+_LEFT_OUT = ("base", *(name for name, condition in CONDITIONS.items() if condition.control))
 
 POOLED = "all"
 """Stands in the column `task` for all tasks together, ranks taken within each."""
@@ -56,7 +60,7 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
 
 
 def conditions_table(profile: Profile, overlap: pd.DataFrame, performance: pd.DataFrame) -> pd.DataFrame:
-    """One row a task and condition but `real`: heads and performance, each averaged over the seeds.
+    """One row a task and condition but `real` and controls: heads and performance, each averaged over the seeds.
 
     Args:
         overlap: the table `overlap`.
@@ -88,7 +92,7 @@ def compared(profile: Profile, overlap: pd.DataFrame) -> pd.DataFrame:
 def _heads_of_runs(profile: Profile, overlap: pd.DataFrame) -> pd.DataFrame:
     known, run = compared(profile, overlap), ["task", "condition", "seed"]
     at_threshold = (known.threshold == profile.detect.threshold) | known.threshold.isna()
-    known = known[at_threshold & (known.condition != "base")]
+    known = known[at_threshold & ~known.condition.isin(_LEFT_OUT)]
     wide = known.pivot(index=run, columns="measure", values="value")
     counts = known[known.measure == "recall"].set_index(run)["n_heads"].astype(float)
     return wide.assign(n_heads=counts).reset_index().rename_axis(columns=None)
