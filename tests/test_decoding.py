@@ -1,0 +1,85 @@
+"""Greedy decoding: batches by length, padding on the left, what ends an answer, and the tokens of a plain loop."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from conftest import FAMILIES
+from retrieval_heads.decoding import Stop, greedy_continuations, greedy_tokens, left_padded, length_batches
+
+PROMPTS = [[1, 9, 30, 4], [1, 8, 100, 101, 102, 7, 20, 21, 22], [1, 77]]
+
+
+def plain(model, prompt: list[int], stop, limit: int) -> list[int]:
+    """One prompt alone, the whole sequence run again for every token."""
+    said: list[int] = []
+    while len(said) < limit and not (said and stop(said[-1])):
+        with torch.no_grad():
+            said.append(int(model(input_ids=torch.tensor([prompt + said]), use_cache=False).logits[0, -1].argmax()))
+    return said
+
+
+def learned_positions():
+    """A model that adds a learned vector for each position: it notices when the padding is counted."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(
+            "gpt2", vocab_size=400, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.5,
+        )).eval()
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "learned positions"])
+def test_a_batch_says_what_its_prompts_say_alone(tiny_model, family):
+    model = learned_positions() if family == "learned positions" else tiny_model(family)
+    free = [plain(model, prompt, lambda token: False, 8) for prompt in PROMPTS]
+    ends = {free[0][1], free[1][4]}
+    for stop in (lambda token: False, lambda token: token in ends):
+        expected = [plain(model, prompt, stop, 8) for prompt in PROMPTS]
+        for batches in ([[0, 1, 2]], [[2, 0], [1]], [[1], [0], [2]]):
+            assert greedy_tokens(model, PROMPTS, batches, stop, 8) == expected
+    assert any(len(said) < 8 for said in expected)
+
+
+def test_a_continuation_has_neither_the_end_token_nor_what_follows(tiny_model):
+    model = tiny_model("llama")
+    free = greedy_continuations(model, PROMPTS, None, 6)
+    assert [len(said) for said in free] == [6, 6, 6]
+    end = free[1][0]
+    found = greedy_continuations(model, PROMPTS, end, 6, batch_size=2)
+    assert found == [said[: said.index(end)] if end in said else said for said in free]
+    assert found[1] == ()
+    assert greedy_continuations(model, [], end, 6) == []
+
+
+LENGTHS = st.lists(st.integers(1, 50), max_size=20)
+
+
+@settings(deadline=None)
+@given(lengths=LENGTHS, batch_size=st.integers(1, 6), limit=st.one_of(st.none(), st.integers(1, 5000)))
+def test_batches_hold_every_row_once_the_longest_first_within_the_limits(lengths, batch_size, limit):
+    batches = length_batches(lengths, batch_size, limit)
+    order = [index for batch in batches for index in batch]
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[index] for index in order] == sorted(lengths, reverse=True)
+    for batch in batches:
+        assert 1 <= len(batch) <= batch_size
+        assert len(batch) == 1 or limit is None or len(batch) * max(lengths[index] for index in batch) ** 2 <= limit
+
+
+def test_rows_end_together_and_positions_count_from_their_first_token():
+    inputs = left_padded([[5, 6, 7], [8]], torch.device("cpu"))
+    assert inputs["input_ids"].tolist() == [[5, 6, 7], [0, 0, 8]]
+    assert inputs["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert inputs["position_ids"].tolist() == [[0, 1, 2], [0, 0, 0]]
+
+
+def test_an_answer_ends_at_the_end_token_and_at_a_newline_where_asked(tiny_tokenizer):
+    newline, word = (tiny_tokenizer.encode(text, add_special_tokens=False)[0] for text in ("\n", "grass"))
+    for asked in (True, False):
+        stop = Stop(tiny_tokenizer, newline=asked)
+        for _ in range(2):  # what is known of a token is kept
+            assert [stop(token) for token in (tiny_tokenizer.eos_token_id, newline, word)] == [True, asked, False]
