@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import kendalltau
 
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.stats.bootstrap import bootstrap_crossed
@@ -39,6 +40,18 @@ def test_worked_choices(recall, way, taken, regret):
     assert row["regret"] == pytest.approx(regret)
     assert row["random_regret"] == pytest.approx(0.3)
     assert (row["best"], row["n_candidates"], row["n_unranked"]) == (0.8, 4, np.isnan(recall).sum())
+
+
+def test_agreement_is_kendalls_tau_and_counts_ties_as_no_order():
+    rng = np.random.default_rng(5)
+    f1, loss = rng.random((2, 1, 8, 1, 1))
+    row = choices(table(f1, loss=loss), {"loss": "low"}, "f1").iloc[0]
+    assert row["agreement"] == pytest.approx(-kendalltau(f1.ravel(), loss.ravel()).statistic)
+    for recall, expected in (
+        ([0.1, 0.2, 0.3], 1), ([0.3, 0.3, 0.9], 2 / 3), ([0.4] * 3, 0), ([0.9, math.nan, 0.1], -1 / 3),
+    ):
+        row = choices(one_unit([0.2, 0.5, 0.8], recall), {"recall": "high"}, "f1").iloc[0]
+        assert row["agreement"] == pytest.approx(expected)
 
 
 def test_value_of_a_set_is_its_mean_over_seeds_or_that_of_the_run():
@@ -85,7 +98,9 @@ def test_summary_is_the_mean_with_its_crossed_interval():
                 bootstrap_crossed(cube, fixed=(0,)))
         assert (row["over_reference"], row["n_choices"]) == (0, of_loss[cut].size)
     best = rows.loc[("all", "recall")]
-    assert (best["regret"], best["hits"]) == (0, 1)
+    assert (best["regret"], best["hits"], best["agreement"]) == (0, 1, 1)
+    mean = found[found.predictor == "loss"].agreement.mean()
+    assert rows.loc[("all", "loss"), "agreement"] == pytest.approx(mean)
     assert best["over_reference"] == pytest.approx(of_loss.mean())
     wide = summarise_regret(found, draw_tasks=True).set_index(["task", "predictor"]).loc[("all", "loss")]
     assert wide["regret_low"] != rows.loc[("all", "loss"), "regret_low"]

@@ -5,6 +5,11 @@ best candidate less that of the one taken (simple regret of a best-arm choice; B
 the best was taken. A random choice has the expected regret best - mean. The predictor is of use when its regret is
 below that of a random choice, and of more use than another when it is below that one's.
 
+Beside it stands the *rank agreement* over all candidates, Kendall's tau-a: pairs ordered alike less pairs ordered
+otherwise, as a share of all pairs. A pair that the predictor or the performance does not order counts as neither, so it
+is defined where the predictor is constant, as a random choice is: 0. Regret looks at the top alone and the agreement at
+all places; with few candidates the agreement is the less noisy of the two.
+
 The best of several noisy values is too high (the winner's curse), which raises all regrets alike and cancels in their
 differences. By `value="mean"` a candidate is worth its mean over the seeds of its task and base model, which is what
 someone who takes the training set can expect; by `value="run"`, what the very run gave. In the second case noise that
@@ -32,6 +37,9 @@ VALUES = ("mean", "run")
 UNIT = (TASK, *REPEAT)
 """One choice is made in each."""
 
+COLUMNS = ("regret", "random_regret", "agreement")
+"""What a summary averages."""
+
 
 def choices(
     runs: pd.DataFrame, predictors: Mapping[str, str], outcome: str, *, value: str = "mean",
@@ -48,8 +56,8 @@ def choices(
     Returns:
         One row a predictor, task, base model and seed: `n_candidates`, `n_unranked` (without a predictor), `taken` (its
         condition; several, parted by commas, where the best predictors are equal: then one of them is taken at random
-        and `regret` is the expected one), `best` (the highest value), `regret`, `random_regret`, `reason` (empty, or
-        why `regret` is NaN).
+        and `regret` is the expected one), `best` (the highest value), `regret`, `random_regret`, `agreement` (tau-a,
+        -1 to 1), `reason` (empty, or why `regret` and `agreement` are NaN).
 
     Raises:
         ConfigError: an unknown direction or value, no predictors, or as in `runs.check_runs`.
@@ -75,7 +83,7 @@ def _choice(part: pd.DataFrame, predictor: str, way: str) -> dict[str, Any]:
     worth, signs = part["_worth"].to_numpy(), part[predictor].to_numpy() * (1 if way == "high" else -1)
     row: dict[str, Any] = {
         "n_candidates": len(part), "n_unranked": int(np.isnan(signs).sum()), "taken": "", "best": float(worth.max()),
-        "regret": NAN, "random_regret": NAN, "reason": "",
+        "regret": NAN, "random_regret": NAN, "agreement": NAN, "reason": "",
     }
     if len(part) < 2:
         return row | {"reason": "fewer than 2 candidates"}
@@ -85,7 +93,14 @@ def _choice(part: pd.DataFrame, predictor: str, way: str) -> dict[str, Any]:
     equal = signs == np.nanmax(signs)
     return row | {
         "taken": ", ".join(part.loc[equal, CONDITION].astype(str)), "regret": float(worth.max() - worth[equal].mean()),
+        "agreement": _agreement(signs, worth),
     }
+
+
+def _agreement(predictor: np.ndarray, worth: np.ndarray) -> float:
+    """Kendall's tau-a; a pair with a NaN is not ordered."""
+    i, j = np.triu_indices(len(worth), 1)
+    return float((np.nan_to_num(np.sign(predictor[i] - predictor[j])) * np.sign(worth[i] - worth[j])).mean())
 
 
 def summarise_regret(
@@ -104,14 +119,14 @@ def summarise_regret(
 
     Returns:
         One row a task (`all` for the mean over tasks, if there are several) and predictor: `task`, `predictor`,
-        `regret`, `random_regret`, `gain` (random less regret), `over_reference` (the reference's regret less that of
-        this predictor), each with `NAME_low` and `NAME_high`; `hits`, the share of choices without regret;
+        `regret`, `random_regret`, `gain` (random less regret), `agreement`, `over_reference` (the reference's regret
+        less that of this predictor), each with `NAME_low` and `NAME_high`; `hits`, the share of choices without regret;
         `n_choices`; `reason` where numbers are NaN. Positive gains speak for the predictor.
 
     Raises:
         ConfigError: an unknown reference, a table that is not one of `choices`, or a bad level.
     """
-    needed = ["predictor", *UNIT, "regret", "random_regret"]
+    needed = ["predictor", *UNIT, *COLUMNS]
     absent = [name for name in needed if name not in chosen]
     if absent:
         raise ConfigError("columns that are not there", where="chosen", value=absent, remedy="Give that of `choices`.")
@@ -123,7 +138,7 @@ def summarise_regret(
     rows = []
     for task in [*tasks, *([POOLED] if len(tasks) > 1 else [])]:
         part = chosen if task == POOLED else chosen[chosen[TASK] == task]
-        tables = {column: _cube(part, column, names) for column in ("regret", "random_regret")}
+        tables = {column: _cube(part, column, names) for column in COLUMNS}
         for name in names:
             measures = _measures(tables, names.index(name), None if reference is None else names.index(reference))
             row: dict[str, Any] = {TASK: task, "predictor": name}
@@ -144,7 +159,8 @@ def _counts(regret: np.ndarray, low: float) -> dict[str, Any]:
 
 def _measures(tables: dict[str, np.ndarray], own: int, reference: int | None) -> dict[str, np.ndarray]:
     regret, by_chance = tables["regret"][own], tables["random_regret"][own]
-    measures = {"regret": regret, "random_regret": by_chance, "gain": by_chance - regret}
+    measures = {"regret": regret, "random_regret": by_chance, "gain": by_chance - regret,
+                "agreement": tables["agreement"][own]}
     return measures if reference is None else measures | {"over_reference": tables["regret"][reference] - regret}
 
 
