@@ -115,7 +115,7 @@ def test_conditions_are_drawn_with_all_their_tasks():
 def test_useful_and_useless_predictors_are_told_apart():
     """Coverage of the difference of two useless predictors, and power for a good one, over simulated studies."""
     rng, better, covered = np.random.default_rng(5), [], []
-    for trial in range(40):
+    for trial in range(24):
         truth = rng.normal(size=(1, 14, 1))
         y = truth + 0.2 * rng.normal(size=(1, 14, 2))
         noise = rng.normal(size=(2, 28))

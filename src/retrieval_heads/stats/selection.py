@@ -138,7 +138,7 @@ def summarise_regret(
     rows = []
     for task in [*tasks, *([POOLED] if len(tasks) > 1 else [])]:
         part = chosen if task == POOLED else chosen[chosen[TASK] == task]
-        tables = {column: _cube(part, column, names) for column in COLUMNS}
+        tables = _cubes(part, names)
         for name in names:
             measures = _measures(tables, names.index(name), None if reference is None else names.index(reference))
             row: dict[str, Any] = {TASK: task, "predictor": name}
@@ -164,16 +164,15 @@ def _measures(tables: dict[str, np.ndarray], own: int, reference: int | None) ->
     return measures if reference is None else measures | {"over_reference": tables["regret"][reference] - regret}
 
 
-def _cube(part: pd.DataFrame, column: str, names: list[str]) -> np.ndarray:
-    """`[predictors, tasks, base models, seeds]` of the largest set of base models and seeds without a gap."""
-    part = part.assign(_missing=part["regret"].isna())
-    complete = part.groupby(list(REPEAT)).agg(n=("_missing", "size"), missing=("_missing", "sum"))
-    n_cells = len(names) * part[TASK].nunique()
-    kept = complete[(complete.n == n_cells) & (complete.missing == 0)].index.to_frame(index=False)
+def _cubes(part: pd.DataFrame, names: list[str]) -> dict[str, np.ndarray]:
+    """Of each column `[predictors, tasks, base models, seeds]` of the base models and seeds without a gap."""
+    n_tasks = part[TASK].nunique()
+    cells = part["regret"].notna().groupby([part[name] for name in REPEAT]).sum()
+    kept = cells[cells == len(names) * n_tasks].index.to_frame(index=False)
     # crossed: only seeds that every base model left has
     n_bases = kept["base"].nunique()
     kept = kept[kept.groupby("seed")["base"].transform("size") == n_bases]
     known = part.merge(kept, on=list(REPEAT)).assign(predictor=lambda t: pd.Categorical(t["predictor"], names))
     known = known.sort_values(["predictor", TASK, *REPEAT])
-    return known[column].to_numpy().reshape(len(names), part[TASK].nunique(), kept["base"].nunique(), -1) if len(
-        known) else np.empty((len(names), 0))
+    shape = (len(names), n_tasks, n_bases, -1) if len(known) else (len(names), 0)
+    return {column: known[column].to_numpy().reshape(shape) for column in COLUMNS}
