@@ -118,6 +118,10 @@ def test_log_odds_of_certain_cells_are_finite_and_have_intervals():
     rows = factorial_effects(wrong, scale="log_odds", n_resamples=100)
     assert np.isfinite(rows[["estimate", "low", "high"]].to_numpy()).all()
     assert (rows.low <= rows.high).all()
+    errors = wrong.reshape(3, 3, -1).sum(axis=-1)
+    odds = np.log((errors + 0.5) / (200 - errors + 0.5))
+    expected = odds[2, 2] - odds[2, 0] - odds[0, 2] + odds[0, 0]
+    assert rows.set_index("effect").estimate["interaction"] == pytest.approx(expected)
 
 
 def test_cells_alone_have_no_interval():

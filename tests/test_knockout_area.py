@@ -115,6 +115,7 @@ def test_counts_without_a_control_end_the_area():
     short = area_between(random[:6], retrieval[:6], K[:6], n_heads=64, n_resamples=50)
     assert row == short
     assert (row["k_last"], row["n_k"]) == (16, 6)
+    assert area_between(retrieval, random, **SETTINGS)["area"] == pytest.approx(-row["area"])
     random[1:] = np.nan
     none = area_between(random, retrieval, **SETTINGS)
     assert math.isnan(none["area"])
