@@ -11,6 +11,7 @@ import pytest
 from official_samples import save
 
 from retrieval_heads.data.official import load_mdqa, load_musique, load_summhay
+from retrieval_heads.errors import DataError
 
 MDQA_FILES = [
     ("nq-open-oracle.jsonl.gz", 2655, 1, 1),
@@ -86,3 +87,22 @@ def test_real_summhay(real_data: Path, name: str, insights: int, at_most_10: int
     assert dropped.total() == insights - at_most_10
     assert all(example.meta["documents"] == 10 for example in sampled)
     assert all(len(text) < 1000 for example in sampled for text in example.needle_texts())
+
+
+def test_real_file_that_ends_in_mid_record_names_the_line_and_gives_the_records_before_it(
+    real_data: Path, tmp_path: Path,
+):
+    path = real_data / "musique" / "musique_ans_train_sample100.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    cut = tmp_path / path.name
+    cut.write_bytes(b"".join(lines[:7]) + lines[7][: len(lines[7]) // 2])
+    for choice in ("raise", "drop"):
+        with pytest.raises(DataError, match=r"sample100\.jsonl, line 8: the record breaks off.*limit=7") as caught:
+            load_musique(cut, on_unusable=choice)
+        assert "\n" not in str(caught.value)
+    assert load_musique(cut, 7) == load_musique(path, 7)
+    packed = tmp_path / "packed.jsonl.gz"
+    whole = gzip.compress(path.read_bytes())
+    packed.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"packed\.jsonl\.gz, after line \d+: the gzip stream is damaged or cut off"):
+        load_musique(packed)
