@@ -207,3 +207,8 @@ def test_a_tokenizer_without_offsets_is_refused():
 
     with pytest.raises(ModelError, match=r"Slow: the tokenizer gives no character offsets\. Use a fast tokenizer"):
         encode(Example("mine", "Where?", "Oslo"), Slow())
+
+
+def test_a_text_without_any_token_is_one_error_of_ours():
+    with pytest.raises(DataError, match="no token for the answer"):
+        encode(Example("own", "\x01", "\x02"), wordpiece())

@@ -75,7 +75,7 @@ def encode_all(examples: Sequence[Example], tokenizer: Any, max_length: int | No
 
 def _encoded(example: Example, ids: list[int], offsets: list, tokenizer: Any, max_length: int | None) -> Encoded:
     where = f"example {example.meta.get('id', '')}".strip()
-    ids, bounds = list(ids), np.asarray(offsets)
+    ids, bounds = list(ids), np.asarray(offsets, dtype=np.int64).reshape(-1, 2)  # also where there is no token
     if ids and tokenizer.eos_token_id is not None and ids[-1] == tokenizer.eos_token_id:
         ids, bounds = ids[:-1], bounds[:-1]
     starts, ends = bounds[:, 0], bounds[:, 1]
@@ -84,7 +84,12 @@ def _encoded(example: Example, ids: list[int], offsets: list, tokenizer: Any, ma
     # zero-width special tokens (a leading <bos>) have offsets (0, 0) and count to the prompt
     straddling = (starts < boundary) & (ends > boundary)
     answer_length = len(ids) - prompt_length
-    if straddling.any() or answer_length < 1:
+    if answer_length < 1 and not straddling.any():
+        raise DataError(
+            "the tokenizer has no token for the answer", where=where, value=example.answer[:20],
+            remedy="Give an answer that it can write, or use another tokenizer.",
+        )
+    if straddling.any():
         raise DataError(
             "the last characters of the prompt and the answer share a token", where=where,
             value=example.prompt[-20:] + " " + example.answer[:20], remedy="End the prompt with punctuation.",
