@@ -7,8 +7,7 @@ Examples of similar length share a batch, which in float32 gives the answers tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import Stop, greedy_tokens, left_padded, length_batches
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.metrics import metric_names, score_prediction
+from retrieval_heads.models.modes import evaluation_mode
 from retrieval_heads.progress import progress
 from retrieval_heads.stats.bootstrap import RESAMPLES, bootstrap_mean
 
@@ -123,7 +123,7 @@ def forced_exact(
     """
     encoded = _encode(model, tokenizer, examples, max_length)
     exact = np.zeros(len(encoded), dtype=bool)
-    with _evaluation_mode(model):
+    with evaluation_mode(model):
         for batch in _batches(encoded, batch_size, model.device, "forced answers"):
             targets = [encoded[index].ids[encoded[index].prompt_length :] for index in batch]
             longest = max(map(len, targets))
@@ -150,7 +150,7 @@ def _greedy_tokens(
     stop = Stop(tokenizer, newline=_one_line(examples))
     prompts = [item.ids[: item.prompt_length] for item in encoded]
     batches = _batches(encoded, batch_size, model.device, "greedy answers")
-    with _evaluation_mode(model):
+    with evaluation_mode(model):
         return greedy_tokens(model, prompts, batches, stop, max_new_tokens)
 
 
@@ -180,15 +180,3 @@ def _text(tokenizer: Any, tokens: list[int], one_line: bool) -> str:
     # clean_up_tokenization_spaces would change the text ("a ." to "a.") for some tokenizers
     text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return (text.split("\n")[0] if one_line else text).strip()
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Without dropout inside the block; every module in the mode it had afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -12,8 +12,7 @@ All kinds, the chance level and the attention mass come from one forward pass ov
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +26,7 @@ from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import greedy_continuations
 from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.models.modes import evaluation_mode
 
 MODES = ("forced", "generated")
 """`forced`: over the reference answer, teacher forced; `generated`: over the model's own greedy answer."""
@@ -115,7 +115,7 @@ def score_heads(
     for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
         if value < 1:
             raise ConfigError("less than one", where=name, value=value, remedy="Give a whole number from 1.")
-    with _evaluating(model):
+    with evaluation_mode(model), torch.inference_mode():
         prepared, dropped = _prepare(model, tokenizer, examples, max_length)
         if mode == "generated":
             limit = max_length or _model_length(model)
@@ -193,14 +193,3 @@ def _with_own_answers(
         else:
             own[index] = replace(one, ids=prompt + answer, answer_length=len(answer))
     return own
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(training)
