@@ -115,7 +115,7 @@ def test_workers_do_not_outlive_a_killed_or_interrupted_parent(sign: int, status
     parent = subprocess.Popen([sys.executable, "-c", code])
     _wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
     parent.send_signal(sign)
-    assert parent.wait(timeout=10) == status
+    assert parent.wait(timeout=60) == status  # long, for a busy machine
     workers = [int(path.name) for path in tmp_path.iterdir()]
     _wait_until(lambda: not any(_runs(process) for process in workers))
 

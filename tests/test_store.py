@@ -41,7 +41,9 @@ def store(tmp_path: Path, monkeypatch) -> Store:
 
 
 def study(**overrides) -> Profile:
-    return load_profile("report", seeds=[0, 1], base="nowhere/base", **overrides)
+    conditions = ["real", "real_limited", "high_high", "high_low", "low_high", "low_low", "symbolic"]
+    settings = {"seeds": [0, 1], "conditions": conditions, "base": "nowhere/base", **overrides}
+    return load_profile("report", **settings)
 
 
 def fake_run(store: Store, key: RunKey, device: str) -> None:
