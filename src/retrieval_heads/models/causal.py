@@ -1,7 +1,7 @@
 """Plain causal attention for rows without padding, also under `torch.compile`.
 
 While a model is compiled, transformers writes the causal mask out instead of leaving it to SDPA, which then can neither
-use its causal kernel nor share key heads within a group: training the base model took twice as long.
+use its causal kernel nor share key heads within a group.
 """
 
 from __future__ import annotations
