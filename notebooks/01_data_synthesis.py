@@ -41,10 +41,10 @@ from retrieval_heads.data.example import TASKS
 from retrieval_heads.data.relations import relations
 from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.data import plot_unseen
-from retrieval_heads.figures.examples import example_html, folded, table_html
+from retrieval_heads.figures.examples import folded_examples, table_html
 from retrieval_heads.figures.style import in_order, panels, use_style
 from retrieval_heads.stages import data
-from retrieval_heads.stages.common import sample_example
+from retrieval_heads.stages.common import sample_examples
 from retrieval_heads.stages.findings import unseen_finding
 from retrieval_heads.store import load_table
 
@@ -52,40 +52,31 @@ use_style()
 settings = load_profile(profile)
 data.run(settings)
 table = load_table(profile, "examples")
-
-
-def shown(task):
-    own = [name for name, condition in CONDITIONS.items() if not condition.members]
-    examples = {condition: sample_example(settings, task, condition) for condition in own}
-    return HTML("".join(
-        folded(condition, example_html(example), opened=condition in ("real", "low_low"))
-        for condition, example in examples.items()
-    ))
-
+OPENED = ("real", "low_low")
 
 # %% [markdown]
 # ## One example of each
 #
 # Every task in every condition that has examples of its own, whatever the profile, at the base model's length; a click
-# unfolds a condition. Shown
-# are the documents with a needle, which is <mark>marked</mark>, and one that resembles the question most.
+# unfolds a condition. Shown are the documents with a needle, which is <mark>marked</mark>, and one that resembles the
+# question most.
 #
 # ### mdqa: one fact in one of many documents
 
 # %% tags=["hide-input"]
-shown("mdqa")
+HTML(folded_examples(sample_examples(settings, "mdqa"), OPENED))
 
 # %% [markdown]
 # ### musique: a chain of facts in different documents
 
 # %% tags=["hide-input"]
-shown("musique")
+HTML(folded_examples(sample_examples(settings, "musique"), OPENED))
 
 # %% [markdown]
 # ### summhay: cite the documents that contain an insight
 
 # %% tags=["hide-input"]
-shown("summhay")
+HTML(folded_examples(sample_examples(settings, "summhay"), OPENED))
 
 # %% [markdown]
 # ## Statistics

@@ -8,10 +8,11 @@ from retrieval_heads import paths
 from retrieval_heads.config import load_profile
 from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.data.example import TASKS
+from retrieval_heads.figures.examples import folded_examples
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import data
-from retrieval_heads.stages.common import sample_example, training_examples, training_length
+from retrieval_heads.stages.common import sample_examples, training_examples, training_length
 from retrieval_heads.store import load_table
 
 
@@ -53,8 +54,11 @@ def test_the_stage_describes_the_training_examples_of_every_condition(profile: P
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_one_example_of_every_condition_can_be_shown(profile: Profile, task: str) -> None:
-    shown = {name: sample_example(profile, task, name) for name in CONDITIONS}
+def test_one_example_of_every_condition_with_its_own_is_shown(profile: Profile, task: str) -> None:
+    shown = sample_examples(profile, task)
+    assert list(shown) == [name for name, condition in CONDITIONS.items() if not condition.members]
     assert all(example.task == task for example in shown.values())
-    assert shown["real_shuffled"].prompt == shown["real"].prompt
-    assert shown["real_shuffled"].answer != shown["real"].answer
+    page = folded_examples(shown, ("real",))
+    assert page.count("<details") == len(shown)
+    assert page.count("<details open><summary>real</summary>") == page.count("<details open>") == 1
+    assert page.count("<mark>") >= len(shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
 import pandas as pd
@@ -40,9 +40,13 @@ def example_html(example: Example, distractors: int = 1, longest: int = 600) -> 
     return f'<div class="example">{"".join(lines)}</div>'
 
 
-def folded(title: str, content: str, opened: bool = False) -> str:
-    """Content under a title that unfolds it."""
-    return f"<details{' open' if opened else ''}><summary>{escape(title)}</summary>{content}</details>"
+def folded_examples(examples: Mapping[str, Example], opened: Collection[str] = ()) -> str:
+    """Examples as HTML, each under its name, which unfolds it; those in `opened` are unfolded from the start."""
+    def one(name: str) -> str:
+        summary = f"<summary>{escape(name)}</summary>"
+        return f"<details{' open' if name in opened else ''}>{summary}{example_html(examples[name])}</details>"
+
+    return "".join(map(one, examples))
 
 
 def table_html(frame: pd.DataFrame, digits: int = 2, names: dict[str, str] | None = None) -> str:

@@ -93,11 +93,6 @@ def pretrain(
     torch.manual_seed(settings.seed)
     model.to(device).train()
     optimizers = Optimizers(model, settings.lr, settings.muon_lr, settings.weight_decay)
-    batches = DataLoader(
-        RowBatches(tokenizer, settings.batch, settings.length, settings.seed, settings.steps, settings.short),
-        batch_size=None, num_workers=settings.workers, prefetch_factor=4 if settings.workers else None,
-        pin_memory=device.startswith("cuda"),
-    )
     part = log.end()
     log.settings.append(asdict(settings))
 
@@ -108,7 +103,7 @@ def pretrain(
         step_losses = torch.compile(losses) if settings.compile else losses
         start = last_evaluation = time.monotonic()
         sums, waited, ready = torch.zeros(2, device=device), 0.0, time.monotonic()
-        for step, batch in enumerate(batches):
+        for step, batch in enumerate(_loader(tokenizer, settings, device)):
             waited += time.monotonic() - ready
             elapsed = time.monotonic() - start
             progress = max(step / settings.steps, elapsed / settings.seconds)
@@ -133,3 +128,11 @@ def pretrain(
             ready = time.monotonic()
         record(step, time.monotonic() - start, **evaluate(model))
     log.save(out)
+
+
+def _loader(tokenizer: Any, settings: PretrainSettings, device: str) -> DataLoader:
+    return DataLoader(
+        RowBatches(tokenizer, settings.batch, settings.length, settings.seed, settings.steps, settings.short),
+        batch_size=None, num_workers=settings.workers, prefetch_factor=4 if settings.workers else None,
+        pin_memory=device.startswith("cuda"),
+    )

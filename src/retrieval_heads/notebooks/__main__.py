@@ -68,6 +68,7 @@ def check_stored(layout: Layout) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line's verb and its options; None reads those of this process."""
     parser = argparse.ArgumentParser(
         prog="python -m retrieval_heads.notebooks", description="Run the notebooks of the study and build its book.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,

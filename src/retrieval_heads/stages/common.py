@@ -18,7 +18,7 @@ from torch import nn
 
 from retrieval_heads import paths
 from retrieval_heads.cli import Options
-from retrieval_heads.data.conditions import get_condition
+from retrieval_heads.data.conditions import CONDITIONS, get_condition
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.executor import resolve_device, run_all
@@ -135,13 +135,13 @@ def training_examples(profile: Profile, key: RunKey) -> list[Example]:
     )
 
 
-def sample_example(profile: Profile, task: str, condition: str) -> Example:
-    """One training example of the base model's length, to be shown; of any task and condition."""
-    n = 2 if get_condition(condition).shuffled else 1  # it takes a second one to swap answers with
-    return make_examples(
-        task=task, condition=condition, length=profile.base_length, n=n, seed=profile.seeds[0], split="train",
-        tokenizer=tokenizer_of(base_path(profile)),
-    )[0]
+def sample_examples(profile: Profile, task: str) -> dict[str, Example]:
+    """One training example of the base model's length for each condition that has examples of its own, to be shown."""
+    made = {"task": task, "length": profile.base_length, "n": 1, "seed": profile.seeds[0], "split": "train"}
+    return {
+        name: make_examples(condition=name, tokenizer=tokenizer_of(base_path(profile)), **made)[0]
+        for name, condition in CONDITIONS.items() if not condition.members
+    }
 
 
 def held_out(profile: Profile, task: str, split: str, length: int | None = None) -> tuple[Example, ...]:
