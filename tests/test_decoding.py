@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import FAMILIES
-from retrieval_heads.decoding import Stop, greedy_continuations, greedy_tokens, left_padded, length_batches
+from retrieval_heads.decoding import Stop, greedy_continuations, greedy_tokens, keeps_all_keys, length_batches, padded
 
 PROMPTS = [[1, 9, 30, 4], [1, 8, 100, 101, 102, 7, 20, 21, 22], [1, 77]]
 
@@ -59,22 +59,33 @@ LENGTHS = st.lists(st.integers(1, 50), max_size=20)
 
 
 @settings(deadline=None)
-@given(lengths=LENGTHS, batch_size=st.integers(1, 6), limit=st.one_of(st.none(), st.integers(1, 5000)))
-def test_batches_hold_every_row_once_the_longest_first_within_the_limits(lengths, batch_size, limit):
-    batches = length_batches(lengths, batch_size, limit)
+@given(lengths=LENGTHS, batch_size=st.integers(1, 6))
+def test_batches_hold_every_row_once_the_longest_first(lengths, batch_size):
+    batches = length_batches(lengths, batch_size)
     order = [index for batch in batches for index in batch]
     assert sorted(order) == list(range(len(lengths)))
     assert [lengths[index] for index in order] == sorted(lengths, reverse=True)
     for batch in batches:
         assert 1 <= len(batch) <= batch_size
-        assert len(batch) == 1 or limit is None or len(batch) * max(lengths[index] for index in batch) ** 2 <= limit
 
 
-def test_rows_end_together_and_positions_count_from_their_first_token():
-    inputs = left_padded([[5, 6, 7], [8]], torch.device("cpu"))
-    assert inputs["input_ids"].tolist() == [[5, 6, 7], [0, 0, 8]]
-    assert inputs["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
-    assert inputs["position_ids"].tolist() == [[0, 1, 2], [0, 0, 0]]
+def test_rows_are_padded_on_the_right_and_without_a_mask_where_all_keys_are_kept(tiny_model):
+    model = tiny_model("llama")
+    assert keeps_all_keys(model)
+    batch = padded(model, [[5, 6, 7], [8]])
+    assert {name: values.tolist() for name, values in batch.inputs.items()} == {"input_ids": [[5, 6, 7], [8, 0, 0]]}
+    assert (batch.mask.tolist(), batch.last.tolist()) == ([[1, 1, 1], [1, 0, 0]], [2, 0])
+    assert batch.lengths.tolist() == [3, 1]
+
+
+def test_rows_end_together_and_positions_count_from_their_first_token_where_a_window_forgets(tiny_model):
+    model = tiny_model("mistral")
+    assert not keeps_all_keys(model)
+    batch = padded(model, [[5, 6, 7], [8]])
+    assert batch.inputs["input_ids"].tolist() == [[5, 6, 7], [0, 0, 8]]
+    assert batch.inputs["attention_mask"].tolist() == batch.mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert batch.inputs["position_ids"].tolist() == [[0, 1, 2], [0, 0, 0]]
+    assert (batch.last.tolist(), batch.lengths.tolist()) == ([2, 2], [3, 1])
 
 
 def test_an_answer_ends_at_the_end_token_and_at_a_newline_where_asked(tiny_tokenizer):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -159,21 +158,6 @@ def test_decoding_ends_with_the_last_row_and_at_the_limit(tiny_model, tiny_token
     with scripted(model, sky * 100) as said:
         greedy_answers(model, tiny_tokenizer, tiny_examples[:3])
         assert longest <= len(said) <= longest + 8
-
-
-def test_long_prompts_go_alone(tiny_model, tiny_tokenizer, tiny_examples, monkeypatch):
-    model, widths = tiny_model("llama"), []
-    expected = greedy_answers(model, tiny_tokenizer, tiny_examples, max_new_tokens=1)
-    longest = max(len(item.ids) for item in encode_all(tiny_examples, tiny_tokenizer))
-    # by name the function `evaluate` would be found, not its module
-    limits = importlib.import_module("retrieval_heads.evaluation").MASK_LIMIT
-    monkeypatch.setitem(limits, "cpu", 2 * longest**2 - 1)
-    handle = model.lm_head.register_forward_hook(lambda module, inputs, logits: widths.append(len(logits)))
-    assert greedy_answers(model, tiny_tokenizer, tiny_examples, max_new_tokens=1) == expected
-    handle.remove()
-    assert widths[0] == 1
-    assert widths[1] > 1
-    assert sum(widths) == len(tiny_examples)
 
 
 def test_no_dropout_and_the_mode_comes_back(tiny_model, tiny_tokenizer, tiny_examples):

@@ -4,47 +4,76 @@
 forced tokens, further stop tokens), so that "greedy" is not the same thing for every model. Here it is: the token
 with the largest logit, until a token that ends the answer or the limit.
 
-Rows of a batch are padded on the left, the padding masked and positions counted from each prompt's first token, so in
-float32 a batch gives the tokens that its prompts give one by one.
+In float32 a batch gives the tokens that its prompts give one by one. Prompts are padded on the right: no position of a
+causal model sees what follows it, so the long pass over the prompts needs no mask, which would cost it the fast causal
+kernel and length x length values a row. Only the short passes after it mask the padding, in the cache. Where a layer
+forgets what leaves its window, or keeps something else than keys and values, padding between prompt and answer would be
+in the way: there it is on the left, and masked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from retrieval_heads.progress import progress
 
 Ids = Sequence[int]
 
 
-def length_batches(lengths: Sequence[int], batch_size: int, mask_limit: int | None = None) -> list[list[int]]:
-    """Indices in batches of similar length, the longest first, so that a lack of memory shows at once.
-
-    Args:
-        lengths: tokens of each row.
-        batch_size: most rows a batch.
-        mask_limit: most values of a batch's attention mask (rows x length x length); a longer row goes alone.
+def length_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices in batches of at most `batch_size` rows of similar length, the longest first, so that a lack of memory
+    shows at once.
     """
-    order, batches = sorted(range(len(lengths)), key=lambda index: -lengths[index]), []
-    while order:
-        size = batch_size
-        if mask_limit is not None:
-            size = min(size, max(1, mask_limit // lengths[order[0]] ** 2))
-        batches.append(order[:size])
-        order = order[size:]
-    return batches
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def left_padded(rows: Sequence[Ids], device: torch.device) -> dict[str, torch.Tensor]:
-    """Model inputs `[batch, longest]` that end together; the padding's id is never attended to."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=device)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
-    return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)}
+@dataclass(frozen=True)
+class Padded:
+    """Rows of unequal length as one batch.
+
+    Attributes:
+        inputs: what the model is called with, `[batch, longest]`; the padding's id is 0 and never attended to.
+        mask: int64 `[batch, longest]`, 1 where there is no padding.
+        last: int64 `[batch]`, index of each row's last token.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    mask: torch.Tensor
+    last: torch.Tensor
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """int64 `[batch]`, tokens of each row."""
+        return self.mask.sum(dim=1)
+
+
+def padded(model: nn.Module, rows: Sequence[Ids]) -> Padded:
+    """The rows as a batch for this model: padded on the right where that needs no mask, else on the left."""
+    longest, device = max(map(len, rows)), next(model.parameters()).device
+    gaps = [longest - len(row) for row in rows]
+    if keeps_all_keys(model):
+        ids = torch.tensor([[*row, *[0] * gap] for row, gap in zip(rows, gaps, strict=True)], device=device)
+        mask = torch.tensor([[1] * len(row) + [0] * gap for row, gap in zip(rows, gaps, strict=True)], device=device)
+        return Padded({"input_ids": ids}, mask, mask.sum(dim=1) - 1)
+    ids = torch.tensor([[*[0] * gap, *row] for row, gap in zip(rows, gaps, strict=True)], device=device)
+    mask = torch.tensor([[0] * gap + [1] * len(row) for row, gap in zip(rows, gaps, strict=True)], device=device)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    last = torch.full((len(rows),), longest - 1, device=device)
+    return Padded({"input_ids": ids, "attention_mask": mask, "position_ids": positions}, mask, last)
+
+
+def keeps_all_keys(model: nn.Module) -> bool:
+    """Whether every layer keeps the keys of all positions, and nothing else, in its cache."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return {type(layer) for layer in DynamicCache(config=base.config.get_text_config()).layers} <= {DynamicLayer}
 
 
 class Stop:
@@ -95,8 +124,7 @@ def greedy_continuations(
     Args:
         model, prompts, max_new_tokens: as in `greedy_tokens`.
         eos_token_id: where an answer ends; None generates `max_new_tokens` tokens.
-        batch_size: prompts a batch. Padding makes transformers build a mask of length x length; with a batch size of 1
-            there is none.
+        batch_size: prompts a batch.
 
     Returns:
         one tuple of ids a prompt, in the order of the prompts; empty when the model ends at once.
@@ -110,21 +138,24 @@ def _decode(
     model: nn.Module, prompts: list[Ids], generated: list[list[int]], stop: Callable[[int], bool], max_new_tokens: int,
 ) -> None:
     """Append to `generated` until every row has stopped; a stopped row is computed on, but no longer recorded."""
-    inputs = left_padded(prompts, next(model.parameters()).device)
-    cache, running = None, set(range(len(prompts)))
-    for _ in range(max_new_tokens):
-        output = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache, best = output.past_key_values, output.logits[:, -1].argmax(dim=-1)  # [batch]
+    batch = padded(model, prompts)
+    wanted, place = batch.last.unique(return_inverse=True)  # the rows of the logits, few of all positions
+    output = model(**batch.inputs, use_cache=True, logits_to_keep=wanted)
+    logits = output.logits[torch.arange(len(prompts), device=place.device), place]
+    mask, positions, running = batch.mask, batch.lengths, set(range(len(prompts)))
+    any_padding = bool((mask == 0).any())
+    for step in range(max_new_tokens):
+        best = logits.argmax(dim=-1)  # [batch]
         for row, token in enumerate(best.tolist()):
             if row in running:
                 generated[row].append(token)
                 if stop(token):
                     running.remove(row)
-        if not running:
+        if not running or step + 1 == max_new_tokens:
             return
-        mask = inputs["attention_mask"]
-        inputs = {
-            "input_ids": best[:, None],
-            "attention_mask": torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1),
-            "position_ids": inputs["position_ids"][:, -1:] + 1,
-        }
+        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
+        output = model(
+            input_ids=best[:, None], past_key_values=output.past_key_values, use_cache=True,
+            attention_mask=mask if any_padding else None, position_ids=positions[:, None] + step,
+        )
+        logits = output.logits[:, -1]

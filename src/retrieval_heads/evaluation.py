@@ -17,7 +17,7 @@ from torch import nn
 
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
-from retrieval_heads.decoding import Stop, greedy_tokens, left_padded, length_batches
+from retrieval_heads.decoding import Stop, greedy_tokens, length_batches, padded
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.metrics import metric_names, score_prediction
 from retrieval_heads.models.modes import evaluation_mode
@@ -26,11 +26,6 @@ from retrieval_heads.stats.bootstrap import RESAMPLES, bootstrap_mean
 
 SLACK = 8
 """Tokens that an answer may take beyond the longest accepted one before decoding stops."""
-
-MASK_LIMIT = {"cpu": 2**20, "cuda": 2**28}
-"""Most values of a batch's attention mask, one byte each, by device. Padding makes SDPA need a mask of length x length
-for each row, so long prompts go alone and without one: from 16,384 tokens for the sake of memory, on a CPU from 1,024
-because the mask costs more there than the batch saves (half the speed at 2,048 tokens)."""
 
 
 def evaluate(
@@ -44,7 +39,7 @@ def evaluate(
         model, tokenizer: a causal language model, plain or PEFT, and its fast tokenizer.
         examples: of one task, or of tasks with the same metrics.
         max_new_tokens: longest answer in tokens; the longest accepted answer and `SLACK` more when None.
-        batch_size: most examples decoded at a time; fewer when they are long (`MASK_LIMIT`).
+        batch_size: most examples decoded at a time.
         max_length: most tokens of prompt and reference answer; the model's `max_position_embeddings` when None.
         level, n_resamples, seed: coverage, number of samples and random seed of the bootstrap.
 
@@ -124,14 +119,16 @@ def forced_exact(
     encoded = _encode(model, tokenizer, examples, max_length)
     exact = np.zeros(len(encoded), dtype=bool)
     with evaluation_mode(model):
-        for batch in _batches(encoded, batch_size, model.device, "forced answers"):
+        for batch in _batches(encoded, batch_size, "forced answers"):
             targets = [encoded[index].ids[encoded[index].prompt_length :] for index in batch]
-            longest = max(map(len, targets))
-            inputs = left_padded([encoded[index].ids[:-1] for index in batch], model.device)
-            logits = model(**inputs, use_cache=False, logits_to_keep=longest).logits  # [batch, longest, vocabulary]
-            best = logits.argmax(dim=-1).tolist()
+            inputs = padded(model, [encoded[index].ids[:-1] for index in batch])
+            # counted back from each row's end, every row of the logits that some example needs
+            needed = inputs.last[:, None] - torch.arange(max(map(len, targets)), device=inputs.last.device)
+            rows, place = needed.clamp(min=0).unique(return_inverse=True)
+            best = model(**inputs.inputs, use_cache=False, logits_to_keep=rows).logits.argmax(dim=-1)
+            best = best.gather(1, place).tolist()  # [batch, longest answer], the last token first
             for index, target, row in zip(batch, targets, best, strict=True):
-                exact[index] = tuple(row[-len(target) :]) == target
+                exact[index] = tuple(row[: len(target)][::-1]) == target
     return exact
 
 
@@ -149,7 +146,7 @@ def _greedy_tokens(
         raise ConfigError("no token to generate", where="max_new_tokens", value=max_new_tokens, remedy="Use 1 or more.")
     stop = Stop(tokenizer, newline=_one_line(examples))
     prompts = [item.ids[: item.prompt_length] for item in encoded]
-    batches = _batches(encoded, batch_size, model.device, "greedy answers")
+    batches = _batches(encoded, batch_size, "greedy answers")
     with evaluation_mode(model):
         return greedy_tokens(model, prompts, batches, stop, max_new_tokens)
 
@@ -162,14 +159,11 @@ def _encode(model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_l
     return encode_all(examples, tokenizer, max_length)
 
 
-def _batches(
-    encoded: Sequence[Encoded], batch_size: int, device: torch.device, description: str
-) -> Iterable[list[int]]:
+def _batches(encoded: Sequence[Encoded], batch_size: int, description: str) -> Iterable[list[int]]:
     """Indices of examples of similar length, with a progress bar."""
     if batch_size < 1:
         raise ConfigError("an empty batch", where="batch_size", value=batch_size, remedy="Use 1 or more.")
-    limit = MASK_LIMIT.get(device.type, MASK_LIMIT["cuda"])
-    return progress(length_batches([len(item.ids) for item in encoded], batch_size, limit), description)
+    return progress(length_batches([len(item.ids) for item in encoded], batch_size), description)
 
 
 def _one_line(examples: Sequence[Example]) -> bool:
