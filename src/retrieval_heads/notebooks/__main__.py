@@ -1,4 +1,4 @@
-"""Run the notebooks and build the book: `python -m retrieval_heads.notebooks {run,store,check,build}`."""
+"""Run the notebooks and build the book: `python -m retrieval_heads.notebooks {run,store,report,check,build}`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ try:
     import nbformat
     import yaml
 
-    from retrieval_heads.notebooks.build import build_book, stored_problems
+    from retrieval_heads.notebooks.build import build_book, report_problems, stored_problems
     from retrieval_heads.notebooks.execute import execute
-    from retrieval_heads.notebooks.layout import STORED_PROFILE, Layout
-    from retrieval_heads.notebooks.status import duration, read_status, record, write_status
+    from retrieval_heads.notebooks.layout import REPORT_PROFILE, STORED_PROFILE, Layout
+    from retrieval_heads.notebooks.status import duration, read_status, record, table_digests, write_status
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed. Install what the book needs: pip install -e '.[book]'")
 
@@ -29,6 +29,7 @@ EXAMPLES = """examples:
   python -m retrieval_heads.notebooks run --profile quick        all chapters, into book/chapters/
   python -m retrieval_heads.notebooks run --chapters 00 03       these alone
   python -m retrieval_heads.notebooks store                      the outputs kept beside the sources
+  python -m retrieval_heads.notebooks report                     the pages of the report, from its tables
   python -m retrieval_heads.notebooks check                      are those whole, and do they agree with the sources?
   python -m retrieval_heads.notebooks build                      the book, of what is there
 """
@@ -47,6 +48,8 @@ def run_chapters(
         page, seconds = execute(layout, chapter, given, timeout, partial(show_waiting, line))
         write_whole(target / f"{chapter}.ipynb", (nbformat.writes(page) + "\n").encode())
         entry = record(given.get("profile", STORED_PROFILE), seconds) | {"origin": origin}
+        if origin == "report":
+            entry["tables"] = table_digests(layout)
         write_status(target, read_status(target) | {chapter: entry})
         print(f"\r{line}" if sys.stdout.isatty() else "", duration(seconds), sep="", flush=True)
 
@@ -58,13 +61,17 @@ def show_waiting(line: str, seconds: float) -> None:
 
 
 def check_stored(layout: Layout) -> None:
-    """Raise `NotebookError` with every fault of the stored notebooks."""
-    problems = [f"{name}: {problem}" for name in layout.chapters() for problem in stored_problems(layout, name)]
-    if problems:
-        raise NotebookError(
-            "; ".join(problems), where="notebooks/", remedy="Mend the sources and run `make notebooks`.",
-        )
-    print(f"{len(layout.chapters())} notebooks agree with their sources")
+    """Raise `NotebookError` with every fault of the stored notebooks, or of the report's pages where there are any."""
+    chapters = layout.chapters()
+    kinds = [(layout.sources, stored_problems, "make notebooks")]
+    if read_status(layout.report):
+        kinds.append((layout.report, report_problems, "make pages"))
+    for folder, problems_of, command in kinds:
+        problems = [f"{name}: {problem}" for name in chapters for problem in problems_of(layout, name)]
+        if problems:
+            where = f"{folder.relative_to(layout.root)}/"
+            raise NotebookError("; ".join(problems), where=where, remedy=f"Mend the sources and run `{command}`.")
+        print(f"{len(chapters)} notebooks of {folder.relative_to(layout.root)}/ agree with their sources")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -82,7 +89,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="another parameter of the notebooks; may be repeated",
     )
     store = commands.add_parser("store", help=f"run chapters with their defaults ({STORED_PROFILE}), to be committed")
-    for command in (run, store):
+    report = commands.add_parser("report", help="make the pages of the report from its tables, to be committed")
+    for command in (run, store, report):
         command.add_argument("--chapters", nargs="+", default=[], help="numbers or names (default: all)")
         command.add_argument("--timeout", type=int, default=7200, help="seconds that one cell may take (default: 7200)")
     commands.add_parser("check", help="check the stored outputs without running anything")
@@ -102,6 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run_chapters(layout, options.chapters, given, layout.pages, "run", options.timeout)
         elif options.command == "store":
             run_chapters(layout, options.chapters, {}, layout.sources, "stored", options.timeout)
+        elif options.command == "report":
+            given = {"profile": REPORT_PROFILE}
+            run_chapters(layout, options.chapters, given, layout.report, "report", options.timeout)
         elif options.command == "check":
             check_stored(layout)
         else:

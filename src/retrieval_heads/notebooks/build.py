@@ -19,11 +19,13 @@ from retrieval_heads.notebooks.check import figures, page_problems
 from retrieval_heads.notebooks.execute import quiet_environment
 from retrieval_heads.notebooks.layout import Layout
 from retrieval_heads.notebooks.source import differences, read_source
-from retrieval_heads.notebooks.status import FILE, read_status, status_page, write_status
+from retrieval_heads.notebooks.status import FILE, read_status, status_page, table_digests, write_status
 
 
 def gather_pages(layout: Layout) -> dict[str, dict[str, Any]]:
-    """Make `book/chapters/` complete: what was run, where it still agrees with its source, else the stored outputs.
+    """Make `book/chapters/` complete: what was run here, else the page of the report, else the stored outputs.
+
+    A page that no longer agrees with its source gives way to the next.
 
     Returns:
         the record of each chapter.
@@ -34,25 +36,48 @@ def gather_pages(layout: Layout) -> dict[str, dict[str, Any]]:
     run, stored = read_status(layout.pages), read_status(layout.sources)
     records = {}
     for chapter in layout.chapters():
-        source = read_source(layout.sources / f"{chapter}.py")
         page = layout.pages / f"{chapter}.ipynb"
         if chapter in run and run[chapter]["origin"] == "run" and page.exists():
-            if not differences(source, nbformat.read(page, as_version=4)):
+            if not _outdated(layout, chapter, page):
                 records[chapter] = run[chapter]
                 continue
-            print(f"{chapter}: the source has changed since the run; taking the stored outputs", flush=True)
+            print(f"{chapter}: the source has changed since the run; taking the outputs that come with it", flush=True)
+        if not report_problems(layout, chapter):
+            _copy(layout.report / f"{chapter}.ipynb", page)
+            records[chapter] = read_status(layout.report)[chapter] | {"origin": "report"}
+            continue
         problems = stored_problems(layout, chapter)
         if problems or chapter not in stored:
             raise NotebookError(
                 problems[0] if problems else f"there is no record of it in {FILE}",
                 where=f"notebooks/{chapter}.ipynb", remedy="Run `make notebooks`, or `make study`.",
             )
-        layout.pages.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(layout.sources / f"{chapter}.ipynb", page)
+        _copy(layout.sources / f"{chapter}.ipynb", page)
         records[chapter] = stored[chapter] | {"origin": "stored"}
     write_status(layout.pages, records)
     write_whole(layout.pages / "status.md", status_page(layout, layout.chapters(), records).encode())
     return records
+
+
+def _copy(source: Path, page: Path) -> None:
+    page.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, page)
+
+
+def _outdated(layout: Layout, chapter: str, page: Path) -> list[str]:
+    """In which cells a page differs from the chapter's source."""
+    return differences(read_source(layout.sources / f"{chapter}.py"), nbformat.read(page, as_version=4))
+
+
+def report_problems(layout: Layout, chapter: str) -> list[str]:
+    """What is wrong with a chapter's page of the report: none there, another source, not a page, or other tables."""
+    page, record = layout.report / f"{chapter}.ipynb", read_status(layout.report).get(chapter)
+    if not page.exists() or record is None:
+        return ["there is no page of it in the report"]
+    problems = _outdated(layout, chapter, page) + page_problems(nbformat.read(page, as_version=4), layout.root)
+    now, then = table_digests(layout), record["tables"]
+    changed = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+    return problems + ([f"the tables {', '.join(changed)} are not those it was made from"] if changed else [])
 
 
 def stored_problems(layout: Layout, chapter: str) -> list[str]:

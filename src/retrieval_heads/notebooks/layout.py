@@ -11,6 +11,9 @@ from retrieval_heads.notebooks import NotebookError
 STORED_PROFILE = "smoke"
 """The profile whose outputs lie beside the sources; every notebook has it as the default of `profile`."""
 
+REPORT_PROFILE = "report"
+"""The profile of the pages that come with the repository."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -40,6 +43,16 @@ class Layout:
     def pages(self) -> Path:
         """Holds the notebooks that the table of contents names."""
         return self.root / "book" / "chapters"
+
+    @property
+    def report(self) -> Path:
+        """Holds the pages of the report, which come with the repository."""
+        return self.root / "book" / "report"
+
+    @property
+    def tables(self) -> Path:
+        """Holds the tables that the pages of the report were made from, which come with the repository."""
+        return self.root / "results" / REPORT_PROFILE
 
     @property
     def work(self) -> Path:

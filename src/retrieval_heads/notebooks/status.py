@@ -17,6 +17,10 @@ from retrieval_heads.files import write_whole
 from retrieval_heads.notebooks.layout import Layout
 
 FILE = "status.json"
+ORIGINS = {
+    "run": "the run that this book was built after", "report": "the report that comes with the repository",
+    "stored": "stored with the sources",
+}
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "numpy")
 
 
@@ -39,6 +43,12 @@ def record(profile: str, seconds: float) -> dict[str, Any]:
     }
 
 
+def table_digests(layout: Layout) -> dict[str, str]:
+    """The sha256 of every table of the report, by name, as its manifest gives it."""
+    manifests = sorted(layout.tables.glob("*.json"))
+    return {path.stem: json.loads(path.read_text(encoding="utf-8"))["sha256"] for path in manifests}
+
+
 def device_name() -> str:
     """The accelerator that a run finds, or `CPU`."""
     import torch  # a second to import, and needed after a run only
@@ -51,7 +61,7 @@ def status_page(layout: Layout, chapters: Iterable[str], records: dict[str, dict
     rows, environments = [], []
     for chapter in chapters:
         entry = records[chapter]
-        origin = "the run that this book was built after" if entry["origin"] == "run" else "stored with the sources"
+        origin = ORIGINS[entry["origin"]]
         rows.append(f"| {{doc}}`{chapter}` | `{entry['profile']}` | {duration(entry['seconds'])} | {origin} |")
         versions = ", ".join(f"{name} {version}" for name, version in sorted(entry["packages"].items()))
         environment = f"- {entry['machine']}, {entry['device']}; Python {entry['python']}, {versions}"
