@@ -60,7 +60,7 @@ DAMAGES = {
     "broken config": (write("config.json", "{"), "the config cannot be loaded (got 'JSONDecodeError"),
     "config that is a list": (write("config.json", "[1]"), "the config cannot be loaded (got 'TypeError"),
     "broken tokenizer": (write("tokenizer.json", "{"), "the tokenizer cannot be loaded (got "),
-    "no folder": (shutil.rmtree, "no such folder, and no hub model of that id in the cache (got "),
+    "no folder": (shutil.rmtree, "base model base: no such folder (got "),
 }
 
 

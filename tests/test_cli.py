@@ -38,10 +38,10 @@ def run(line: str) -> int:
 
 
 def test_a_stage_gets_the_profile_and_options_and_its_line_says_what_it_made(stages, capsys) -> None:
-    assert run("run detect --profile report --task musique --seed 1 --device cuda:0 --workers 3") == 0
+    assert run("run detect --profile report --task musique --seed 1 --base base-1 --device cuda:0 --workers 3") == 0
     [(name, profile, options)] = stages.made
     assert (name, profile.name, profile.device, profile.workers) == ("detect", "report", "cuda:0", 3)
-    assert options == cli.Options(task="musique", seed=1)
+    assert options == cli.Options(task="musique", seed=1, base="base-1")
     captured = capsys.readouterr()
     assert captured.out.startswith("detect: runs/report/tables/detect.csv (")
     assert captured.out.count("\n") == 1
@@ -70,10 +70,11 @@ def test_home_is_where_results_go(stages, tmp_path: Path, monkeypatch) -> None:
 
 
 def test_dry_run_lists_stages_and_runs_and_makes_nothing(stages, capsys, tmp_path: Path) -> None:
-    assert run("run all --profile report --task summhay --seed 2 --dry-run") == 0
+    assert run("run all --profile report --task summhay --seed 2 --base base --dry-run") == 0
     out = capsys.readouterr().out
     assert out.count("summhay__") == len(load_profile("report").conditions)
     assert "mdqa" not in out
+    assert "base-1" not in out
     assert "base, data, finetune" in out
     assert stages.made == []
     assert list(tmp_path.iterdir()) == []
@@ -84,6 +85,7 @@ def test_dry_run_lists_stages_and_runs_and_makes_nothing(stages, capsys, tmp_pat
     ("run all --profile paper", "cannot be run by this version; it needs"),
     ("run all --profile report --task mdaq", "no such task (got 'mdaq'). Did you mean `mdqa`?"),
     ("run all --profile report --seed 99", "no such seed (got 99)"),
+    ("run all --profile report --base bsae", "no such base (got 'bsae'). Did you mean `base`?"),
     ("run all --profile report --limit 0", "--limit: at least one example is needed (got 0)"),
     ("run all --profile report --workers 0", "`workers`"),
     ("run all --profile report --device gpu", "`device`"),

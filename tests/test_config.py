@@ -17,15 +17,15 @@ from retrieval_heads.models.lora_settings import LoraSettings
 from retrieval_heads.paths import configs_folder
 from retrieval_heads.settings import Lora, Profile
 
-GRID = {"tasks", "conditions", "seeds"}
+GRID = {"tasks", "conditions", "seeds", "bases"}
 WITHOUT_EFFECT = {"name", "missing", "workers", "threads", "device"}
 
 
 # a profile of the tests' own, so that the packaged ones can be tuned
 SETTINGS = {
-    "missing": [], "base": "models/base", "tasks": ["mdqa", "musique"], "conditions": ["real", "high_high", "low_low"],
-    "seeds": [0], "base_length": 512, "train_length": 1024, "eval_lengths": [512, 1024], "rope_theta": 80000,
-    "n_train": 48, "n_probe": 24, "n_test": 32,
+    "missing": [], "bases": ["models/base"], "tasks": ["mdqa", "musique"],
+    "conditions": ["real", "high_high", "low_low"], "seeds": [0], "base_length": 512, "train_length": 1024,
+    "eval_lengths": [512, 1024], "rope_theta": 80000, "n_train": 48, "n_probe": 24, "n_test": 32,
     "lora": {
         "rank": 8, "alpha": 8, "lr": 0.003, "epochs": 1, "batch_size": 4, "accumulation": 1, "warmup": 0.05,
         "schedule": "linear", "max_grad_norm": 1.0, "weight_decay": 0.0, "bf16": False,
@@ -77,7 +77,7 @@ def test_the_profiles_are_the_four_of_the_study() -> None:
 def test_report_covers_the_whole_study() -> None:
     report = load_profile("report")
     assert report.conditions == tuple(CONDITIONS)
-    assert (len(report.tasks), len(report.seeds)) == (3, 5)
+    assert (len(report.tasks), len(report.seeds), report.base_names) == (3, 5, ("base", "base-1"))
     assert (report.base_length, report.train_length) == (512, 2048)
 
 
@@ -106,6 +106,10 @@ def test_unknown_profile_names_the_near_one() -> None:
     ("tasks: [mdqa, musique]", "tasks: []", r"`tasks`: .*at least 1 item"),
     ("tasks: [mdqa, musique]", "tasks: [mdqa, mdqa]", r"`tasks`: a value is given twice"),
     ("tasks: [mdqa, musique]", "tasks: [mdaq]", r"`tasks\.0` \(got 'mdaq'\)\. Did you mean `mdqa`\? Allowed: mdqa"),
+    ("bases: [models/base]", "bases: []", r"`bases`: .*at least 1 item"),
+    ("bases: [models/base]", "bases: [a, a]", r"`bases`: a value is given twice"),
+    ("bases: [models/base]", "bases: [a/base, b/base/]", r"`bases`: two base models have the same folder name"),
+    ("bases: [models/base]", "base: models/base", r"unknown key `base` .*Did you mean `bases`"),
     ("high_high, low_low", "hihg_high", r"`conditions\.1` \(got 'hihg_high'\)\. Did you mean `high_high`\?"),
     ("conditions: [real, ", "conditions: [", r"`conditions`: `real` is missing"),
     ("modes: [zero, mean]", "modes: [zreo]", r"`knockout\.modes\.0` \(got 'zreo'\)\. Did you mean `zero`\?"),
@@ -176,6 +180,8 @@ def test_hash_follows_the_settings_that_a_stage_reads() -> None:
     wider = load_profile("quick", seeds=[*quick.seeds, 99])
     assert config_hash(wider, "knockout") == config_hash(quick, "knockout")
     assert config_hash(wider, "correlate") != config_hash(quick, "correlate")
+    other = load_profile("quick", bases=[*quick.bases, "runs/another"])
+    assert config_hash(other) == config_hash(quick)
     assert config_hash(load_profile("quick", workers=quick.workers + 1, device="mps")) == config_hash(quick)
 
 

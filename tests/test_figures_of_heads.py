@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from retrieval_heads.figures import knockout, patching
-from retrieval_heads.figures.common import counts, over_seeds, shared_legend
+from retrieval_heads.figures.common import counts, over_runs, shared_legend
 from retrieval_heads.figures.correlation import correlation_text, plot_correlation
 from retrieval_heads.figures.interval_tables import correlation_table, effects_table, patching_table, with_interval
 from retrieval_heads.figures.overlap import plot_overlap
@@ -32,7 +32,7 @@ def knockout_table(seeds=(0,), modes=("zero",)) -> pd.DataFrame:
     rows = []
     for seed in seeds:
         for metric in METRICS:
-            own = {**run, "seed": seed, "metric": metric}
+            own = {**run, "seed": seed, "base": "tiny", "metric": metric}
             rows.append({**own, "mode": "none", "scope": "none", "set": "none", "draw": 0, "k": 0, "value": 0.9})
             rows += [
                 {**own, "mode": mode, "scope": "answer", "set": name, "draw": draw, "k": k,
@@ -46,8 +46,9 @@ def knockout_table(seeds=(0,), modes=("zero",)) -> pd.DataFrame:
 def effects_of(conditions=CONDITIONS, seeds=(0,)) -> pd.DataFrame:
     values = {"retrieval": 0.6, "random": 0.1, "bottom": 0.0, "retrieval_over_random": 0.5}
     return pd.DataFrame([
-        {"task": "mdqa", "condition": condition, "seed": seed, "mode": "zero", "scope": "answer", "contrast": name,
-         "k": 2, "metric": metric, "value": value, "low": value - 0.1, "high": value + 0.1, "n": 24, "draws": 2}
+        {"task": "mdqa", "condition": condition, "seed": seed, "base": "tiny", "mode": "zero", "scope": "answer",
+         "contrast": name, "k": 2, "metric": metric, "value": value, "low": value - 0.1, "high": value + 0.1, "n": 24,
+         "draws": 2}
         for condition in conditions for seed in seeds for name, value in values.items() for metric in METRICS
     ])
 
@@ -60,8 +61,8 @@ def patching_of(conditions=CONDITIONS) -> pd.DataFrame:
             closed = np.nan if name in ("none", "source") else (value - 0.3) / 0.6
             over = 0.25 if name == "intersection" else np.nan
             rows += [
-                {"task": "mdqa", "condition": condition, "seed": 0, "set": name, "draw": draw, "metric": metric,
-                 "n_heads": {"intersection": 5, "random": 5, "all": 192}.get(name, 0), "value": value,
+                {"task": "mdqa", "condition": condition, "seed": 0, "base": "tiny", "set": name, "draw": draw,
+                 "metric": metric, "n_heads": {"intersection": 5, "random": 5, "all": 192}.get(name, 0), "value": value,
                  "low": value - 0.1, "high": value + 0.1, "n": 24, "moved": 0.0, "change": value - 0.3,
                  "change_low": value - 0.4, "change_high": value - 0.2, "closed": closed, "closed_low": closed - 0.1,
                  "closed_high": closed + 0.1, "over_random": over, "over_random_low": over, "over_random_high": over,
@@ -73,7 +74,7 @@ def patching_of(conditions=CONDITIONS) -> pd.DataFrame:
 
 def overlap_of(conditions=("base", *CONDITIONS)) -> pd.DataFrame:
     return pd.DataFrame([
-        {"task": "mdqa", "condition": condition, "seed": 0, "threshold": threshold, "measure": measure,
+        {"task": "mdqa", "condition": condition, "seed": 0, "base": "tiny", "threshold": threshold, "measure": measure,
          "value": np.nan if threshold == 0.5 else 0.8, "layer_chance": 0.3, "layer_chance_low": 0.1,
          "layer_chance_high": 0.5, "n_reference": 18, "n_heads": 12, "n_common": 10}
         for condition in conditions for threshold in (0.05, 0.1, 0.5) for measure in ("recall", "precision")
@@ -196,4 +197,4 @@ def test_tables_for_reading_show_intervals_and_dashes() -> None:
     assert correlation_table(found).iloc[0].tolist() == ["mdqa", "recall", "f1", "–", "–", 2, "recall is constant"]
     assert with_interval(-0.001, -0.2, 0.0) == "0.00 [-0.20, 0.00]"
     assert counts(pd.Series([3, 5])) == "3 to 5"
-    assert over_seeds(effects_of(seeds=(0, 1)), ["contrast", "metric"]).n_seeds.eq(2).all()
+    assert over_runs(effects_of(seeds=(0, 1)), ["contrast", "metric"]).n_runs.eq(2).all()

@@ -25,7 +25,7 @@ def tiny_base(tmp_path_factory) -> Path:
 
 def toy(base: Path) -> Profile:
     return load_profile(
-        "smoke", base=str(base), conditions=["real", "symbolic"], n_train=2, n_probe=2, n_test=3,
+        "smoke", bases=[str(base)], conditions=["real", "symbolic"], n_train=2, n_probe=2, n_test=3,
         detect={"kinds": ["copy", "insight"], "threshold": 0.02}, lora={"batch_size": 2}, bootstrap=50,
         knockout={"modes": ["zero", "mean", "uniform"], "scopes": ["answer", "all"], "k": [1, 3], "draws": 2, "n": 2},
         patch={"draws": 2, "n": 3},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -69,21 +70,28 @@ def test_models_are_found_from_the_checkout(tmp_path: Path, monkeypatch) -> None
 def test_the_grid_is_tasks_by_seeds_by_conditions() -> None:
     profile = load_profile("report")
     grid = study_grid(profile)
-    assert len(grid) == len(set(grid)) == len(profile.tasks) * len(profile.seeds) * len(profile.conditions)
+    sizes = [len(values) for values in (profile.tasks, profile.seeds, profile.base_names, profile.conditions)]
+    assert len(grid) == len(set(grid)) == math.prod(sizes)
     assert {key.task for key in study_grid(profile, task="musique")} == {"musique"}
     assert {key.seed for key in study_grid(profile, seed=1)} == {1}
+    assert {key.base for key in study_grid(profile, base="base-1")} == {"base-1"}
+    assert [key.base for key in grid[::sizes[-1]]][:3] == ["base", "base-1", "base"]
     assert study_grid(profile, limit=2) == grid[:2]
     assert grid[1].to("real") == grid[0]
-    assert grid[0].columns == {"task": "mdqa", "condition": "real", "seed": 0}
+    assert grid[0].columns == {"task": "mdqa", "condition": "real", "seed": 0, "base": "base"}
 
 
-def test_a_task_or_seed_outside_the_profile_is_refused() -> None:
+def test_a_task_seed_or_base_outside_the_profile_is_refused() -> None:
     profile = load_profile("report")
     with pytest.raises(ConfigError, match=r"task: .*\(got 'mdaq'\)\. Did you mean `mdqa`"):
         study_grid(profile, task="mdaq")
     with pytest.raises(ConfigError, match=r"seed: .*\(got 777\)\..*Allowed: 0"):
         study_grid(profile, seed=777)
+    with pytest.raises(ConfigError, match=r"base: .*\(got 'base-2'\)\. Did you mean `base-1`"):
+        study_grid(profile, base="base-2")
 
 
 def test_a_hub_id_gives_its_last_component() -> None:
-    assert load_profile("paper", check=False).base_name == "Meta-Llama-3-8B-Instruct"
+    paper = load_profile("paper", check=False)
+    assert paper.base_names == ("Meta-Llama-3-8B-Instruct",)
+    assert paper.base_of(paper.base_names[0]) == "meta-llama/Meta-Llama-3-8B-Instruct"

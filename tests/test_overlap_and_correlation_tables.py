@@ -12,10 +12,12 @@ from retrieval_heads.stages.overlap import overlap_rows, same_seed
 from retrieval_heads.tables import conform
 
 
-def head_scores(matrices: dict[tuple[str, str, int], np.ndarray], kinds=("copy",)) -> pd.DataFrame:
+def head_scores(
+    matrices: dict[tuple[str, str, int], np.ndarray], kinds=("copy",), base: str = "tiny",
+) -> pd.DataFrame:
     rows = [
-        {"task": task, "condition": condition, "seed": seed, "kind": kind, "score_mode": "forced", "layer": layer,
-         "head": head, "score": matrix[layer, head], "chance": 0.0, "mass": 0.0, "n_used": 4}
+        {"task": task, "condition": condition, "seed": seed, "base": base, "kind": kind, "score_mode": "forced",
+         "layer": layer, "head": head, "score": matrix[layer, head], "chance": 0.0, "mass": 0.0, "n_used": 4}
         for (task, condition, seed), matrix in matrices.items() for kind in kinds
         for layer in range(matrix.shape[0]) for head in range(matrix.shape[1])
     ]
@@ -56,9 +58,9 @@ def test_overlap_rows_compare_every_run_with_the_real_run_of_every_seed() -> Non
     assert kept == {("base", 0, 0), ("symbolic", 0, 0), ("symbolic", 1, 1)}
 
 
-def performance(values: dict[str, float], seeds=(0, 1), task="mdqa") -> pd.DataFrame:
+def performance(values: dict[str, float], seeds=(0, 1), task="mdqa", base="tiny") -> pd.DataFrame:
     rows = [
-        {"task": task, "condition": condition, "seed": seed, "eval_length": length, "metric": metric,
+        {"task": task, "condition": condition, "seed": seed, "base": base, "eval_length": length, "metric": metric,
          "value": value + 0.1 * seed - (length == 128), "low": value - 0.1, "high": value + 0.1, "n": 50}
         for condition, value in values.items() for seed in seeds for length in (128, 256)
         for metric in ("exact_match", "f1")
@@ -77,7 +79,7 @@ def test_the_correlation_is_over_conditions_without_the_real_one_and_the_control
     scored = performance(VALUES | {"real_short": 0.3, "real_shuffled": 0.9})
     table = correlate.conditions_table(profile, overlap, scored)
     assert set(table.condition) == set(RECALLS)
-    assert set(table.n_seeds) == {2}
+    assert (set(table.n_seeds), set(table.n_bases)) == ({2}, {1})
     row = table.set_index("condition").loc["low_high"]
     assert (row.recall, row.n_heads) == (0.5, 2)
     assert row.f1 == pytest.approx(0.65)
@@ -90,6 +92,31 @@ def test_the_correlation_is_over_conditions_without_the_real_one_and_the_control
     assert pd.isna(one.reason)
     assert set(found.predictor) == set(correlate.PREDICTORS)
     assert set(found.task) == {"mdqa"}
+
+
+def test_runs_are_compared_within_their_base_model_and_averaged_over_base_models() -> None:
+    profile = load_profile("smoke", seeds=[0, 1], bases=["one", "two"], bootstrap=200)
+    # the second base model has all its heads one place further on: recall over base models would be other numbers
+    moved = {name: [head + 1 if head < 7 else 0 for head in own] for name, own in RECALLS.items()}
+    second = study_of(moved) | {("mdqa", "real", seed): np.roll(study_of({})["mdqa", "real", seed], 1, axis=1)
+                                for seed in (0, 1)}
+    base = {"base": [0]}
+    scores = pd.concat([head_scores(study_of(RECALLS | base), base="one"), head_scores(
+        second | {("mdqa", "base", 0): study_of(base)["mdqa", "base", 0]}, base="two")])
+    overlap = conform("overlap", overlap_rows(scores, profile.detect.thresholds))
+    alone = conform("overlap", overlap_rows(scores[scores.base == "one"], profile.detect.thresholds))
+    assert len(overlap) == 2 * len(alone)
+    pd.testing.assert_frame_equal(overlap[overlap.base == "one"].reset_index(drop=True), alone)
+    recall = overlap[(overlap.measure == "recall") & (overlap.threshold == 0.1)].set_index(["base", "condition"]).value
+    assert recall["one", "low_high"].tolist() == recall["two", "low_high"].tolist() == [0.5] * 4
+    assert set(same_seed(overlap[overlap.condition == "base"])["base"]) == {"one", "two"}
+    scored = pd.concat([performance(VALUES, base="one"), performance(VALUES | {"low_high": 0.4}, base="two")])
+    table = correlate.conditions_table(profile, overlap, scored).set_index("condition")
+    assert (set(table.n_seeds), set(table.n_bases)) == ({2}, {2})
+    assert table.loc["low_high", ["recall", "n_heads"]].tolist() == [0.5, 2]
+    assert table.loc["low_high", "f1"] == pytest.approx((0.65 + 0.45) / 2)
+    found = conform("correlation", correlate.correlation_rows(profile, overlap, scored))
+    assert set(found.n) == {5}
 
 
 def test_two_tasks_are_pooled_within_task_and_too_few_conditions_say_so() -> None:

@@ -30,8 +30,8 @@ from retrieval_heads.store import Store, load_table
 from retrieval_heads.tables import all_tables, conform, dictionary_markdown, read_table, to_csv
 
 KEY = RunKey("report", "mdqa", "real", 0, "base")
-ROW = {"task": "mdqa", "condition": "real", "seed": 0, "eval_length": 512, "metric": "f1", "value": 0.1, "low": 0.0,
-       "high": 0.5, "n": 10}
+ROW = {"task": "mdqa", "condition": "real", "seed": 0, "base": "base", "eval_length": 512, "metric": "f1", "value": 0.1,
+       "low": 0.0, "high": 0.5, "n": 10}
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def store(tmp_path: Path, monkeypatch) -> Store:
 
 def study(**overrides) -> Profile:
     conditions = ["real", "real_limited", "high_high", "high_low", "low_high", "low_low", "symbolic"]
-    settings = {"seeds": [0, 1], "conditions": conditions, "base": "nowhere/base", **overrides}
+    settings = {"seeds": [0, 1], "conditions": conditions, "bases": ["nowhere/base"], **overrides}
     return load_profile("report", **settings)
 
 
@@ -123,7 +123,7 @@ def test_work_of_other_settings_or_another_base_is_refused_with_the_folder_to_de
         with pytest.raises(ResultError, match=r"other settings.*Delete the folder runs/report/parts/performance"):
             call("performance", KEY)
     with pytest.raises(ResultError, match=r"from another base model"):
-        Store(store.profile, "0123456789abcdef").todo("performance", [KEY])
+        Store(store.profile, {"base": "0123456789abcdef"}).todo("performance", [KEY])
     # what does not matter to the fine-tuning does not spoil it
     assert Store.open(study(knockout={"draws": 1}, workers=1)).done("performance", KEY)
 

@@ -18,7 +18,7 @@ METRIC = "forced_exact_match"
 
 
 def knocked_out(retrieval: float, random: float, width: float, start: float = 0.9, n: int = 50):
-    run = {"task": "mdqa", "seed": 0, "metric": METRIC, "n": n}
+    run = {"task": "mdqa", "seed": 0, "base": "tiny", "metric": METRIC, "n": n}
     table, effects = [], []
     for condition in ("real", "symbolic"):
         own = {**run, "condition": condition, "n_retrieval": 6}
@@ -48,6 +48,13 @@ def test_c4(numbers, verdict) -> None:
     assert "nan" not in text
 
 
+def test_the_runs_of_several_base_models_are_counted_and_said_to_be_of_several() -> None:
+    tables = [pd.concat([one, one.assign(base="other")]) for one in knocked_out(0.8, 0.1, 0.1)]
+    text = knockout_finding(*tables)
+    assert "in 4 of 4 runs" in text
+    assert "1 seed, 2 base models" in text
+
+
 def test_few_examples_are_said_to_be_few_and_k_leaves_weaker_heads_out() -> None:
     table, effects = knocked_out(0.8, 0.1, 0.1, n=4)
     assert "so few show that the study runs, and nothing about the claim" in knockout_finding(table, effects)
@@ -59,7 +66,7 @@ def test_few_examples_are_said_to_be_few_and_k_leaves_weaker_heads_out() -> None
 def patched(gap: float, closed: float, width: float, heads: int = 5) -> pd.DataFrame:
     rows = []
     for condition in ("high_high", "symbolic"):
-        run = {"task": "mdqa", "condition": condition, "seed": 0, "metric": METRIC, "draw": 0, "n": 50}
+        run = {"task": "mdqa", "condition": condition, "seed": 0, "base": "tiny", "metric": METRIC, "draw": 0, "n": 50}
         rows += [
             {**run, "set": name, "n_heads": size, "change": change, "change_low": change - width,
              "change_high": change + width, "closed": share, "closed_low": share - width, "closed_high": share + width}

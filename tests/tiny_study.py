@@ -12,11 +12,11 @@ from retrieval_heads.models.base import load_tokenizer
 from retrieval_heads.paths import configs_folder
 
 
-def save_tiny_base(folder: Path) -> Path:
+def save_tiny_base(folder: Path, seed: int = 0) -> Path:
     """A model folder with the base's tokenizer; random weights, so that nothing is known of its scores."""
     tokenizer = load_tokenizer()
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(
             "llama", vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=2, head_dim=6,
             num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.5,
@@ -27,13 +27,13 @@ def save_tiny_base(folder: Path) -> Path:
     return folder
 
 
-def write_profile(path: Path, base: Path, **changes) -> Path:
-    """A profile of two runs, with a checkpoint at every step of the fine-tuning; returns its path."""
+def write_profile(path: Path, *bases: Path, **changes) -> Path:
+    """A profile of two runs a base model, with a checkpoint at every step of the fine-tuning; returns its path."""
     profile = yaml.safe_load((configs_folder() / "smoke.yaml").read_text(encoding="utf-8"))
     profile |= {
-        "base": str(base), "tasks": ["mdqa"], "conditions": ["real", "symbolic"], "seeds": [0], "train_length": 256,
-        "eval_lengths": [256], "n_train": 4, "n_probe": 2, "n_test": 2, "bootstrap": 50, "workers": 1, "device": "cpu",
-        "threads": 1,
+        "bases": [str(base) for base in bases], "tasks": ["mdqa"], "conditions": ["real", "symbolic"],
+        "seeds": [0], "train_length": 256, "eval_lengths": [256], "n_train": 4, "n_probe": 2, "n_test": 2,
+        "bootstrap": 50, "workers": 1, "device": "cpu", "threads": 1,
     }
     profile["lora"] |= {"batch_size": 1, "accumulation": 1, "epochs": 2, "save_steps": 1}
     profile["detect"] |= {"threshold": 0.02, "thresholds": [0.02, 0.1]}

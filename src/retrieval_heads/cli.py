@@ -41,10 +41,12 @@ class Options:
     Attributes:
         task: only the runs of this task.
         seed: only the runs of this seed.
+        base: only the runs from the base model of this folder name.
     """
 
     task: str | None = None
     seed: int | None = None
+    base: str | None = None
 
 
 EXAMPLES = """\
@@ -101,6 +103,7 @@ def _add_run(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--profile", required=True, help="smoke, quick, report, paper or the path of a YAML file")
     parser.add_argument("--task", help="only this task: mdqa, musique or summhay")
     parser.add_argument("--seed", type=int, help="only this seed of the profile")
+    parser.add_argument("--base", metavar="NAME", help="only this base model of the profile, by its folder's name")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N examples of each kind, in an own folder")
     parser.add_argument("--device", help="auto, cpu, mps, cuda or cuda:INDEX instead of the profile's")
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes instead of the profile's")
@@ -117,8 +120,8 @@ def _run(parsed: argparse.Namespace) -> None:
     profile = load_profile(parsed.profile, **{key: value for key, value in given.items() if value is not None})
     if parsed.limit is not None:
         profile = limited(profile, parsed.limit)
-    options = Options(parsed.task, parsed.seed)
-    grid = study_grid(profile, options.task, options.seed)
+    options = Options(parsed.task, parsed.seed, parsed.base)
+    grid = study_grid(profile, options.task, options.seed, options.base)
     stages = list(STAGES) if parsed.stage == "all" else [parsed.stage]
     if parsed.dry_run:
         print(f"profile {profile.name}, settings {config_hash(profile)}, results in "

@@ -23,11 +23,11 @@ from retrieval_heads import paths
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.settings import Profile, Settings
 
-_ADAPTER = ("base", "base_length", "train_length", "rope_theta", "n_train", "lora")
+_ADAPTER = ("base_length", "train_length", "rope_theta", "n_train", "lora")
 _HEADS = (*_ADAPTER, "n_probe", "detect")
 READS = {
-    "base": ("base", "base_length", "eval_lengths", "rope_theta", "n_test", "bootstrap"),
-    "data": ("base", "base_length", "train_length", "eval_lengths", "n_train", "n_probe", "n_test"),
+    "base": ("base_length", "eval_lengths", "rope_theta", "n_test", "bootstrap"),
+    "data": ("base_length", "train_length", "eval_lengths", "n_train", "n_probe", "n_test"),
     "finetune": (*_ADAPTER, "eval_lengths", "n_test", "bootstrap"),
     "detect": _HEADS,
     "knockout": (*_HEADS, "eval_lengths", "n_test", "knockout", "bootstrap"),
@@ -35,7 +35,8 @@ READS = {
 }
 """What a run of each stage depends on. The grid is left out: adding a seed does not spoil the runs that are there."""
 
-_WITHOUT_EFFECT = {"name", "missing", "workers", "threads", "device"}
+_LEFT_OUT = {"name", "missing", "bases", "workers", "threads", "device"}
+"""Without effect on the results, but for the base models: the digests of their weights say more than their paths."""
 
 
 def config_hash(profile: Profile, stage: str | None = None) -> str:
@@ -43,9 +44,10 @@ def config_hash(profile: Profile, stage: str | None = None) -> str:
 
     Args:
         stage: a key of `READS` for what one run of that stage depends on; with None, and for a stage that reads the
-            whole grid, everything but the profile's name, `missing`, `workers`, `threads` and `device`.
+            whole grid, everything but the profile's name, `missing`, `bases`, `workers`, `threads` and `device`. (The
+            base models are identified by their weights, see `bases.base_digest`.)
     """
-    settings = profile.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    settings = profile.model_dump(mode="json", exclude=_LEFT_OUT)
     if stage in READS:
         settings = {key: settings[key] for key in READS[stage]}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]

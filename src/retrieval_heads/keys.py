@@ -18,6 +18,9 @@ from retrieval_heads.config import close_match
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.settings import Profile
 
+RUN = ["task", "condition", "seed", "base"]
+"""The key columns of a run, in every table that has rows of runs."""
+
 _WORD = re.compile(r"[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*")
 
 
@@ -71,7 +74,7 @@ class RunKey:
     @property
     def columns(self) -> dict[str, str | int]:
         """The key columns of the run's rows in every table."""
-        return {"task": self.task, "condition": self.condition, "seed": self.seed}
+        return {name: getattr(self, name) for name in RUN}
 
     @property
     def adapter(self) -> Path:
@@ -99,27 +102,31 @@ def table_path(profile: str, table: str) -> Path:
 
 
 def study_grid(
-    profile: Profile, task: str | None = None, seed: int | None = None, limit: int | None = None,
+    profile: Profile, task: str | None = None, seed: int | None = None, base: str | None = None,
+    limit: int | None = None,
 ) -> list[RunKey]:
-    """The runs of a study: tasks x seeds x conditions, in the profile's order.
+    """The runs of a study: tasks x seeds x base models x conditions, in the profile's order.
 
     Args:
-        profile: names the tasks, seeds and conditions.
+        profile: names the tasks, seeds, base models and conditions.
         task: only this task.
         seed: only this seed.
+        base: only the base model of this name, one of `profile.base_names`.
         limit: at most so many runs.
 
     Raises:
-        ConfigError: a task or seed that the profile does not have.
+        ConfigError: a task, seed or base model that the profile does not have.
     """
-    for name, value, allowed in (("task", task, profile.tasks), ("seed", seed, profile.seeds)):
+    given = (("task", task, profile.tasks), ("seed", seed, profile.seeds), ("base", base, profile.base_names))
+    for name, value, allowed in given:
         if value is not None and value not in allowed:
             raise ConfigError(f"the profile {profile.name} has no such {name}", where=name, value=value,
                               remedy=f"{close_match(value, allowed)} The profile's `{name}s` decide.")
     keys = [
-        RunKey(profile.name, one_task, condition, one_seed, profile.base_name)
+        RunKey(profile.name, one_task, condition, one_seed, one_base)
         for one_task in profile.tasks if task in (None, one_task)
         for one_seed in profile.seeds if seed in (None, one_seed)
+        for one_base in profile.base_names if base in (None, one_base)
         for condition in profile.conditions
     ]
     return keys[:limit]

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.data.example import TASKS
+from retrieval_heads.errors import ConfigError
 from retrieval_heads.models.lora_settings import SCHEDULES, LoraSettings
 
 REFERENCE = "real"
@@ -38,6 +39,16 @@ def _unique(values: tuple) -> tuple:
     if len(set(values)) != len(values):
         raise PydanticCustomError("unique", "a value is given twice")
     return values
+
+
+def _unique_names(paths: tuple) -> tuple:
+    if len({_last_component(path) for path in paths}) != len(paths):
+        raise PydanticCustomError("unique_names", "two base models have the same folder name, which names their runs")
+    return paths
+
+
+def _last_component(path: str) -> str:
+    return PurePosixPath(path).name
 
 
 def _contradiction(key: str, value: Any, problem: str, remedy: str) -> PydanticCustomError:
@@ -117,7 +128,7 @@ class Profile(Settings):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*$")]
     missing: tuple[str, ...]
-    base: Annotated[str, Field(min_length=1)]
+    bases: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], *Names, AfterValidator(_unique_names)]
     tasks: Annotated[tuple[Annotated[str, _one_of(*TASKS)], ...], *Names]
     conditions: Annotated[tuple[Annotated[str, _one_of(*CONDITIONS)], ...], *Names]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], *Names]
@@ -138,9 +149,16 @@ class Profile(Settings):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 
     @property
-    def base_name(self) -> str:
-        """The last component of `base`, as it stands in names and paths."""
-        return PurePosixPath(self.base).name
+    def base_names(self) -> tuple[str, ...]:
+        """The last components of `bases`, as they stand in names, paths and tables."""
+        return tuple(map(_last_component, self.bases))
+
+    def base_of(self, name: str) -> str:
+        """The folder or hub id, as `bases` gives it, of the base model of that name; `ConfigError` without one."""
+        if name not in self.base_names:
+            raise ConfigError(f"the profile {self.name} has no such base model", where="base", value=name,
+                              remedy=f"Use one of {', '.join(self.base_names)}. The profile's `bases` decide.")
+        return self.bases[self.base_names.index(name)]
 
     def lora_settings(self, seed: int) -> LoraSettings:
         """The settings of the fine-tuning of a run with this seed; `ConfigError` where they contradict each other."""

@@ -9,29 +9,32 @@ A stage asks what is still to do, writes the rows of each run as a part, and mer
 
 A part counts as done when its manifest, which is written last, is there and its checksum is that of the rows. One that
 was made with other settings or from another base model is an error and not redone silently: it may have cost hours.
+A run is identified by the weights of its own base model, so that another base model can be added to a study; a part
+that is no run, and a table of all runs, by the weights of all that it was made from.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from retrieval_heads import paths
+from retrieval_heads.bases import base_digest, check_bases
 from retrieval_heads.config import config_hash
 from retrieval_heads.errors import ResultError
 from retrieval_heads.files import write_whole
 from retrieval_heads.keys import RunKey, part_path, table_path
 from retrieval_heads.manifest import Facts, combine, read_manifest, sha256, write_manifest
-from retrieval_heads.models.extension import fingerprint
 from retrieval_heads.settings import Profile
 from retrieval_heads.tables import conform, get_table, read_table, to_csv
 
 Part = RunKey | str
-"""A unit of work: a run, or another one (a task, say) by name."""
+"""A unit of work: a run, or another one by name, such as `all` for what is made of all runs."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,29 @@ class Store:
 
     Attributes:
         profile: whose results.
-        base_digest: identifies the weights of the base model; None for one that is no local folder.
+        digests: identify the weights of the base models by name; None for one that is no local folder. Each is read
+            when it is first needed, and goes along to the worker processes.
     """
 
     profile: Profile
-    base_digest: str | None
+    digests: dict[str, str | None] = field(default_factory=dict, compare=False)
 
     @classmethod
     def open(cls, profile: Profile) -> Store:
-        """The store of a profile; reads the base model's files once to identify them."""
-        folder = Path(paths.resolve_model(profile.base))
-        return cls(profile, fingerprint(folder)[:16] if (folder / "config.json").is_file() else None)
+        """The store of a profile; reads no file yet."""
+        return cls(profile)
+
+    def prepare(self, parts: Iterable[Part]) -> None:
+        """Before parts are made: read and check their base models, once for all worker processes.
+
+        Raises:
+            ConfigError: base models with different tokenizers.
+            ModelError: a base model is not there, or its config cannot be read.
+        """
+        names = sorted({part.base for part in parts if isinstance(part, RunKey)})
+        check_bases(self.profile, names)
+        for name in names:
+            self._digest_of(name)
 
     def done(self, table: str, part: Part) -> bool:
         """Whether a part is there and whole.
@@ -59,7 +74,7 @@ class Store:
             ResultError: it was made with other settings or from another base model.
         """
         path = self._part(table, part)
-        made = self._manifest(path.with_suffix(".json"), get_table(table).stage)
+        made = self._manifest(path.with_suffix(".json"), get_table(table).stage, part)
         return made is not None and path.is_file() and sha256(path.read_bytes()) == made["sha256"]
 
     def todo(self, table: str, parts: Iterable[Part]) -> list[Any]:
@@ -75,7 +90,7 @@ class Store:
             ResultError: the rows do not follow the data dictionary.
         """
         path = self._part(table, part)
-        self._write(path, table, conform(table, rows), facts, part=str(getattr(part, "name", part)))
+        self._write(path, table, conform(table, rows), facts, self._digest(part), part=str(getattr(part, "name", part)))
         return path
 
     def read_part(self, table: str, part: Part) -> pd.DataFrame:
@@ -107,30 +122,44 @@ class Store:
         made = [read_manifest(self._part(table, part).with_suffix(".json")) for part in found]
         rows = pd.concat([self.read_part(table, part) for part in found], ignore_index=True)
         path = table_path(self.profile.name, table)
-        self._write(path, table, conform(table, rows), combine(made), parts=len(found),
-                    absent=[str(getattr(part, "name", part)) for part in absent])
+        self._write(path, table, conform(table, rows), combine(made), _together(one["base_digest"] for one in made),
+                    parts=len(found), absent=[str(getattr(part, "name", part)) for part in absent])
         return path
 
     def _part(self, table: str, part: Part) -> Path:
         return part_path(self.profile.name, get_table(table).name, part)
 
-    def _identity(self, stage: str) -> dict[str, Any]:
-        return {
-            "profile": self.profile.name, "config_hash": config_hash(self.profile, stage),
-            "base_digest": self.base_digest,
-        }
+    def _digest_of(self, name: str) -> str | None:
+        if name not in self.digests:
+            self.digests[name] = base_digest(self.profile, name)
+        return self.digests[name]
 
-    def _write(self, path: Path, table: str, frame: pd.DataFrame, facts: Facts, **more: Any) -> None:
-        content = to_csv(frame)
+    def _digest(self, part: Part) -> str | None:
+        """Identifies the base model of a run; for another part, all base models of the profile that are there."""
+        return _together(map(self._digest_of, [part.base] if isinstance(part, RunKey) else self.profile.base_names))
+
+    def _write(
+        self, path: Path, table: str, frame: pd.DataFrame, facts: Facts, digest: str | None, **more: Any,
+    ) -> None:
+        content, stage = to_csv(frame), get_table(table).stage
         write_whole(path, content)
-        write_manifest(path.with_suffix(".json"), facts, table=table, **self._identity(get_table(table).stage),
-                       sha256=sha256(content), rows=len(frame), **more)
+        write_manifest(
+            path.with_suffix(".json"), facts, table=table, profile=self.profile.name,
+            config_hash=config_hash(self.profile, stage), base_digest=digest, sha256=sha256(content), rows=len(frame),
+            **more,
+        )
 
-    def _manifest(self, path: Path, stage: str) -> dict[str, Any] | None:
+    def _manifest(self, path: Path, stage: str, part: Part) -> dict[str, Any] | None:
         made = read_manifest(path)
-        for name, what in (("config_hash", "with other settings"), ("base_digest", "from another base model")):
-            wanted = self._identity(stage)[name]
-            if made is not None and made.get(name) != wanted:
+        if made is None:
+            return None
+        checks = [("config_hash", config_hash(self.profile, stage), "with other settings")]
+        digest = self._digest(part)
+        # finished runs of a base model that is not here (any more) can be read: none can be added that differs
+        if digest is not None:
+            checks.append(("base_digest", digest, "from another base model"))
+        for name, wanted, what in checks:
+            if made.get(name) != wanted:
                 raise ResultError(
                     f"made {what}: its {name} is {made.get(name)}, now it is {wanted}", where=paths.shown(path),
                     remedy=f"Delete the folder {paths.shown(path.parent)} to make it again, or keep it and write "
@@ -141,6 +170,12 @@ class Store:
     def _command(self, table: str) -> str:
         stage = get_table(table).stage
         return f"Run `python -m retrieval_heads run {stage} --profile {self.profile.name}`."
+
+
+def _together(digests: Iterable[str | None]) -> str | None:
+    """One digest for several: that of the only known one, None without any."""
+    known = sorted({digest for digest in digests if digest is not None})
+    return hashlib.sha256("".join(known).encode()).hexdigest()[:16] if len(known) > 1 else next(iter(known), None)
 
 
 def load_table(profile: str, table: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What the figures of the interventions and of the overlap share: seeds as one point, one legend for all panels."""
+"""What the figures of the interventions and of the overlap share: runs as one point, one legend for all panels."""
 
 from __future__ import annotations
 
@@ -22,22 +22,27 @@ def value_label(metric: str) -> str:
     return VALUE_LABELS.get(metric, metric)
 
 
-def over_seeds(
+REPEATED = ["seed", "base"]
+"""The key columns of a run that tell apart the repetitions of a condition."""
+
+
+def over_runs(
     table: pd.DataFrame, by: Sequence[str], columns: Sequence[str] = ("value", "low", "high"),
 ) -> pd.DataFrame:
-    """Means of columns over the seeds, with their number as `n_seeds`; with one seed the rows as they are.
+    """Means of columns over seeds and base models, with the number of runs as `n_runs`; one run gives its rows.
 
-    The mean of the seeds' lower ends is at most the lower end of an interval of the mean over the same examples, and
+    The mean of the runs' lower ends is at most the lower end of an interval of the mean over the same examples, and
     likewise above: averaged ends are on the safe side for chance in the *examples*. They say nothing of chance in the
-    training, for which the single seeds have to be shown.
+    training, for which the single runs have to be shown.
 
     Args:
-        table: tidy rows with a column `seed`.
+        table: tidy rows with the columns `REPEATED`.
         by: the columns that tell the points apart.
         columns: what is averaged; an empty cell is left out.
     """
-    groups = table.groupby(list(by), sort=False, dropna=False)
-    return groups[list(columns)].mean().assign(n_seeds=groups["seed"].nunique()).reset_index()
+    runs = table.groupby(REPEATED).ngroup()
+    groups = table.assign(run=runs).groupby(list(by), sort=False, dropna=False)
+    return groups[list(columns)].mean().assign(n_runs=groups["run"].nunique()).reset_index()
 
 
 def counts(values: pd.Series) -> str:

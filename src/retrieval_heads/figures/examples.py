@@ -50,7 +50,7 @@ def folded_examples(examples: Mapping[str, Example], opened: Collection[str] = (
 
 
 def table_html(frame: pd.DataFrame, digits: int = 2, names: dict[str, str] | None = None) -> str:
-    """A table as HTML without its index; empty cells are dashes.
+    """A table as HTML without its index; empty cells are dashes. A column `base` stands only for several base models.
 
     Args:
         frame: what to show.
@@ -59,6 +59,8 @@ def table_html(frame: pd.DataFrame, digits: int = 2, names: dict[str, str] | Non
     """
     # a name of the columns, as a pivot leaves it, would be taken for a heading of its own
     shown = frame.rename(columns=names or {}).rename_axis(columns=None)
+    if "base" in shown and shown["base"].nunique() <= 1:
+        shown = shown.drop(columns="base")
     formats = {
         name: f"{{:,.{0 if (column.dropna() % 1 == 0).all() else digits}f}}".format
         for name, column in shown.items() if pd.api.types.is_float_dtype(column)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from retrieval_heads.figures.common import over_seeds
+from retrieval_heads.figures.common import REPEATED, over_runs
 from retrieval_heads.figures.style import axis, colour, in_order, marker
 
 COLOUR_MAP = "mako_r"
@@ -59,7 +59,7 @@ def plot_threshold_counts(
 ) -> Axes:
     """The number of heads with a score above the threshold, over thresholds: a line for each condition.
 
-    With several seeds the line is their mean; the dotted lines count heads whose chance level is above the threshold.
+    With several runs the line is their mean; the dotted lines count heads whose chance level is above the threshold.
 
     Args:
         scores: rows of the table `head_scores` of one task, kind and mode.
@@ -71,10 +71,11 @@ def plot_threshold_counts(
     for condition in in_order(scores.condition):
         own, tone = scores[scores.condition == condition], colour(condition)
         found = [
-            {"seed": seed, "threshold": at, "heads": (run.score > at).sum(), "chance": (run.chance > at).sum()}
-            for seed, run in own.groupby("seed") for at in thresholds
+            {"seed": seed, "base": base, "threshold": at, "heads": (run.score > at).sum(),
+             "chance": (run.chance > at).sum()}
+            for (seed, base), run in own.groupby(REPEATED) for at in thresholds
         ]
-        mean = over_seeds(pd.DataFrame(found), ["threshold"], ["heads", "chance"])
+        mean = over_runs(pd.DataFrame(found), ["threshold"], ["heads", "chance"])
         ax.plot(mean.threshold, mean.heads, marker=marker(condition), markersize=5, color=tone, label=condition)
         ax.plot(mean.threshold, mean.chance, ":", color=tone, linewidth=1.2)
     if threshold is not None:

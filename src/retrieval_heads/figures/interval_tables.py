@@ -6,6 +6,7 @@ import pandas as pd
 
 from retrieval_heads.figures.common import METRIC
 from retrieval_heads.figures.style import in_order
+from retrieval_heads.keys import RUN
 
 DASH = "–"
 
@@ -45,8 +46,7 @@ def patching_table(patching: pd.DataFrame, metric: str = METRIC) -> pd.DataFrame
         rows[rows.n_heads > 0], "set", {name: f"{name} over random" for name in ("intersection", "complement")},
         ("over_random", "over_random_low", "over_random_high"),
     )
-    keys = ["task", "condition", "seed"]
-    return gap.merge(closed, how="left", on=keys).merge(over, how="left", on=keys).fillna(DASH)
+    return gap.merge(closed, how="left", on=RUN).merge(over, how="left", on=RUN).fillna(DASH)
 
 
 def correlation_table(correlation: pd.DataFrame) -> pd.DataFrame:
@@ -61,10 +61,9 @@ def correlation_table(correlation: pd.DataFrame) -> pd.DataFrame:
 
 def _wide(rows: pd.DataFrame, by: str, names: dict[str, str], columns: tuple[str, str, str]) -> pd.DataFrame:
     """One row a run, one text column for each entry of `names`, in that order."""
-    keys = ["task", "condition", "seed"]
     known = rows[rows[by].isin(names)]
     cells = [with_interval(*row) for row in known[list(columns)].to_numpy(dtype=float)]
-    wide = known.assign(cell=cells).pivot(index=keys, columns=by, values="cell")
+    wide = known.assign(cell=cells).pivot(index=RUN, columns=by, values="cell")
     wide = wide.reindex(columns=list(names)).astype(object).fillna(DASH)
     wide = wide.rename(columns=names).rename_axis(columns=None).reset_index()
     place = {condition: number for number, condition in enumerate(in_order(wide.condition))}

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from retrieval_heads.figures.common import METRIC, counts, over_seeds, value_label
+from retrieval_heads.figures.common import METRIC, REPEATED, counts, over_runs, value_label
 from retrieval_heads.figures.style import axis, in_order, interval_bars
 
 SETS = {
@@ -23,11 +23,11 @@ SETS = {
 def plot_knockout(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = None) -> Axes:
     """A line for each set of heads: the metric against the number of heads knocked out, from none on.
 
-    The bars are 95% bootstrap intervals over examples (and over draws for the random sets), averaged over seeds; the
-    small marks are single random draws, and single seeds where there are several.
+    The bars are 95% bootstrap intervals over examples (and over draws for the random sets), averaged over runs; the
+    small marks are single random draws, and single runs where there are several.
 
     Args:
-        table: rows of the table `knockout` of one task, condition, mode and scope, and the rows of that run with
+        table: rows of the table `knockout` of one task, condition, mode and scope, and the rows of these runs with
             `set` none.
         metric: one of the table's metrics.
         ax: drawn on; a new one when None.
@@ -39,9 +39,10 @@ def plot_knockout(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = N
         own = rows[rows.set == name]
         if own.empty:
             continue
-        singles = own[own.draw > 0] if name == "random" else own[(own.draw == 0) & (own.seed.nunique() > 1)]
+        several = len(own.drop_duplicates(REPEATED)) > 1
+        singles = own[own.draw > 0] if name == "random" else own[(own.draw == 0) & several]
         ax.plot(_spread(singles.k, shift), singles.value, marker, color=colour, alpha=0.35, markersize=3, zorder=1)
-        mean = over_seeds(pd.concat([start, own[own.draw == 0]]), ["k"]).sort_values("k")
+        mean = over_runs(pd.concat([start, own[own.draw == 0]]), ["k"]).sort_values("k")
         ax.errorbar(
             _spread(mean.k, shift), mean.value, interval_bars(mean.value, mean.low, mean.high), label=label,
             color=colour, marker=marker, linestyle=line, markersize=5, capsize=2, linewidth=1.6,
@@ -74,7 +75,7 @@ def plot_effects(effects: pd.DataFrame, k: int, metric: str = METRIC, ax: Axes |
         own = rows[rows.contrast == name]
         if own.empty:
             continue
-        mean = over_seeds(own, ["condition"]).set_index("condition").reindex(conditions)
+        mean = over_runs(own, ["condition"]).set_index("condition").reindex(conditions)
         places = np.arange(len(conditions)) + 0.2 * shift
         ax.errorbar(
             places, mean.value, interval_bars(mean.value, mean.low, mean.high), label=label, color=colour,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 
-from retrieval_heads.figures.common import counts, over_seeds
+from retrieval_heads.figures.common import counts, over_runs
 from retrieval_heads.figures.style import axis, colour, in_order, marker
 
 LABELS = {
@@ -19,7 +19,7 @@ def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float | None = 
     """A line for each condition: a measure of overlap against the threshold that makes a head a retrieval head.
 
     The dotted line in the same colour is its chance level for sets with as many heads in each layer, and the band
-    around it holds 95% of such sets. A line ends where a set has no head. Seeds are averaged.
+    around it holds 95% of such sets. A line ends where a set has no head. Runs are averaged.
 
     Args:
         overlap: rows of the table `overlap` of one task, kind and score mode, each run beside one real run.
@@ -31,7 +31,7 @@ def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float | None = 
     rows = overlap[overlap.measure == measure]
     columns = ("value", "layer_chance", "layer_chance_low", "layer_chance_high")
     for condition in in_order(rows.condition):
-        own = over_seeds(rows[rows.condition == condition], ["threshold"], columns).sort_values("threshold")
+        own = over_runs(rows[rows.condition == condition], ["threshold"], columns).sort_values("threshold")
         one = colour(condition)
         ax.fill_between(own.threshold, own.layer_chance_low, own.layer_chance_high, color=one, alpha=0.07, linewidth=0)
         ax.plot(own.threshold, own.layer_chance, ":", color=one, linewidth=1.4)

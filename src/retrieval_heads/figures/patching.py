@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from retrieval_heads.figures.common import METRIC, counts, over_seeds, value_label
+from retrieval_heads.figures.common import METRIC, REPEATED, counts, over_runs, value_label
 from retrieval_heads.figures.style import axis, in_order, interval_bars
 
 SETS = {
@@ -23,7 +23,7 @@ SETS = {
 def plot_patching(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = None) -> Axes:
     """A group of bars for each condition, one bar a set of heads, and a line for the real run itself.
 
-    Black lines are 95% bootstrap intervals over examples (and over draws for the random sets), averaged over seeds, as
+    Black lines are 95% bootstrap intervals over examples (and over draws for the random sets), averaged over runs, as
     is the band around the line. The small numbers are the numbers of heads patched; 0 says that the set is empty.
 
     Args:
@@ -38,7 +38,7 @@ def plot_patching(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = N
     width = 0.84 / len(present)
     for place, name in enumerate(present):
         label, colour, hatch = SETS[name]
-        own = over_seeds(rows[rows.set == name], ["condition"], ("value", "low", "high", "n_heads"))
+        own = over_runs(rows[rows.set == name], ["condition"], ("value", "low", "high", "n_heads"))
         own = own.set_index("condition").reindex(conditions)
         x = np.arange(len(conditions)) + (place - (len(present) - 1) / 2) * width
         ax.bar(x, own.value, width * 0.92, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4, label=label)
@@ -47,7 +47,7 @@ def plot_patching(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = N
         if name != "none":
             for at, heads in zip(x, own.n_heads, strict=True):
                 _count(ax, at, heads)
-    source = over_seeds(rows[rows.set == "source"].drop_duplicates("seed"), ["set"])
+    source = over_runs(rows[rows.set == "source"].drop_duplicates(REPEATED), ["set"])
     if len(source):
         one = source.iloc[0]
         ax.axhline(one.value, color="#cc3311", linewidth=1.6, linestyle="--", label="the real run itself")

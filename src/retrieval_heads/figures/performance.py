@@ -14,11 +14,11 @@ MARKERS = ("o", "s", "^", "D")
 
 
 def plot_performance(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> Axes:
-    """A row for each condition with a point for each length and seed, and its 95% bootstrap interval over examples.
+    """A row for each condition with a point for each length and run, and its 95% bootstrap interval over examples.
 
     Args:
         table: rows of the tables `performance` and `base` of one task, with the columns `condition`, `eval_length`,
-            `metric`, `value`, `low`, `high`, `n` and, where there are several seeds, `seed`.
+            `metric`, `value`, `low`, `high` and `n`.
         metric: which metric.
         ax: drawn on; a new one when None.
     """

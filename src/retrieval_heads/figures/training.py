@@ -45,7 +45,7 @@ def plot_exact_match_log(evaluations: pd.DataFrame, tasks: Sequence[str], ax: Ax
 
 
 def plot_losses(losses: pd.DataFrame, ax: Axes | None = None, smooth: int = 1) -> Axes:
-    """Loss of fine-tuning against the optimizer step: a line for each condition, the mean over its seeds.
+    """Loss of fine-tuning against the optimizer step: a line for each condition, the mean over its runs.
 
     Args:
         losses: rows of the table `losses` of one task.

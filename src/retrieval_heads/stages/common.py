@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from retrieval_heads import paths
+from retrieval_heads.bases import base_path
 from retrieval_heads.cli import Options
 from retrieval_heads.data.conditions import CONDITIONS, get_condition
 from retrieval_heads.data.example import Example
@@ -32,7 +32,7 @@ from retrieval_heads.stats.bootstrap import bootstrap_mean
 from retrieval_heads.store import Part, Store
 
 EVERYTHING = Options()
-"""No restriction: all tasks and seeds of the profile."""
+"""No restriction: all tasks, seeds and base models of the profile."""
 
 HELD_OUT_SEED = 0
 """All runs are probed and tested on the same examples, whatever their own seed: they can be compared in pairs."""
@@ -77,11 +77,13 @@ def make_tables(
 
     Raises:
         ResultError: parts failed, or were made with other settings.
+        StudyError: a base model that parts are to be made from is not there, or does not fit the others.
     """
     store, grid = Store.open(profile), list(grid or parts)
     missing = {part for table in tables for part in store.todo(table, parts)}
     todo = [part for part in parts if part in missing or (ready is not None and not ready(part))]
     if todo:
+        store.prepare(todo)
         device = resolve_device(profile.device)
         run_all(partial(_make_part, store, tuple(tables), function), todo, profile.workers, device,
                 threads=profile.threads, description=description)
@@ -98,21 +100,20 @@ def _make_part(
         store.write_part(table, part, made.rows[table], facts)
 
 
-def base_path(profile: Profile) -> str:
-    """The base model's folder, or its hub id."""
-    return paths.resolve_model(profile.base)
+def study_tokenizer(profile: Profile) -> Any:
+    """The tokenizer of the profile's base models, which all have the same, read once a process."""
+    return _tokenizer_of(base_path(profile))
 
 
 @cache
-def tokenizer_of(base: str) -> Any:
-    """The base model's tokenizer, read once a process."""
+def _tokenizer_of(base: str) -> Any:
     return load_tokenizer(model_folder(base))
 
 
 def load_run(profile: Profile, key: RunKey, device: str) -> tuple[nn.Module, Any]:
-    """The model of a run with its adapter, and its tokenizer; for the condition `base` the base model as it is."""
+    """The model of a run with its adapter, and its tokenizer; for the condition `base` its base model as it is."""
     adapter = None if key.condition == "base" else key.adapter
-    return load_model(base_path(profile), adapter=adapter, device=device, max_length=max(lengths(profile)))
+    return load_model(base_path(profile, key.base), adapter=adapter, device=device, max_length=max(lengths(profile)))
 
 
 def lengths(profile: Profile) -> list[int]:
@@ -131,7 +132,7 @@ def training_examples(profile: Profile, key: RunKey) -> list[Example]:
     """The examples that a run is trained on."""
     return make_examples(
         task=key.task, condition=key.condition, length=training_length(profile, key.condition), n=profile.n_train,
-        seed=key.seed, split="train", tokenizer=tokenizer_of(base_path(profile)),
+        seed=key.seed, split="train", tokenizer=study_tokenizer(profile),
     )
 
 
@@ -139,7 +140,7 @@ def sample_examples(profile: Profile, task: str) -> dict[str, Example]:
     """One training example of the base model's length for each condition that has examples of its own, to be shown."""
     made = {"task": task, "length": profile.base_length, "n": 1, "seed": profile.seeds[0], "split": "train"}
     return {
-        name: make_examples(condition=name, tokenizer=tokenizer_of(base_path(profile)), **made)[0]
+        name: make_examples(condition=name, tokenizer=study_tokenizer(profile), **made)[0]
         for name, condition in CONDITIONS.items() if not condition.members
     }
 
@@ -159,7 +160,7 @@ def held_out(profile: Profile, task: str, split: str, length: int | None = None)
 def _held_out(base: str, task: str, split: str, length: int, n: int) -> tuple[Example, ...]:
     return tuple(make_examples(
         task=task, condition=REFERENCE, length=length, n=n, seed=HELD_OUT_SEED, split=split,
-        tokenizer=tokenizer_of(base),
+        tokenizer=_tokenizer_of(base),
     ))
 
 

@@ -1,9 +1,9 @@
 """Overlap of every run's heads with those of the real run, and its rank correlation with performance over conditions.
 
 The correlation is over conditions, not over runs: a condition trained under three seeds is one piece of evidence, so
-heads and performance are averaged over the seeds first. The real condition is left out, as its recall is 1 by
-definition and would make a correlation by itself, and so are the base model, which was not extended, and the controls,
-which lack what the claim is about.
+heads and performance are averaged over the seeds, and over base models, first. The real condition is left out, as its
+recall is 1 by definition and would make a correlation by itself, and so are the base models, which were not extended,
+and the controls, which lack what the claim is about.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pandas as pd
 
 from retrieval_heads.cli import Options
 from retrieval_heads.data.conditions import CONDITIONS
-from retrieval_heads.keys import table_path
+from retrieval_heads.keys import RUN, table_path
 from retrieval_heads.manifest import Facts
 from retrieval_heads.metrics import main_metric
 from retrieval_heads.settings import REFERENCE, Profile
@@ -60,26 +60,27 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
 
 
 def conditions_table(profile: Profile, overlap: pd.DataFrame, performance: pd.DataFrame) -> pd.DataFrame:
-    """One row a task and condition but `real` and controls: heads and performance, each averaged over the seeds.
+    """One row a task and condition but `real` and controls: heads and performance, each averaged over its runs.
 
     Args:
         overlap: the table `overlap`.
         performance: the table `performance`.
 
     Returns:
-        `task`, `condition`, `n_seeds`, a column for each of `PREDICTORS` (retrieval heads by the kind of score that
-        fits the task, at the profile's threshold) and of `OUTCOMES` (at the longest evaluation length; `f1` is the
-        citation F1 for `summhay`), and `NAME_low`, `NAME_high` of the outcomes, averaged over the seeds like them.
+        `task`, `condition`, `n_seeds`, `n_bases`, a column for each of `PREDICTORS` (retrieval heads by the kind of
+        score that fits the task, at the profile's threshold) and of `OUTCOMES` (at the longest evaluation length; `f1`
+        is the citation F1 for `summhay`), and `NAME_low`, `NAME_high` of the outcomes, averaged like them.
     """
     heads = _heads_of_runs(profile, overlap)
     scores = _scores_of_runs(profile, performance)
-    table = heads.merge(scores, on=["task", "condition", "seed"], validate="one_to_one")
-    groups = table.drop(columns="seed").groupby(["task", "condition"])
-    return groups.mean().assign(n_seeds=groups.size()).reset_index()
+    table = heads.merge(scores, on=RUN, validate="one_to_one")
+    groups = table.groupby(["task", "condition"])
+    means = groups[[name for name in table if name not in RUN]].mean()
+    return means.assign(n_seeds=groups["seed"].nunique(), n_bases=groups["base"].nunique()).reset_index()
 
 
 def compared(profile: Profile, overlap: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `overlap` that the claims are about: every other run, and the base model, beside a real run.
+    """The rows of `overlap` that the claims are about: every other run, and the base models, beside a real run.
 
     Of the same seed (`same_seed`), by the kind of score that fits the task, at all thresholds.
     """
@@ -90,21 +91,20 @@ def compared(profile: Profile, overlap: pd.DataFrame) -> pd.DataFrame:
 
 
 def _heads_of_runs(profile: Profile, overlap: pd.DataFrame) -> pd.DataFrame:
-    known, run = compared(profile, overlap), ["task", "condition", "seed"]
+    known = compared(profile, overlap)
     at_threshold = (known.threshold == profile.detect.threshold) | known.threshold.isna()
     known = known[at_threshold & ~known.condition.isin(_LEFT_OUT)]
-    wide = known.pivot(index=run, columns="measure", values="value")
-    counts = known[known.measure == "recall"].set_index(run)["n_heads"].astype(float)
+    wide = known.pivot(index=RUN, columns="measure", values="value")
+    counts = known[known.measure == "recall"].set_index(RUN)["n_heads"].astype(float)
     return wide.assign(n_heads=counts).reset_index().rename_axis(columns=None)
 
 
 def _scores_of_runs(profile: Profile, performance: pd.DataFrame) -> pd.DataFrame:
     known = performance[performance.eval_length == profile.eval_lengths[-1]]
-    run = ["task", "condition", "seed"]
     columns = []
     for outcome in OUTCOMES:
         wanted = known.task.map(main_metric) if outcome == "f1" else outcome
-        one = known[known.metric == wanted].set_index(run)[["value", "low", "high"]]
+        one = known[known.metric == wanted].set_index(RUN)[["value", "low", "high"]]
         columns.append(one.set_axis([outcome, f"{outcome}_low", f"{outcome}_high"], axis=1))
     return pd.concat(columns, axis=1).reset_index()
 

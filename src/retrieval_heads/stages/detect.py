@@ -1,6 +1,6 @@
-"""Score every head of every run, and of the base model, on held-out real examples.
+"""Score every head of every run, and of the base models, on held-out real examples.
 
-The runs are scored at the training length, the base model at the length that it was made for: at the other it answers
+The runs are scored at the training length, a base model at the length that it was made for: at the other it answers
 nothing, and would have no retrieval heads for that reason alone.
 """
 
@@ -16,37 +16,41 @@ from retrieval_heads.settings import Profile
 from retrieval_heads.stages import finetune
 from retrieval_heads.stages.common import CONTROL_SEED, EVERYTHING, Made, batch_size, held_out, load_run, make_tables
 
+TABLES = ("head_scores",)
+
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
-    """Make the table `head_scores` of the runs and of the base model; its path.
+    """Make the table `head_scores` of the runs and of the base models; its path.
 
     Raises:
         ResultError: runs failed, or were made with other settings.
     """
     finetune.run(profile, options)
-    return _detect(profile, [*base_keys(profile, options.task), *study_grid(profile, options.task, options.seed)])
+    runs = study_grid(profile, options.task, options.seed, options.base)
+    return _detect(profile, [*base_keys(profile, options.task, options.base), *runs])
 
 
-def run_base(profile: Profile, task: str | None = None) -> list[Path]:
-    """Score the heads of the base model alone; the path of `head_scores`, with whatever runs have been scored too."""
-    return _detect(profile, base_keys(profile, task))
+def run_base(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
+    """Score the heads of base models alone; the path of `head_scores`, with whatever runs have been scored too."""
+    return _detect(profile, base_keys(profile, options.task, options.base))
 
 
-def base_keys(profile: Profile, task: str | None = None) -> list[RunKey]:
-    """What stands for the base model among the runs: one key a task, with the condition `base`."""
+def base_keys(profile: Profile, task: str | None = None, base: str | None = None) -> list[RunKey]:
+    """What stands for the base models among the runs: one key a task and base model, with the condition `base`."""
     return [
-        RunKey(profile.name, one, "base", CONTROL_SEED, profile.base_name) for one in profile.tasks
-        if task in (None, one)
+        RunKey(profile.name, one_task, "base", CONTROL_SEED, one_base)
+        for one_task in profile.tasks if task in (None, one_task)
+        for one_base in profile.base_names if base in (None, one_base)
     ]
 
 
 def _detect(profile: Profile, keys: list[RunKey]) -> list[Path]:
     grid = [*base_keys(profile), *study_grid(profile)]
-    return make_tables(profile, ("head_scores",), keys, scores_of_run, grid=grid, description="head detection")
+    return make_tables(profile, TABLES, keys, scores_of_run, grid=grid, description="head detection")
 
 
 def scores_of_run(profile: Profile, key: RunKey, device: str) -> Made:
-    """The scores of all heads of one run, or of the base model."""
+    """The scores of all heads of one run, or of a base model."""
     model, tokenizer = load_run(profile, key, device)
     length = profile.base_length if key.condition == "base" else profile.train_length
     examples = held_out(profile, key.task, "probe", length)

@@ -1,4 +1,4 @@
-"""What the tables of the base model, the examples, the fine-tuning and the detection say, in sentences for any outcome.
+"""What the tables of base models, examples, fine-tuning and detection say, in sentences for any outcome.
 
 The rule for claim C1 is fixed before the numbers are known: a difference counts when its 95% interval excludes 0; the
 claim is supported when most differences count in its favour and none against.
@@ -12,9 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from retrieval_heads import paths
+from retrieval_heads.keys import RUN
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages.head_sets import score_kind, score_mode
-from retrieval_heads.stages.verdicts import FEW_EXAMPLES, NOT_SYNTHETIC
+from retrieval_heads.stages.verdicts import FEW_EXAMPLES, NOT_SYNTHETIC, repeats
 
 
 def fitting_scores(profile: Profile, head_scores: pd.DataFrame) -> pd.DataFrame:
@@ -31,14 +32,14 @@ def retrieval_counts(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
         threshold: a head with a score above it is a retrieval head.
 
     Returns:
-        `task`, `condition`, `seed`, `heads`, `layers`, `beyond_chance` (of the heads), `best` (highest score), `chance`
+        The key columns of a run, `heads`, `layers`, `beyond_chance` (of the heads), `best` (highest score), `chance`
         (highest chance level of any head), `n_used`.
     """
     rows = []
-    for (task, condition, seed), run in scores.groupby(["task", "condition", "seed"]):
+    for key, run in scores.groupby(RUN):
         found = run[run.score > threshold]
         rows.append({
-            "task": task, "condition": condition, "seed": seed, "heads": len(found), "layers": found.layer.nunique(),
+            **dict(zip(RUN, key, strict=True)), "heads": len(found), "layers": found.layer.nunique(),
             "beyond_chance": int((found.score > found.chance).sum()), "best": run.score.max(),
             "chance": run.chance.max(), "n_used": int(run.n_used.max()),
         })
@@ -48,22 +49,24 @@ def retrieval_counts(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
 def strongest(scores: pd.DataFrame, k: int) -> pd.DataFrame:
     """The k best heads of each run, best first, with score, chance level and attention mass."""
     ranked = scores.sort_values(["score", "mass"], ascending=False, kind="stable")
-    best = ranked.groupby(["task", "condition", "seed"], sort=False).head(k)
+    best = ranked.groupby(RUN, sort=False).head(k)
     place = [f"({row.layer}, {row.head})" for row in best.itertuples()]
-    columns = ["task", "condition", "seed", "where", "score", "chance", "mass"]
-    return best.assign(where=place)[columns].sort_values(["task", "condition", "seed"], kind="stable")
+    columns = [*RUN, "where", "score", "chance", "mass"]
+    return best.assign(where=place)[columns].sort_values(RUN, kind="stable")
 
 
 def base_finding(base: pd.DataFrame, heads: pd.DataFrame, base_length: int, longest: int) -> str:
     """What the base model can do at its own length and beyond, and how many heads retrieve.
 
+    Several base models are averaged, and their heads counted one by one.
+
     Args:
         base: the table `base`.
-        heads: `retrieval_counts` of the base model.
+        heads: `retrieval_counts` of the base models.
         base_length: tokens that the base model was trained to read.
         longest: tokens of the longest examples of the study.
     """
-    exact = base[base.metric == "exact_match"].set_index(["condition", "eval_length", "task"]).value
+    exact = base[base.metric == "exact_match"].groupby(["condition", "eval_length", "task"]).value.mean()
     lines = [f"At {base_length:,} tokens the base model answers {_each(exact['base'][base_length])} exactly."]
     if longest > base_length:
         lines.append(
@@ -72,8 +75,9 @@ def base_finding(base: pd.DataFrame, heads: pd.DataFrame, base_length: int, long
         )
     else:
         lines.append("This profile tests nothing beyond that length, so there is nothing to be extended.")
-    found = "; ".join(f"{row.task}: {row.heads} heads in {row.layers} layers, {row.beyond_chance} of them above their "
-                      f"own chance level" for row in heads.itertuples())
+    several = heads.base.nunique() > 1
+    found = "; ".join(f"{row.task}{f' ({row.base})' if several else ''}: {row.heads} heads in {row.layers} layers, "
+                      f"{row.beyond_chance} of them above their own chance level" for row in heads.itertuples())
     return f"{' '.join(lines)} Retrieval heads: {found}.{_size(base.n)}"
 
 
@@ -100,7 +104,7 @@ def performance_finding(shortfall: pd.DataFrame, performance: pd.DataFrame, base
     longest = performance.eval_length.max()
     at = [one[(one.metric == "exact_match") & (one.eval_length == longest)] for one in (performance, base)]
     real = at[0][at[0].condition == REFERENCE].groupby("task").value.mean()
-    rope = at[1][at[1].condition == "rope"].set_index("task").value
+    rope = at[1][at[1].condition == "rope"].groupby("task").value.mean()
     text = (f"At {longest:,} tokens the runs on real data answer {_each(real)} exactly, against "
             f"{_each(rope.reindex(real.index))} without training at the raised RoPE theta. ")
     rows = shortfall[(shortfall.metric == "exact_match") & ~shortfall.condition.isin(NOT_SYNTHETIC)]
@@ -117,7 +121,7 @@ def performance_finding(shortfall: pd.DataFrame, performance: pd.DataFrame, base
         verdict = "**C1 is not decided by this run.**"
     if (real <= rope.reindex(real.index)).any():
         verdict += " Where real training does not gain over the raised theta, there is little that could fall short."
-    return f"{text}{verdict}{_size(rows.n, int(rows.n_seeds.min()))}"
+    return f"{text}{verdict}{_size(rows.n, repeats(int(rows.n_seeds.min()), int(rows.n_bases.min())))}"
 
 
 def detection_finding(counts: pd.DataFrame) -> str:
@@ -174,8 +178,8 @@ def _signed(values: pd.Series) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _size(n: Iterable[int], seeds: int | None = None) -> str:
-    """How much the numbers of examples and seeds allow to be said."""
+def _size(n: Iterable[int], repeated: str = "") -> str:
+    """How much the numbers of examples and of runs (`repeats`) allow to be said."""
     least = int(min(n))
-    text = f" (n = {least} examples a run" + (f", {seeds} {'seed' if seeds == 1 else 'seeds'}" if seeds else "")
+    text = f" (n = {least} examples a run" + (f", {repeated}" if repeated else "")
     return text + ("; so few show that the study runs, and nothing else.)" if least < FEW_EXAMPLES else ".)")

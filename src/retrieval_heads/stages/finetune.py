@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from retrieval_heads.bases import base_path
 from retrieval_heads.cli import Options
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.evaluation import evaluate_each
@@ -23,16 +25,15 @@ from retrieval_heads.stages.common import (
     EVERYTHING,
     HELD_OUT_SEED,
     Made,
-    base_path,
     batch_size,
     held_out,
     load_run,
     make_tables,
     metric_rows,
-    tokenizer_of,
+    study_tokenizer,
     training_examples,
 )
-from retrieval_heads.stats.bootstrap import Interval, bootstrap_mean, bootstrap_two_level
+from retrieval_heads.stats.bootstrap import Interval, bootstrap_crossed, bootstrap_mean, bootstrap_two_level
 from retrieval_heads.store import Store
 from retrieval_heads.tables import read_table
 
@@ -45,9 +46,10 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
     Raises:
         ResultError: runs failed, or were made with other settings.
     """
+    wanted = study_grid(profile, options.task, options.seed, options.base)
     paths = make_tables(
-        profile, TABLES, study_grid(profile, options.task, options.seed), train_and_test, grid=study_grid(profile),
-        ready=lambda key: key.adapter.is_dir(), description="fine-tuning",
+        profile, TABLES, wanted, train_and_test, grid=study_grid(profile), ready=lambda key: key.adapter.is_dir(),
+        description="fine-tuning",
     )
     store = Store.open(profile)
     rows = shortfall(read_table("answers", paths[-1]), profile.bootstrap)
@@ -57,8 +59,8 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
 
 def train_and_test(profile: Profile, key: RunKey, device: str) -> Made:
     """Fine-tune one run, unless its adapter is there, and score it at every evaluation length."""
-    base = base_path(profile)
-    examples = encode_all(training_examples(profile, key), tokenizer_of(base))
+    examples = encode_all(training_examples(profile, key), study_tokenizer(profile))
+    base = base_path(profile, key.base)
     record = finetune(base, examples, key.adapter, profile.lora_settings(key.seed), device)
     model, tokenizer = load_run(profile, key, device)
     performance, answers = [], []
@@ -83,33 +85,45 @@ def train_and_test(profile: Profile, key: RunKey, device: str) -> Made:
 def shortfall(answers: pd.DataFrame, n_resamples: int) -> list[dict[str, Any]]:
     """How much less each condition scores than the real runs, from the table `answers`.
 
-    With one seed the interval is that of paired differences over examples; with several it counts the chance of seeds
-    and of examples. Seeds without a real run are left out.
+    A run is compared with the real run of its seed and base model, example by example. The interval counts the chance
+    of the examples, and of seeds and base models where there are several. Runs without such a real run are left out,
+    and so are seeds that one of several base models lacks.
     """
     rows = []
     for task, of_task in answers.groupby("task"):
         for metric, column in (("exact_match", "exact_match"), (main_metric(task), "score")):
-            wide = of_task.pivot_table(index="example", columns=["condition", "seed"], values=column)
-            seeds = {
-                name: [seed for seed in wide[name] if (REFERENCE, seed) in wide]
-                for name in wide.columns.unique("condition") if name != REFERENCE
-            }
-            for condition, known in seeds.items():
-                if not known:
+            wide = of_task.pivot_table(index="example", columns=["condition", "base", "seed"], values=column)
+            for condition in wide.columns.unique("condition").drop(REFERENCE, errors="ignore"):
+                differences = _differences(wide, condition)
+                if not differences.size:
                     continue
-                differences = [wide[(REFERENCE, seed)] - wide[(condition, seed)] for seed in known]
                 mean = _interval(differences, n_resamples)
+                n_bases, n_seeds, n = differences.shape
                 rows.append({
                     "task": task, "condition": condition, "metric": metric, "value": mean.estimate, "low": mean.low,
-                    "high": mean.high, "n": len(wide), "n_seeds": len(known),
+                    "high": mean.high, "n": n, "n_seeds": n_seeds, "n_bases": n_bases,
                 })
     return rows
 
 
-def _interval(differences: list[pd.Series], n_resamples: int) -> Interval:
-    if len(differences) == 1:
-        return bootstrap_mean(differences[0], n_resamples=n_resamples)
-    return bootstrap_two_level(differences, n_resamples=n_resamples)
+def _differences(wide: pd.DataFrame, condition: str) -> np.ndarray:
+    """The real run's score less the condition's, float64 `[base models, seeds, examples]`; empty without a pair."""
+    pairs = [(base, seed) for base, seed in wide[condition] if (REFERENCE, base, seed) in wide]
+    bases = sorted({base for base, _ in pairs})
+    seeds = sorted({seed for _, seed in pairs if all((base, seed) in pairs for base in bases)})
+    return np.array([
+        [wide[(REFERENCE, base, seed)] - wide[(condition, base, seed)] for seed in seeds] for base in bases
+    ])
+
+
+def _interval(differences: np.ndarray, n_resamples: int) -> Interval:
+    """Over examples, and over seeds and base models where there are several."""
+    if len(differences) > 1:
+        return bootstrap_crossed(differences, n_resamples=n_resamples)
+    [of_seeds] = differences
+    if len(of_seeds) == 1:
+        return bootstrap_mean(of_seeds[0], n_resamples=n_resamples)
+    return bootstrap_two_level(list(of_seeds), n_resamples=n_resamples)
 
 
 def _training_rows(key: RunKey, record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -36,9 +36,9 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
         ResultError: runs failed, or were made with other settings.
     """
     detect.run(profile, options)
+    wanted = study_grid(profile, options.task, options.seed, options.base)
     return make_tables(
-        profile, TABLES, study_grid(profile, options.task, options.seed), knock_out_run, grid=study_grid(profile),
-        description="knock-out",
+        profile, TABLES, wanted, knock_out_run, grid=study_grid(profile), description="knock-out",
     )
 
 

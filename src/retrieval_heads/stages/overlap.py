@@ -1,9 +1,9 @@
 """How far the retrieval heads of every run agree with those of the runs on real data, beside chance levels.
 
-Every run, and the base model, is compared with the real run of its own seed. Where there are several seeds it is
-compared with the real runs of the other seeds too: real against real of another seed shows how much agreement
-there can be, and synthetic against real of another seed is what that has to be compared with, because runs of one seed
-also start from the same random adapter.
+Every run is compared with the real run of its own seed, from the same base model; so is that base model itself. Where
+there are several seeds it is compared with the real runs of the other seeds too: real against real of another seed
+shows how much agreement there can be, and synthetic against real of another seed is what that has to be compared with,
+because runs of one seed also start from the same random adapter.
 """
 
 from __future__ import annotations
@@ -21,27 +21,25 @@ from retrieval_heads.stats.overlap import overlap_curve
 SET_MEASURES = ("recall", "precision", "jaccard")
 MEASURES = (*SET_MEASURES, "cosine")
 
-RUN = ["task", "kind", "score_mode", "condition", "seed"]
+GROUP = ["task", "kind", "score_mode", "base", "condition", "seed"]
+"""The columns that tell score matrices apart; those before the condition are the same in what is compared."""
 
 
 def overlap_rows(head_scores: pd.DataFrame, thresholds: Iterable[float]) -> pd.DataFrame:
     """The table `overlap` from the table `head_scores`.
 
     Args:
-        head_scores: of any runs, the base model among them; a task without a real run gives no row.
+        head_scores: of any runs, the base models among them; a task without a real run gives no row.
         thresholds: fractions; a head with a score above is a retrieval head.
     """
     thresholds, rows = tuple(thresholds), []
-    matrices = {name: score_matrix(one) for name, one in head_scores.groupby(RUN)}
-    for (task, kind, mode, condition, seed), scores in matrices.items():
-        for other in matrices:
-            reference_seed = other[-1]
-            is_reference = other[:4] == (task, kind, mode, REFERENCE)
-            if not is_reference or (condition, seed) == (REFERENCE, reference_seed):
+    matrices = {name: score_matrix(one) for name, one in head_scores.groupby(GROUP)}
+    for run, scores in matrices.items():
+        for other, real in matrices.items():
+            if other[:-1] != (*run[:-2], REFERENCE) or other == run:
                 continue
-            place = {"task": task, "condition": condition, "seed": seed, "reference_seed": reference_seed,
-                     "kind": kind, "score_mode": mode}
-            rows += _compared(place, matrices[other], scores, thresholds)
+            place = dict(zip(GROUP, run, strict=True)) | {"reference_seed": other[-1]}
+            rows += _compared(place, real, scores, thresholds)
     return pd.DataFrame(rows)
 
 
@@ -72,7 +70,7 @@ def _row(place: dict[str, Any], found: dict[str, Any], measure: str) -> dict[str
 
 
 def same_seed(overlap: pd.DataFrame) -> pd.DataFrame:
-    """The rows of runs beside the real run of their own seed; for the base model, which has none, beside the first."""
+    """The rows of runs beside the real run of their own seed; for a base model, which has none, beside the first."""
     of_base = overlap.condition == "base"
-    first = overlap.reference_seed == overlap.loc[of_base, "reference_seed"].min()
-    return overlap[(~of_base & (overlap.seed == overlap.reference_seed)) | (of_base & first)]
+    own = overlap[of_base].groupby("base").reference_seed.transform("min").reindex(overlap.index)
+    return overlap[overlap.reference_seed == own.where(of_base, overlap.seed)]

@@ -1,9 +1,10 @@
 """Patch the head outputs of the run on real data into the runs on other data, at the positions that predict the answer.
 
-Source is the real run of the same task and seed, target each other run; both read the same held-out real examples of
-the training length. With R the retrieval heads of the source and S those of the target, the sets are the intersection
-(R and S), the complement (R without S), all heads, and random controls outside R and S that are matched by layer to the
-intersection and to the complement. Beside them stand the target as it is (`none`) and the source itself (`source`).
+Source is the real run of the same task, seed and base model, target each other run; both read the same held-out real
+examples of the training length. With R the retrieval heads of the source and S those of the target, the sets are the
+intersection (R and S), the complement (R without S), all heads, and random controls outside R and S that are matched by
+layer to the intersection and to the complement. Beside them stand the target as it is (`none`) and the source itself
+(`source`).
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
     """
     detect.run(profile, options)
     _source.cache_clear()  # the adapters may be others than at the last call
+    wanted = targets(study_grid(profile, options.task, options.seed, options.base))
     return make_tables(
-        profile, ("patching",), targets(study_grid(profile, options.task, options.seed)), patch_run,
-        grid=targets(study_grid(profile)), description="patching",
+        profile, ("patching",), wanted, patch_run, grid=targets(study_grid(profile)), description="patching",
     )
 
 

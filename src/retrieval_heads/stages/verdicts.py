@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from retrieval_heads.data.conditions import CONDITIONS
+from retrieval_heads.keys import RUN
 from retrieval_heads.stages.correlate import LEVEL, POOLED
 
 METRIC = "forced_exact_match"
@@ -34,11 +35,11 @@ def comparison_k(knockout: pd.DataFrame) -> int:
 
 def knockout_finding(knockout: pd.DataFrame, effects: pd.DataFrame, mode: str = "zero", scope: str = "answer") -> str:
     """Claim C4, from the tables `knockout` and `knockout_effects`."""
-    k, run = comparison_k(knockout), ["task", "condition", "seed"]
+    k = comparison_k(knockout)
     rows = effects[(effects.metric == METRIC) & (effects["mode"] == mode) & (effects.scope == scope) & (effects.k == k)]
-    wide = rows.pivot(index=run, columns="contrast", values="value")
-    difference = rows[rows.contrast == "retrieval_over_random"].set_index(run)
-    start = knockout[(knockout.set == "none") & (knockout.metric == METRIC)].set_index(run).value
+    wide = rows.pivot(index=RUN, columns="contrast", values="value")
+    difference = rows[rows.contrast == "retrieval_over_random"].set_index(RUN)
+    start = knockout[(knockout.set == "none") & (knockout.metric == METRIC)].set_index(RUN).value
     able = start.index[start >= ANSWERS].intersection(difference.index)
     if able.empty:
         return (f"No run answers {ANSWERS:.0%} of the examples before anything is knocked out, so nothing can be lost: "
@@ -68,7 +69,7 @@ def knockout_finding(knockout: pd.DataFrame, effects: pd.DataFrame, mode: str = 
 
 def patching_finding(patching: pd.DataFrame) -> str:
     """Claim C5, from the table `patching`."""
-    rows = patching[(patching.metric == METRIC) & (patching.draw == 0)].set_index(["task", "condition", "seed"])
+    rows = patching[(patching.metric == METRIC) & (patching.draw == 0)].set_index(RUN)
     gap = rows[rows.set == "source"]
     open_gap = gap.index[gap.change_low > 0]
     text = f"The real run is better than the patched one, beyond the interval, in {len(open_gap)} of {len(gap)} runs. "
@@ -157,10 +158,15 @@ def _range(values: Iterable[float]) -> str:
     return f"{known.mean():.2f} ({known.min():.2f} to {known.max():.2f})"
 
 
+def repeats(seeds: int, bases: int) -> str:
+    """How often each condition was run: `5 seeds`, or `5 seeds, 2 base models` where there are several."""
+    return f"{seeds} {'seed' if seeds == 1 else 'seeds'}" + (f", {bases} base models" if bases > 1 else "")
+
+
 def _size(table: pd.DataFrame) -> str:
-    """How much the number of examples and seeds allows to be said."""
-    n, seeds = int(table.n.min()), table.seed.nunique()
-    text = f" (n = {n} examples a run, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    """How much the numbers of examples, seeds and base models allow to be said."""
+    n = int(table.n.min())
+    text = f" (n = {n} examples a run, {repeats(table.seed.nunique(), table.base.nunique())}"
     if n < FEW_EXAMPLES:
         text += "; so few show that the study runs, and nothing about the claim"
     return text + ".)"
