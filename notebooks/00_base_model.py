@@ -79,7 +79,8 @@ shared_legend(figure, axes, columns=4)
 
 # %% tags=["hide-input"]
 shown = table.assign(score=[with_interval(*row) for row in table[["value", "low", "high"]].itertuples(index=False)])
-wide = shown.pivot(index=["task", "condition", "eval_length", "n"], columns="metric", values="score").reset_index()
+keys = ["task", "condition", "base", "eval_length", "n"]
+wide = shown.pivot(index=keys, columns="metric", values="score").reset_index()
 names = {"condition": "model", "eval_length": "tokens", "forced_exact_match": "exact_match, teacher forced"}
 HTML(table_html(wide.fillna("–"), names=names))
 
@@ -92,7 +93,8 @@ HTML(table_html(wide.fillna("–"), names=names))
 # %% mystnb={"figure": {"name": "fig-base-heads", "caption": "Score of every head of the base model on held-out real examples of the base length (copy score; insight score for summhay). Framed: retrieval heads, with a score above the threshold."}, "image": {"alt": "One map for each task, layers by heads, darker for a higher score: most heads are near zero, and a few framed ones in some layers stand out"}} tags=["hide-input"]
 figure, axes = panels(settings.tasks, columns=2, height=2.9)
 for task, ax in zip(settings.tasks, axes, strict=True):
-    plot_head_map(heads[heads.task == task], settings.detect.threshold, ax=ax)
+    rows = heads[(heads.task == task) & (heads["base"] == settings.base_names[0])]
+    plot_head_map(rows, settings.detect.threshold, ax=ax)
 
 # %% tags=["hide-input"]
 counts = retrieval_counts(heads, settings.detect.threshold)

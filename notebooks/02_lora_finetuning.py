@@ -32,10 +32,11 @@ from IPython.display import HTML, Markdown
 from retrieval_heads.config import load_profile
 from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.examples import table_html
-from retrieval_heads.figures.interval_tables import with_interval
+from retrieval_heads.figures.interval_tables import in_run_order, with_interval
 from retrieval_heads.figures.performance import plot_performance, plot_shortfall
 from retrieval_heads.figures.style import in_order, panels, use_style
 from retrieval_heads.figures.training import plot_losses
+from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.stages import base, finetune
 from retrieval_heads.stages.findings import performance_finding
 from retrieval_heads.store import load_table
@@ -79,10 +80,8 @@ for task, ax in zip(settings.tasks, axes, strict=True):
 shown = both[(both.eval_length == settings.eval_lengths[-1]) & ~both.metric.isin(["forced_exact_match"])]
 shown = shown.assign(score=[with_interval(*row) for row in shown[["value", "low", "high"]].itertuples(index=False)],
                      seed=shown.seed.map(lambda seed: "–" if pd.isna(seed) else str(int(seed))))
-wide = shown.pivot(index=["task", "condition", "seed"], columns="metric", values="score").reset_index()
-place = {name: rank for rank, name in enumerate(in_order(wide.condition))}
-wide = wide.sort_values(["task", "condition", "seed"], key=lambda column: column.replace(place))
-HTML(table_html(wide.fillna("–")))
+wide = shown.pivot(index=RUN, columns="metric", values="score").reset_index()
+HTML(table_html(in_run_order(wide).fillna("–")))
 
 # %% [markdown]
 # ### Some answers
@@ -90,7 +89,8 @@ HTML(table_html(wide.fillna("–")))
 # The first test examples of the first task and seed, and what each run answers.
 
 # %% tags=["hide-input"]
-first = answers[(answers.task == settings.tasks[0]) & (answers.seed == settings.seeds[0]) & (answers.example < 4)]
+of_first = (answers.seed == settings.seeds[0]) & (answers.base == settings.base_names[0])
+first = answers[(answers.task == settings.tasks[0]) & of_first & (answers.example < 4)]
 said = first.fillna({"prediction": "–"}).pivot(index=["example", "reference"], columns="condition", values="prediction")
 HTML(table_html(said[in_order(said.columns)].reset_index().drop(columns="example")))
 
@@ -104,9 +104,9 @@ HTML(table_html(said[in_order(said.columns)].reset_index().drop(columns="example
 Markdown(performance_finding(shortfall, performance, controls))
 
 # %% tags=["nbval-check-output"]
-runs = training[["task", "condition", "seed"]].drop_duplicates()
+runs = training[RUN].drop_duplicates()
 print(len(runs), "runs:", ", ".join(in_order(runs.condition)), "| steps of each:", sorted(set(training.steps)))
-assert len(runs) == len(settings.tasks) * len(settings.conditions) * len(settings.seeds)
+assert len(runs) == len(study_grid(settings))
 assert training.steps.nunique() == 1, "runs have to differ in their data alone"
 assert performance.value.between(0, 1).all()
 

@@ -37,7 +37,9 @@ from retrieval_heads.config import load_profile
 from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.examples import table_html
 from retrieval_heads.figures.heads import plot_head_map, plot_score_against_chance, plot_threshold_counts
+from retrieval_heads.figures.interval_tables import in_run_order
 from retrieval_heads.figures.style import in_order, panels, use_style
+from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.stages import detect
 from retrieval_heads.stages.findings import cost_finding, detection_finding, fitting_scores, retrieval_counts, strongest
 from retrieval_heads.store import load_table
@@ -47,7 +49,7 @@ settings = load_profile(profile)
 detect.run(settings)
 table = load_table(profile, "head_scores")
 scores = fitting_scores(settings, table)
-first = scores[scores.seed == settings.seeds[0]]
+first = scores[(scores.seed == settings.seeds[0]) & (scores["base"] == settings.base_names[0])]
 place = {name: rank for rank, name in enumerate(in_order(scores.condition))}
 
 # %% [markdown]
@@ -82,8 +84,7 @@ for task, ax in zip(settings.tasks, axes, strict=True):
 shared_legend(figure, axes, columns=4)
 
 # %% tags=["hide-input"]
-counts = retrieval_counts(scores, settings.detect.threshold)
-counts = counts.sort_values(["task", "condition", "seed"], key=lambda column: column.replace(place))
+counts = in_run_order(retrieval_counts(scores, settings.detect.threshold))
 names = {"heads": "retrieval heads", "layers": "in layers", "beyond_chance": "of them above chance", "best": "best score",
          "chance": "highest chance level", "n_used": "examples"}
 HTML(table_html(counts, names=names))
@@ -105,9 +106,9 @@ HTML(table_html(best.drop(columns="seed"), names=names))
 Markdown(f"{detection_finding(counts)} {cost_finding()}")
 
 # %% tags=["nbval-check-output"]
-sizes = scores.groupby(["task", "condition", "seed"]).size()
+sizes = scores.groupby(RUN).size()
 print("runs and base models scored:", len(counts), "| heads of each:", sizes.unique().tolist())
-assert len(counts) == len(settings.tasks) * (1 + len(settings.conditions) * len(settings.seeds))
+assert len(counts) == len(study_grid(settings)) + len(settings.tasks) * len(settings.bases)
 assert table.score.between(0, 1).all()
 assert table.chance.dropna().between(0, 1).all()
 

@@ -42,6 +42,7 @@ from retrieval_heads.figures.examples import table_html
 from retrieval_heads.figures.interval_tables import patching_table
 from retrieval_heads.figures.patching import plot_patching
 from retrieval_heads.figures.style import WIDTH, panels, use_style
+from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.stages import patch
 from retrieval_heads.stages.verdicts import patching_finding
 from retrieval_heads.store import load_table
@@ -79,10 +80,10 @@ HTML(table_html(patching_table(table)))
 Markdown(patching_finding(table))
 
 # %% tags=["nbval-check-output"]
-runs = table[["task", "condition", "seed"]].drop_duplicates()
+runs = table[RUN].drop_duplicates()
 print(len(runs), "patched runs; sets always there:", sorted({"all", "none", "source"} & set(table["set"])))
-assert len(runs) == len(settings.tasks) * (len(settings.conditions) - 1) * len(settings.seeds)
-empty = table[table.n_heads == 0].groupby(["task", "condition", "seed", "metric"])
+assert len(runs) == len(patch.targets(study_grid(settings)))
+empty = table[table.n_heads == 0].groupby([*RUN, "metric"])
 assert (empty.apply(lambda rows: rows[rows["set"] != "source"].value.nunique()) == 1).all()
 
 # %% [markdown]

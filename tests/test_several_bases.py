@@ -17,6 +17,7 @@ from retrieval_heads.cli import Options
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import ConfigError, ModelError
 from retrieval_heads.figures.examples import table_html
+from retrieval_heads.figures.interval_tables import in_run_order
 from retrieval_heads.keys import RUN, RunKey, study_grid
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import base, correlate, data, detect, finetune
@@ -207,5 +208,6 @@ def test_pages_name_the_base_only_where_there_are_several() -> None:
     text = base_finding(table, counts, 512, 512)
     assert "answers 70% of mdqa exactly" in text
     assert "mdqa (one): 2 heads in 2 layers" in text
+    assert list(in_run_order(counts[::-1])["base"]) == ["one", "two"]
     only = base_finding(table[table["base"] == "one"], counts[counts["base"] == "one"], 512, 512)
     assert "Retrieval heads: mdqa: 2 heads" in only

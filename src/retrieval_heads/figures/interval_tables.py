@@ -21,6 +21,15 @@ def with_interval(value: float, low: float, high: float) -> str:
     return text.replace("-0.00", "0.00")
 
 
+def in_run_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of runs by task, condition in the order of the figures, seed and base model."""
+    place = {condition: number for number, condition in enumerate(in_order(table.condition))}
+    return table.sort_values(
+        RUN, key=lambda column: column.map(place) if column.name == "condition" else column, kind="stable",
+        ignore_index=True,
+    )
+
+
 def effects_table(effects: pd.DataFrame, metric: str = METRIC) -> pd.DataFrame:
     """What each set costs and how retrieval heads compare with random ones; one row a run.
 
@@ -65,7 +74,4 @@ def _wide(rows: pd.DataFrame, by: str, names: dict[str, str], columns: tuple[str
     cells = [with_interval(*row) for row in known[list(columns)].to_numpy(dtype=float)]
     wide = known.assign(cell=cells).pivot(index=RUN, columns=by, values="cell")
     wide = wide.reindex(columns=list(names)).astype(object).fillna(DASH)
-    wide = wide.rename(columns=names).rename_axis(columns=None).reset_index()
-    place = {condition: number for number, condition in enumerate(in_order(wide.condition))}
-    return wide.sort_values("condition", key=lambda column: column.map(place), kind="stable").sort_values(
-        "task", kind="stable", ignore_index=True)
+    return in_run_order(wide.rename(columns=names).rename_axis(columns=None).reset_index())
