@@ -26,6 +26,7 @@ STAGES = {
     "base": "score the base model before extension",
     "data": "make the examples and their statistics",
     "finetune": "fine-tune an adapter for each task, condition and seed, and score it",
+    "lengths": "score some runs at other lengths",
     "detect": "score every head of every run",
     "knockout": "knock out retrieval heads and random ones",
     "patch": "patch heads of the real run into the synthetic runs",
@@ -100,6 +101,13 @@ def _add_run(verbs: argparse._SubParsersAction) -> None:
                     + "\n  all        every stage in this order",
     )
     parser.add_argument("stage", choices=[*STAGES, "all"], metavar="STAGE", help=f"{', '.join(STAGES)} or all")
+    _add_choice(parser)
+    parser.add_argument("--dry-run", action="store_true", help="list the stages and runs, and run nothing")
+    parser.set_defaults(function=_run)
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    """The options that say what is run, and where."""
     parser.add_argument("--profile", required=True, help="smoke, quick, report, paper or the path of a YAML file")
     parser.add_argument("--task", help="only this task: mdqa, musique or summhay")
     parser.add_argument("--seed", type=int, help="only this seed of the profile")
@@ -108,11 +116,9 @@ def _add_run(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--device", help="auto, cpu, mps, cuda or cuda:INDEX instead of the profile's")
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes instead of the profile's")
     parser.add_argument("--home", type=Path, metavar="DIR", help="write results below DIR/runs instead of the checkout")
-    parser.add_argument("--dry-run", action="store_true", help="list the stages and runs, and run nothing")
-    parser.set_defaults(function=_run)
 
 
-def _run(parsed: argparse.Namespace) -> None:
+def _chosen(parsed: argparse.Namespace) -> tuple[Profile, Options]:
     if parsed.home is not None:
         # by the environment, so that worker processes see it too
         os.environ[paths.HOME_VARIABLE] = str(parsed.home.expanduser().resolve())
@@ -120,7 +126,11 @@ def _run(parsed: argparse.Namespace) -> None:
     profile = load_profile(parsed.profile, **{key: value for key, value in given.items() if value is not None})
     if parsed.limit is not None:
         profile = limited(profile, parsed.limit)
-    options = Options(parsed.task, parsed.seed, parsed.base)
+    return profile, Options(parsed.task, parsed.seed, parsed.base)
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    profile, options = _chosen(parsed)
     grid = study_grid(profile, options.task, options.seed, options.base)
     stages = list(STAGES) if parsed.stage == "all" else [parsed.stage]
     if parsed.dry_run:
@@ -132,6 +142,39 @@ def _run(parsed: argparse.Namespace) -> None:
     with _log_to_stderr():
         for stage in stages:
             run_stage(stage, profile, options)
+
+
+def _add_grid(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "grid", help="all runs of a study, each through all stages at once: for GPUs and limited time",
+        epilog="Several GPUs: one such command for each, with CUDA_VISIBLE_DEVICES and --base or --task.",
+    )
+    _add_choice(parser)
+    parser.add_argument("--seconds", type=float, metavar="S", help="begin nothing after so many seconds")
+    parser.set_defaults(function=_grid)
+
+
+def _grid(parsed: argparse.Namespace) -> None:
+    profile, options = _chosen(parsed)
+    from retrieval_heads.stages import grid
+
+    start = time.perf_counter()
+    with _log_to_stderr():
+        made = grid.run(profile, options, parsed.seconds)
+    print(f"grid: {len(made)} tables ({time.perf_counter() - start:.1f} s)", flush=True)
+
+
+def _add_publish(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser("publish", help="copy the merged tables of a profile to results/, to be committed")
+    parser.add_argument("--profile", required=True)
+    parser.set_defaults(function=_publish)
+
+
+def _publish(parsed: argparse.Namespace) -> None:
+    from retrieval_heads.publish import publish
+
+    for path in publish(load_profile(parsed.profile)):
+        print(paths.shown(path))
 
 
 def _add_pretrain(verbs: argparse._SubParsersAction) -> None:
@@ -181,5 +224,5 @@ def _log_to_stderr() -> Iterator[None]:
         logger.setLevel(level)
 
 
-VERBS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (_add_run, _add_pretrain)
+VERBS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (_add_run, _add_grid, _add_publish, _add_pretrain)
 """Each adds one verb to the parser, with the function that it runs."""

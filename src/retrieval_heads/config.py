@@ -29,6 +29,7 @@ READS = {
     "base": ("base_length", "eval_lengths", "rope_theta", "n_test", "bootstrap"),
     "data": ("base_length", "train_length", "eval_lengths", "n_train", "n_probe", "n_test"),
     "finetune": (*_ADAPTER, "eval_lengths", "n_test", "bootstrap"),
+    "lengths": (*_ADAPTER, "lengths", "n_test", "bootstrap"),
     "detect": _HEADS,
     "knockout": (*_HEADS, "eval_lengths", "n_test", "knockout", "bootstrap"),
     "patch": (*_HEADS, "eval_lengths", "n_test", "patch", "bootstrap"),
@@ -93,8 +94,8 @@ def limited(profile: Profile, limit: int) -> Profile:
     if limit < 1:
         raise ConfigError("at least one example is needed", where="--limit", value=limit, remedy="Give 1 or more.")
     settings = profile.model_dump(mode="json")
-    for section, key in (("", "n_train"), ("", "n_probe"), ("", "n_test"), ("lora", "batch_size"), ("knockout", "n"),
-                         ("patch", "n")):
+    for section, key in (("", "n_train"), ("", "n_probe"), ("", "n_test"), ("lora", "batch_size"), ("lengths", "n"),
+                         ("knockout", "n"), ("patch", "n")):
         place = settings[section] if section else settings
         place[key] = min(place[key], limit)
     return Profile.model_validate_json(json.dumps(settings | {"name": f"{profile.name}-limit{limit}"}))

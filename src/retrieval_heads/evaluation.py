@@ -121,15 +121,44 @@ def forced_exact(
     with evaluation_mode(model):
         for batch in _batches(encoded, batch_size, "forced answers"):
             targets = [encoded[index].ids[encoded[index].prompt_length :] for index in batch]
-            inputs = padded(model, [encoded[index].ids[:-1] for index in batch])
-            # counted back from each row's end, every row of the logits that some example needs
-            needed = inputs.last[:, None] - torch.arange(max(map(len, targets)), device=inputs.last.device)
-            rows, place = needed.clamp(min=0).unique(return_inverse=True)
-            best = model(**inputs.inputs, use_cache=False, logits_to_keep=rows).logits.argmax(dim=-1)
+            inputs, rows, place = _answer_rows(model, [encoded[index].ids[:-1] for index in batch], targets)
+            best = model(**inputs, use_cache=False, logits_to_keep=rows).logits.argmax(dim=-1)
             best = best.gather(1, place).tolist()  # [batch, longest answer], the last token first
             for index, target, row in zip(batch, targets, best, strict=True):
                 exact[index] = tuple(row[: len(target)][::-1]) == target
     return exact
+
+
+@torch.no_grad()
+def answer_losses(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, batch_size: int = 8, max_length: int | None = None
+) -> np.ndarray:
+    """float64 `[n]`: nats an answer token, its end among them, given the reference answer token by token.
+
+    One forward pass a batch, no decoding. Arguments and errors as in `evaluate`.
+    """
+    encoded = _encode(model, tokenizer, examples, max_length)
+    losses = np.zeros(len(encoded))
+    with evaluation_mode(model):
+        for batch in _batches(encoded, batch_size, "answer losses"):
+            targets = [encoded[index].ids[encoded[index].prompt_length :] for index in batch]
+            inputs, rows, place = _answer_rows(model, [encoded[index].ids[:-1] for index in batch], targets)
+            logits = model(**inputs, use_cache=False, logits_to_keep=rows).logits.float().log_softmax(dim=-1)
+            logits = logits.gather(1, place[..., None].expand(-1, -1, logits.shape[-1]))
+            for index, target, likelihood in zip(batch, targets, logits, strict=True):
+                backwards = torch.tensor(target[::-1], device=likelihood.device)
+                losses[index] = -likelihood[torch.arange(len(target)), backwards].double().mean().item()
+    return losses
+
+
+def _answer_rows(
+    model: nn.Module, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]],
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """Model inputs, the positions whose logits are needed, and where those of each row are, its last token first."""
+    batch = padded(model, rows)
+    needed = batch.last[:, None] - torch.arange(max(map(len, targets)), device=batch.last.device)
+    wanted, place = needed.clamp(min=0).unique(return_inverse=True)
+    return batch.inputs, wanted, place
 
 
 def _greedy_tokens(

@@ -87,6 +87,14 @@ class Lora(Settings):
     save_steps: Count | None
 
 
+class Lengths(Settings):
+    """Scores at lengths other than that of the training."""
+
+    conditions: Annotated[tuple[Annotated[str, _one_of(*CONDITIONS)], ...], *Names]
+    eval_lengths: Counts
+    n: Count
+
+
 class Detect(Settings):
     """Scores of the heads on held-out real examples."""
 
@@ -113,6 +121,7 @@ class Knockout(Settings):
     k: Counts
     draws: Count
     n: Count
+    text_n: Count
 
 
 class Patch(Settings):
@@ -140,6 +149,7 @@ class Profile(Settings):
     n_probe: Count
     n_test: Count
     lora: Lora
+    lengths: Lengths
     detect: Detect
     knockout: Knockout
     patch: Patch
@@ -174,7 +184,7 @@ class Profile(Settings):
                 f"Add `{REFERENCE}`.",
             )
         for key, value, limit in (
-            ("knockout.n", self.knockout.n, "n_test"), ("patch.n", self.patch.n, "n_test"),
+            *((f"{name}.n", getattr(self, name).n, "n_test") for name in ("lengths", "knockout", "patch")),
             ("lora.batch_size", self.lora.batch_size, "n_train"),
         ):
             if value > getattr(self, limit):

@@ -36,13 +36,17 @@ IMPLEMENTATION = "retrieval_heads_rows"
 Reducer = Callable[[torch.Tensor], Any]
 """From the float32 probabilities `[batch, n_heads, n_rows, n_keys]` of one layer to what is kept of them."""
 
+ValueReducer = Callable[[torch.Tensor, torch.Tensor, int], Any]
+"""The same, also from the values `[batch, n_kv_heads, n_keys, head_dim]` and the number of the layer."""
+
 
 @dataclass
 class _Capture:
     """What one `capture_attention` block wants, and what the layers have reported so far."""
 
     rows: torch.Tensor
-    reduce: Reducer
+    reduce: Reducer | ValueReducer
+    with_values: bool = False
     results: dict[int, Any] = field(default_factory=dict)
 
 
@@ -110,9 +114,8 @@ def _attention(
                     remedy="Use a decoder with plain softmax attention (Llama, Mistral, Qwen2, Qwen3, Gemma, ...).",
                 )
         with torch.no_grad():
-            capture.results[layer] = capture.reduce(
-                attention_rows(query, key, attention_mask, capture.rows.to(query.device), scaling)
-            )
+            rows = attention_rows(query, key, attention_mask, capture.rows.to(query.device), scaling)
+            capture.results[layer] = capture.reduce(rows, value, layer) if capture.with_values else capture.reduce(rows)
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 
@@ -121,7 +124,9 @@ AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
 
 @contextmanager
-def capture_attention(model: nn.Module, rows: torch.Tensor, reduce: Reducer) -> Iterator[list[Any]]:
+def capture_attention(
+    model: nn.Module, rows: torch.Tensor, reduce: Reducer | ValueReducer, with_values: bool = False,
+) -> Iterator[list[Any]]:
     """Reduce the attention rows of every layer in the forward passes of this block.
 
     The model's attention implementation is SDPA inside the block, whatever it was before, and is restored on exit, also
@@ -132,6 +137,7 @@ def capture_attention(model: nn.Module, rows: torch.Tensor, reduce: Reducer) -> 
         rows: int64 `[batch, n_rows]`, for each example of the batch the indices of the wanted rows among the queries
             of the pass (which are the positions, unless a cache holds a prefix). Repeat a row to fill up.
         reduce: called once a layer; see `Reducer`.
+        with_values: give the reducer the values too; see `ValueReducer`.
 
     Yields:
         a list that holds the reducer's result of each layer, in order, once the block has ended.
@@ -148,7 +154,7 @@ def capture_attention(model: nn.Module, rows: torch.Tensor, reduce: Reducer) -> 
             "the attention of this model is being captured already", where=name,
             remedy="Leave the first `capture_attention` block before entering another.",
         )
-    capture, results = _Capture(rows, reduce), []
+    capture, results = _Capture(rows, reduce, with_values), []
     _ACTIVE.update({module: (layer, capture) for layer, module in enumerate(attentions)})
     try:
         base.set_attn_implementation(IMPLEMENTATION)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -38,6 +39,7 @@ def span_score(largest: np.ndarray, weights: np.ndarray, encoded: Encoded, kind:
     return hits.mean(-1)
 
 
+@lru_cache(maxsize=2048)  # many models are scored on the same examples
 def displaced_spans(encoded: Encoded, draws: int = 32, seed: int = 0) -> np.ndarray | None:
     """Average mask of spans that have the needles' lengths and lie elsewhere in the prompt.
 
@@ -59,7 +61,11 @@ def displaced_spans(encoded: Encoded, draws: int = 32, seed: int = 0) -> np.ndar
         if taken is not None:
             covered += taken
             placed += 1
-    return covered / placed if placed else None
+    if not placed:
+        return None
+    covered /= placed
+    covered.flags.writeable = False  # the cache hands the same array to every caller
+    return covered
 
 
 def _place(lengths: Sequence[int], occupied: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:

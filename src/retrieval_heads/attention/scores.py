@@ -41,6 +41,8 @@ class HeadScores:
         chance: float32 `[n_layers, n_heads]`, the same measure on spans of the same lengths that are no needles; over
             the examples whose prompt has room for them, nan when none has.
         mass: float32 `[n_layers, n_heads]`, mean attention probability inside the needles at the same rows.
+        query_mass: float32 `[n_layers, n_heads]`, the same from the tokens of the question; see `reading.Reading`.
+        contribution: float32 `[n_layers, n_heads]`, mean logit contribution of the needles; see `contribution.py`.
         per_example: float32 `[n_used, n_layers, n_heads]`, the score on each example, in the order of `used`.
         used: indices of the examples used.
         dropped: number of examples left out, by reason: `no needle`, `too long`, `empty generation`.
@@ -51,6 +53,8 @@ class HeadScores:
     scores: np.ndarray
     chance: np.ndarray
     mass: np.ndarray
+    query_mass: np.ndarray
+    contribution: np.ndarray
     per_example: np.ndarray
     used: tuple[int, ...]
     dropped: Mapping[str, int]
@@ -135,25 +139,34 @@ def _summarise(
 ) -> dict[str, HeadScores]:
     score: dict[str, list] = {kind: [None] * len(encoded) for kind in kinds}
     chance: dict[str, list] = {kind: [] for kind in kinds}
-    masses = []
-    for index, largest, mass in read_heads(model, encoded, batch_size):
-        one, displaced = encoded[index], displaced_spans(encoded[index], seed=seed)
-        masses.append(mass.mean(-1, dtype=np.float64))
+    masses, query_masses, contributions = [], [], []
+    for reading in read_heads(model, encoded, batch_size, seed):
+        one, displaced = encoded[reading.index], displaced_spans(encoded[reading.index], seed=seed)
+        masses.append(reading.mass.mean(-1, dtype=np.float64))
+        query_masses.append(reading.query_mass)
+        contributions.append(reading.contribution)
         for kind in kinds:
-            score[kind][index] = span_score(largest, one.needle_mask().astype(float), one, kind)
+            score[kind][reading.index] = span_score(reading.largest, one.needle_mask().astype(float), one, kind)
             if displaced is not None:
-                chance[kind].append(span_score(largest, displaced, one, kind))
+                chance[kind].append(span_score(reading.largest, displaced, one, kind))
     shape = masses[0].shape
     return {
         kind: HeadScores(
             scores=np.mean(score[kind], axis=0).astype(np.float32),
             chance=(np.mean(chance[kind], axis=0) if chance[kind] else np.full(shape, np.nan)).astype(np.float32),
-            mass=np.mean(masses, axis=0).astype(np.float32),
+            mass=np.mean(masses, axis=0).astype(np.float32), query_mass=_known_mean(query_masses, shape),
+            contribution=_known_mean(contributions, shape),
             per_example=np.stack(score[kind]).astype(np.float32),
             used=tuple(used), dropped=dict(dropped), kind=kind, mode=mode,
         )
         for kind in kinds
     }
+
+
+def _known_mean(values: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """float32 mean of the arrays without NaN; NaN when there is none."""
+    known = [value for value in values if not np.isnan(value).any()]
+    return (np.mean(known, axis=0, dtype=np.float64) if known else np.full(shape, np.nan)).astype(np.float32)
 
 
 def _model_length(model: nn.Module) -> int | None:

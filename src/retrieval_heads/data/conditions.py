@@ -4,8 +4,10 @@
 - `real` is real in both, `real_limited` knows only a quarter of the relations, `symbolic` replaces words by codes.
 - `A-B` is a mixture: its examples are those of the conditions A and B in turn.
 - `real_short` and `real_shuffled` are controls: what training does without long context, or without right answers.
+- `NAME_quarter` and `NAME_4x` are sizes: the condition NAME with a quarter of its examples, or four times as many.
 
-Mixtures and controls are made from the examples of other conditions, their `members`, and have no scenes of their own.
+Mixtures, controls and sizes are made from the examples of other conditions, their `members`, and have no scenes of
+their own.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class Condition:
         members: the conditions whose examples it takes in turn, by index; none for a condition with its own.
         short: its training examples have the base model's length, so that no long context is seen.
         shuffled: the answers are swapped among the examples of a set (`shuffle.py`).
+        scale: number of training examples, as a multiple of the profile's.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Condition:
     members: tuple[str, ...] = ()
     short: bool = False
     shuffled: bool = False
+    scale: float = 1
 
     def source(self, index: int) -> str:
         """The condition whose examples hold the `index`-th example of this one: itself, or one of its members."""
@@ -55,6 +59,16 @@ class Condition:
         return self.short or self.shuffled
 
     @property
+    def sized(self) -> bool:
+        """Whether it differs from another condition in the number of examples only; the claims are about one number."""
+        return self.scale != 1
+
+    @property
+    def dissected(self) -> bool:
+        """Whether heads are knocked out of its runs and patched into them: all that a claim is about."""
+        return not (self.control or self.sized)
+
+    @property
     def synthetic(self) -> bool:
         """Whether no example has real needles in a real haystack: false for `real...` and for mixtures with it."""
         return all(CONDITIONS[name].synthetic for name in self.members) if self.members else self.concept != "real"
@@ -63,6 +77,13 @@ class Condition:
 def _mixture(*members: str) -> Condition:
     # a hyphen, as run keys and file names allow no plus sign and part their components by `__`
     return Condition("-".join(members), "mixed", "mixed", members=members)
+
+
+def _sizes(concept: str, context: str, name: str) -> list[Condition]:
+    return [
+        Condition(f"{name}_{size}", concept, context, members=(name,), scale=scale)
+        for size, scale in (("quarter", 0.25), ("4x", 4))
+    ]
 
 
 CONDITIONS = {
@@ -77,9 +98,12 @@ CONDITIONS = {
         _mixture("high_high", "symbolic"),
         Condition("real_short", "real", "real", members=("real",), short=True),
         Condition("real_shuffled", "real", "real", members=("real",), shuffled=True),
+        *_sizes("real", "real", "real"),
+        *_sizes("high", "high", "high_high"),
+        *_sizes("low", "low", "low_low"),
     )
 }
-"""By name: real, then from more to less real, mixtures, controls; tables and figures have this order."""
+"""By name: real, then from more to less real, mixtures, controls, sizes; tables and figures have this order."""
 
 
 def get_condition(name: str) -> Condition:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_heads.data.example import Example
+from retrieval_heads.data.layout import QUESTION
 from retrieval_heads.errors import DataError, ModelError
 
 
@@ -25,12 +26,14 @@ class Encoded:
         prompt_length: number of prompt tokens; the first answer token is `ids[prompt_length]`.
         answer_length: number of answer tokens without the end-of-sequence token.
         needles: `(start, end)` token spans, end exclusive, in order of position.
+        question: index of the first token of the question after the documents; None for a prompt without one.
     """
 
     ids: tuple[int, ...]
     prompt_length: int
     answer_length: int
     needles: tuple[tuple[int, int], ...]
+    question: int | None = None
 
     @property
     def query_rows(self) -> range:
@@ -102,7 +105,9 @@ def _encoded(example: Example, ids: list[int], offsets: list, tokenizer: Any, ma
             f"{len(ids)} tokens are more than the allowed {max_length}", where=where, value=example.prompt[:60],
             remedy="Make shorter examples (`length`), or extend the model (RoPE theta) and raise the limit.",
         )
-    return Encoded(tuple(ids), prompt_length, answer_length, needles)
+    question = example.prompt.rfind(QUESTION)
+    begins = int(np.count_nonzero(ends <= question)) if question >= 0 else None
+    return Encoded(tuple(ids), prompt_length, answer_length, needles, begins)
 
 
 def _token_span(span: tuple[int, int], starts: np.ndarray, ends: np.ndarray, where: str, example: Example):

@@ -20,6 +20,9 @@ from collections.abc import Iterable, Sequence
 Document = tuple[int, str, str]
 """A document as `(number, title, text)`; the number is the one that is written and cited."""
 
+QUESTION = "Question:"
+"""What the question after the documents begins with."""
+
 Span = tuple[int, int]
 """Character offsets `(start, end)`, end exclusive."""
 
@@ -51,7 +54,7 @@ def write_prompt(documents: Iterable[Document], question: str, instruction: str 
         write(f"Document {number}: {title}".rstrip(" ") + "\n")
         spans.append((length, length + len(text)))
         write(f"{text}\n\n")
-    write(f"Question: {question}\nAnswer:")
+    write(f"{QUESTION} {question}\nAnswer:")
     return "".join(parts), spans
 
 

@@ -71,16 +71,24 @@ def in_order(conditions: Iterable[str]) -> list[str]:
 
 def colour(condition: str) -> str:
     """The colour of a condition, the same in every figure; black for an unknown one."""
-    return _COLOURS.get(condition, "#000000")
+    return _COLOURS.get(_unsized(condition), "#000000")
 
 
 def marker(condition: str) -> str:
     """The marker of a condition, the same in every figure, so that it is told apart without colours too.
 
-    The mixtures share one, as do the two controls, and the two of the model without training.
+    The mixtures share one, as do the two controls, and the two of the model without training; other numbers of examples
+    look like the condition itself.
     """
+    condition = _unsized(condition)
     mixture = condition in CONDITIONS and len(CONDITIONS[condition].members) > 1
     return _MARKERS.get(condition, _MIXTURE_MARKER if mixture else ".")
+
+
+def _unsized(condition: str) -> str:
+    """The condition that another number of examples of it is to look like."""
+    known = CONDITIONS.get(condition)
+    return known.members[0] if known is not None and known.sized else condition
 
 
 def metric_label(metric: str) -> str:

@@ -42,7 +42,14 @@ def read_training(adapter: str | Path) -> dict[str, Any]:
 def publish(
     model: PeftModel, extension: Extension, record: dict[str, Any], timing: dict[str, Any], work: Path, out_dir: Path,
 ) -> None:
-    """Write the adapter and its records inside the working folder, then make it `out_dir` in one step."""
+    """Write the adapter and its records inside the working folder, then make it `out_dir` in one step.
+
+    An adapter that was trained in bfloat16 is written in it: it has not been multiplied in any other precision.
+    """
+    if record["settings"]["bf16"]:
+        for name, values in model.named_parameters():
+            if "lora_" in name:
+                values.data = values.data.to(torch.bfloat16)
     folder = work / "adapter"
     shutil.rmtree(folder, ignore_errors=True)
     with quiet():

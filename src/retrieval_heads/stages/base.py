@@ -14,6 +14,7 @@ from retrieval_heads.bases import base_path
 from retrieval_heads.cli import Options
 from retrieval_heads.evaluation import evaluate_each
 from retrieval_heads.keys import RunKey
+from retrieval_heads.metrics import main_metric
 from retrieval_heads.models.load import load_model
 from retrieval_heads.models.train_log import read_log
 from retrieval_heads.settings import Profile
@@ -28,14 +29,14 @@ from retrieval_heads.stages.common import (
     metric_rows,
 )
 
-TABLES = ("base",)
+TABLES = ("base", "base_answers")
 
 CONTROLS = ("base", "rope")
 """A base model as it is, and with the profile's RoPE theta."""
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
-    """Make the table `base`, and the base models' rows of `head_scores`; their paths.
+    """Make the tables `base` and `base_answers`, and the base models' rows of `head_scores`; their paths.
 
     Raises:
         ResultError: a part failed, or was made with other settings.
@@ -67,7 +68,12 @@ def score_control(profile: Profile, key: RunKey, device: str) -> Made:
             {"task": key.task, "condition": key.condition, "base": key.base, "eval_length": length, **row}
             for row in metric_rows(scores, key.task, profile.bootstrap)
         ]
-    return Made({"base": rows}, used=profile.n_test * len(scored))
+    answers = [
+        {"task": key.task, "condition": key.condition, "base": key.base, "example": index,
+         "exact_match": row["exact_match"], "score": row[main_metric(key.task)]}
+        for index, row in enumerate(scores.to_dict("records"))  # of the longest length
+    ]
+    return Made({"base": rows, "base_answers": answers}, used=profile.n_test * len(scored))
 
 
 def training_log(profile: Profile, name: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:

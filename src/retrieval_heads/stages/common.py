@@ -85,14 +85,15 @@ def make_tables(
     if todo:
         store.prepare(todo)
         device = resolve_device(profile.device)
-        run_all(partial(_make_part, store, tuple(tables), function), todo, profile.workers, device,
+        run_all(partial(make_part, store, tuple(tables), function), todo, profile.workers, device,
                 threads=profile.threads, description=description)
     return [store.merge(table, grid, partial=len(grid) > len(parts)) for table in tables]
 
 
-def _make_part(
+def make_part(
     store: Store, tables: tuple[str, ...], function: Callable[[Profile, Any, str], Made], part: Part, device: str,
 ) -> None:
+    """Compute one part and write its rows of each table."""
     start = time.perf_counter()
     made = function(store.profile, part, device)
     facts = Facts(time.perf_counter() - start, device_name(device), made.seeds, made.used, made.dropped)
@@ -116,6 +117,11 @@ def load_run(profile: Profile, key: RunKey, device: str) -> tuple[nn.Module, Any
     return load_model(base_path(profile, key.base), adapter=adapter, device=device, max_length=max(lengths(profile)))
 
 
+def dissected(keys: Iterable[RunKey]) -> list[RunKey]:
+    """The runs that heads are knocked out of and patched into: neither controls nor sizes of the sweep."""
+    return [key for key in keys if get_condition(key.condition).dissected]
+
+
 def lengths(profile: Profile) -> list[int]:
     """Every length in tokens that the profile has examples of, increasing."""
     return sorted({profile.base_length, profile.train_length, *profile.eval_lengths})
@@ -130,8 +136,9 @@ def training_length(profile: Profile, condition: str) -> int:
 
 def training_examples(profile: Profile, key: RunKey) -> list[Example]:
     """The examples that a run is trained on."""
+    n = max(1, round(profile.n_train * get_condition(key.condition).scale))
     return make_examples(
-        task=key.task, condition=key.condition, length=training_length(profile, key.condition), n=profile.n_train,
+        task=key.task, condition=key.condition, length=training_length(profile, key.condition), n=n,
         seed=key.seed, split="train", tokenizer=study_tokenizer(profile),
     )
 
@@ -181,5 +188,5 @@ def metric_rows(scores: pd.DataFrame, task: str, n_resamples: int) -> list[dict[
 
 
 def batch_size(device: str, length: int) -> int:
-    """Examples of so many tokens in a forward pass without gradients: few on a CPU, 131,072 tokens on a GPU."""
-    return 8 if device == "cpu" else max(1, min(64, 2**17 // length))
+    """Examples of so many tokens in a forward pass without gradients: few on a CPU, 65,536 tokens on a GPU."""
+    return 8 if device == "cpu" else max(1, min(64, 2**16 // length))

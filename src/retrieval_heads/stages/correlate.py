@@ -32,7 +32,7 @@ from retrieval_heads.tables import conform, read_table
 PREDICTORS = (*MEASURES, "n_heads")
 OUTCOMES = ("exact_match", "f1")
 
-_LEFT_OUT = ("base", *(name for name, condition in CONDITIONS.items() if condition.control))
+_LEFT_OUT = ("base", *(name for name, condition in CONDITIONS.items() if not condition.dissected))
 
 POOLED = "all"
 """Stands in the column `task` for all tasks together, ranks taken within each."""

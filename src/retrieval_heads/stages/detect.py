@@ -9,14 +9,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from retrieval_heads.attention.scores import HeadScores, score_heads
 from retrieval_heads.cli import Options
+from retrieval_heads.evaluation import answer_losses
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import finetune
 from retrieval_heads.stages.common import CONTROL_SEED, EVERYTHING, Made, batch_size, held_out, load_run, make_tables
 
-TABLES = ("head_scores",)
+TABLES = ("head_scores", "probe_loss")
+
+FEW = 20
+"""Probe examples of the scores that stand for what a small probe set would tell."""
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
@@ -63,18 +69,36 @@ def scores_of_run(profile: Profile, key: RunKey, device: str) -> Made:
             rows += head_rows(key, scores)
         used += scores.n_used
         dropped |= {f"{mode}, {reason}": count for reason, count in scores.dropped.items()}
-    return Made({"head_scores": rows}, used=used, dropped=dropped)
+    losses = answer_losses(model, tokenizer, examples, batch_size=batch_size(device, length))
+    probe_loss = {**key.columns, "loss": float(f"{losses.mean():.6g}"), "n": len(losses)}
+    return Made({"head_scores": rows, "probe_loss": [probe_loss]}, used=used, dropped=dropped)
 
 
 def head_rows(key: RunKey, scores: HeadScores) -> list[dict[str, Any]]:
     """One row a head."""
+    measures = _measures(scores)
     return [
         {
             **key.columns, "kind": scores.kind, "score_mode": scores.mode, "layer": layer, "head": head,
             # the shortest decimal that gives the float32 back: no digits that mean nothing
-            **{name: float(str(getattr(scores, field)[layer, head]))
-               for name, field in (("score", "scores"), ("chance", "chance"), ("mass", "mass"))},
-            "n_used": scores.n_used,
+            **{name: _short(values[layer, head]) for name, values in measures.items()}, "n_used": scores.n_used,
         }
         for layer in range(scores.shape[0]) for head in range(scores.shape[1])
     ]
+
+
+def _measures(scores: HeadScores) -> dict[str, np.ndarray]:
+    """Columns of the table `head_scores`, each `[n_layers, n_heads]`; NaN for a half without examples."""
+    each = scores.per_example
+    parts = {"score_even": each[::2], "score_odd": each[1::2], "score_few": each[:FEW]}
+    nothing = np.full(scores.shape, np.nan)
+    return {
+        "score": scores.scores, "chance": scores.chance, "mass": scores.mass, "query_mass": scores.query_mass,
+        "contribution": scores.contribution,
+        **{name: part.mean(axis=0) if len(part) else nothing for name, part in parts.items()},
+    }
+
+
+def _short(value: np.floating) -> float | None:
+    """Four digits, more than the examples can tell apart; None for NaN."""
+    return None if np.isnan(value) else float(f"{value:.4g}")

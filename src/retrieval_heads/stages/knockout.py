@@ -13,39 +13,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from retrieval_heads.cli import Options
+from retrieval_heads.data.plain_text import plain_text
 from retrieval_heads.heads.ablate import mean_head_outputs
 from retrieval_heads.heads.prefix import knockout_sweep
+from retrieval_heads.heads.text_loss import text_losses
 from retrieval_heads.keys import RunKey, study_grid
-from retrieval_heads.settings import Profile
+from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import detect
-from retrieval_heads.stages.common import EVERYTHING, HELD_OUT_SEED, Made, held_out, load_run, make_tables
+from retrieval_heads.stages.common import EVERYTHING, HELD_OUT_SEED, Made, dissected, held_out, load_run, make_tables
 from retrieval_heads.stages.head_sets import HeadSet, RunHeads, random_controls, run_heads
+from retrieval_heads.stages.knockout_areas import area_rows
 from retrieval_heads.stages.sweeps import METRICS, Resamples, Scores, as_cells, loss, per_example, together
 
-TABLES = ("knockout", "knockout_effects")
+TABLES = ("knockout", "knockout_effects", "knockout_area", "text_loss")
 
 BASELINE = HeadSet("none", ())
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
-    """Make the tables `knockout` and `knockout_effects`; their paths.
+    """Make the tables `knockout`, `knockout_effects`, `knockout_area` and `text_loss`; their paths.
 
     Raises:
         ResultError: runs failed, or were made with other settings.
     """
     detect.run(profile, options)
-    wanted = study_grid(profile, options.task, options.seed, options.base)
+    wanted = dissected(study_grid(profile, options.task, options.seed, options.base))
     return make_tables(
-        profile, TABLES, wanted, knock_out_run, grid=study_grid(profile), description="knock-out",
+        profile, TABLES, wanted, knock_out_run, grid=dissected(study_grid(profile)), description="knock-out",
     )
 
 
 def knock_out_run(profile: Profile, key: RunKey, device: str) -> Made:
     """Every set, mode and scope of one run."""
     heads, settings = run_heads(profile, key), profile.knockout
-    sets = knockout_sets(heads, settings.k, settings.draws, key.name)
+    # beside the profile's numbers, as many as the run has retrieval heads: all of them
+    counts = sorted({k for k in (*settings.k, len(heads.retrieval)) if 0 < k <= heads.scores.size})
+    sets = knockout_sets(heads, counts, settings.draws, key.name)
     model, tokenizer = load_run(profile, key, device)
     probe = held_out(profile, key.task, "probe")
     examples = held_out(profile, key.task, "test", profile.train_length)[: settings.n]
@@ -61,11 +67,29 @@ def knock_out_run(profile: Profile, key: RunKey, device: str) -> Made:
             if not rows["knockout"]:
                 nowhere = {**key.columns, "mode": "none", "scope": "none"}
                 rows["knockout"] += set_rows(nowhere, BASELINE, scores[BASELINE], heads, resamples)
-            for k in settings.k:
+            rows["knockout_area"] += area_rows(place, BASELINE, scores, heads.scores.size, resamples)
+            for k in counts:
                 of_size = {one: scores[one] for one in sets if len(one.heads) == k}
                 rows["knockout"] += knockout_rows(place, of_size, heads, resamples)
                 rows["knockout_effects"] += effect_rows(place, k, scores[BASELINE], of_size, resamples)
+    if key.condition == REFERENCE:
+        rows["text_loss"] = text_rows(profile, key, model, tokenizer, [BASELINE, *sets])
     return Made(rows, seeds=(HELD_OUT_SEED,), used=len(examples))
+
+
+def text_rows(
+    profile: Profile, key: RunKey, model: nn.Module, tokenizer: Any, sets: Sequence[HeadSet],
+) -> list[dict[str, Any]]:
+    """The loss on plain text without each set; the mean over the draws of a random control as draw 0."""
+    ids = plain_text(tokenizer, n=profile.knockout.text_n, length=profile.base_length)
+    losses = text_losses(model, ids, {one.label: one.heads for one in sets})
+    found: dict[tuple[str, int], list[np.ndarray]] = {}
+    for one in sets:
+        found.setdefault((one.name, len(one.heads)), []).append(losses[one.label])
+    return [
+        {**key.columns, "set": name, "k": k, "loss": float(f"{np.mean(draws):.6g}"), "draws": len(draws), "n": len(ids)}
+        for (name, k), draws in found.items()
+    ]
 
 
 def knockout_sets(heads: RunHeads, counts: Sequence[int], draws: int, where: str) -> list[HeadSet]:
@@ -84,9 +108,16 @@ def knockout_sets(heads: RunHeads, counts: Sequence[int], draws: int, where: str
 def knockout_rows(
     place: dict[str, Any], scores: dict[HeadSet, Scores], heads: RunHeads, resamples: Resamples,
 ) -> list[dict[str, Any]]:
-    """One row a set and metric, and one for the mean of the random draws (draw 0)."""
-    rows = [row for one, found in scores.items() for row in set_rows(place, one, found, heads, resamples)]
-    drawn = [one for one in scores if one.draw]
+    """One row a set and metric, and one for the mean of the random draws (draw 0).
+
+    Single draws are told of the share of right answers in mode `zero` only: all would be most of the table.
+    """
+    drawn, rows = [one for one in scores if one.draw], []
+    for one, found in scores.items():
+        if one.draw and place["mode"] != "zero":
+            continue
+        shown = {METRICS["exact_match"]: found[METRICS["exact_match"]]} if one.draw else found
+        rows += set_rows(place, one, shown, heads, resamples)
     if drawn:
         mean = replace(drawn[0], draw=0, moved=float(np.mean([one.moved for one in drawn])))
         rows += set_rows(place, mean, together(scores[one] for one in drawn), heads, resamples)

@@ -3,8 +3,9 @@
 Source is the real run of the same task, seed and base model, target each other run; both read the same held-out real
 examples of the training length. With R the retrieval heads of the source and S those of the target, the sets are the
 intersection (R and S), the complement (R without S), all heads, and random controls outside R and S that are matched by
-layer to the intersection and to the complement. Beside them stand the target as it is (`none`) and the source itself
-(`source`).
+layer to the intersection and to the complement. As the intersection is mostly the larger, its strongest heads are also
+patched alone, as many as the complement has (`intersection_equal`). Beside them stand the target as it is (`none`) and
+the source itself (`source`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.models.load import sibling_model
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import detect
-from retrieval_heads.stages.common import EVERYTHING, HELD_OUT_SEED, Made, held_out, load_run, make_tables
+from retrieval_heads.stages.common import EVERYTHING, HELD_OUT_SEED, Made, dissected, held_out, load_run, make_tables
 from retrieval_heads.stages.head_sets import HeadSet, RunHeads, random_controls, run_heads
 from retrieval_heads.stages.sweeps import Resamples, Scores, as_cells, loss, per_example, together
 from retrieval_heads.stats.bootstrap import Interval
@@ -54,8 +55,8 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
 
 
 def targets(keys: list[RunKey]) -> list[RunKey]:
-    """The runs that are patched: all but those on real data."""
-    return [key for key in keys if key.condition != REFERENCE]
+    """The runs that are patched: all that are dissected but those on real data."""
+    return [key for key in dissected(keys) if key.condition != REFERENCE]
 
 
 def patch_run(profile: Profile, key: RunKey, device: str) -> Made:
@@ -98,6 +99,9 @@ def patching_sets(
     every = [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
     known = {"intersection": sorted(r & s), "complement": sorted(r - s), "all": every}
     sets = [HeadSet(name, tuple(known[name])) for name in known if name in wanted]
+    if {"intersection", "complement"} <= set(wanted) and len(known["complement"]) < len(known["intersection"]):
+        strongest = sorted(known["intersection"], key=lambda head: -source.ranks[head])[: len(known["complement"])]
+        sets.append(HeadSet("intersection_equal", tuple(sorted(strongest))))
     for name, matched in RANDOM.items():
         if "random" in wanted:
             sets += random_controls(name, known[matched], shape, r | s, draws, f"{where}|patch")

@@ -21,8 +21,9 @@ ANSWERS = 0.2
 
 FEW_EXAMPLES = 20
 
-NOT_SYNTHETIC = ("base", *(name for name, condition in CONDITIONS.items() if not condition.synthetic))
-"""Runs that say nothing of synthetic data: real ones, controls, and mixtures with real examples."""
+NOT_SYNTHETIC = ("base", *(name for name, condition in CONDITIONS.items()
+                 if not (condition.synthetic and condition.dissected)))
+"""Runs that say nothing of synthetic data: real ones, controls, mixtures with real examples, and other sizes."""
 
 
 def comparison_k(knockout: pd.DataFrame) -> int:

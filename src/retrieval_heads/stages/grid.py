@@ -1,0 +1,149 @@
+"""The whole grid of a study on GPUs: every run goes through all its stages in one piece.
+
+The stages one after another would wait at the end of each for the slowest run, load every model four times, and leave
+the work of a machine that vanishes half done for all runs. Here a worker takes one run from its fine-tuning to its
+patches, and what is written is whole for that run. Runs are ordered by seed, so that an interrupted grid is a complete
+one of fewer seeds; the real runs of a seed come first, as the others are compared with them and patched from them.
+
+A time limit ends the work in good order: what has begun is finished step by step while there is time, and nothing new
+is begun. The same command goes on later, also on another machine to which the parts were brought.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from retrieval_heads.cli import Options
+from retrieval_heads.data.conditions import get_condition
+from retrieval_heads.executor import resolve_device, run_all
+from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.settings import REFERENCE, Profile
+from retrieval_heads.stages import base, detect, finetune, knockout, lengths, patch
+from retrieval_heads.stages.common import EVERYTHING, Made, make_part
+from retrieval_heads.store import Store
+
+POLL = 0.2
+"""Seconds between two looks at whether the real run that another one needs is finished."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of one run: the tables that it makes rows for, and the function that does."""
+
+    tables: tuple[str, ...]
+    function: Callable[[Profile, RunKey, str], Made]
+    after_real: bool = False
+
+
+FINETUNE = Step(finetune.TABLES, finetune.train_and_test)
+DETECT = Step(detect.TABLES, detect.scores_of_run)
+KNOCKOUT = Step(knockout.TABLES, knockout.knock_out_run)
+PATCH = Step(("patching",), patch.patch_run, after_real=True)
+LENGTHS = Step(lengths.TABLES, lengths.score_lengths)
+BASE = Step(base.TABLES, base.score_control)
+
+
+def run(profile: Profile, options: Options = EVERYTHING, seconds: float | None = None) -> list[Path]:
+    """Make the tables of all runs, or as many as time allows; the paths of the tables,
+    none when time was over.
+
+    Args:
+        seconds: nothing is begun after so many seconds; None for no limit.
+
+    Raises:
+        ResultError: runs failed, or were made with other settings.
+    """
+    ends = None if seconds is None else time.time() + seconds
+    runs = study_grid(profile, options.task, options.seed, options.base)
+    store = Store.open(profile)
+    todo = [key for key in [*base_keys(profile, options), *ordered(runs)] if unfinished(store, key)]
+    if todo:
+        store.prepare(todo)
+        run_all(partial(run_steps, store, ends), todo, profile.workers, resolve_device(profile.device),
+                threads=profile.threads, description="runs")
+    return [] if _over(ends) else merge(profile)
+
+
+def merge(profile: Profile) -> list[Path]:
+    """Put together whatever parts are there, also those brought from other machines; the paths of the tables.
+
+    Raises:
+        ResultError: parts of other settings, or of which nothing is there.
+    """
+    store = Store.open(profile)
+    keys = [*base_keys(profile, EVERYTHING), *study_grid(profile)]
+    parts: dict[str, list[RunKey]] = {}
+    for key in keys:
+        for step in steps(profile, key):
+            for table in step.tables:
+                parts.setdefault(table, []).append(key)
+    return [store.merge(table, wanted, partial=True) for table, wanted in parts.items()]
+
+
+def base_keys(profile: Profile, options: Options) -> list[RunKey]:
+    """What is measured of the base models themselves."""
+    return base.control_keys(profile, options.task, options.base)
+
+
+def ordered(keys: Iterable[RunKey]) -> list[RunKey]:
+    """Seed after seed, the real runs of each first; other sizes after all."""
+    return sorted(keys, key=lambda key: (get_condition(key.condition).sized, key.seed, key.condition != REFERENCE))
+
+
+def steps(profile: Profile, key: RunKey) -> list[Step]:
+    """What is done with a run. Controls and the sizes of the sweep are trained, tested and scored, and no more."""
+    if key.condition in base.CONTROLS:
+        found = [BASE] + ([DETECT] if key.condition == "base" else [])
+    else:
+        found = [FINETUNE, DETECT]
+        if get_condition(key.condition).dissected:
+            found += [KNOCKOUT] + ([PATCH] if key.condition != REFERENCE else [])
+    return found + ([LENGTHS] if lengths.chosen(profile, [key]) else [])
+
+
+def unfinished(store: Store, key: RunKey) -> list[Step]:
+    """The steps of a run that are still to do.
+
+    All of them where an adapter is needed that is not here: parts may have been brought from another machine without
+    it, and one run's rows must not come from two adapters. The adapter of a real run is needed while there are runs to
+    be patched from it.
+    """
+    every = steps(store.profile, key)
+    left = [step for step in every if any(store.todo(table, [key]) for table in step.tables)]
+    if key.condition in base.CONTROLS or key.adapter.is_dir():
+        return left
+    return every if left or (key.condition == REFERENCE and _to_be_patched(store, key)) else []
+
+
+def _to_be_patched(store: Store, real: RunKey) -> list[RunKey]:
+    """The runs of a real run's task, seed and base model that have not been patched from it."""
+    return store.todo("patching", patch.targets([real.to(name) for name in store.profile.conditions]))
+
+
+def run_steps(store: Store, ends: float | None, key: RunKey, device: str) -> None:
+    """Take one run through what is left of its steps; stop where time is over."""
+    for step in unfinished(store, key):
+        while step.after_real and not (ready := _ready(store, key.to(REFERENCE))) and not _over(ends):
+            time.sleep(POLL)
+        if _over(ends) or (step.after_real and not ready):
+            return
+        make_part(store, step.tables, step.function, key, device)
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()  # what one step keeps would be missing to the other workers of this GPU
+
+
+def _ready(store: Store, real: RunKey) -> bool:
+    """Whether a real run is trained and scored, and its adapter here."""
+    return real.adapter.is_dir() and all(store.done(table, real) for table in DETECT.tables)
+
+
+def _over(ends: float | None) -> bool:
+    return ends is not None and time.time() > ends
+
+

@@ -1,0 +1,103 @@
+"""Logit contribution and attention from the question: beside a slow computation that shares no code with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from conftest import FAMILIES
+from retrieval_heads.attention.contribution import Contribution, output_weight
+from retrieval_heads.attention.measure import displaced_spans
+from retrieval_heads.attention.scores import score_heads
+from retrieval_heads.data.encode import encode_all
+
+
+def adapted(model):
+    """The model with adapters on values and outputs that do something."""
+    torch.manual_seed(1)
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=["v_proj", "o_proj"], init_lora_weights=False)
+    return get_peft_model(model, config).eval()
+
+
+def written_by_hand(model, encoded) -> np.ndarray:
+    """`[n_layers, n_heads]` of one example: eager attention, merged weights, a loop over heads, rows and keys."""
+    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    merged.set_attn_implementation("eager")
+    values = {}
+    hooks = [
+        layer.self_attn.v_proj.register_forward_hook(lambda _, args, output, at=index: values.update({at: output}))
+        for index, layer in enumerate(merged.model.layers)
+    ]
+    with torch.no_grad():
+        output = merged(input_ids=torch.tensor([encoded.ids]), output_attentions=True)
+    for hook in hooks:
+        hook.remove()
+    config, needles, displaced = merged.config, encoded.needle_mask(), displaced_spans(encoded)
+    group, size = config.num_attention_heads // config.num_key_value_heads, merged.model.layers[0].self_attn.head_dim
+    scale = merged.model.norm.weight + (1 if type(merged).__name__.startswith("Gemma") else 0)
+    found = np.zeros((config.num_hidden_layers, config.num_attention_heads))
+    for layer, head in np.ndindex(*found.shape):
+        value = values[layer][0, :, head // group * size : (head // group + 1) * size]
+        weight = merged.model.layers[layer].self_attn.o_proj.weight[:, head * size : (head + 1) * size]
+        for row in encoded.query_rows:
+            direction = merged.get_output_embeddings().weight[encoded.ids[row + 1]] * scale
+            for key in range(row + 1):
+                amount = float(needles[key]) - displaced[key]
+                attention = output.attentions[layer][0, head, row, key]
+                found[layer, head] += amount * (attention * (direction @ (weight @ value[key]))).item()
+    return found / encoded.answer_length
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("lora", [False, True])
+def test_contribution_is_what_the_definition_says(tiny_model, tiny_tokenizer, tiny_examples, family, lora):
+    examples = tiny_examples[:2]
+    model = adapted(tiny_model(family)) if lora else tiny_model(family)
+    scores = score_heads(model, tiny_tokenizer, examples)["copy"]
+    by_hand = np.mean([written_by_hand(model, one) for one in encode_all(examples, tiny_tokenizer)], axis=0)
+    assert np.abs(by_hand).max() > 1e-4
+    np.testing.assert_allclose(scores.contribution, by_hand, atol=1e-5, rtol=1e-3)
+
+
+def test_contribution_and_question_do_not_depend_on_the_batch(tiny_model, tiny_tokenizer, tiny_examples):
+    model = tiny_model("llama")
+    single, batched = (
+        score_heads(model, tiny_tokenizer, tiny_examples, batch_size=size)["insight"] for size in (1, 4)
+    )
+    np.testing.assert_allclose(single.contribution, batched.contribution, atol=1e-6)
+    np.testing.assert_allclose(single.query_mass, batched.query_mass, atol=1e-6)
+
+
+def test_question_mass_is_the_mean_attention_from_the_question(tiny_model, tiny_tokenizer, tiny_examples):
+    model, example = tiny_model("llama"), tiny_examples[0]
+    [encoded] = encode_all([example], tiny_tokenizer)
+    assert encoded.question is not None
+    text = tiny_tokenizer.decode(encoded.ids[encoded.question : encoded.prompt_length])
+    assert text.strip().startswith("Question:")
+    scores = score_heads(model, tiny_tokenizer, [example])["copy"]
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        attentions = model(input_ids=torch.tensor([encoded.ids]), output_attentions=True).attentions
+    rows = slice(encoded.question, encoded.prompt_length)
+    by_hand = torch.stack([layer[0, :, rows] @ torch.tensor(encoded.needle_mask()).float() for layer in attentions])
+    np.testing.assert_allclose(scores.query_mass, by_hand.mean(-1).numpy(), atol=1e-6)
+
+
+def test_a_value_across_the_token_contributes_nothing_and_twice_the_value_twice(tiny_model):
+    model = tiny_model("llama")
+    layout = model.config
+    probabilities = torch.rand(1, layout.num_attention_heads, 1, 3)
+    size = model.model.layers[0].self_attn.head_dim
+    value = torch.randn(1, layout.num_key_value_heads, 3, size)
+    contribution = Contribution(model, torch.tensor([[7]]), torch.tensor([[1.0, 0.0, 0.0]]))
+    once = contribution(probabilities, value, 0)
+    torch.testing.assert_close(contribution(probabilities, 2 * value, 0), 2 * once)
+    group = layout.num_attention_heads // layout.num_key_value_heads
+    wanted = (contribution.directions @ output_weight(model.model.layers[0].self_attn.o_proj))[0, 0].view(-1, size)
+    for head in range(layout.num_attention_heads):
+        across = value.clone()
+        own = across[0, head // group]
+        own -= (own @ wanted[head])[:, None] * wanted[head] / (wanted[head] @ wanted[head])
+        assert abs(contribution(probabilities, across, 0)[0, head, 0]) < 1e-6 < abs(once[0, head, 0])
