@@ -81,6 +81,10 @@ class Store:
         """The parts that are not done, in the order given."""
         return [part for part in parts if not self.done(table, part)]
 
+    def forget(self, table: str, part: Part) -> None:
+        """Let a part count as not done, so that it is made again."""
+        self._part(table, part).with_suffix(".json").unlink(missing_ok=True)
+
     def write_part(
         self, table: str, part: Part, rows: pd.DataFrame | Sequence[Mapping[str, Any]], facts: Facts,
     ) -> Path:

@@ -128,7 +128,10 @@ def _to_be_patched(store: Store, real: RunKey) -> list[RunKey]:
 
 def run_steps(store: Store, ends: float | None, key: RunKey, device: str) -> None:
     """Take one run through what is left of its steps; stop where time is over."""
-    for step in unfinished(store, key):
+    todo = unfinished(store, key)
+    for table in (table for step in todo for table in step.tables):
+        store.forget(table, key)  # rows of an adapter that is gone, which another run must not take for those of this
+    for step in todo:
         while step.after_real and not (ready := _ready(store, key.to(REFERENCE))) and not _over(ends):
             time.sleep(POLL)
         if _over(ends) or (step.after_real and not ready):
