@@ -27,6 +27,7 @@ from retrieval_heads.stages.common import (
     lengths,
     make_tables,
     metric_rows,
+    precision,
 )
 
 TABLES = ("base", "base_answers")
@@ -56,7 +57,7 @@ def control_keys(profile: Profile, task: str | None = None, base: str | None = N
 def score_control(profile: Profile, key: RunKey, device: str) -> Made:
     """The scores of one control, which is the condition of the key, at the base length and all evaluation lengths."""
     model, tokenizer = load_model(
-        base_path(profile, key.base), device=device, max_length=max(lengths(profile)),
+        base_path(profile, key.base), device=device, dtype=precision(profile, device), max_length=max(lengths(profile)),
         rope_theta=profile.rope_theta if key.condition == "rope" else None,
     )
     rows, scored = [], sorted({profile.base_length, *profile.eval_lengths})

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import nn
 
 from retrieval_heads.bases import base_path
@@ -114,7 +115,15 @@ def _tokenizer_of(base: str) -> Any:
 def load_run(profile: Profile, key: RunKey, device: str) -> tuple[nn.Module, Any]:
     """The model of a run with its adapter, and its tokenizer; for the condition `base` its base model as it is."""
     adapter = None if key.condition == "base" else key.adapter
-    return load_model(base_path(profile, key.base), adapter=adapter, device=device, max_length=max(lengths(profile)))
+    return load_model(
+        base_path(profile, key.base), adapter=adapter, device=device, dtype=precision(profile, device),
+        max_length=max(lengths(profile)),
+    )
+
+
+def precision(profile: Profile, device: str) -> torch.dtype:
+    """What models are measured in: on a GPU what they are trained in, on a CPU float32, which is faster there."""
+    return torch.bfloat16 if profile.lora.bf16 and device.startswith("cuda") else torch.float32
 
 
 def dissected(keys: Iterable[RunKey]) -> list[RunKey]:
@@ -188,5 +197,5 @@ def metric_rows(scores: pd.DataFrame, task: str, n_resamples: int) -> list[dict[
 
 
 def batch_size(device: str, length: int) -> int:
-    """Examples of so many tokens in a forward pass without gradients: few on a CPU, 65,536 tokens on a GPU."""
-    return 8 if device == "cpu" else max(1, min(64, 2**16 // length))
+    """Examples of so many tokens in a forward pass without gradients: few on a CPU, 131,072 tokens on a GPU."""
+    return 8 if device == "cpu" else max(1, min(64, 2**17 // length))

@@ -60,7 +60,9 @@ def knock_out_run(profile: Profile, key: RunKey, device: str) -> Made:
     for scope in settings.scopes:
         means = mean_head_outputs(model, tokenizer, probe, scope) if "mean" in settings.modes else None
         by_label = {one.label: one.heads for one in [BASELINE, *sets]}
-        found = knockout_sweep(model, tokenizer, examples, by_label, settings.modes, scope, means)
+        found = knockout_sweep(
+            model, tokenizer, examples, by_label, settings.modes, scope, means, sets_per_pass=sets_per_pass(device),
+        )
         for mode in settings.modes:
             scores = per_example(found, [BASELINE, *sets], mode)
             place = {**key.columns, "mode": mode, "scope": scope}
@@ -75,6 +77,11 @@ def knock_out_run(profile: Profile, key: RunKey, device: str) -> Made:
     if key.condition == REFERENCE:
         rows["text_loss"] = text_rows(profile, key, model, tokenizer, [BASELINE, *sets])
     return Made(rows, seeds=(HELD_OUT_SEED,), used=len(examples))
+
+
+def sets_per_pass(device: str) -> int:
+    """Sets of heads in one pass of the suffix: many where the launches of a pass cost more than its rows."""
+    return 128 if device.startswith("cuda") else 32
 
 
 def text_rows(

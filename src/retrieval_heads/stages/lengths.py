@@ -14,7 +14,16 @@ from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.models.load import load_model
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import base, finetune
-from retrieval_heads.stages.common import EVERYTHING, Made, batch_size, held_out, lengths, make_tables, metric_rows
+from retrieval_heads.stages.common import (
+    EVERYTHING,
+    Made,
+    batch_size,
+    held_out,
+    lengths,
+    make_tables,
+    metric_rows,
+    precision,
+)
 
 TABLES = ("lengths",)
 
@@ -44,7 +53,7 @@ def score_lengths(profile: Profile, key: RunKey, device: str) -> Made:
     settings, rows = profile.lengths, []
     model, tokenizer = load_model(
         base_path(profile, key.base), adapter=None if key.condition == CONTROL else key.adapter, device=device,
-        max_length=max(*lengths(profile), *settings.eval_lengths),
+        dtype=precision(profile, device), max_length=max(*lengths(profile), *settings.eval_lengths),
         rope_theta=profile.rope_theta if key.condition == CONTROL else None,
     )
     for length in settings.eval_lengths:
