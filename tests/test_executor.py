@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from retrieval_heads import workers
 from retrieval_heads.errors import DataError, ModelError, ResultError
-from retrieval_heads.executor import limit_threads, resolve_device, run_all
+from retrieval_heads.executor import _pieces, kept_workers, resolve_device, run_all
+from retrieval_heads.workers import limit_threads, visible_gpus
 
 
 def square(key: int, device: str) -> tuple[int, str]:
@@ -48,6 +51,31 @@ def dies_on_two(folder: Path, key: int, device: str) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     (folder / str(key)).touch()
     return key
+
+
+def process(key: int, device: str) -> int:
+    return os.getpid()
+
+
+def process_and_time(key: int, device: str) -> tuple[int, int]:
+    return os.getpid(), time.monotonic_ns()
+
+
+def gpu_of_process(n: int, folder: Path, key: int, device: str) -> tuple[int, str | None]:
+    """Waits until `n` processes have one key each, so that none of them gets two."""
+    (folder / f"{device}-{key}").touch()
+    _wait_until(lambda: len(list(folder.glob(f"{device}-*"))) >= n)
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def dies_at_first(folder: Path, key: int, device: str) -> int:
+    """Key 2 kills its process once, after which all are told apart by the process that they are made in."""
+    if key == 2 and not (folder / "died").exists():
+        (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    with (folder / str(key)).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    return os.getpid()
 
 
 def sleeps(folder: Path, key: int, device: str) -> None:
@@ -104,14 +132,112 @@ def test_a_dying_worker_costs_only_its_own_run(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3", "4"]
 
 
+def test_kept_workers_serve_one_call_after_the_other(tmp_path: Path) -> None:
+    with kept_workers(2, threads=3):
+        found = [set(run_all(process, range(6), 2, threads=3)) for _ in range(3)]
+        other = set(run_all(process, range(6), 2, threads=1))
+        with pytest.raises(ResultError):
+            run_all(partial(fails_on_odd, tmp_path), range(4), 2, threads=3)
+        last = set(run_all(process, range(6), 2, threads=3))
+    everyone = set.union(*found, last)
+    assert len(everyone) <= 2
+    assert os.getpid() not in everyone
+    assert not everyone & other
+    _wait_until(lambda: not any(map(_runs, everyone)))
+
+
+def test_kept_workers_are_not_started_without_need() -> None:
+    with kept_workers(2):
+        assert run_all(square, [], 2) == []
+        assert run_all(process, [1], 2) == [os.getpid()]
+        assert not multiprocessing.active_children()
+
+
+def test_kept_workers_are_replaced_after_one_has_died(tmp_path: Path) -> None:
+    with kept_workers(2):
+        first = set(run_all(process, range(6), 2))
+        assert len(run_all(partial(dies_at_first, tmp_path), [1, 2, 3], 2)) == 3
+        last = set(run_all(process, range(6), 2))
+        assert set(run_all(process, range(6), 2)) <= last
+    assert not first & last
+
+
+def test_only_what_was_under_way_is_tried_in_processes_of_its_own(tmp_path: Path) -> None:
+    keys = list(range(12))
+    assert len(run_all(partial(dies_at_first, tmp_path), keys, 2)) == len(keys)
+    made_in = [(tmp_path / str(key)).read_text().split()[-1] for key in keys]
+    # the one that killed its process, and perhaps what the other process was at and another that it finished meanwhile
+    assert made_in.count(made_in[2]) == 1
+    assert len(set(made_in)) <= 6
+
+
+@pytest.mark.parametrize(("given", "gpus"), [(None, ["0", "1"]), ("5, 3", ["5", "3"]), ("GPU-a,GPU-b,-1", None)])
+def test_worker_processes_are_spread_evenly_over_the_gpus(given, gpus, monkeypatch, tmp_path: Path) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    if given is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    found = run_all(partial(gpu_of_process, 4, tmp_path), range(4), 4, "cuda")
+    assert len({process for process, _ in found}) == 4
+    assert sorted(gpu for _, gpu in found) == sorted((gpus or ["GPU-a", "GPU-b"]) * 2)
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == given
+
+
+@pytest.mark.parametrize(("device", "names"), [("cuda", ["7"]), ("cuda:1", ["7", "8"]), ("cpu", ["7", "8"])])
+def test_a_single_gpu_or_one_chosen_by_its_number_is_left_alone(device, names, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "all")
+    monkeypatch.setattr(workers, "visible_gpus", lambda: names)
+    found = run_all(partial(gpu_of_process, 2, tmp_path), range(2), 2, device)
+    assert [gpu for _, gpu in found] == ["all", "all"]
+
+
+def test_without_gpus_none_is_visible() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        assert visible_gpus() == []
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_keys_of_one_group_are_made_by_one_worker_in_their_order(n_workers: int) -> None:
+    found = run_all(process_and_time, range(12), n_workers, group=lambda key: key % 6)
+    for first in range(6):
+        (one, before), (other, after) = found[first], found[first + 6]
+        assert one == other
+        assert before < after
+        assert not any(before < when < after for process, when in found if process == one)
+
+
+@pytest.mark.parametrize(("sizes", "n_workers", "longest"), [
+    ([8, 8], 4, 2), ([12], 2, 2), ([1, 1, 1], 8, 1), ([2] * 30, 4, 2), ([16] * 30, 24, 6), ([7, 1], 1, 3), ([], 3, 0),
+])
+def test_a_large_group_is_cut_so_that_all_workers_have_work(sizes, n_workers: int, longest: int) -> None:
+    keys = [(group, place) for group, size in enumerate(sizes) for place in range(size)]
+    pieces = _pieces(keys, lambda key: key[0], n_workers)
+    assert [index for piece in pieces for index in piece] == list(range(len(keys)))
+    assert all(len({keys[index][0] for index in piece}) == 1 for piece in pieces)
+    assert max(map(len, pieces), default=0) == longest
+    assert len(pieces) >= min(n_workers, len(keys))
+
+
+@pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize(("sign", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
-def test_workers_do_not_outlive_a_killed_or_interrupted_parent(sign: int, status: int, tmp_path: Path) -> None:
+def test_workers_do_not_outlive_a_killed_or_interrupted_parent(
+    sign: int, status: int, kept: bool, tmp_path: Path,
+) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import functools, pathlib, signal, test_executor as t\n"
         # a test run in the background ignores Ctrl-C, and so would everything that it starts
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"try: t.run_all(functools.partial(t.sleeps, pathlib.Path({str(tmp_path)!r})), [1, 2], workers=2)\n"
+        "def run():\n"
+        f"    t.run_all(functools.partial(t.sleeps, pathlib.Path({str(tmp_path)!r})), [1, 2], workers=2)\n"
+        "def run_kept():\n"
+        "    with t.kept_workers(2): run()\n"
+        f"try: {'run_kept' if kept else 'run'}()\n"
         "except KeyboardInterrupt: sys.exit(130)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])

@@ -19,6 +19,7 @@ from pathlib import Path
 from retrieval_heads import paths
 from retrieval_heads.config import config_hash, limited, load_profile
 from retrieval_heads.errors import StudyError
+from retrieval_heads.executor import kept_workers
 from retrieval_heads.keys import study_grid
 from retrieval_heads.settings import Profile
 
@@ -139,7 +140,7 @@ def _run(parsed: argparse.Namespace) -> None:
         print(f"stages: {', '.join(stages)}")
         print("\n".join(["runs:", *(f"  {key.name}" for key in grid)]))
         return
-    with _log_to_stderr():
+    with _log_to_stderr(), kept_workers(profile.workers, profile.threads):
         for stage in stages:
             run_stage(stage, profile, options)
 

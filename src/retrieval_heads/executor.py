@@ -6,22 +6,20 @@ One failing run does not lose the others: all finish, and one error then names t
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
-import signal
-import sys
-import threading
+import math
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Executor, Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from multiprocessing import connection
 from typing import Any
 
 from retrieval_heads.errors import ResultError, StudyError
 from retrieval_heads.progress import progress
+from retrieval_heads.workers import Workers, limit_threads, release_gpu_memory, under_way
 
 log = logging.getLogger(__name__)
 
@@ -40,20 +38,41 @@ class _Outcome:
     lost: bool = False
 
 
+_kept: ContextVar[Workers | None] = ContextVar("kept workers", default=None)
+
+
+@contextmanager
+def kept_workers(workers: int, threads: int | None = None) -> Iterator[None]:
+    """Let all `run_all` of the block with these numbers share worker processes, which are started when first needed.
+
+    A new process takes 5 to 15 s until it has imported torch and the model libraries.
+    """
+    with Workers(workers, threads) as kept:
+        token = _kept.set(kept)
+        try:
+            yield
+        finally:
+            _kept.reset(token)
+
+
 def run_all(
     function: Function, keys: Sequence[Any], workers: int = 1, device: str = "cpu", *, threads: int | None = None,
-    description: str = "runs", executor: Executor | None = None,
+    description: str = "runs", executor: Executor | None = None, group: Callable[[Any], Hashable] | None = None,
 ) -> list[Any]:
     """Call `function(key, device)` for each key.
+
+    With several GPUs and the device `cuda`, each worker process sees one of them, as many processes each.
 
     Args:
         function: writes its own results; what it returns must be small.
         keys: one for each run; their `str` is the name in messages.
         workers: worker processes; with 1 the runs are made in this process, one after the other.
-        device: handed on to the function.
+        device: handed on to the function; see `resolve_device`.
         threads: CPU threads a process; None leaves them as they are.
         description: what stands beside the bar.
         executor: used instead of worker processes, for instance a Dask client's.
+        group: keys with the same value share work that a process remembers: they are made one after the other by few
+            workers, and only as far apart as is needed for all workers to have work.
 
     Returns:
         What the function returned, in the order of the keys.
@@ -63,32 +82,22 @@ def run_all(
         RuntimeError: a run failed because of a fault in the program; the message holds the tracebacks.
     """
     keys = list(keys)
+    pieces = _pieces(keys, group, workers)
     if executor is not None:
-        finished = _submitted(executor, function, keys, device)
+        outcomes = _collect(_submitted(executor, function, keys, pieces, device), keys, description)
     elif workers <= 1 or len(keys) <= 1:
-        finished = _serial(function, keys, device, threads)
+        outcomes = _collect(_serial(function, keys, pieces, device, threads), keys, description)
     else:
-        finished = _pooled(function, keys, device, min(workers, len(keys)), threads)
-    outcomes: dict[int, _Outcome] = {}
-    for index, outcome in progress(finished, description, total=len(keys)):
-        outcomes[index] = outcome
-        log.info("%s %d/%d: %s %s, %.1f s", description, len(outcomes), len(keys), keys[index],
-                 "failed" if outcome.problem else "done", outcome.seconds)
+        with _shared_or_own(workers, threads, device, len(pieces)) as pool:
+            outcomes = _collect(_pooled(pool, function, keys, pieces, device), keys, description)
     _raise_failures(keys, outcomes)
     return [outcomes[index].value for index in range(len(keys))]
 
 
-def limit_threads(threads: int | None) -> None:
-    """Let this process compute with so many CPU threads; works before and after torch is imported."""
-    if threads is None:
-        return
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-
-
 def resolve_device(device: str) -> str:
-    """The device to compute on: `auto` is the first GPU where there is one, else the CPU.
+    """The device to compute on: `auto` is `cuda` where there is a GPU, else the CPU.
+
+    `cuda` keeps its name without a number: in each worker process it is the GPU that this process sees.
 
     Raises:
         ModelError: the device is not there.
@@ -97,9 +106,52 @@ def resolve_device(device: str) -> str:
 
     from retrieval_heads.models.folder import usable_device
 
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return str(usable_device(device))
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    return "cpu" if device == "auto" else str(usable_device(device))
+
+
+def _pieces(keys: Sequence[Any], group: Callable[[Any], Hashable] | None, workers: int) -> list[list[int]]:
+    """What one worker makes in one go, as places in `keys`: one key, or keys of one group.
+
+    A group that would keep one worker busy for long is cut, so that there are about three pieces for each worker: fewer
+    would let workers wait at the end, more would repeat more of what the keys of a group share.
+    """
+    if group is None:
+        return [[index] for index in range(len(keys))]
+    groups: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(group(key), []).append(index)
+    longest = math.ceil(len(keys) / (3 * max(1, workers)))
+    pieces = []
+    for members in groups.values():
+        size = math.ceil(len(members) / math.ceil(len(members) / longest))  # pieces of like size
+        pieces += [members[start : start + size] for start in range(0, len(members), size)]
+    return pieces
+
+
+@contextmanager
+def _shared_or_own(workers: int, threads: int | None, device: str, n_pieces: int) -> Iterator[Workers]:
+    """The kept worker processes where they fit, else such for this block alone."""
+    kept = _kept.get()
+    if kept is None or not kept.fit(workers, threads, device):
+        with Workers(min(workers, n_pieces), threads) as own:
+            yield own
+        return
+    try:
+        yield kept
+    except BaseException:
+        kept.kill()  # they would go on with what is left of these runs
+        raise
+
+
+def _collect(finished: Iterator[tuple[int, _Outcome]], keys: list[Any], description: str) -> dict[int, _Outcome]:
+    outcomes: dict[int, _Outcome] = {}
+    for index, outcome in progress(finished, description, total=len(keys)):
+        outcomes[index] = outcome
+        log.info("%s %d/%d: %s %s, %.1f s", description, len(outcomes), len(keys), keys[index],
+                 "failed" if outcome.problem else "done", outcome.seconds)
+    return outcomes
 
 
 def _attempt(function: Function, key: Any, device: str) -> _Outcome:
@@ -113,74 +165,64 @@ def _attempt(function: Function, key: Any, device: str) -> _Outcome:
                         trace=traceback.format_exc())
 
 
+def _attempts(function: Function, piece: list[tuple[int, Any]], device: str) -> list[_Outcome]:
+    """One piece of the work, in whatever process: keys with their places."""
+    outcomes = []
+    for index, key in piece:
+        with under_way(index):
+            outcomes.append(_attempt(function, key, device))
+        release_gpu_memory(device)
+    return outcomes
+
+
 def _serial(
-    function: Function, keys: list[Any], device: str, threads: int | None,
+    function: Function, keys: list[Any], pieces: list[list[int]], device: str, threads: int | None,
 ) -> Iterator[tuple[int, _Outcome]]:
     limit_threads(threads)
-    for index, key in enumerate(keys):
-        yield index, _attempt(function, key, device)
+    for index in (index for piece in pieces for index in piece):
+        yield index, _attempt(function, keys[index], device)
 
 
 def _submitted(
-    executor: Executor, function: Function, keys: list[Any], device: str,
+    executor: Executor, function: Function, keys: list[Any], pieces: list[list[int]], device: str,
 ) -> Iterator[tuple[int, _Outcome]]:
     lost = _Outcome(problem="the worker process died, perhaps for want of memory: try fewer --workers", lost=True)
-    places: dict[Future, int] = {}
+    places: dict[Future, list[int]] = {}
     try:
-        for index, key in enumerate(keys):
-            places[executor.submit(_attempt, function, key, device)] = index
+        for piece in pieces:
+            places[executor.submit(_attempts, function, [(index, keys[index]) for index in piece], device)] = piece
     except BrokenProcessPool:
-        yield from ((index, lost) for index in range(len(places), len(keys)))
+        yield from ((index, lost) for piece in pieces[len(places):] for index in piece)
     for future in as_completed(places):
         try:
-            yield places[future], future.result()
+            yield from zip(places[future], future.result(), strict=True)
         except BrokenProcessPool:
-            yield places[future], lost
+            yield from ((index, lost) for index in places[future])
 
 
 def _pooled(
-    function: Function, keys: list[Any], device: str, workers: int, threads: int | None,
+    workers: Workers, function: Function, keys: list[Any], pieces: list[list[int]], device: str,
 ) -> Iterator[tuple[int, _Outcome]]:
-    """Worker processes; when one dies, the runs lost with it are tried again, each in a process of its own."""
-    lost = []
-    for index, outcome in _one_pool(function, keys, device, workers, threads):
-        if outcome.lost:
-            lost.append(index)
-        else:
-            yield index, outcome
-    for index in lost:
-        for _, outcome in _one_pool(function, [keys[index]], device, 1, threads):
-            yield index, outcome
+    """Worker processes. When one dies, all runs that are not finished are lost with it, and are tried again.
 
-
-def _one_pool(
-    function: Function, keys: list[Any], device: str, workers: int, threads: int | None,
-) -> Iterator[tuple[int, _Outcome]]:
-    # spawn: a forked process can neither use CUDA nor torch's thread pool
-    before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (threads,))
-    try:
-        yield from _submitted(pool, function, keys, device)
-        pool.shutdown()
-    except BaseException:
-        # without this an interrupted command would wait for the runs that are under way
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in set(multiprocessing.active_children()) - before:
-            child.terminate()
-        raise
-
-
-def _start_worker(threads: int | None) -> None:
-    """In a new worker process: leave Ctrl-C to the parent, end when the parent is killed, limit the threads."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-    limit_threads(threads)
+    Any of those that were under way may be the one that kills its process: each is tried in a process of its own.
+    """
+    while pieces:
+        lost = set()
+        for index, outcome in _submitted(workers.pool(device), function, keys, pieces, device):
+            if outcome.lost:
+                lost.add(index)
+            else:
+                yield index, outcome
+        if not lost:
+            return
+        # a process may also die before it begins with anything, and then nothing is known
+        suspects = lost.intersection(workers.close()) or lost
+        for index in sorted(suspects):
+            with Workers(1, workers.threads) as alone:
+                yield from _submitted(alone.pool(device), function, keys, [[index]], device)
+        rest = ([index for index in piece if index in lost - suspects] for piece in pieces)
+        pieces = [piece for piece in rest if piece]
 
 
 def _raise_failures(keys: list[Any], outcomes: dict[int, _Outcome]) -> None:
