@@ -26,7 +26,7 @@ from torch import nn
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ConfigError, DataError, HeadError, ModelError
-from retrieval_heads.heads.cached import model_length
+from retrieval_heads.heads.cached import batches, model_length, padded
 from retrieval_heads.heads.hooks import Masks, Positions, head_masks, output_hooks, replace_rows
 from retrieval_heads.heads.patch import record_head_outputs
 from retrieval_heads.models.layout import Head, HeadLayout, head_layout
@@ -105,14 +105,16 @@ def mean_head_outputs(
     device = model.get_input_embeddings().weight.device
     total, n_rows = torch.zeros(layout.n_layers, layout.n_heads, layout.head_dim, dtype=torch.float64), 0
     limit = model_length(model) if max_length is None else max_length
-    for encoded in progress(encode_all(examples, tokenizer, limit), "mean head outputs"):
-        ids = torch.tensor([encoded.ids[:-1]], device=device)
-        rows = slice(encoded.prompt_length - 1 if scope == "answer" else 0, None)
+    for batch in progress(batches(model, encode_all(examples, tokenizer, limit)), "mean head outputs"):
+        # padded on the right, where nothing sees it
+        ids = padded([encoded.ids[:-1] for encoded in batch], device)
+        rows = torch.zeros(ids.shape, dtype=torch.bool)
+        for row, encoded in zip(rows, batch, strict=True):
+            row[encoded.prompt_length - 1 if scope == "answer" else 0 : len(encoded.ids) - 1] = True
         with torch.no_grad(), record_head_outputs(model, rows) as outputs:
             model(input_ids=ids, use_cache=False, logits_to_keep=1)
-        for layer, states in outputs.items():
-            total[layer] += states[0].sum(0, dtype=torch.float32).cpu()
-        n_rows += len(range(ids.shape[1])[rows])
+        total += torch.stack([outputs[layer].sum(0, dtype=torch.float32) for layer in range(layout.n_layers)]).cpu()
+        n_rows += int(rows.sum())
     return (total / n_rows).float()
 
 

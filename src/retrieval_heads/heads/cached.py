@@ -1,11 +1,15 @@
-"""One prompt in a model's key/value cache, from which the answer is run again and again.
+"""Prompts in a model's key/value cache, from which the answers are run again and again.
 
 What an intervention changes at the positions that predict the answer leaves everything before them as it was, so the
 prompt is computed once. Several interventions can share a pass: copies of the short suffix stand side by side, and the
 attention mask lets each copy see the cached prefix and itself only. The cache is not multiplied, as a batch would do.
+
+On a GPU, where a pass costs by its launches more than by its rows, several examples share their passes too.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -16,45 +20,61 @@ from transformers.masking_utils import create_masks_for_generate
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.errors import ModelError
 
+TOKENS, ROWS, CELLS = 2**15, 2**14, 2**27
+"""Most tokens of prompts in a pass that several examples share, most rows of answers, and most cells of the attention
+mask and of the logits. The prompts then take a fraction of a GPU's memory also where a dozen processes share it."""
 
-class CachedPrompt:
-    """The prompt of one example in a model's key/value cache, without its last token.
+
+class CachedPrompts:
+    """The prompts of some examples in a model's key/value cache, without their last tokens.
 
     Every pass starts from the same cached prefix and leaves it as it was, also after an exception.
 
     Args:
         model: a causal language model, plain or wrapped by PEFT; interventions in force now reach the prefix.
-        encoded: the example; its last token is never run, as nothing follows that it would predict.
+        batch: the examples; the last token of each is never run, as nothing follows that it would predict.
+
+    Attributes:
+        n_rows: rows of the longest suffix; those of the others are padded on the right.
+        sizes: rows of each suffix.
+        targets: int64 `[examples, n_rows]`, the tokens that the rows predict.
 
     Raises:
         ModelError: some layers keep something else than keys and values (a recurrent state, say).
     """
 
-    def __init__(self, model: nn.Module, encoded: Encoded) -> None:
+    def __init__(self, model: nn.Module, batch: Sequence[Encoded]) -> None:
         self.model = model
-        ids = torch.tensor([encoded.ids[:-1]], device=model.get_input_embeddings().weight.device)
-        self.length = encoded.prompt_length - 1
-        self.suffix, self.n_rows = ids[:, self.length :], ids.shape[1] - self.length
-        self.targets = torch.tensor(encoded.ids[encoded.prompt_length :], device=ids.device)
+        device = model.get_input_embeddings().weight.device
+        lengths = [encoded.prompt_length - 1 for encoded in batch]
+        self.length, self.sizes = max(lengths), [len(one.ids) - one.prompt_length for one in batch]
+        self.n_rows = max(self.sizes)
+        self.suffix = padded([one.ids[one.prompt_length - 1 : -1] for one in batch], device)
+        self.targets = padded([one.ids[one.prompt_length :] for one in batch], device)
+        self.lengths = torch.tensor(lengths, device=device)
+        self._padding = [self.length - length for length in lengths]
         _refuse_other_states(model)
         # without a config all layers keep all positions. Those of a sliding-window model would forget what falls out
         # of the window and could not be put back; the mask limits what they see all the same
         self.cache = DynamicCache()
         if self.length:
+            # padded on the right, where nothing sees it: no mask, and SDPA keeps its causal kernel
+            ids = padded([one.ids[: one.prompt_length - 1] for one in batch], device)
             with torch.no_grad():
-                model(input_ids=ids[:, : self.length], past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+                model(input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+            self._move_to_the_end()
 
     @torch.no_grad()
     def logits(self, copies: int = 1) -> torch.Tensor:
-        """Logits `[copies, n_rows, vocabulary]` at the positions that predict the answer and what ends it.
+        """Logits `[examples, copies, n_rows, vocabulary]` at the positions that predict the answer and what ends it.
 
         The pass has copies x n_rows rows, copy after copy, for interventions that differ from copy to copy. Copies do
         not see each other; they agree with a single pass up to rounding.
         """
         extra = {}
-        if copies > 1:
-            positions = torch.arange(self.length, self.length + self.n_rows, device=self.suffix.device)
-            extra = {"attention_mask": self._packed_mask(copies), "position_ids": positions.repeat(copies)[None]}
+        if copies > 1 or len(self.sizes) > 1:
+            positions = self.lengths[:, None] + torch.arange(self.n_rows, device=self.suffix.device)
+            extra = {"attention_mask": self._packed_mask(copies), "position_ids": positions.repeat(1, copies)}
         try:
             output = self.model(
                 input_ids=self.suffix.repeat(1, copies), past_key_values=self.cache, use_cache=True, **extra
@@ -62,23 +82,35 @@ class CachedPrompt:
         finally:
             for layer in self.cache.layers:
                 layer.crop(self.length - layer.get_seq_length())  # zero or negative: the number to remove
-        return output.logits.unflatten(1, (copies, self.n_rows))[0]
+        return output.logits.unflatten(1, (copies, self.n_rows))
 
-    @property
-    def can_pack(self) -> bool:
-        """Whether the attention implementation takes a mask of our own."""
-        return text_config(self.model)._attn_implementation in ("sdpa", "eager")
+    def _move_to_the_end(self) -> None:
+        """Let every prompt end in the last column, so that distances to the suffix are those of the positions."""
+        if not any(self._padding):
+            return
+        columns = torch.arange(self.length, device=self.lengths.device)
+        source = ((columns - (self.length - self.lengths)[:, None]) % self.length)[:, None, :, None]
+        for layer in self.cache.layers:
+            layer.keys = layer.keys.gather(2, source.expand_as(layer.keys))
+            layer.values = layer.values.gather(2, source.expand_as(layer.values))
 
     def _packed_mask(self, copies: int) -> torch.Tensor | dict[str, torch.Tensor]:
         # the values of the embeddings are not read, only their batch, length and dtype
-        embeddings = self.model.get_input_embeddings().weight.new_empty((1, self.n_rows, 1))
-        single = create_masks_for_generate(text_config(self.model), embeddings, None, self.cache)
+        embeddings = self.model.get_input_embeddings().weight.new_empty((len(self.sizes), self.n_rows, 1))
+        single = create_masks_for_generate(text_config(self.model), embeddings, self._seen(), self.cache)
         if isinstance(single, dict):
             return {kind: self._tile(mask, copies) for kind, mask in single.items()}
         return self._tile(single, copies)
 
+    def _seen(self) -> torch.Tensor | None:
+        """int64 `[examples, length + n_rows]`: 0 in the columns before a prompt; None without padding."""
+        if not any(self._padding):
+            return None
+        columns = torch.arange(self.length + self.n_rows, device=self.lengths.device)
+        return (columns >= (self.length - self.lengths)[:, None]).long()
+
     def _tile(self, mask: torch.Tensor | None, copies: int) -> torch.Tensor:
-        """From the mask `[1, 1, n_rows, length + n_rows]` of one suffix to that of several side by side."""
+        """From the mask `[examples, 1, n_rows, length + n_rows]` of one suffix to that of several side by side."""
         if mask is None:  # plain causal attention
             mask = torch.ones(1, 1, self.n_rows, self.length + self.n_rows, dtype=torch.bool)
             mask = mask.tril(self.length).to(self.suffix.device)
@@ -86,6 +118,36 @@ class CachedPrompt:
         copy = torch.arange(copies, device=mask.device).repeat_interleave(self.n_rows)
         hidden = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
         return torch.cat([prefix, own.repeat(1, 1, copies, copies).masked_fill(copy[:, None] != copy, hidden)], -1)
+
+
+def can_pack(model: nn.Module) -> bool:
+    """Whether the attention implementation takes a mask of our own."""
+    return text_config(model)._attn_implementation in ("sdpa", "eager")
+
+
+def shares_passes(model: nn.Module) -> bool:
+    """Whether examples and modes are better run together: on a GPU, where a launch costs more than a few rows.
+
+    On a CPU each row costs the same in any company.
+    """
+    return model.get_input_embeddings().weight.device.type != "cpu" and can_pack(model)
+
+
+def batches(model: nn.Module, examples: Sequence[Encoded], copies: int = 1) -> list[list[Encoded]]:
+    """The examples in their order, as many in each batch as should share a pass of so many copies of their suffixes."""
+    size = 1
+    if examples and shares_passes(model):
+        length = max(one.prompt_length for one in examples)
+        rows = copies * max(len(one.ids) - one.prompt_length for one in examples)
+        width = max(length + rows, model.get_input_embeddings().weight.shape[0])
+        size = max(1, min(TOKENS // length, ROWS // rows, CELLS // (rows * width)))
+    return [list(examples[start : start + size]) for start in range(0, len(examples), size)]
+
+
+def padded(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+    """int64 `[rows, longest]`, padded on the right; the padding is never seen, so that any id serves."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
 
 
 def text_config(model: nn.Module) -> PreTrainedConfig:

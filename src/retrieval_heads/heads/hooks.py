@@ -36,14 +36,22 @@ def head_masks(layout: HeadLayout, heads: Iterable[Head]) -> Masks:
     return masks
 
 
-def packed_masks(layout: HeadLayout, head_sets: Sequence[Iterable[Head]], n_rows: int) -> Masks:
-    """Masks for a pass whose rows are `n_rows` for the first head set, `n_rows` for the second, and so on."""
-    single = [head_masks(layout, heads) for heads in head_sets]
-    none = torch.zeros(layout.n_heads, dtype=torch.bool)
-    return {
-        layer: torch.stack([masks.get(layer, none) for masks in single]).repeat_interleave(n_rows, 0)
-        for layer in sorted(set().union(*single))
-    }
+def head_table(layout: HeadLayout, head_sets: Sequence[Iterable[Head]]) -> torch.Tensor:
+    """Which heads are in which set: bool `[sets, n_layers, n_heads]`, on the CPU."""
+    table = torch.zeros(len(head_sets), layout.n_layers, layout.n_heads, dtype=torch.bool)
+    places = [(index, *head) for index, heads in enumerate(head_sets) for head in layout.check(heads)]
+    if places:
+        table[tuple(torch.tensor(places).T)] = True
+    return table
+
+
+def packed_masks(table: torch.Tensor, n_rows: int, layers: Iterable[int]) -> Masks:
+    """Masks for a pass whose rows are `n_rows` for the first head set of a `head_table`, `n_rows` for the second, ...
+
+    `layers` are those that have a chosen head in any of the sets.
+    """
+    rows = table[:, None].expand(-1, n_rows, -1, -1).flatten(0, 1)
+    return {layer: rows[:, layer] for layer in layers}
 
 
 def row_index(positions: Positions, batch: int, n_rows: int, device: torch.device) -> tuple:
@@ -85,7 +93,7 @@ def replace_rows(
     Raises:
         HeadError: `values` of another shape, or see `row_index`.
     """
-    heads = states.unflatten(-1, (layout.n_heads, layout.head_dim)).clone()
+    heads = states.unflatten(-1, (layout.n_heads, layout.head_dim))
     index = row_index(positions, heads.shape[0], heads.shape[1], heads.device)
     chosen = heads[index]  # [batch, chosen rows, n_heads, head_dim]; [chosen rows, ...] for a mask over the batch
     if values.ndim > 2 and values.shape != chosen.shape:  # no broadcasting: one row is not meant for many
@@ -93,7 +101,14 @@ def replace_rows(
             f"head outputs of shape {list(chosen.shape)} cannot be replaced by others", where="values",
             value=list(values.shape), remedy="Record the values at the same positions, from inputs of the same shape.",
         )
-    heads[index] = torch.where(mask[..., None], values.to(chosen), chosen)
+    if values.ndim == 0:  # a number on the CPU stays there: moving it would wait for the GPU at each layer
+        replaced = chosen.masked_fill(mask[..., None], values)
+    else:
+        replaced = torch.where(mask[..., None], values.to(chosen), chosen)
+    if positions is None:
+        return replaced.flatten(-2)
+    heads = heads.clone()
+    heads[index] = replaced
     return heads.flatten(-2)
 
 

@@ -5,7 +5,8 @@ itself. Everything before is the same for every set of heads, so it is run once 
 are then scored in one pass: their copies of the short suffix stand side by side, and the attention mask lets each copy
 see the cached prefix and itself only. With 12 layers of 16 heads, a prefix of 2048 tokens and an answer of 6, on two
 CPU cores: 0.9 s for a whole pass, 25 ms for the suffix of one set, 5 ms a set when 32 share a pass; on one H200, where
-the launches count: 27 ms, 14 ms and 0.7 ms.
+the launches count: 27 ms, 14 ms and 0.7 ms. On a GPU, all modes of a set are therefore in one pass, and several
+examples share their passes (`cached.batches`); numbers are first read from the GPU at the end of a sweep.
 
     rows = knockout_sweep(model, tokenizer, examples, {"none": [], "top5": heads}, mode="zero", scope="answer")
 """
@@ -14,28 +15,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import pad
 
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.heads.ablate import SCOPES, knock_out
-from retrieval_heads.heads.cached import CachedPrompt, model_length
-from retrieval_heads.heads.hooks import Masks, head_masks, output_hooks, packed_masks
+from retrieval_heads.heads.cached import CachedPrompts, batches, can_pack, model_length, shares_passes
+from retrieval_heads.heads.hooks import Masks, head_masks, head_table, output_hooks, packed_masks
 from retrieval_heads.heads.patch import check_match, record_head_outputs
 from retrieval_heads.models.layout import Head, HeadLayout, head_layout
 from retrieval_heads.progress import progress
 
 HeadSet = tuple[Head, ...]
-Scores = dict[str, list[dict[str, float]]]
-"""For each mode the metrics of each head set."""
 Intervene = Callable[[Masks, int], AbstractContextManager[None]]
 """Puts masks in force for a pass of so many copies of the suffix."""
+
+
+class Raw(NamedTuple):
+    """What metrics are made of, on the model's device: reading it from a GPU waits for the GPU.
+
+    Attributes:
+        hits: bool `[..., n]`, whether each target has the largest logit.
+        likelihood: float32 `[..., n]`, its log probability.
+    """
+
+    hits: torch.Tensor
+    likelihood: torch.Tensor
+
+
+Scores = dict[str, Raw]
+"""For each mode the scores `[examples, sets, n]`, the targets padded on the right to those of the longest answer."""
 
 
 def forced_metrics(logits: torch.Tensor, targets: Sequence[int] | torch.Tensor) -> dict[str, float]:
@@ -49,7 +65,7 @@ def forced_metrics(logits: torch.Tensor, targets: Sequence[int] | torch.Tensor) 
         `exact_match`: 1.0 if every target has the largest logit, which is when greedy decoding gives exactly the
         targets; `token_accuracy`: the fraction of targets that have; `nll`: nats a target, mean.
     """
-    return _metrics(logits[None], torch.as_tensor(targets, device=logits.device))[0]
+    return _metrics(_raw(logits[None], torch.as_tensor(targets, device=logits.device)))[0]
 
 
 def knockout_sweep(
@@ -64,7 +80,7 @@ def knockout_sweep(
         mode: one of `ablate.MODES`, or several, which then share the prefix (the dear part in scope `answer`).
         means: for mode `mean`; see `ablate_heads`.
         scope: `answer`: only the rows that predict the answer; `all`: every position, a whole pass for each set.
-        sets_per_pass: how many sets share a pass in scope `answer`.
+        sets_per_pass: how many sets share a pass in scope `answer`; on a GPU each of them with all modes.
         max_length: tokens; longer examples raise `DataError`. None stands for the model's `max_position_embeddings`.
 
     Returns:
@@ -77,24 +93,22 @@ def knockout_sweep(
     sets = {name: tuple(layout.check(heads)) for name, heads in head_sets.items()}
 
     every = head_masks(layout, [head for heads in sets.values() for head in heads])
+    if means is not None:
+        means = torch.as_tensor(means).to(model.get_input_embeddings().weight.device)
     interventions = {name: _knock_out(layout, name, means) for name in ([mode] if isinstance(mode, str) else mode)}
     for intervene in interventions.values():
         with intervene(every, 1):
             pass  # a mode or means that do not fit are found before anything is computed
+    encoded = encode_all(examples, tokenizer, _length(model, max_length))
+    packing = _Packing(model, layout, _unique(sets), sets_per_pass)
+    if scope == "answer":
+        grouped = batches(model, encoded, packing.copies(len(interventions)))
+        return _sweep(grouped, sets, lambda batch: packing.scores(CachedPrompts(model, batch), interventions), scope)
 
-    def score(encoded: Encoded, unique: list[HeadSet]) -> Scores:
-        if scope == "all":
-            return {
-                name: [_score_whole(model, encoded, heads, layout, intervene) for heads in unique]
-                for name, intervene in interventions.items()
-            }
-        prompt = CachedPrompt(model, encoded)
-        return {
-            name: _score_cached(prompt, layout, unique, intervene, sets_per_pass)
-            for name, intervene in interventions.items()
-        }
+    def whole_passes(batch: list[Encoded]) -> Scores:
+        return {name: _score_whole(model, batch[0], packing.unique, layout, one) for name, one in interventions.items()}
 
-    return _sweep(model, tokenizer, examples, sets, score, scope, max_length)
+    return _sweep([[one] for one in encoded], sets, whole_passes, scope)
 
 
 class SourceAnswer(NamedTuple):
@@ -140,46 +154,68 @@ def patch_sweep(
     else:
         given = iter(answers)
 
-    def score(encoded: Encoded, unique: list[HeadSet]) -> Scores:
-        outputs = next(given).outputs
+    def score(batch: list[Encoded]) -> Scores:
+        outputs = [next(given).outputs for _ in batch]
 
         def intervene(masks: Masks, copies: int) -> AbstractContextManager[None]:
-            return output_hooks(layout, masks, lambda layer: outputs[layer].repeat(1, copies, 1, 1))
+            return output_hooks(layout, masks, lambda layer: _together([one[layer] for one in outputs], copies))
 
-        prompt = CachedPrompt(target, encoded)
-        return {"patch": _score_cached(prompt, layout, unique, intervene, sets_per_pass)}
+        return packing.scores(CachedPrompts(target, batch), {"patch": intervene})
 
-    return _sweep(target, tokenizer, examples, sets, score, "answer", max_length)
+    packing = _Packing(target, layout, _unique(sets), sets_per_pass)
+    encoded = encode_all(examples, tokenizer, _length(target, max_length))
+    return _sweep(batches(target, encoded, packing.copies(1)), sets, score, "answer")
 
 
 def _answers(
     source: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None
 ) -> Iterator[SourceAnswer]:
-    for encoded in encode_all(examples, tokenizer, _length(source, max_length)):
-        prompt = CachedPrompt(source, encoded)
+    for batch in batches(source, encode_all(examples, tokenizer, _length(source, max_length))):
+        prompts = CachedPrompts(source, batch)
         with record_head_outputs(source) as outputs:
-            logits = prompt.logits()
-        yield SourceAnswer(outputs, _metrics(logits, prompt.targets)[0])
+            logits = prompts.logits()
+        hits, likelihood = (part.cpu() for part in _raw(logits[:, 0], prompts.targets))
+        for index, size in enumerate(prompts.sizes):
+            place = slice(index, index + 1), slice(size)
+            [metrics] = _metrics(Raw(hits[place], likelihood[place]))
+            yield SourceAnswer({layer: states[place] for layer, states in outputs.items()}, metrics)
+
+
+def _together(outputs: Sequence[torch.Tensor], copies: int) -> torch.Tensor:
+    """Outputs `[1, n_rows, ...]` of some examples as one tensor `[examples, copies x n_rows, ...]`, with padding."""
+    longest = max(one.shape[1] for one in outputs)
+    same_size = [pad(one, (0, 0, 0, 0, 0, longest - one.shape[1])) for one in outputs]
+    return torch.cat(same_size).repeat(1, copies, 1, 1)
 
 
 def _knock_out(layout: HeadLayout, mode: str, means: Any) -> Intervene:
     return lambda masks, copies: knock_out(layout, masks, mode, means)
 
 
+def _unique(sets: Mapping[str, HeadSet]) -> list[HeadSet]:
+    """Each distinct set once and in an order of its own, so that neither names nor their order change a number."""
+    return sorted(set(sets.values()))
+
+
 def _sweep(
-    model: nn.Module, tokenizer: Any, examples: Sequence[Example], sets: Mapping[str, HeadSet],
-    score: Callable[[Encoded, list[HeadSet]], Scores], scope: str, max_length: int | None,
+    grouped: Sequence[list[Encoded]], sets: Mapping[str, HeadSet], score: Callable[[list[Encoded]], Scores], scope: str,
 ) -> list[dict[str, Any]]:
-    # each distinct set once and in an order of its own, so that neither names nor their order change a number
-    unique = sorted(set(sets.values()))
-    rows = []
-    for index, encoded in enumerate(progress(encode_all(examples, tokenizer, _length(model, max_length)), "head sets")):
-        for mode, metrics in score(encoded, unique).items():
-            found = dict(zip(unique, metrics, strict=True))
-            rows += [
-                {"set": name, "k": len(heads), "mode": mode, "scope": scope, "example": index, **found[heads]}
-                for name, heads in sets.items()
-            ]
+    if not sets:
+        return []
+    scored = [(batch, score(batch)) for batch in progress(grouped, "head sets")]
+    rows, unique, index = [], _unique(sets), 0
+    for batch, scores in scored:
+        scores = {mode: Raw(*(part.cpu() for part in raw)) for mode, raw in scores.items()}
+        for place, encoded in enumerate(batch):
+            size = len(encoded.ids) - encoded.prompt_length
+            for mode, (hits, likelihood) in scores.items():
+                metrics = _metrics(Raw(hits[place, :, :size], likelihood[place, :, :size]))
+                found = dict(zip(unique, metrics, strict=True))
+                rows += [
+                    {"set": name, "k": len(heads), "mode": mode, "scope": scope, "example": index, **found[heads]}
+                    for name, heads in sets.items()
+                ]
+            index += 1
     return rows
 
 
@@ -187,33 +223,68 @@ def _length(model: nn.Module, max_length: int | None) -> int | None:
     return model_length(model) if max_length is None else max_length
 
 
-def _score_cached(
-    prompt: CachedPrompt, layout: HeadLayout, unique: list[HeadSet], intervene: Intervene, sets_per_pass: int
-) -> list[dict[str, float]]:
-    if sets_per_pass < 1:
-        raise ConfigError("a pass holds at least one set", where="sets_per_pass", value=sets_per_pass, remedy="Use 32.")
-    n_passes = math.ceil(len(unique) / sets_per_pass) if prompt.can_pack else len(unique)
-    results = []
-    for part in np.array_split(np.arange(len(unique)), n_passes) if unique else ():
-        chosen = [unique[index] for index in part]
-        with intervene(packed_masks(layout, chosen, prompt.n_rows), len(chosen)):
-            results += _metrics(prompt.logits(len(chosen)), prompt.targets)
-    return results
+class _Packing:
+    """Which head sets share a pass of the suffix, as copies side by side, and with how many modes each."""
+
+    def __init__(self, model: nn.Module, layout: HeadLayout, unique: list[HeadSet], sets_per_pass: int) -> None:
+        if sets_per_pass < 1:
+            raise ConfigError(
+                "a pass holds at least one set", where="sets_per_pass", value=sets_per_pass, remedy="Use 32.",
+            )
+        self.unique, self.all_modes = unique, shares_passes(model)
+        n_passes = math.ceil(len(unique) / sets_per_pass) if can_pack(model) else len(unique)
+        table, device = head_table(layout, unique), model.get_input_embeddings().weight.device
+        self.parts = [
+            (table[part].to(device), table[part].any(2).any(0).nonzero().flatten().tolist())
+            for part in (np.array_split(np.arange(len(unique)), n_passes) if unique else ())
+        ]
+
+    def copies(self, n_modes: int) -> int:
+        """How many copies of the suffix the largest pass has."""
+        return max((len(table) for table, _ in self.parts), default=1) * (n_modes if self.all_modes else 1)
+
+    def scores(self, prompts: CachedPrompts, interventions: Mapping[str, Intervene]) -> Scores:
+        """The scores of every set under every intervention."""
+        modes, found = list(interventions), {mode: [] for mode in interventions}
+        for table, layers in self.parts:
+            for together in [modes] if self.all_modes else [[mode] for mode in modes]:
+                copies = len(together) * len(table)
+                with ExitStack() as stack:
+                    for index, mode in enumerate(together):
+                        # the copies of this mode: the others are left alone
+                        own = table.new_zeros(len(together), *table.shape)
+                        own[index] = table
+                        masks = packed_masks(own.flatten(0, 1), prompts.n_rows, layers)
+                        stack.enter_context(interventions[mode](masks, copies))
+                    raw = _raw(prompts.logits(copies), prompts.targets[:, None])
+                for mode, *parts in zip(together, *(part.split(len(table), 1) for part in raw), strict=True):
+                    found[mode].append(Raw(*parts))
+        return {mode: Raw(*(torch.cat(part, 1) for part in zip(*raws, strict=True))) for mode, raws in found.items()}
 
 
-def _score_whole(model: nn.Module, encoded: Encoded, heads: HeadSet, layout: HeadLayout, intervene: Intervene):
-    device = model.get_input_embeddings().weight.device
-    ids = torch.tensor([encoded.ids], device=device)
-    with torch.no_grad(), intervene(head_masks(layout, heads), 1):
-        logits = model(
-            input_ids=ids[:, :-1], use_cache=False, logits_to_keep=ids.shape[1] - encoded.prompt_length
-        ).logits
-    return forced_metrics(logits[0], ids[0, encoded.prompt_length :])
+def _score_whole(
+    model: nn.Module, encoded: Encoded, unique: list[HeadSet], layout: HeadLayout, intervene: Intervene,
+) -> Raw:
+    ids = torch.tensor([encoded.ids], device=model.get_input_embeddings().weight.device)
+    raws = []
+    for heads in unique:
+        with torch.no_grad(), intervene(head_masks(layout, heads), 1):
+            logits = model(
+                input_ids=ids[:, :-1], use_cache=False, logits_to_keep=ids.shape[1] - encoded.prompt_length
+            ).logits
+        raws.append(_raw(logits, ids[:, encoded.prompt_length :]))
+    return Raw(*(torch.stack(part, 1) for part in zip(*raws, strict=True)))
 
 
-def _metrics(logits: torch.Tensor, targets: torch.Tensor) -> list[dict[str, float]]:
-    """`forced_metrics` of each copy in logits `[copies, n, vocabulary]`."""
-    hits = (logits.argmax(-1) == targets).cpu().double()
-    likelihood = logits.float().log_softmax(-1).gather(-1, targets.expand(len(logits), -1)[..., None])[..., 0]
-    table = torch.stack([hits.amin(-1), hits.mean(-1), -likelihood.cpu().double().mean(-1)], -1)
+def _raw(logits: torch.Tensor, targets: torch.Tensor) -> Raw:
+    """From logits `[..., n, vocabulary]`; the targets may lack or have a single one of the leading dimensions."""
+    hits = logits.argmax(-1) == targets
+    likelihood = logits.float().log_softmax(-1).gather(-1, targets.expand(hits.shape)[..., None])[..., 0]
+    return Raw(hits, likelihood)
+
+
+def _metrics(raw: Raw) -> list[dict[str, float]]:
+    """`forced_metrics` of each row of `[rows, n]`."""
+    hits, likelihood = (part.cpu().double() for part in raw)
+    table = torch.stack([hits.amin(-1), hits.mean(-1), -likelihood.mean(-1)], -1)
     return [dict(zip(("exact_match", "token_accuracy", "nll"), row, strict=True)) for row in table.tolist()]
