@@ -20,22 +20,30 @@ from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.models.base import load_tokenizer
 
 MIXTURES = [name for name, one in CONDITIONS.items() if len(one.members) > 1]
+SIZES = [name for name, one in CONDITIONS.items() if one.sized]
 
 
 def made(task: str, condition: str, n: int = 8, length: int = 900, **changes) -> list[Example]:
     return make_examples(**{"task": task, "condition": condition, "length": length, "n": n, "seed": 0, **changes})
 
 
-def test_there_are_nine_synthetic_conditions_three_mixtures_and_two_controls() -> None:
+def test_there_are_nine_synthetic_conditions_three_mixtures_two_controls_and_six_sizes() -> None:
     assert {f"{concept}_{context}" for concept in LEVELS for context in LEVELS} <= set(CONDITIONS)
     assert MIXTURES == ["real_limited-high_high", "real_limited-low_low", "high_high-symbolic"]
-    assert list(CONDITIONS)[-2:] == ["real_short", "real_shuffled"]
+    assert [name for name, one in CONDITIONS.items() if one.control] == ["real_short", "real_shuffled"]
+    assert {name: one.scale for name, one in CONDITIONS.items() if one.sized} == {
+        f"{name}_{size}": scale for name in ("real", "high_high", "low_low")
+        for size, scale in (("quarter", 0.25), ("4x", 4))
+    }
+    assert all(CONDITIONS[name].dissected for name in (*MIXTURES, "real", "real_limited", "low_mid", "symbolic"))
+    assert not any(one.dissected for one in CONDITIONS.values() if one.control or one.sized)
     assert all(one.name == name for name, one in CONDITIONS.items())
 
 
 def test_only_real_examples_the_controls_and_mixtures_with_them_are_not_synthetic() -> None:
     assert [name for name, one in CONDITIONS.items() if not one.synthetic] == [
         "real", "real_limited", "real_limited-high_high", "real_limited-low_low", "real_short", "real_shuffled",
+        "real_quarter", "real_4x",
     ]
 
 
@@ -89,7 +97,7 @@ def test_a_mixture_has_its_members_examples_in_turn(task: str, mixture: str) -> 
 
 
 def test_a_mixture_has_no_scene() -> None:
-    for name in (*MIXTURES, "real_short"):
+    for name in (*MIXTURES, "real_short", "real_4x"):
         with pytest.raises(ConfigError, match="Use real" if name.startswith("real") else "Use high_high or symbolic"):
             build_scene(random.Random(0), "mdqa", name, 400, "train", lambda texts: [len(text) for text in texts])
 

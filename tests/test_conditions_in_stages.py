@@ -41,12 +41,22 @@ def test_all_but_the_short_control_are_trained_at_the_long_length(profile: Profi
     assert max(len(one.prompt) for one in short) < min(len(one.prompt) for one in long)
 
 
+@pytest.mark.parametrize("name", ["real", "high_high", "low_low"])
+def test_sizes_train_on_the_first_quarter_and_on_four_times_as_many(profile: Profile, name: str) -> None:
+    key = study_grid(profile)[0]
+    quarter, plain, four = (training_examples(profile, key.to(f"{name}{size}")) for size in ("_quarter", "", "_4x"))
+    assert [len(some) for some in (quarter, plain, four)] == [1, 4, 16]
+    assert quarter == plain[:1]
+    assert four[:4] == plain
+    assert len({one.prompt for one in four}) == 16
+
+
 def test_the_stage_describes_the_training_examples_of_every_condition(profile: Profile) -> None:
     data.run(profile)
     table = load_table("smoke", "examples")
     train = table[table.split == "train"].set_index("condition")
     assert set(train.index) == set(CONDITIONS)
-    assert (train.n == 4).all()
+    assert (train.n == [round(4 * CONDITIONS[name].scale) for name in train.index]).all()
     assert (train.tokens <= train.length).all()
     assert train.length["real_short"] == 450 < train.length["real_shuffled"] == 700
     same = ["documents", "needles", "unseen", "unseen_forms", "unseen_relations"]

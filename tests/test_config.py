@@ -32,7 +32,10 @@ SETTINGS = {
         "gradient_checkpointing": False, "save_steps": None,
     },
     "detect": {"kinds": ["copy", "insight"], "modes": ["forced"], "threshold": 0.1, "thresholds": [0.05, 0.1, 0.5]},
-    "knockout": {"modes": ["zero", "mean"], "scopes": ["answer"], "k": [1, 2, 5, 10], "draws": 3, "n": 24},
+    "lengths": {"conditions": ["real"], "eval_lengths": [512], "n": 8},
+    "knockout": {
+        "modes": ["zero", "mean"], "scopes": ["answer"], "k": [1, 2, 5, 10], "draws": 3, "n": 24, "text_n": 2,
+    },
     "patch": {"sets": ["intersection", "random"], "draws": 2, "n": 24},
     "bootstrap": 1000, "workers": 2, "threads": 1, "device": "cpu",
 }

@@ -150,4 +150,4 @@ def test_bf16_and_checkpointing_train(base, encoded, tmp_path):
     assert short["loss"] != plain["loss"]
     assert short["loss"][0]["loss"] == pytest.approx(plain["loss"][0]["loss"], rel=0.05)
     assert {value.dtype for value in load_file(tmp_path / "short" / "adapter_model.safetensors").values()} == {
-        torch.float32}
+        torch.bfloat16}

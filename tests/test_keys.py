@@ -78,14 +78,14 @@ def test_the_grid_is_tasks_by_seeds_by_conditions() -> None:
     assert [key.base for key in grid[::sizes[-1]]][:3] == ["base", "base-1", "base"]
     assert study_grid(profile, limit=2) == grid[:2]
     assert grid[1].to("real") == grid[0]
-    assert grid[0].columns == {"task": "mdqa", "condition": "real", "seed": 0, "base": "base"}
+    assert grid[0].columns == {"task": "mdqa", "condition": "real", "seed": profile.seeds[0], "base": "base"}
 
 
 def test_a_task_seed_or_base_outside_the_profile_is_refused() -> None:
     profile = load_profile("report")
     with pytest.raises(ConfigError, match=r"task: .*\(got 'mdaq'\)\. Did you mean `mdqa`"):
         study_grid(profile, task="mdaq")
-    with pytest.raises(ConfigError, match=r"seed: .*\(got 777\)\..*Allowed: 0"):
+    with pytest.raises(ConfigError, match=r"seed: .*\(got 777\)\..*Allowed: 1"):
         study_grid(profile, seed=777)
     with pytest.raises(ConfigError, match=r"base: .*\(got 'base-2'\)\. Did you mean `base-1`"):
         study_grid(profile, base="base-2")

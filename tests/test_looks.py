@@ -11,6 +11,8 @@ from matplotlib.colors import to_rgb
 from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.figures.style import ORDER, colour, in_order, marker
 
+SIZES = {name: one.members[0] for name, one in CONDITIONS.items() if one.sized}
+"""Other numbers of examples, which look like the condition itself."""
 SEVEN = {
     "real": "#0173b2", "real_limited": "#de8f05", "high_high": "#029e73", "high_low": "#d55e00",
     "low_high": "#cc78bc", "low_low": "#ca9161", "symbolic": "#56b4e9",
@@ -40,9 +42,16 @@ def lab(tone: str, sight: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("sight", SIGHT)
 def test_colours_can_be_told_apart_most_of_all_those_with_the_same_marker(sight: str) -> None:
-    for one, other in itertools.combinations(ORDER, 2):
+    told_apart = [name for name in ORDER if name not in CONDITIONS or not CONDITIONS[name].sized]
+    for one, other in itertools.combinations(told_apart, 2):
         distance = np.linalg.norm(lab(colour(one), SIGHT[sight]) - lab(colour(other), SIGHT[sight]))
         assert distance > (25 if marker(one) == marker(other) else 10), (one, other)
+
+
+def test_another_number_of_examples_looks_like_the_condition_itself() -> None:
+    for name, one in CONDITIONS.items():
+        if one.sized:
+            assert (colour(name), marker(name)) == (colour(one.members[0]), marker(one.members[0]))
 
 
 def test_every_condition_has_a_colour_that_shows_on_white() -> None:
@@ -50,6 +59,12 @@ def test_every_condition_has_a_colour_that_shows_on_white() -> None:
         assert colour(name) != colour("unknown")
         assert lab(colour(name), SIGHT["full"])[0] < 80
         assert marker(name) != marker("unknown")
+
+
+def test_another_number_of_examples_looks_like_the_condition_itself() -> None:
+    assert len(SIZES) == 6
+    for name, member in SIZES.items():
+        assert (colour(name), marker(name)) == (colour(member), marker(member))
 
 
 def test_the_first_seven_keep_their_colours_and_have_markers_of_their_own() -> None:

@@ -52,7 +52,8 @@ def fake_run(store: Store, key: RunKey, device: str) -> None:
     rng = np.random.default_rng(list(key.name.encode()))
     rows = [
         {**key.columns, "kind": "copy", "score_mode": "forced", "layer": layer, "head": head, "score": rng.random(),
-         "chance": rng.random(), "mass": rng.random(), "n_used": 100}
+         "chance": rng.random(), "mass": rng.random(), "query_mass": rng.random(), "contribution": rng.random(),
+         "score_even": rng.random(), "score_odd": rng.random(), "score_few": rng.random(), "n_used": 100}
         for layer in range(10) for head in range(40)
     ]
     store.write_part("head_scores", key, rows, Facts(device=device, seeds=(key.seed,), used=99, dropped={"long": 1}))

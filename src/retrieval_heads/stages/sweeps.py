@@ -87,5 +87,5 @@ class Resamples:
 
 
 def as_cells(interval: Interval, names: tuple[str, str, str] = ("value", "low", "high")) -> dict[str, float | None]:
-    """An interval as cells of a table: six digits, and empty where a number is not defined."""
-    return {name: None if np.isnan(end) else float(f"{end:.6g}") for name, end in zip(names, interval, strict=True)}
+    """An interval as cells of a table: eight digits, and empty where a number is not defined."""
+    return {name: None if np.isnan(end) else float(f"{end:.8g}") for name, end in zip(names, interval, strict=True)}
