@@ -18,7 +18,8 @@ def head_scores(
     rows = [
         {"task": task, "condition": condition, "seed": seed, "base": base, "kind": kind, "score_mode": "forced",
          "layer": layer, "head": head, "score": matrix[layer, head], "chance": 0.0, "mass": 0.0, "query_mass": 0.0,
-         "contribution": 0.0, **dict.fromkeys(("score_even", "score_odd", "score_few"), matrix[layer, head]), "n_used": 4}
+         "contribution": 0.0, "n_used": 4,
+         **dict.fromkeys(("score_even", "score_odd", "score_few"), matrix[layer, head])}
         for (task, condition, seed), matrix in matrices.items() for kind in kinds
         for layer in range(matrix.shape[0]) for head in range(matrix.shape[1])
     ]
