@@ -1,0 +1,131 @@
+"""Claim C5: the heads help when patched in from the real run, and do not close the gap to it.
+
+The condition is a gap: the real run is better than the synthetic one beyond the interval, and answers at least a fifth
+of the examples, as the rules ask of runs that are tested. The runs that count are those on the synthetic conditions, of
+all tasks together; `real_limited` and mixtures are shown beside them. All numbers are of answers that are right token
+by token, teacher forced. A sign counts when the mean change has it in every base model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from retrieval_heads.claims.head_arrays import claimed, need, synthetic
+from retrieval_heads.claims.necessity import ABLE, METRIC
+from retrieval_heads.claims.patched_sets import against, equal_numbers, sufficiency
+from retrieval_heads.claims.repeated import one_row_a_key, one_sign, ratio
+from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Judged, Verdict, plain
+from retrieval_heads.keys import RUN
+from retrieval_heads.stats.bootstrap import RESAMPLES
+
+INTERVALS = [f"{name}{end}" for name in ("change", "closed", "over_random") for end in ("", "_low", "_high")]
+
+CHAPTER = "05_patching"
+RULE = (
+    "Supported when the intersection helps in more than half of the runs with a gap and hurts in none, helps more than "
+    "random heads in more than half, and leaves a part open in more than half; in part when it helps, but no more than "
+    "random heads; not supported when it hurts in more runs than it helps, or closes the whole gap in more than half."
+)
+
+
+def judge_patching(patching: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> Judged:
+    """Claim C5 from the table `patching`.
+
+    Returns:
+        The tables `sufficiency`, `sufficiency_equal` and `sufficiency_against`, and the verdicts: of each task for
+        show, and over all runs, which is that of the claim.
+
+    Raises:
+        ResultError: a column that is not there, or a row that stands twice.
+    """
+    rows = patched(patching)
+    tables = {
+        "sufficiency": sufficiency(rows, n_resamples=n_resamples),
+        "sufficiency_equal": equal_numbers(rows, n_resamples=n_resamples),
+        "sufficiency_against": against(rows),
+    }
+    return Judged(tables, tuple(verdicts(rows, n_resamples=n_resamples)))
+
+
+def patched(patching: pd.DataFrame) -> pd.DataFrame:
+    """The rows of every set of heads of every patched run, with what is known of its gap.
+
+    Returns:
+        The key columns of a run, `set`, `n_heads`, `n`, `change`, `closed`, `over_random` with their `_low` and
+        `_high`, and the same for all sets of a run: `gap` (whether there is one that counts), `counted` (whether the
+        run is on a synthetic condition).
+    """
+    need(patching, [*RUN, "set", "draw", "metric", "n_heads", "n", "value", *INTERVALS], "patching")
+    rows = patching[(patching["metric"] == METRIC) & (patching["draw"] == 0)]
+    conditions = rows["condition"].unique()
+    rows = one_row_a_key(rows[rows["condition"].isin(claimed(conditions))], [*RUN, "set"], "patching")
+    rows = rows[[*RUN, "set", "n_heads", "n", "value", *INTERVALS]].astype({name: float for name in INTERVALS})
+    source = rows[rows["set"] == "source"].set_index(RUN)
+    gap = ((source["change_low"] > 0) & (source["value"] >= ABLE)).rename("gap")
+    rows = rows[~rows["set"].isin(["source", "none"])].drop(columns="value").join(gap, on=RUN)
+    rows["gap"] = rows["gap"].eq(True)
+    return rows.assign(counted=rows["condition"].isin(synthetic(conditions))).reset_index(drop=True)
+
+
+def verdicts(rows: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> list[Verdict]:
+    """One verdict a task and that over all runs, from the rows of `patched`."""
+    every = rows[rows["set"] == "intersection"]
+    if every.empty:
+        return []
+    parts = [*every.groupby("task"), (ALL, every)]
+    return [_verdict(str(task), part, every["base"].unique(), n_resamples) for task, part in parts]
+
+
+def _verdict(task: str, every: pd.DataFrame, bases: Any, n_resamples: int) -> Verdict:
+    own = every[every["counted"]]
+    runs = own[own["gap"]]
+    found, also = _decide(runs, bases), _decide(every[every["gap"]], bases)
+    more = int(every["gap"].sum()) - len(runs)
+    detail = _detail(own, runs, bases)
+    if more:
+        detail += f" With the {more} runs on real_limited and mixtures that have a gap too: {also}."
+    return Verdict(
+        "C5", task, found, "share of the gap to the real run closed by patching the shared retrieval heads",
+        *plain(ratio(runs, "closed", n_resamples=n_resamples)), "share of the gap", len(runs), "runs", RULE, detail,
+        CHAPTER, "sufficiency",
+    )
+
+
+def _counts(runs: pd.DataFrame) -> dict[str, int]:
+    """Of runs with a gap: in how many the intersection helps, hurts, ..., each beyond the interval."""
+    return {
+        "helps": int((runs["change_low"] > 0).sum()), "hurts": int((runs["change_high"] < 0).sum()),
+        "over": int((runs["over_random_low"] > 0).sum()), "open": int((runs["closed_high"] < 1).sum()),
+        "whole": int((runs["closed"] >= 1).sum()), "controls": int(runs["over_random"].notna().sum()),
+    }
+
+
+def _decide(runs: pd.DataFrame, bases: Any) -> str:
+    """The verdict from the rows of the intersection in the runs with a gap."""
+    n, count = len(runs), _counts(runs)
+    if not n or not one_sign(runs.groupby("base")["change"].mean(), bases):
+        return UNDECIDED
+    better = runs["change"].mean() > 0
+    if count["whole"] > n / 2 or (count["hurts"] > count["helps"] and not better):
+        return NOT
+    if not (better and count["helps"] > n / 2 and not count["hurts"]):
+        return UNDECIDED
+    if not count["over"] > n / 2:
+        return IN_PART
+    return SUPPORTED if count["open"] > n / 2 else UNDECIDED
+
+
+def _detail(own: pd.DataFrame, runs: pd.DataFrame, bases: Any) -> str:
+    if runs.empty:
+        return f"None of {len(own)} synthetic runs has a gap to a real run that answers {ABLE:.0%} of the examples."
+    count = _counts(runs)
+    text = (
+        f"Of {len(runs)} synthetic runs with a gap ({len(own)} in all) the intersection helps in {count['helps']} and "
+        f"hurts in {count['hurts']}, helps more than random heads in {count['over']} ({count['controls']} have such a "
+        f"control), leaves a part open in {count['open']} and closes the whole gap in {count['whole']}."
+    )
+    if not one_sign(runs.groupby("base")["change"].mean(), bases):
+        text += " The mean change has not one sign in all base models, or one has no gap."
+    return text

@@ -1,0 +1,193 @@
+"""Claim C1: models trained on synthetic data fall short of models trained on real data.
+
+The quantity is the mean difference of `real` and a condition in the metric of the claim, paired by base model, seed and
+example, with a bootstrap interval over all three. A difference counts *for* the claim when its interval lies above 0
+and its mean is above 0 in every base model. One below 0 stands against it by its interval alone; the verdict
+`not supported` asks for the same sign in every base model there too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from retrieval_heads.claims.axes import axis_effects, axis_sentence
+from retrieval_heads.claims.gain import gains
+from retrieval_heads.claims.head_arrays import need, synthetic
+from retrieval_heads.claims.repeated import cells, frame, one_sign
+from retrieval_heads.claims.score_arrays import EXACT, SCORE, task_scores
+from retrieval_heads.claims.sizes import size_effects, size_sentence
+from retrieval_heads.claims.verdict import ALL, NOT, SUPPORTED, UNDECIDED, Judged, Verdict, over_tasks
+from retrieval_heads.settings import REFERENCE
+from retrieval_heads.stats.bootstrap import (
+    RESAMPLES,
+    Interval,
+    bootstrap_crossed,
+    crossed_means,
+    percentile_interval,
+)
+
+NAN = float("nan")
+
+NEEDED, ASKED, REFUTING = 8, 10, 2
+"""Conditions that have to fall short, of so many; more than the third that do better refute the claim."""
+
+COLUMNS = ("task", "condition", "metric", "value", "low", "high", "n", "n_seeds", "n_bases", "same_sign")
+MEAN_COLUMNS = ("task", "metric", "value", "low", "high", "n_conditions", "n", "n_seeds", "n_bases", "same_sign")
+
+CHAPTER = "02_lora_finetuning"
+RULE = (
+    f"Supported when the difference to `real` lies above 0 for at least {NEEDED} of the {ASKED} synthetic conditions "
+    f"and below 0 for none; not supported when it lies below 0 for more than {REFUTING}; tested only where `real` is "
+    "better than the raised theta alone; a sign counts when it is that of each base model."
+)
+
+
+def judge_shortfall(
+    answers: pd.DataFrame, base: pd.DataFrame | None = None, base_answers: pd.DataFrame | None = None, *,
+    n_resamples: int = RESAMPLES,
+) -> Judged:
+    """Claim C1 from the tables `answers`, `base` and `base_answers`.
+
+    Args:
+        answers: the scores of every run on every example.
+        base, base_answers: the base models with the raised theta alone, as means or by example (then paired); without
+            either no task can be decided.
+        n_resamples: of each bootstrap.
+
+    Returns:
+        The tables `shortfall`, `mean_shortfall`, `training_gain`, `axis_effects` and `size_effects`, and the verdicts.
+
+    Raises:
+        ResultError: a table that does not follow the data dictionary.
+    """
+    tables = {
+        "shortfall": shortfall(answers, n_resamples=n_resamples),
+        "mean_shortfall": mean_shortfall(answers, n_resamples=n_resamples),
+        "training_gain": gains(answers, base, base_answers, n_resamples=n_resamples),
+        "axis_effects": axis_effects(answers, n_resamples=n_resamples),
+        "size_effects": size_effects(answers, n_resamples=n_resamples),
+    }
+    return Judged(tables, tuple(verdicts(tables)))
+
+
+def shortfall(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
+    """By how much each condition falls short of `real`, in exact match and in the score of the task.
+
+    Columns `COLUMNS`: `value` is a difference of fractions, positive when `real` is better; `n` examples; `same_sign`:
+    the mean has this sign in each base model. Conditions without a run beside a real one are left out.
+    """
+    rows = []
+    for column in (EXACT, SCORE):
+        for one in task_scores(answers, column):
+            for condition in one.conditions:
+                scores, bases = one.together([REFERENCE, condition])
+                if condition == REFERENCE or not scores.size:
+                    continue
+                rows.append({"task": one.task, "condition": condition, "metric": one.metric,
+                             **_difference(scores[0] - scores[1], bases, one.bases, n_resamples)})
+    return frame(rows, COLUMNS).sort_values(list(COLUMNS[:3]), ignore_index=True)
+
+
+def _difference(differences: np.ndarray, bases: tuple, every: tuple, n_resamples: int) -> dict[str, Any]:
+    """Cells of the differences `[bases, seeds, examples]`; `every` names the base models of the study."""
+    n_bases, n_seeds, n = differences.shape
+    by_base = pd.Series(differences.mean(axis=(1, 2)), index=list(bases))
+    return {**cells(bootstrap_crossed(differences, n_resamples=n_resamples)), "n": n, "n_seeds": n_seeds,
+            "n_bases": n_bases, "same_sign": one_sign(by_base, every)}
+
+
+def mean_shortfall(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
+    """The mean difference over the synthetic conditions of each task, and over all tasks, by the metric of the claims.
+
+    Over tasks the base models are drawn jointly, seeds and examples within each task; tasks and conditions are all
+    there is. Columns `MEAN_COLUMNS`.
+    """
+    rows, differences = [], {}
+    for one in task_scores(answers):
+        names = synthetic(one.conditions)
+        scores, bases = one.together([REFERENCE, *names])
+        if not names or not scores.size:
+            continue
+        differences[one.task] = scores[0] - scores[1:].mean(axis=0)
+        rows.append({"task": one.task, "metric": one.metric, "n_conditions": len(names),
+                     **_difference(differences[one.task], bases, one.bases, n_resamples)})
+    if len({row["n_bases"] for row in rows}) == 1 and len(rows) > 1:
+        together = _over_tasks(differences, n_resamples)
+        rows.append({
+            "task": ALL, "metric": ALL, **cells(together),
+            **{name: min(row[name] for row in rows) for name in ("n_conditions", "n", "n_seeds", "n_bases")},
+            "same_sign": all(row["same_sign"] and row["value"] * together.estimate > 0 for row in rows),
+        })
+    return frame(rows, MEAN_COLUMNS)
+
+
+def _over_tasks(differences: Mapping[str, np.ndarray], n_resamples: int) -> Interval:
+    estimate = float(np.mean([one.mean() for one in differences.values()]))
+    samples = [crossed_means(one, kept=(0,), n_resamples=n_resamples, seed=index)
+               for index, one in enumerate(differences.values())]
+    if any(one is None for one in samples):
+        return Interval(estimate, NAN, NAN)
+    by_base = np.mean(samples, axis=0)  # [samples, bases]
+    n_bases = by_base.shape[1]
+    rng = np.random.default_rng(len(samples))
+    weights = rng.multinomial(n_bases, np.full(n_bases, 1 / n_bases), size=n_resamples) / n_bases
+    return percentile_interval(estimate, (weights * by_base).sum(axis=1))
+
+
+def verdicts(tables: Mapping[str, pd.DataFrame]) -> list[Verdict]:
+    """One verdict a task, and that over all tasks, from the tables of `judge_shortfall`."""
+    for name, columns in (("shortfall", COLUMNS), ("mean_shortfall", MEAN_COLUMNS)):
+        need(tables[name], columns, name)
+    means = tables["mean_shortfall"].set_index("task")
+    gain = tables["training_gain"].set_index("task")
+    of_tasks = [
+        _of_task(task, tables, means.loc[task] if task in means.index else None,
+                 gain.loc[task] if task in gain.index else None)
+        for task in sorted(tables["shortfall"]["task"].unique())
+    ]
+    if not of_tasks:
+        return []
+    pooled = Interval(*means.loc[ALL, ["value", "low", "high"]].astype(float)) if ALL in means.index else None
+    return [*of_tasks, over_tasks(of_tasks, pooled)]
+
+
+def _of_task(
+    task: str, tables: Mapping[str, pd.DataFrame], mean: pd.Series | None, gain: pd.Series | None,
+) -> Verdict:
+    rows = tables["shortfall"][tables["shortfall"]["task"] == task]
+    rows = rows[rows["condition"].isin(synthetic(rows["condition"].unique()))]
+    rows = rows[rows["metric"] == (EXACT if mean is None else mean["metric"])]
+    short = int(((rows["low"] > 0) & rows["same_sign"]).sum())
+    better = int((rows["high"] < 0).sum())
+    clearly_better = int(((rows["high"] < 0) & rows["same_sign"]).sum())
+    detail = (f"Of {len(rows)} synthetic conditions {short} fall short of `real` beyond the interval and in each base "
+              f"model, and {better} are better beyond it.")
+    taught, why = _taught(gain)
+    if not taught:
+        verdict = UNDECIDED
+    elif short >= NEEDED and not better:
+        verdict = SUPPORTED
+    else:
+        verdict = NOT if clearly_better > REFUTING else UNDECIDED
+    extra = [why, axis_sentence(tables["axis_effects"], task), size_sentence(tables["size_effects"], task)]
+    effect = [None if mean is None or pd.isna(mean[name]) else float(mean[name]) for name in ("value", "low", "high")]
+    metric = "" if mean is None else f" in {mean['metric']}"
+    return Verdict(
+        "C1", task, verdict, f"mean shortfall of the synthetic conditions{metric}", *effect, "fraction", len(rows),
+        "conditions", RULE, " ".join(text for text in (detail, *extra) if text), CHAPTER, "shortfall",
+    )
+
+
+def _taught(gain: pd.Series | None) -> tuple[bool, str]:
+    """Whether `real` is better than the raised theta alone, and the sentence that says so."""
+    if gain is None or pd.isna(gain["low"]):
+        return False, "What the raised theta alone answers is not known, so the condition for a test is not met."
+    numbers = f"{gain['value']:.3f} ({gain['low']:.3f} to {gain['high']:.3f})"
+    if gain["low"] > 0 and gain["same_sign"]:
+        return True, f"`real` gains {numbers} over the raised theta alone."
+    where = "" if gain["same_sign"] else ", not of one sign in all base models"
+    return False, f"`real` does not gain over the raised theta alone: {numbers}{where}; so the claim is not tested."

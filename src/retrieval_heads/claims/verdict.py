@@ -1,0 +1,137 @@
+"""What is said of a claim: one of four verdicts, with the numbers and the rule that gave it.
+
+The rules stand in `book/preregistration.md`. Where they leave something open it is decided here against the claim *and*
+against its refutation: what lies between the rule for and the rule against is `not decided`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import pandas as pd
+
+from retrieval_heads.errors import ConfigError
+from retrieval_heads.stats.bootstrap import Interval
+
+SUPPORTED, IN_PART, NOT, UNDECIDED = "supported", "supported in part", "not supported", "not decided"
+VERDICTS = (SUPPORTED, IN_PART, NOT, UNDECIDED)
+
+ALL = "all"
+"""Stands in the column `task` for all tasks together, and in `condition` for all conditions."""
+
+TASKS_NEEDED = 2
+"""Tasks that have to agree before a claim is decided."""
+
+OVER_TASKS = (
+    "Supported when it is in at least two tasks and refuted in none; not supported when it is refuted in at least two; "
+    "in part when at least two tasks speak for it otherwise; not decided with fewer than two decided tasks, or in "
+    "between."
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of one claim, in one task or in all.
+
+    Attributes:
+        claim: `C1` to `C5`.
+        task: its name, or `all`.
+        verdict: one of `VERDICTS`.
+        quantity: what was measured, in a few words.
+        effect, low, high: its value with the ends of the 95% interval, in `unit`; None where it is not known.
+        unit: of the three.
+        n, n_of: of how many runs, conditions or tasks.
+        rule: the rule that decides, one sentence.
+        detail: the counts that decided, one or more sentences.
+        chapter: of the book that shows it, such as `02_lora_finetuning`.
+        table: the table that holds the rows.
+    """
+
+    claim: str
+    task: str
+    verdict: str
+    quantity: str
+    effect: float | None
+    low: float | None
+    high: float | None
+    unit: str
+    n: int
+    n_of: str
+    rule: str
+    detail: str
+    chapter: str
+    table: str
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise ConfigError("unknown verdict", where=f"verdict of {self.claim}", value=self.verdict,
+                              remedy=f"Use one of {', '.join(VERDICTS)}.")
+
+    @property
+    def decided(self) -> bool:
+        """Whether the condition for a test was met, and the test came out on one side."""
+        return self.verdict != UNDECIDED
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with all that was computed for it: derived tables by name, verdicts of the tasks and of all of them."""
+
+    tables: dict[str, pd.DataFrame]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def overall(self) -> Verdict:
+        """The verdict over all tasks."""
+        return next(one for one in self.verdicts if one.task == ALL)
+
+
+def over_tasks(of_tasks: Sequence[Verdict], pooled: Interval | None = None) -> Verdict:
+    """The verdict of a claim from those of its tasks, by the rule `OVER_TASKS`.
+
+    Args:
+        of_tasks: one verdict a task, all of one claim.
+        pooled: the quantity over all tasks; without it the effect is the mean of the decided tasks' effects, which has
+            no interval.
+
+    Raises:
+        ConfigError: no verdicts, verdicts of different claims, or a task twice.
+    """
+    tasks = [one.task for one in of_tasks]
+    if len({one.claim for one in of_tasks}) != 1 or len(set(tasks)) < len(tasks) or ALL in tasks:
+        raise ConfigError("not one verdict for each task of one claim", where="over_tasks",
+                          value=[(one.claim, one.task) for one in of_tasks], remedy="Give each task once.")
+    decided = [one for one in of_tasks if one.decided]
+    found = [one.verdict for one in decided]
+    known = [one.effect for one in decided if one.effect is not None]
+    effect, low, high = plain(pooled) if pooled else (sum(known) / len(known) if known else None, None, None)
+    first = of_tasks[0]
+    return Verdict(
+        first.claim, ALL, _combined(found), first.quantity, effect, low, high, first.unit, len(decided), "tasks",
+        OVER_TASKS, "; ".join(f"{one.task}: {one.verdict}" for one in of_tasks) + ".", first.chapter, first.table,
+    )
+
+
+def _combined(found: Sequence[str]) -> str:
+    """The verdict over all tasks from those of the decided ones."""
+    against, supporting = found.count(NOT), len(found) - found.count(NOT)
+    if len(found) < TASKS_NEEDED:
+        return UNDECIDED
+    if found.count(SUPPORTED) >= TASKS_NEEDED and not against:
+        return SUPPORTED
+    if against >= TASKS_NEEDED:
+        return NOT
+    return IN_PART if supporting >= TASKS_NEEDED else UNDECIDED
+
+
+def as_rows(verdicts: Iterable[Verdict]) -> pd.DataFrame:
+    """One row a verdict, with the attributes as columns: the table `verdicts`."""
+    names = [field.name for field in fields(Verdict)]
+    rows = pd.DataFrame([{name: getattr(one, name) for name in names} for one in verdicts], columns=names)
+    return rows.astype({name: "float64" for name in ("effect", "low", "high")})
+
+
+def plain(interval: Interval) -> tuple[float | None, float | None, float | None]:
+    """Estimate and ends with six digits; None for NaN."""
+    return tuple(None if end != end else float(f"{end:.6g}") for end in interval)  # type: ignore[return-value]
