@@ -1,0 +1,148 @@
+"""C2: a planted subset is found, chance is that of `stats.overlap`, and each verdict can be reached."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from claim_tables import CONDITIONS, SYNTHETIC, head_scores, planted
+
+from retrieval_heads.claims.base_share import base_share_rows
+from retrieval_heads.claims.chance import layer_chance
+from retrieval_heads.claims.head_arrays import claimed, mixtures, synthetic
+from retrieval_heads.claims.pairs import pair_intervals, pair_means
+from retrieval_heads.claims.subsets import subset_rows, subset_verdicts
+from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED
+from retrieval_heads.errors import ResultError
+from retrieval_heads.stats.base_model import gained_overlap, partial_score_correlation
+from retrieval_heads.stats.overlap import overlap
+
+FEW = {"n_resamples": 50}
+
+
+def study(share: float = 0.5, **changes) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    noise = changes.pop("noise", 0.01)
+    masks = planted(rng, {"real": 1.0, **dict.fromkeys(SYNTHETIC, share)}, **changes)
+    return head_scores(rng, masks, noise=noise)
+
+
+def matrix(table: pd.DataFrame, column: str, **run) -> np.ndarray:
+    rows = table[np.logical_and.reduce([table[name] == value for name, value in run.items()])]
+    return rows.pivot(index="layer", columns="head", values=column).to_numpy()
+
+
+def verdict_of(table: pd.DataFrame) -> str:
+    return next(one.verdict for one in subset_verdicts(subset_rows(table, [0.1], **FEW)) if one.task == "all")
+
+
+def test_the_synthetic_conditions_are_ten_and_sizes_and_controls_are_left_out() -> None:
+    assert synthetic([*CONDITIONS, "real_short", "base", "real_4x", "unknown"]) == list(SYNTHETIC)
+    assert len(mixtures(CONDITIONS)) == 3
+    assert not {"real_short", "real_shuffled", "real_4x", "base"} & set(claimed([*CONDITIONS, "real_short", "real_4x"]))
+
+
+def test_chance_of_many_pairs_is_that_of_each() -> None:
+    rng = np.random.default_rng(1)
+    scores = rng.random((20, 3, 5, 8))
+    real, run, base = (scores[:, i] for i in range(3))
+    candidates = base < 0.7
+    sets = [((one > 0.6) & candidates).sum(axis=-1) for one in (run, real)]
+    expected, quantile, inside = layer_chance(*sets, candidates.sum(axis=-1))
+    for i in range(20):
+        row = gained_overlap(np.where(real[i] > 0.6, 1, 0), np.where(run[i] > 0.6, 1, 0), base[i] >= 0.7, 0.5)
+        n = sets[0][i].sum()
+        assert expected[i] / n == pytest.approx(row["precision_layer_chance"])
+        assert quantile[i] / n == pytest.approx(row["precision_layer_chance_high"])
+        assert inside[i] == pytest.approx(row["subset_layer_chance"], abs=1e-11)
+    assert [len(one) for one in layer_chance(*np.zeros((3, 0, 5), dtype=int))] == [0, 0, 0]
+
+
+def test_the_means_are_those_of_every_pair_of_seeds_and_halves() -> None:
+    table = study(0.5, outside=0.3, noise=0.05, tasks=("mdqa",), seeds=(1, 2, 3), bases=("base",))
+    rows = subset_rows(table, [0.2], **FEW).set_index(["condition", "heads"])
+    base = matrix(table, "score", condition="base")
+    found: dict[str, list] = {"all": [], "gained": []}
+    for seed in (1, 2, 3):
+        for other in {1, 2, 3} - {seed}:
+            for half, opposite in (("score_even", "score_odd"), ("score_odd", "score_even")):
+                run = matrix(table, half, condition="low_low", seed=seed)
+                real = matrix(table, opposite, condition="real", seed=other)
+                found["all"].append(overlap(real, run, 0.2, n_permutations=1))
+                found["gained"].append(gained_overlap(real, run, base, 0.2))
+    for heads, pairs in found.items():
+        row, mean = rows.loc[("low_low", heads)], pd.DataFrame(pairs).mean(numeric_only=True)
+        for name, column in {"precision": "precision", "recall": "recall", "chance": "precision_layer_chance",
+                             "chance_high": "precision_layer_chance_high"}.items():
+            assert row[name] == pytest.approx(mean[column]), (heads, name)
+        assert row["n_pairs"] == 6
+        assert row["n_heads"] == pytest.approx(mean["n_synthetic"])
+
+
+def test_a_planted_subset_is_found_with_its_precision_recall_and_strictness() -> None:
+    rows = subset_rows(study(0.5), [0.1], **FEW)
+    row = rows[(rows.task == "mdqa") & (rows.condition == "low_low") & (rows.heads == "gained")].iloc[0]
+    assert (row.precision, row.recall, row.strict, row.ceiling, row.retest) == (1, 0.5, 1, 1, 1)
+    assert row.chance < row.chance_high < 0.5
+    assert row.normalised == pytest.approx(1)
+    assert (row.bases_above, row.n_bases, row.n_pairs) == (2, 2, 40)
+    real = rows[(rows.condition == "real") & (rows.heads == "all")]
+    assert (real.strict == 0).all()
+
+
+@pytest.mark.parametrize(("changes", "verdict"), [
+    ({"share": 0.5}, SUPPORTED),
+    ({"share": 0.0, "outside": 0.05, "n_base": 12}, IN_PART),  # what the base model had, and one head elsewhere
+    ({"share": 0.0, "outside": 0.5, "keep": 0.0}, NOT),
+    ({"share": 0.3, "outside": 0.6, "n_base": 0}, UNDECIDED),  # a third of the heads: more than chance, not most
+    ({"share": 0.5, "seeds": (1,)}, UNDECIDED),
+    ({"share": 0.5, "tasks": ("mdqa",)}, UNDECIDED),
+])
+def test_each_verdict(changes: dict, verdict: str) -> None:
+    assert verdict_of(study(**changes)) == verdict
+
+
+def test_no_heads_and_no_real_runs_are_not_decided() -> None:
+    table = study(0.5, tasks=("mdqa", "musique"))
+    weak = table.assign(**dict.fromkeys(("score_even", "score_odd"), 0.01))
+    assert verdict_of(weak) == UNDECIDED
+    assert subset_rows(table[table.condition != "real"], [0.1]).empty
+
+
+def test_a_missing_column_is_named() -> None:
+    with pytest.raises(ResultError, match="score_odd"):
+        subset_rows(study(0.5, tasks=("mdqa",)).drop(columns="score_odd"))
+    with pytest.raises(ResultError, match="normalised"):
+        subset_verdicts(pd.DataFrame(columns=["task", "condition", "heads", "threshold", "precision"]))
+    doubled = study(0.5, tasks=("mdqa",), seeds=(1,))
+    with pytest.raises(ResultError, match="twice"):
+        subset_rows(pd.concat([doubled, doubled]))
+
+
+def test_the_partial_correlation_is_that_of_the_pairs() -> None:
+    table = study(0.5, noise=0.05, tasks=("mdqa",), seeds=(1, 2), bases=("base",))
+    rows = base_share_rows(table, **FEW).set_index(["condition", "ranks"])
+    base, found = matrix(table, "score", condition="base"), {"all": [], "layer": []}
+    for seed, other in ((1, 2), (2, 1)):
+        for half, opposite in (("score_even", "score_odd"), ("score_odd", "score_even")):
+            run, real = (matrix(table, column, condition=condition, seed=one) for column, condition, one in (
+                (half, "low_low", seed), (opposite, "real", other)))
+            for ranks in found:
+                found[ranks].append(partial_score_correlation(
+                    run, real, base, within_layers=ranks == "layer", n_permutations=1))
+    for ranks, pairs in found.items():
+        mean = pd.DataFrame(pairs).mean(numeric_only=True)
+        row = rows.loc[("low_low", ranks)]
+        assert row[["partial", "correlation"]].tolist() == pytest.approx(mean[["partial", "correlation"]].tolist())
+        assert row["base_run"] == pytest.approx(mean["base_first"])
+
+
+def test_intervals_need_three_seeds_and_widen_with_the_chance_of_seeds() -> None:
+    rng = np.random.default_rng(2)
+    values = np.where(~np.eye(5, dtype=bool), 0.5 + 0.1 * rng.normal(size=(4, 2, 5, 1)), np.nan)
+    low, high = pair_intervals(values)
+    assert ((low < pair_means(values)) & (pair_means(values) < high)).all()
+    steady = np.where(~np.eye(5, dtype=bool), 0.5, np.nan) * np.ones((1, 2, 1, 1))
+    assert [float(end[0]) for end in pair_intervals(steady)] == pytest.approx([0.5, 0.5])
+    assert np.isnan(pair_intervals(values[..., :2, :2])).all()
+    assert np.isnan(pair_intervals(np.full((1, 2, 5, 5), np.nan))).all()
