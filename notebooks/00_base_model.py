@@ -46,11 +46,12 @@ from retrieval_heads.figures.style import panels, use_style
 from retrieval_heads.figures.training import plot_answer_loss, plot_exact_match_log
 from retrieval_heads.stages import base
 from retrieval_heads.stages.findings import base_finding, fitting_scores, retrieval_counts
+from retrieval_heads.stages.provide import provide
 from retrieval_heads.store import load_table
 
 use_style()
 settings = load_profile(profile)
-base.run(settings)
+provide(settings, "base")
 table, head_scores = load_table(profile, "base"), load_table(profile, "head_scores")
 heads = fitting_scores(settings, head_scores[head_scores.condition == "base"])
 

@@ -43,14 +43,14 @@ from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.data import plot_unseen
 from retrieval_heads.figures.examples import folded_examples, table_html
 from retrieval_heads.figures.style import in_order, panels, use_style
-from retrieval_heads.stages import data
 from retrieval_heads.stages.common import sample_examples
 from retrieval_heads.stages.findings import unseen_finding
+from retrieval_heads.stages.provide import provide
 from retrieval_heads.store import load_table
 
 use_style()
 settings = load_profile(profile)
-data.run(settings)
+provide(settings, "data")
 table = load_table(profile, "examples")
 OPENED = ("real", "low_low")
 
@@ -88,7 +88,7 @@ HTML(folded_examples(sample_examples(settings, "summhay"), OPENED))
 order = {name: place for place, name in enumerate(in_order(table.condition))}
 ordered = table.sort_values(["task", "split", "condition", "length"], key=lambda column: column.map(order)
                             if column.name == "condition" else column, ascending=[True, False, True, True])
-HTML(table_html(ordered.drop(columns=["unseen", "unseen_forms", "unseen_relations"]), digits=1))
+HTML(table_html(ordered.drop(columns=["unseen", "unseen_forms", "unseen_relations", "ngram_overlap"]), digits=1))
 
 # %% [markdown]
 # ## What training never shows

@@ -40,12 +40,13 @@ from retrieval_heads.figures.interval_tables import correlation_table
 from retrieval_heads.figures.overlap import plot_overlap
 from retrieval_heads.figures.style import WIDTH, panels, use_style
 from retrieval_heads.stages import correlate
+from retrieval_heads.stages.provide import provide
 from retrieval_heads.stages.verdicts import correlation_finding, overlap_finding
 from retrieval_heads.store import load_table
 
 use_style()
 settings = load_profile(profile)
-correlate.run(settings)
+provide(settings, "correlate")
 overlap, correlation = load_table(profile, "overlap"), load_table(profile, "correlation")
 paired = correlate.compared(settings, overlap)
 conditions = correlate.conditions_table(settings, overlap, load_table(profile, "performance"))

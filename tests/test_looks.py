@@ -48,12 +48,6 @@ def test_colours_can_be_told_apart_most_of_all_those_with_the_same_marker(sight:
         assert distance > (25 if marker(one) == marker(other) else 10), (one, other)
 
 
-def test_another_number_of_examples_looks_like_the_condition_itself() -> None:
-    for name, one in CONDITIONS.items():
-        if one.sized:
-            assert (colour(name), marker(name)) == (colour(one.members[0]), marker(one.members[0]))
-
-
 def test_every_condition_has_a_colour_that_shows_on_white() -> None:
     for name in ORDER:
         assert colour(name) != colour("unknown")

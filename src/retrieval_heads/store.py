@@ -30,8 +30,9 @@ from retrieval_heads.errors import ResultError
 from retrieval_heads.files import write_whole
 from retrieval_heads.keys import RunKey, part_path, table_path
 from retrieval_heads.manifest import Facts, combine, read_manifest, sha256, write_manifest
+from retrieval_heads.publish import find_committed
 from retrieval_heads.settings import Profile
-from retrieval_heads.tables import conform, get_table, read_table, to_csv
+from retrieval_heads.tables import conform, get_table, read_table, table_bytes, to_csv
 
 Part = RunKey | str
 """A unit of work: a run, or another one by name, such as `all` for what is made of all runs."""
@@ -189,11 +190,11 @@ def load_table(profile: str, table: str) -> pd.DataFrame:
         ResultError: neither is there, it does not follow the data dictionary, or it differs from what its manifest
             says was written.
     """
-    live, committed = table_path(profile, table), paths.results_folder(profile) / f"{table}.csv"
-    path = committed if committed.is_file() and not live.is_file() else live
+    live, committed = table_path(profile, table), find_committed(profile, table)
+    path = live if live.is_file() or committed is None else committed
     frame = read_table(table, path)
-    made = read_manifest(path.with_suffix(".json"))
-    if made is None or made["sha256"] != sha256(path.read_bytes()):
+    made = read_manifest(path.parent / f"{table}.json")
+    if made is None or made["sha256"] != sha256(table_bytes(path)):
         raise ResultError(
             "the table is not the one that its manifest describes", where=paths.shown(path),
             remedy=f"Make it again: `python -m retrieval_heads run {get_table(table).stage} --profile {profile}`.",

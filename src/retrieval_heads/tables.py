@@ -5,6 +5,7 @@ The data dictionary stands in `tables.yaml`; a table that does not follow it is 
 
 from __future__ import annotations
 
+import gzip
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -85,6 +86,12 @@ def to_csv(frame: pd.DataFrame) -> bytes:
     return frame.to_csv(index=False, lineterminator="\n").encode()
 
 
+def table_bytes(path: Path) -> bytes:
+    """The text of a table's file, unpacked where it ends in `.gz`."""
+    content = path.read_bytes()
+    return gzip.decompress(content) if path.suffix == ".gz" else content
+
+
 def read_table(name: str, path: Path) -> pd.DataFrame:
     """Read a table or a part of one and check it against the data dictionary.
 
@@ -94,13 +101,13 @@ def read_table(name: str, path: Path) -> pd.DataFrame:
     where = paths.shown(path)
     try:
         # by Python's csv and float, not pandas' parser: exact numbers, and no text such as NA that turns into nothing
-        frame = pd.read_csv(io.BytesIO(path.read_bytes()), dtype=object, keep_default_na=False, na_values=[""])
+        frame = pd.read_csv(io.BytesIO(table_bytes(path)), dtype=object, keep_default_na=False, na_values=[""])
     except FileNotFoundError as error:
         raise ResultError(
             "no such table", where=where,
             remedy=f"Make it with `python -m retrieval_heads run {get_table(name).stage} --profile PROFILE`.",
         ) from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, gzip.BadGzipFile) as error:
         raise ResultError(f"not a CSV table: {error}", where=where, remedy="Delete it and make it again.") from error
     return _conform(name, frame, where)
 

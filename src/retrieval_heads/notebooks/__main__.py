@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from retrieval_heads.errors import StudyError
 from retrieval_heads.files import write_whole
 from retrieval_heads.notebooks import NotebookError
+from retrieval_heads.stages.provide import AS_IS
 
 try:
     import nbformat
@@ -112,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run_chapters(layout, options.chapters, {}, layout.sources, "stored", options.timeout)
         elif options.command == "report":
             given = {"profile": REPORT_PROFILE}
+            os.environ[AS_IS] = "1"  # the kernels get it: the tables are shown, not computed
             run_chapters(layout, options.chapters, given, layout.report, "report", options.timeout)
         elif options.command == "check":
             check_stored(layout)

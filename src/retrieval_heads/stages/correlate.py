@@ -50,9 +50,17 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
         ResultError: runs failed, or were made with other settings.
     """
     detect.run(profile, options)
+    return derive(profile)
+
+
+def derive(profile: Profile) -> list[Path]:
+    """Make the tables `overlap` and `correlation` from the tables `head_scores` and `performance` that are there."""
     store = Store.open(profile)
     tables = {name: read_table(name, table_path(profile.name, name)) for name in ("head_scores", "performance")}
-    overlap = conform("overlap", overlap_rows(tables["head_scores"], profile.detect.thresholds))
+    scores = tables["head_scores"]
+    kind = scores.task.map({task: score_kind(profile, task) for task in profile.tasks})
+    fitting = scores[(scores.kind == kind) & (scores.score_mode == score_mode(profile))]
+    overlap = conform("overlap", overlap_rows(fitting, profile.detect.thresholds))
     made = {"overlap": overlap, "correlation": correlation_rows(profile, overlap, tables["performance"])}
     for name, rows in made.items():
         store.write_part(name, "all", rows, Facts(device="cpu", seeds=(0,)))

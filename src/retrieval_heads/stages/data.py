@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_heads.cli import Options
+from retrieval_heads.data.ngrams import ngram_overlap
 from retrieval_heads.data.statistics import describe, stated_forms, unseen_shares
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.settings import REFERENCE, Profile
@@ -48,11 +49,12 @@ def describe_set(profile: Profile, key: RunKey, device: str) -> Made:
         examples = training_examples(profile, key)
         shares = unseen_shares(stated_forms(examples), stated_forms(held_out(profile, key.task, "test")))
         length = training_length(profile, key.condition)
-        row = {"condition": key.condition, "split": "train", "length": length, **shares}
+        overlap = float(f"{ngram_overlap(examples, held_out(profile, key.task, 'test')):.6g}")
+        row = {"condition": key.condition, "split": "train", "length": length, **shares, "ngram_overlap": overlap}
         rows = [_row(profile, key.task, examples, row)]
         return Made({"examples": rows}, tuple(sorted({key.seed, HELD_OUT_SEED})), used=len(examples))
     rows = []
-    unknown = dict.fromkeys(("unseen", "unseen_forms", "unseen_relations"))
+    unknown = dict.fromkeys(("unseen", "unseen_forms", "unseen_relations", "ngram_overlap"))
     places = [("probe", profile.base_length), ("probe", profile.train_length)]
     places += [("test", length) for length in sorted({profile.base_length, *profile.eval_lengths})]
     for split, length in dict.fromkeys(places):

@@ -9,18 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from retrieval_heads.bases import base_path
+from retrieval_heads.claims.shortfall import shortfall
 from retrieval_heads.cli import Options
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.evaluation import evaluate_each
-from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.keys import RunKey, study_grid, table_path
 from retrieval_heads.manifest import Facts
 from retrieval_heads.metrics import main_metric
 from retrieval_heads.models.finetune import finetune
-from retrieval_heads.settings import REFERENCE, Profile
+from retrieval_heads.settings import Profile
 from retrieval_heads.stages.common import (
     EVERYTHING,
     HELD_OUT_SEED,
@@ -33,7 +31,6 @@ from retrieval_heads.stages.common import (
     study_tokenizer,
     training_examples,
 )
-from retrieval_heads.stats.bootstrap import Interval, bootstrap_crossed, bootstrap_mean, bootstrap_two_level
 from retrieval_heads.store import Store
 from retrieval_heads.tables import read_table
 
@@ -51,10 +48,16 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
         profile, TABLES, wanted, train_and_test, grid=study_grid(profile), ready=lambda key: key.adapter.is_dir(),
         description="fine-tuning",
     )
+    return [*paths, derive(profile)]
+
+
+def derive(profile: Profile) -> Path:
+    """Make the table `shortfall` from the table `answers` that is there; its path."""
     store = Store.open(profile)
-    rows = shortfall(read_table("answers", paths[-1]), profile.bootstrap)
+    answers = read_table("answers", table_path(profile.name, "answers"))
+    rows = shortfall(answers, n_resamples=profile.bootstrap)
     store.write_part("shortfall", "all", rows, Facts(seeds=(HELD_OUT_SEED,)))
-    return [*paths, store.merge("shortfall", ["all"])]
+    return store.merge("shortfall", ["all"])
 
 
 def train_and_test(profile: Profile, key: RunKey, device: str) -> Made:
@@ -80,50 +83,6 @@ def train_and_test(profile: Profile, key: RunKey, device: str) -> Made:
         })
     rows = {**_training_rows(key, record), "performance": performance, "answers": answers}
     return Made(rows, tuple(sorted({key.seed, HELD_OUT_SEED})), used=profile.n_test * len(profile.eval_lengths))
-
-
-def shortfall(answers: pd.DataFrame, n_resamples: int) -> list[dict[str, Any]]:
-    """How much less each condition scores than the real runs, from the table `answers`.
-
-    A run is compared with the real run of its seed and base model, example by example. The interval counts the chance
-    of the examples, and of seeds and base models where there are several. Runs without such a real run are left out,
-    and so are seeds that one of several base models lacks.
-    """
-    rows = []
-    for task, of_task in answers.groupby("task"):
-        for metric, column in (("exact_match", "exact_match"), (main_metric(task), "score")):
-            wide = of_task.pivot_table(index="example", columns=["condition", "base", "seed"], values=column)
-            for condition in wide.columns.unique("condition").drop(REFERENCE, errors="ignore"):
-                differences = _differences(wide, condition)
-                if not differences.size:
-                    continue
-                mean = _interval(differences, n_resamples)
-                n_bases, n_seeds, n = differences.shape
-                rows.append({
-                    "task": task, "condition": condition, "metric": metric, "value": mean.estimate, "low": mean.low,
-                    "high": mean.high, "n": n, "n_seeds": n_seeds, "n_bases": n_bases,
-                })
-    return rows
-
-
-def _differences(wide: pd.DataFrame, condition: str) -> np.ndarray:
-    """The real run's score less the condition's, float64 `[base models, seeds, examples]`; empty without a pair."""
-    pairs = [(base, seed) for base, seed in wide[condition] if (REFERENCE, base, seed) in wide]
-    bases = sorted({base for base, _ in pairs})
-    seeds = sorted({seed for _, seed in pairs if all((base, seed) in pairs for base in bases)})
-    return np.array([
-        [wide[(REFERENCE, base, seed)] - wide[(condition, base, seed)] for seed in seeds] for base in bases
-    ])
-
-
-def _interval(differences: np.ndarray, n_resamples: int) -> Interval:
-    """Over examples, and over seeds and base models where there are several."""
-    if len(differences) > 1:
-        return bootstrap_crossed(differences, n_resamples=n_resamples)
-    [of_seeds] = differences
-    if len(of_seeds) == 1:
-        return bootstrap_mean(of_seeds[0], n_resamples=n_resamples)
-    return bootstrap_two_level(list(of_seeds), n_resamples=n_resamples)
 
 
 def _training_rows(key: RunKey, record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

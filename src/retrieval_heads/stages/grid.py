@@ -24,7 +24,7 @@ from retrieval_heads.data.conditions import get_condition
 from retrieval_heads.executor import resolve_device, run_all
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.settings import REFERENCE, Profile
-from retrieval_heads.stages import base, detect, finetune, knockout, lengths, patch
+from retrieval_heads.stages import base, correlate, detect, finetune, knockout, lengths, patch
 from retrieval_heads.stages.common import EVERYTHING, Made, make_part
 from retrieval_heads.store import Store
 
@@ -71,7 +71,10 @@ def run(profile: Profile, options: Options = EVERYTHING, seconds: float | None =
 
 
 def merge(profile: Profile) -> list[Path]:
-    """Put together whatever parts are there, also those brought from other machines; the paths of the tables.
+    """Put together whatever parts are there, also those brought from other machines, and what follows from them.
+
+    Returns:
+        the paths of the tables.
 
     Raises:
         ResultError: parts of other settings, or of which nothing is there.
@@ -83,7 +86,8 @@ def merge(profile: Profile) -> list[Path]:
         for step in steps(profile, key):
             for table in step.tables:
                 parts.setdefault(table, []).append(key)
-    return [store.merge(table, wanted, partial=True) for table, wanted in parts.items()]
+    made = [store.merge(table, wanted, partial=True) for table, wanted in parts.items()]
+    return [*made, finetune.derive(profile), *correlate.derive(profile)]
 
 
 def base_keys(profile: Profile, options: Options) -> list[RunKey]:

@@ -1,9 +1,8 @@
 """How far the retrieval heads of every run agree with those of the runs on real data, beside chance levels.
 
-Every run is compared with the real run of its own seed, from the same base model; so is that base model itself. Where
-there are several seeds it is compared with the real runs of the other seeds too: real against real of another seed
-shows how much agreement there can be, and synthetic against real of another seed is what that has to be compared with,
-because runs of one seed also start from the same random adapter.
+Every run is compared with the real run of its own seed, from the same base model; real runs and the base model itself
+with the real runs of the other seeds too, which shows how much agreement there can be. Runs of one seed also start from
+the same random adapter, so the claims are decided on pairs of different seeds (`claims.subsets`).
 """
 
 from __future__ import annotations
@@ -37,6 +36,8 @@ def overlap_rows(head_scores: pd.DataFrame, thresholds: Iterable[float]) -> pd.D
     for run, scores in matrices.items():
         for other, real in matrices.items():
             if other[:-1] != (*run[:-2], REFERENCE) or other == run:
+                continue
+            if run[-2] not in (REFERENCE, "base") and other[-1] != run[-1]:
                 continue
             place = dict(zip(GROUP, run, strict=True)) | {"reference_seed": other[-1]}
             rows += _compared(place, real, scores, thresholds)

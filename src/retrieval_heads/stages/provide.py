@@ -1,18 +1,22 @@
 """What a chapter asks for: the tables of a stage, computed where they have to be.
 
-The report's tables come with the repository, so that its chapters are shown without a GPU: a stage whose tables are all
-there, and of which nothing was computed on this machine, is left alone.
+The report's tables come with the repository, so that its chapters are shown without a GPU: a stage whose tables are
+all there, and of which nothing was computed on this machine, is left alone. So is every stage while the environment
+variable `RETRIEVAL_HEADS_AS_IS` is set, as it is when the pages of the report are made from an unfinished grid.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 
 from retrieval_heads import paths
 from retrieval_heads.keys import table_path
 from retrieval_heads.publish import find_committed
 from retrieval_heads.settings import Profile
 from retrieval_heads.tables import all_tables
+
+AS_IS = "RETRIEVAL_HEADS_AS_IS"
 
 
 def provide(profile: Profile, stage: str) -> None:
@@ -24,7 +28,7 @@ def provide(profile: Profile, stage: str) -> None:
     Raises:
         ResultError, ModelError: the stage cannot be run.
     """
-    if not comes_with_repository(profile, stage):
+    if not (os.environ.get(AS_IS) or comes_with_repository(profile, stage)):
         importlib.import_module(f"retrieval_heads.stages.{stage}").run(profile)
 
 

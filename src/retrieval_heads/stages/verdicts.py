@@ -11,7 +11,8 @@ from collections.abc import Iterable
 import pandas as pd
 
 from retrieval_heads.data.conditions import CONDITIONS
-from retrieval_heads.keys import RUN
+from retrieval_heads.keys import RUN, study_grid
+from retrieval_heads.settings import Profile
 from retrieval_heads.stages.correlate import LEVEL, POOLED
 
 METRIC = "forced_exact_match"
@@ -162,6 +163,26 @@ def _range(values: Iterable[float]) -> str:
 def repeats(seeds: int, bases: int) -> str:
     """How often each condition was run: `5 seeds`, or `5 seeds, 2 base models` where there are several."""
     return f"{seeds} {'seed' if seeds == 1 else 'seeds'}" + (f", {bases} base models" if bases > 1 else "")
+
+
+def study_size(profile: Profile, training: pd.DataFrame) -> str:
+    """How many runs the verdicts rest on, and what of the study has not been run.
+
+    Args:
+        profile: the study as it was planned.
+        training: the table `training`, one row a run.
+    """
+    planned, of_seed = len(study_grid(profile)), training.groupby("seed").size()
+    made = repeats(training.seed.nunique(), training.base.nunique())
+    text = f"These verdicts rest on {len(training)} runs ({made})."
+    if len(training) == planned:
+        return text
+    seeds = ", ".join(f"{of_seed.get(seed, 0)} of seed {seed}" for seed in profile.seeds)
+    return (
+        f"{text} **The study is not complete**: {planned} runs are planned, {planned // len(profile.seeds)} "
+        f"a seed, and there are {seeds}. Conditions are compared under the seeds that they have in common, so the intervals are "
+        f"wider than they will be, and *not decided* may become something else."
+    )
 
 
 def _size(table: pd.DataFrame) -> str:

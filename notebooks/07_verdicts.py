@@ -1,0 +1,92 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Verdicts: what is supported, and what predicts?
+#
+# **Question.** Which of the five claims hold here, by the rules of the {doc}`../preregistration`? Do heads predict
+# performance better than quantities that are cheaper to measure, and well enough to choose a training set?
+#
+# **Method.** Every verdict is computed from the tables of the chapters before; the rules were written down before the runs
+# of the `report` profile. *Not decided* means that the condition for a test was not met, and speaks for nothing. Intervals
+# are 95% bootstrap intervals over seeds, base models and examples, and over conditions where conditions are compared.
+# A correlation over conditions is tested by permuting whole conditions, as runs of one condition are no independent
+# evidence. A predictor is worth something when it predicts a condition that was left out, or when the training set
+# chosen by it is a good one; regret is how much worse it is than the best.
+#
+# **What to look at.** The verdicts; whether the points of the heads lie further from zero than those of the cheaper
+# quantities; and whether choosing by heads loses less than a random choice.
+
+# %% tags=["parameters"]
+profile = "smoke"
+
+# %% tags=["hide-input"]
+from IPython.display import HTML, Markdown
+
+from retrieval_heads.config import load_profile
+from retrieval_heads.figures.common import shared_legend
+from retrieval_heads.figures.examples import table_html
+from retrieval_heads.figures.prediction import plot_predictors, plot_regret
+from retrieval_heads.figures.style import WIDTH, panels, use_style
+from retrieval_heads.figures.verdict_table import verdicts_html
+from retrieval_heads.stages.provide import provide
+from retrieval_heads.stages.verdicts import study_size
+from retrieval_heads.store import load_table
+
+use_style()
+settings = load_profile(profile)
+provide(settings, "claims")
+verdicts, correlations, choice = (load_table(profile, name) for name in ("verdicts", "correlation_runs", "choice"))
+
+# %% [markdown]
+# ## The claims
+
+# %% tags=["hide-input", "verdicts"]
+HTML(verdicts_html(verdicts))
+
+# %% tags=["hide-input"]
+Markdown(study_size(settings, load_table(profile, "training")))
+
+# %% [markdown]
+# ## Task by task
+
+# %% tags=["hide-input"]
+of_tasks = verdicts[verdicts.task.isin(settings.tasks)]
+wide = of_tasks.pivot(index="claim", columns="task", values="verdict").reset_index()
+HTML(table_html(wide.fillna("–")))
+
+# %% [markdown]
+# ## What goes with performance
+
+# %% mystnb={"figure": {"name": "fig-predictors", "caption": "Rank correlation over training conditions of each quantity with performance, of all tasks together with ranks taken within each. Bars: 95% bootstrap intervals over conditions. Squares: quantities that need no heads."}, "image": {"alt": "A list of predictors with points and intervals for the rank correlation with performance, the strongest on top; round points for measures of heads, squares for losses and overlaps of words"}} tags=["hide-input"]
+tasks = "all" if "all" in set(correlations.task) else settings.tasks[0]
+known = correlations[(correlations.task == tasks) & (correlations.method == "spearman") & (correlations.base == "all")
+                     & (correlations.conditions == "all") & (correlations.threshold == settings.detect.threshold)]
+figure, axes = panels([f"tasks: {tasks}"], columns=1, height=4.6, width=WIDTH)
+plot_predictors(known, ax=axes[0])
+shared_legend(figure, axes)
+
+# %% [markdown]
+# ## Choosing a training set
+
+# %% mystnb={"figure": {"name": "fig-regret", "caption": "How much worse the synthetic training set is that each quantity chooses than the best one, mean over tasks, base models and seeds; the head scores of the real run come from another seed. Dashed: a random choice. Bars: 95% bootstrap intervals where there is enough to draw from."}, "image": {"alt": "A list of predictors with points for the regret of the training set chosen by each, the smallest on top, beside a dashed line for a random choice"}} tags=["hide-input"]
+shown = choice[(choice.task == tasks) & (choice.candidates == "synthetic")]
+figure, axes = panels([f"tasks: {tasks}"], columns=1, height=3.6, width=WIDTH)
+plot_regret(shown, ax=axes[0])
+shared_legend(figure, axes)
+
+# %% tags=["nbval-check-output"]
+print("decided by rules:", ", ".join(sorted(set(verdicts.claim))))
+assert set(verdicts.verdict) <= {"supported", "supported in part", "not supported", "not decided"}
+assert {"C1", "C2", "C3", "C4", "C5"} <= set(verdicts.claim)
+assert not verdicts.duplicated(["claim", "task"]).any()
+
+# %% [markdown]
+# **Limits.** Two base models are no sample of base models; a verdict asks for the same sign in both, which is little. What
+# predicts among these conditions need not predict among others. With the `smoke` profile nothing is decided: it shows that
+# the rules are applied, and no more. More in {doc}`../limitations`.
