@@ -20,7 +20,7 @@ unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help study book notebooks test lint unit nbval dev clean
+.PHONY: help study book report pages notebooks test lint unit nbval dev clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,8 +29,19 @@ study: $(VENV)/.book  ## run chapters 00 to 06 with PROFILE (quick), live, and b
 	@$(BOOK) run --profile $(PROFILE) $(if $(CHAPTERS),--chapters $(CHAPTERS))
 	@$(BOOK) build
 
-book: $(VENV)/.book  ## build the book from the outputs at hand, without running anything
+book: $(VENV)/.book  ## build the book without running anything: of the last run, else of the report that comes with it
 	@$(BOOK) build
+
+report: $(VENV)/.book  ## compute the report's tables anew on one GPU (the second base model too), then make its pages
+	@test -d runs/base-1 || { mkdir -p runs/base-1 && cp models/base/tokenizer*.json runs/base-1/ && \
+		$(RUN) -m retrieval_heads pretrain --out runs/base-1 --seed 1 --seconds 515 --steps 5100 --short 0.9 0.25; }
+	@$(RUN) -m retrieval_heads grid --profile report
+	@$(RUN) -m retrieval_heads publish --profile report
+	@$(BOOK) report
+	@$(BOOK) build
+
+pages: $(VENV)/.book  ## make the report's pages from its tables, to be committed
+	@$(BOOK) report $(if $(CHAPTERS),--chapters $(CHAPTERS))
 
 notebooks: $(VENV)/.book  ## run the notebooks again with the smoke profile and store their outputs
 	@$(BOOK) store $(if $(CHAPTERS),--chapters $(CHAPTERS))

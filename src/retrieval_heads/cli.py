@@ -32,6 +32,7 @@ STAGES = {
     "knockout": "knock out retrieval heads and random ones",
     "patch": "patch heads of the real run into the synthetic runs",
     "correlate": "overlap of heads, and its correlation with performance",
+    "claims": "decide the claims by the rules of the preregistration",
 }
 """In the order in which they build on each other; each is `retrieval_heads.stages.NAME.run(profile, options)`."""
 
@@ -166,15 +167,21 @@ def _grid(parsed: argparse.Namespace) -> None:
 
 
 def _add_publish(verbs: argparse._SubParsersAction) -> None:
-    parser = verbs.add_parser("publish", help="copy the merged tables of a profile to results/, to be committed")
+    parser = verbs.add_parser("publish", help="merge what is there of a profile, decide the claims, and copy its "
+                                "tables to results/, to be committed")
     parser.add_argument("--profile", required=True)
     parser.set_defaults(function=_publish)
 
 
 def _publish(parsed: argparse.Namespace) -> None:
     from retrieval_heads.publish import publish
+    from retrieval_heads.stages import claims, data, grid
 
-    for path in publish(load_profile(parsed.profile)):
+    profile = load_profile(parsed.profile)
+    grid.merge(profile)
+    data.run(profile)
+    claims.judge(profile)
+    for path in publish(profile):
         print(paths.shown(path))
 
 

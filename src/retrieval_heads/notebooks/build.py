@@ -56,7 +56,22 @@ def gather_pages(layout: Layout) -> dict[str, dict[str, Any]]:
         records[chapter] = stored[chapter] | {"origin": "stored"}
     write_status(layout.pages, records)
     write_whole(layout.pages / "status.md", status_page(layout, layout.chapters(), records).encode())
+    write_whole(layout.pages / "verdicts.md", verdicts_block(layout).encode())
     return records
+
+
+def verdicts_block(layout: Layout) -> str:
+    """What the landing page takes from the chapters: the outputs of their cells tagged `verdicts`, as they are there.
+
+    Links to other chapters are those of a page one folder above.
+    """
+    found = []
+    for chapter in layout.chapters():
+        for cell in nbformat.read(layout.pages / f"{chapter}.ipynb", as_version=4).cells:
+            if "verdicts" in cell.metadata.get("tags", ()):
+                shown = (output.get("data", {}) for output in cell.outputs)
+                found += [data["text/html"] for data in shown if "text/html" in data]
+    return "\n".join(f"<div>{html.replace('href="', 'href="chapters/')}</div>" for html in found) + "\n"
 
 
 def _copy(source: Path, page: Path) -> None:

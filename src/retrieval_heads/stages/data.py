@@ -36,7 +36,7 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
     Raises:
         ResultError: a part failed, or was made with other settings.
     """
-    first = profile.base_names[0]
+    profile, first = profile.model_copy(update={"device": "cpu"}), profile.base_names[0]  # no model is needed
     grid = study_grid(profile, seed=profile.seeds[0], base=first)
     grid += [RunKey(profile.name, task, HELD_OUT, HELD_OUT_SEED, first) for task in profile.tasks]
     wanted = [key for key in grid if options.task in (None, key.task)]

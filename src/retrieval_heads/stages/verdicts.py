@@ -180,8 +180,8 @@ def study_size(profile: Profile, training: pd.DataFrame) -> str:
     seeds = ", ".join(f"{of_seed.get(seed, 0)} of seed {seed}" for seed in profile.seeds)
     return (
         f"{text} **The study is not complete**: {planned} runs are planned, {planned // len(profile.seeds)} "
-        f"a seed, and there are {seeds}. Conditions are compared under the seeds that they have in common, so the intervals are "
-        f"wider than they will be, and *not decided* may become something else."
+        f"a seed, and there are {seeds}. Conditions are compared under the seeds that they have in common, so the "
+        f"intervals are wider than they will be, and *not decided* may become something else."
     )
 
 
