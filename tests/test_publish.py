@@ -85,3 +85,7 @@ def test_every_committed_table_is_whole_and_follows_the_dictionary(tmp_path, mon
         made = json.loads(manifest.read_text(encoding="utf-8"))
         assert made["profile"] == "report"
         assert len(load_table("report", manifest.stem)) == made["rows"]
+
+
+def test_the_data_dictionary_stands_beside_the_tables() -> None:
+    assert (paths.checkout() / "results" / "README.md").read_text(encoding="utf-8") == publish.readme()

@@ -13,7 +13,7 @@ from retrieval_heads.errors import ResultError
 from retrieval_heads.files import write_whole
 from retrieval_heads.keys import table_path
 from retrieval_heads.settings import Profile
-from retrieval_heads.tables import all_tables
+from retrieval_heads.tables import all_tables, dictionary_markdown
 
 PACKED_FROM = 2**20
 """Bytes from which a table is packed: a repository keeps every version of every file."""
@@ -30,22 +30,33 @@ def publish(profile: Profile) -> list[Path]:
         source = table_path(profile.name, name)
         if not source.is_file():
             continue
-        content, packed = source.read_bytes(), committed_path(profile.name, name, packed=True)
-        plain = committed_path(profile.name, name, packed=False)
-        for old in (plain, packed):
-            old.unlink(missing_ok=True)
-        if len(content) >= PACKED_FROM:
-            write_whole(packed, gzip.compress(content, mtime=0))  # equal rows give equal bytes
-        else:
-            write_whole(plain, content)
+        content = source.read_bytes()
+        long = len(content) >= PACKED_FROM
+        target = committed_path(profile.name, name, packed=long)
+        write_whole(target, gzip.compress(content, mtime=0) if long else content)  # equal rows give equal bytes
         write_whole(folder / f"{name}.json", source.with_suffix(".json").read_bytes())
-        written.append(packed if len(content) >= PACKED_FROM else plain)
+        committed_path(profile.name, name, packed=not long).unlink(missing_ok=True)  # of an earlier, shorter table
+        written.append(target)
     if not written:
         raise ResultError(
             "there are no tables to publish", where=paths.shown(paths.runs_folder(profile.name)),
-            remedy=f"Run `python -m retrieval_heads run grid --profile {profile.name}` first.",
+            remedy=f"Run `python -m retrieval_heads grid --profile {profile.name}` first.",
         )
+    write_whole(folder.parent / "README.md", readme().encode())
     return written
+
+
+def readme() -> str:
+    """The text of `results/README.md`: how to read the tables, and the data dictionary."""
+    return (
+        "# Tables\n\n"
+        "One folder a profile: CSV in UTF-8, one row a measurement, key columns first; long tables are packed (`.csv.gz`, "
+        "which pandas reads as it is). `TABLE.json` beside each says what made it: settings, versions, device, seconds, "
+        "and the sha256 of its rows.\n\n"
+        "Tables of runs are made on a GPU by `python -m retrieval_heads grid --profile report`; those of the stage "
+        "`claims` follow from them, and `python -m retrieval_heads publish --profile report` brings all here.\n\n"
+        + dictionary_markdown()
+    )
 
 
 def committed_path(profile: str, table: str, *, packed: bool) -> Path:

@@ -71,7 +71,8 @@ def verdicts_block(layout: Layout) -> str:
             if "verdicts" in cell.metadata.get("tags", ()):
                 shown = (output.get("data", {}) for output in cell.outputs)
                 found += [data["text/html"] for data in shown if "text/html" in data]
-    return "\n".join(f"<div>{html.replace('href="', 'href="chapters/')}</div>" for html in found) + "\n"
+    raised = [html.replace('href="', 'href="chapters/') for html in found]
+    return "\n".join(f"<div>{html}</div>" for html in raised) + "\n"
 
 
 def _copy(source: Path, page: Path) -> None:

@@ -1,0 +1,92 @@
+"""The grid: each run goes through all its stages, from parts brought without their adapters, within a time limit."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from tiny_study import save_tiny_base, write_profile
+
+from retrieval_heads import paths
+from retrieval_heads.cli import Options, main
+from retrieval_heads.config import load_profile
+from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.stages import grid, patch
+from retrieval_heads.store import Store, load_table
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path / "home"))
+    path = write_profile(
+        tmp_path / "tiny.yaml", save_tiny_base(tmp_path / "model"),
+        conditions=["real", "symbolic", "real_shuffled", "real_4x"], lengths={
+            "conditions": ["real"], "eval_lengths": [250], "n": 2,
+        },
+    )
+    return load_profile(path)
+
+
+def parts(profile, table: str) -> set[str]:
+    return {path.stem for path in (paths.runs_folder(profile.name) / "parts" / table).glob("*.csv")}
+
+
+def key(profile, condition: str) -> RunKey:
+    return RunKey(profile.name, "mdqa", condition, 0, profile.base_names[0])
+
+
+def test_every_run_has_its_own_stages_and_a_second_call_computes_nothing(tiny, monkeypatch) -> None:
+    made = {path.stem for path in grid.run(tiny)}
+    assert {"performance", "head_scores", "knockout", "patching", "lengths", "shortfall", "overlap"} <= made
+    named = {one.name for one in study_grid(tiny)}
+    assert parts(tiny, "performance") == named
+    assert parts(tiny, "head_scores") == named | {key(tiny, "base").name}
+    assert parts(tiny, "knockout") == {key(tiny, name).name for name in ("real", "symbolic")}
+    assert parts(tiny, "patching") == {key(tiny, "symbolic").name}
+    assert parts(tiny, "lengths") == {key(tiny, name).name for name in ("real", "rope")}
+    assert set(load_table("tiny", "text_loss").condition) == {"real"}
+    training = load_table("tiny", "training").set_index("condition").steps
+    assert training["real_4x"] == 4 * training["real"]
+    monkeypatch.setattr(grid, "make_part", lambda *arguments: pytest.fail("computed again"))
+    assert {path.stem for path in grid.run(tiny)} == made
+
+
+def test_real_runs_come_first_and_other_sizes_last() -> None:
+    order = [(one.seed, one.condition) for one in grid.ordered(study_grid(load_profile("report"), "mdqa", base="base"))]
+    assert order[0] == (1, "real")
+    assert order[1][0] == 1
+    sized = [place for place, (_, name) in enumerate(order) if name.endswith(("_4x", "_quarter"))]
+    assert sized == list(range(len(order) - len(sized), len(order)))
+    for seed in (1, 2, 5):
+        assert next(name for one, name in order if one == seed) == "real"
+
+
+def test_time_that_is_over_begins_nothing(tiny) -> None:
+    assert grid.run(tiny, seconds=0) == []
+    assert parts(tiny, "performance") == set()
+
+
+def test_rows_of_a_lost_adapter_are_made_again_only_where_the_adapter_is_needed(tiny) -> None:
+    grid.run(tiny)
+    store = Store.open(tiny)
+    for name in ("real", "symbolic", "real_4x"):
+        shutil.rmtree(key(tiny, name).adapter)
+    assert [grid.unfinished(store, key(tiny, name)) for name in ("real", "symbolic", "real_4x")] == [[], [], []]
+    store.forget("patching", key(tiny, "symbolic"))
+    assert grid.unfinished(store, key(tiny, "symbolic")) == [grid.FINETUNE, grid.DETECT, grid.KNOCKOUT, grid.PATCH]
+    assert grid.unfinished(store, key(tiny, "real"))[0] == grid.FINETUNE, "symbolic is to be patched from it"
+    assert grid.unfinished(store, key(tiny, "real_4x")) == []
+    before = key(tiny, "real").part("head_scores").read_bytes()
+    grid.run(tiny)
+    assert parts(tiny, "patching") == {one.name for one in patch.targets(study_grid(tiny))}
+    assert key(tiny, "real").part("head_scores").read_bytes() == before, "on a CPU training gives the same bytes again"
+
+
+def test_the_command_takes_a_time_limit_and_its_tables_can_be_published(tiny, tmp_path, monkeypatch, capsys) -> None:
+    profile = str(tmp_path / "tiny.yaml")
+    assert main(["grid", "--profile", profile, "--seconds", "600"]) == 0
+    assert "grid: " in capsys.readouterr().out
+    monkeypatch.setattr(paths, "results_folder", lambda name: tmp_path / "results" / name)
+    assert main(["publish", "--profile", profile]) == 0
+    assert (tmp_path / "results" / "tiny" / "verdicts.csv").is_file()
+    assert grid.base_keys(tiny, Options(task="musique")) == []
