@@ -146,3 +146,16 @@ def test_intervals_need_three_seeds_and_widen_with_the_chance_of_seeds() -> None
     assert [float(end[0]) for end in pair_intervals(steady)] == pytest.approx([0.5, 0.5])
     assert np.isnan(pair_intervals(values[..., :2, :2])).all()
     assert np.isnan(pair_intervals(np.full((1, 2, 5, 5), np.nan))).all()
+
+
+def test_nothing_is_decided_where_the_real_runs_have_no_heads() -> None:
+    rows = pd.DataFrame([
+        {"task": "summhay", "condition": condition, "heads": "all", "threshold": 0.1, "precision": 0.0, "chance": 0.0,
+         "chance_high": 0.0, "normalised": 0.0, "n_heads": n_heads, "bases_above": 0, "n_bases": 2}
+        for condition, n_heads in (("real", 0.25), ("high_high", 1.0), ("low_low", 2.0), ("symbolic", 1.5))
+    ])
+    [verdict, _] = subset_verdicts(rows)
+    assert verdict.verdict == "not decided"
+    assert "The real runs have 0.25 heads on average" in verdict.detail
+    rows.loc[rows.condition == "real", "n_heads"] = 5.0
+    assert subset_verdicts(rows)[0].verdict == "not supported"

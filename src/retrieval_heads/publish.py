@@ -50,9 +50,9 @@ def readme() -> str:
     """The text of `results/README.md`: how to read the tables, and the data dictionary."""
     return (
         "# Tables\n\n"
-        "One folder a profile: CSV in UTF-8, one row a measurement, key columns first; long tables are packed (`.csv.gz`, "
-        "which pandas reads as it is). `TABLE.json` beside each says what made it: settings, versions, device, seconds, "
-        "and the sha256 of its rows.\n\n"
+        "One folder a profile: CSV in UTF-8, one row a measurement, key columns first; long tables are packed "
+        "(`.csv.gz`, which pandas reads as it is). `TABLE.json` beside each says what made it: settings, versions, "
+        "device, seconds, and the sha256 of its rows.\n\n"
         "Tables of runs are made on a GPU by `python -m retrieval_heads grid --profile report`; those of the stage "
         "`claims` follow from them, and `python -m retrieval_heads publish --profile report` brings all here.\n\n"
         + dictionary_markdown()

@@ -165,7 +165,7 @@ def subset_verdicts(subsets: pd.DataFrame, threshold: float = THRESHOLD) -> list
     """The verdict on claim C2 in each task, and of the claim (task `all`), from the table `subsets`.
 
     A condition without a value is none in which it holds. Less than eight of ten conditions that hold, and less than
-    two at or below chance, decide nothing.
+    two at or below chance, decide nothing; neither does a task whose real runs have less than one head on average.
 
     Returns:
         One verdict a task, and that of all; none without a synthetic condition.
@@ -174,19 +174,23 @@ def subset_verdicts(subsets: pd.DataFrame, threshold: float = THRESHOLD) -> list
         ResultError: a column that is not there.
     """
     need(subsets, ["task", "condition", "heads", "threshold", "precision", "chance", "chance_high", "normalised",
-                   "bases_above", "n_bases"], "subsets")
+                   "n_heads", "bases_above", "n_bases"], "subsets")
     counts = subsets["condition"].isin(synthetic(subsets["condition"]))
     at = subsets[counts & np.isclose(subsets["threshold"], threshold)]
-    tasks = [_task_verdict(str(task), part) for task, part in at.groupby("task")]
+    of_real = subsets[(subsets["condition"] == REFERENCE) & (subsets["heads"] == "all")
+                      & np.isclose(subsets["threshold"], threshold)].set_index("task")["n_heads"]
+    tasks = [_task_verdict(str(task), part, float(of_real.get(task, NAN))) for task, part in at.groupby("task")]
     return [*tasks, over_tasks(tasks)] if tasks else []
 
 
-def _task_verdict(task: str, part: pd.DataFrame) -> Verdict:
+def _task_verdict(task: str, part: pd.DataFrame, n_real: float) -> Verdict:
     own = part[part["heads"] == "all"]
     holding = {heads: _holding(part[part["heads"] == heads]) for heads in HEADS}
     least = math.ceil(LEAST_SHARE * len(own))
     at_chance = int((own["precision"] <= own["chance"]).sum())
-    if at_chance >= AT_CHANCE:
+    if n_real < 1:
+        verdict = UNDECIDED
+    elif at_chance >= AT_CHANCE:
         verdict = NOT
     elif holding["all"] < least:
         verdict = UNDECIDED
@@ -199,7 +203,9 @@ def _task_verdict(task: str, part: pd.DataFrame) -> Verdict:
         f"It holds of all heads in {holding['all']} and of the gained heads in {holding['gained']} of {len(own)} "
         f"synthetic conditions; {at_chance} are at or below chance." + (
             f" In {len(own) - len(known)} a run or the real ones have no heads." if len(known) < len(own) else "") + (
-            f" In {undefined} none are gained." if undefined else ""))
+            f" In {undefined} none are gained." if undefined else "") + (
+            f" The real runs have {n_real:.2g} heads on average: there is nothing to be a subset of." if n_real < 1
+            else ""))
     return Verdict(
         "C2", task, verdict, "precision of the heads of synthetic runs; interval over conditions", *plain(mean),
         "fraction", len(own), "synthetic conditions", RULE, detail, CHAPTER, "subsets",
