@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,9 +58,11 @@ def test_contribution_is_what_the_definition_says(tiny_model, tiny_tokenizer, ti
     examples = tiny_examples[:2]
     model = adapted(tiny_model(family)) if lora else tiny_model(family)
     scores = score_heads(model, tiny_tokenizer, examples)["copy"]
-    by_hand = np.mean([written_by_hand(model, one) for one in encode_all(examples, tiny_tokenizer)], axis=0)
+    by_hand = np.stack([written_by_hand(model, one) for one in encode_all(examples, tiny_tokenizer)])
     assert np.abs(by_hand).max() > 1e-4
-    np.testing.assert_allclose(scores.contribution, by_hand, atol=1e-5, rtol=1e-3)
+    assert np.abs(by_hand[0] - by_hand[1]).max() > 1e-3
+    np.testing.assert_allclose(scores.contribution_per_example, by_hand, atol=1e-5, rtol=1e-3)
+    np.testing.assert_allclose(scores.contribution, by_hand.mean(axis=0), atol=1e-5, rtol=1e-3)
 
 
 def test_contribution_and_question_do_not_depend_on_the_batch(tiny_model, tiny_tokenizer, tiny_examples):
@@ -68,6 +72,22 @@ def test_contribution_and_question_do_not_depend_on_the_batch(tiny_model, tiny_t
     )
     np.testing.assert_allclose(single.contribution, batched.contribution, atol=1e-6)
     np.testing.assert_allclose(single.query_mass, batched.query_mass, atol=1e-6)
+    np.testing.assert_allclose(single.contribution_per_example, batched.contribution_per_example, atol=1e-6)
+
+
+def test_an_example_without_question_or_room_counts_for_nothing(tiny_model, tiny_tokenizer, tiny_examples):
+    model, example = tiny_model("llama"), tiny_examples[0]
+    other = replace(example, prompt=example.prompt.replace("Question:", "I ask:"))
+    crowded = replace(example, needles=((0, len(example.prompt)),))
+    alone, without, full = (score_heads(model, tiny_tokenizer, [one])["copy"] for one in (example, other, crowded))
+    assert np.isnan(without.query_mass).all()
+    assert np.isfinite(without.contribution).all()
+    assert np.isnan(full.contribution).all()
+    assert np.isfinite(full.query_mass).all()
+    together = score_heads(model, tiny_tokenizer, [other, example, crowded])["copy"]
+    np.testing.assert_allclose(together.query_mass, (alone.query_mass + full.query_mass) / 2, atol=1e-6)
+    np.testing.assert_allclose(together.contribution, (alone.contribution + without.contribution) / 2, atol=1e-6)
+    assert np.isnan(together.contribution_per_example).all(axis=(1, 2)).tolist() == [False, False, True]
 
 
 def test_question_mass_is_the_mean_attention_from_the_question(tiny_model, tiny_tokenizer, tiny_examples):

@@ -31,15 +31,18 @@ class Contribution:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.attentions, self.contrast = head_layout(model).attentions, contrast
         weight = base.get_output_embeddings().weight
-        self.directions = weight[targets].float() * _norm_weight(base, weight)  # [batch, n_rows, hidden]
+        rows = weight[targets.to(weight.device)]
+        self.directions = rows.float() * _norm_weight(base, weight)  # [batch, n_rows, hidden]
 
     def __call__(self, probabilities: torch.Tensor, value: torch.Tensor, layer: int) -> torch.Tensor:
         """float32 `[batch, n_heads, n_rows]`; arguments as `capture.ValueReducer` gets them."""
         batch, n_heads, n_rows, n_keys = probabilities.shape
         n_kv_heads, head_dim = value.shape[1], value.shape[3]
-        weighed = (probabilities * self.contrast[:, None, None].float()).view(batch, n_kv_heads, -1, n_keys)
+        contrast = self.contrast[:, None, None].to(probabilities.device, torch.float32)
+        weighed = (probabilities * contrast).view(batch, n_kv_heads, -1, n_keys)
         written = (weighed @ value.float()).view(batch, n_heads, n_rows, head_dim)
-        wanted = self.directions @ output_weight(self.attentions[layer].o_proj)  # [batch, n_rows, n_heads x head_dim]
+        weight = output_weight(self.attentions[layer].o_proj)
+        wanted = self.directions.to(weight.device) @ weight  # [batch, n_rows, n_heads x head_dim]
         return (written * wanted.view(batch, n_rows, n_heads, head_dim).transpose(1, 2)).sum(-1)
 
 

@@ -44,6 +44,7 @@ class HeadScores:
         query_mass: float32 `[n_layers, n_heads]`, the same from the tokens of the question; see `reading.Reading`.
         contribution: float32 `[n_layers, n_heads]`, mean logit contribution of the needles; see `contribution.py`.
         per_example: float32 `[n_used, n_layers, n_heads]`, the score on each example, in the order of `used`.
+        contribution_per_example: the same of the contribution; NaN for an example without room for displaced spans.
         used: indices of the examples used.
         dropped: number of examples left out, by reason: `no needle`, `too long`, `empty generation`.
         kind: `copy` or `insight`.
@@ -56,6 +57,7 @@ class HeadScores:
     query_mass: np.ndarray
     contribution: np.ndarray
     per_example: np.ndarray
+    contribution_per_example: np.ndarray
     used: tuple[int, ...]
     dropped: Mapping[str, int]
     kind: str
@@ -139,12 +141,12 @@ def _summarise(
 ) -> dict[str, HeadScores]:
     score: dict[str, list] = {kind: [None] * len(encoded) for kind in kinds}
     chance: dict[str, list] = {kind: [] for kind in kinds}
-    masses, query_masses, contributions = [], [], []
+    masses, query_masses, contributions = [], [], [None] * len(encoded)
     for reading in read_heads(model, encoded, batch_size, seed):
         one, displaced = encoded[reading.index], displaced_spans(encoded[reading.index], seed=seed)
         masses.append(reading.mass.mean(-1, dtype=np.float64))
         query_masses.append(reading.query_mass)
-        contributions.append(reading.contribution)
+        contributions[reading.index] = reading.contribution
         for kind in kinds:
             score[kind][reading.index] = span_score(reading.largest, one.needle_mask().astype(float), one, kind)
             if displaced is not None:
@@ -157,6 +159,7 @@ def _summarise(
             mass=np.mean(masses, axis=0).astype(np.float32), query_mass=_known_mean(query_masses, shape),
             contribution=_known_mean(contributions, shape),
             per_example=np.stack(score[kind]).astype(np.float32),
+            contribution_per_example=np.stack(contributions).astype(np.float32),
             used=tuple(used), dropped=dict(dropped), kind=kind, mode=mode,
         )
         for kind in kinds
