@@ -56,7 +56,9 @@ place = {name: rank for rank, name in enumerate(in_order(scores.condition))}
 # ## Maps of heads
 
 # %% mystnb={"figure": {"name": "fig-head-maps", "caption": "Score of every head (copy score; insight score for summhay) by task and training condition, of the first seed; base is the model before extension, at its own length. Framed: retrieval heads, with a score above the threshold."}, "image": {"alt": "A map of layers by heads for each task and training condition, darker for a higher score: a few framed heads in some layers stand out in each"}} tags=["hide-input"]
-maps = [(task, condition) for task in settings.tasks for condition in place]
+shown = ("base", "real", "high_high", "low_low", "symbolic")
+made = set(zip(first.task, first.condition, strict=True))
+maps = [(task, condition) for task in settings.tasks for condition in shown if (task, condition) in made]
 figure, axes = panels([f"{task}, {condition}" for task, condition in maps], columns=3, height=2.2)
 for (task, condition), ax in zip(maps, axes, strict=True):
     rows = first[(first.task == task) & (first.condition == condition)]
