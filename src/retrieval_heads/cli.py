@@ -110,7 +110,7 @@ def _add_run(verbs: argparse._SubParsersAction) -> None:
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
     """The options that say what is run, and where."""
-    parser.add_argument("--profile", required=True, help="smoke, quick, report, paper or the path of a YAML file")
+    parser.add_argument("--profile", required=True, help="smoke, quick, live, report, paper or the path of a YAML file")
     parser.add_argument("--task", help="only this task: mdqa, musique or summhay")
     parser.add_argument("--seed", type=int, help="only this seed of the profile")
     parser.add_argument("--base", metavar="NAME", help="only this base model of the profile, by its folder's name")

@@ -23,7 +23,7 @@ from retrieval_heads import paths
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.settings import Profile, Settings
 
-_ADAPTER = ("base_length", "train_length", "rope_theta", "n_train", "lora")
+_ADAPTER = ("base_length", "train_length", "rope_theta", "adapters", "n_train", "lora")
 _HEADS = (*_ADAPTER, "n_probe", "detect")
 READS = {
     "base": ("base_length", "eval_lengths", "rope_theta", "n_test", "bootstrap"),
@@ -51,6 +51,8 @@ def config_hash(profile: Profile, stage: str | None = None) -> str:
     settings = profile.model_dump(mode="json", exclude=_LEFT_OUT)
     if stage in READS:
         settings = {key: settings[key] for key in READS[stage]}
+    if settings.get("adapters") is None:
+        settings.pop("adapters", None)  # so that a profile without it has the hash from before there was this key
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -63,7 +65,7 @@ def load_profile(name_or_path: str | Path, *, check: bool = True, **overrides: A
     """Read a profile and check it as a whole.
 
     Args:
-        name_or_path: a packaged profile (`smoke`, `quick`, `report`, `paper`) or the path of a YAML file.
+        name_or_path: a packaged profile (`smoke`, `quick`, `live`, `report`, `paper`) or the path of a YAML file.
         check: refuse a profile that needs what this version does not have (its `missing` is not empty).
         overrides: settings that replace those of the file; a mapping replaces single keys of a section.
 
@@ -80,7 +82,7 @@ def load_profile(name_or_path: str | Path, *, check: bool = True, **overrides: A
     if check and profile.missing:
         raise ConfigError(
             f"the profile {profile.name} cannot be run by this version; it needs {'; '.join(profile.missing)}",
-            where=paths.shown(path), remedy="Run `smoke`, `quick` or `report`.",
+            where=paths.shown(path), remedy="Run `smoke`, `quick`, `live` or `report`.",
         )
     return profile
 
@@ -94,8 +96,10 @@ def limited(profile: Profile, limit: int) -> Profile:
     if limit < 1:
         raise ConfigError("at least one example is needed", where="--limit", value=limit, remedy="Give 1 or more.")
     settings = profile.model_dump(mode="json")
-    for section, key in (("", "n_train"), ("", "n_probe"), ("", "n_test"), ("lora", "batch_size"), ("lengths", "n"),
-                         ("knockout", "n"), ("patch", "n")):
+    # adapters that are there have been trained on so many examples
+    training = () if profile.adapters else (("", "n_train"), ("lora", "batch_size"))
+    for section, key in (*training, ("", "n_probe"), ("", "n_test"), ("lengths", "n"), ("knockout", "n"),
+                         ("patch", "n")):
         place = settings[section] if section else settings
         place[key] = min(place[key], limit)
     return Profile.model_validate_json(json.dumps(settings | {"name": f"{profile.name}-limit{limit}"}))

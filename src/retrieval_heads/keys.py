@@ -78,7 +78,7 @@ class RunKey:
 
     @property
     def adapter(self) -> Path:
-        """The folder of the run's adapter."""
+        """The folder that the run's adapter is trained into; `stages.common.adapter_path` says where it is read."""
         return paths.runs_folder(self.profile) / "adapters" / self.name
 
     def part(self, table: str) -> Path:

@@ -133,7 +133,10 @@ class Patch(Settings):
 
 
 class Profile(Settings):
-    """One study. Lengths are in tokens; `n_*` are examples a task (and a condition, for training)."""
+    """One study. Lengths are in tokens; `n_*` are examples a task (and a condition, for training).
+
+    With `adapters`, a folder of trained ones, nothing is trained: its runs take the adapter of their name from there.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*$")]
     missing: tuple[str, ...]
@@ -145,6 +148,7 @@ class Profile(Settings):
     train_length: Count
     eval_lengths: Counts
     rope_theta: Annotated[float, Field(gt=1)]
+    adapters: Annotated[str, Field(min_length=1)] | None = None
     n_train: Count
     n_probe: Count
     n_test: Count

@@ -28,12 +28,19 @@ TIMING_FILE = "timing.json"
 
 def read_training(adapter: str | Path) -> dict[str, Any]:
     """The record of a finished adapter folder, as `finetune` returns it; `ResultError` if it is incomplete."""
-    folder = Path(adapter)
+    return {**read_record(adapter), "timing": _read_json(Path(adapter), TIMING_FILE)}
+
+
+def read_record(adapter: str | Path) -> dict[str, Any]:
+    """The record of an adapter folder without its timing, which need not be there; `ResultError` if incomplete."""
+    read_extension(adapter)
+    return _read_json(Path(adapter), TRAINING_FILE)
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
-        read_extension(folder)
-        record = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))
-        return {**record, "timing": json.loads((folder / TIMING_FILE).read_text(encoding="utf-8"))}
-    except (OSError, ValueError) as error:
+        return dict(json.loads((folder / name).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise ResultError(
             "not a finished adapter folder", where=folder, value=str(error), remedy="Delete it, or give another one.",
         ) from error

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from retrieval_heads import paths
 from retrieval_heads.bases import base_path
 from retrieval_heads.cli import Options
 from retrieval_heads.data.conditions import CONDITIONS, get_condition
@@ -112,9 +113,16 @@ def _tokenizer_of(base: str) -> Any:
     return load_tokenizer(model_folder(base))
 
 
+def adapter_path(profile: Profile, key: RunKey) -> Path:
+    """The folder of a run's adapter: in the profile's `adapters`, from the checkout on, or where it is trained."""
+    if profile.adapters is None:
+        return key.adapter
+    return (paths.checkout() or paths.home()) / Path(profile.adapters).expanduser() / key.name
+
+
 def load_run(profile: Profile, key: RunKey, device: str) -> tuple[nn.Module, Any]:
     """The model of a run with its adapter, and its tokenizer; for the condition `base` its base model as it is."""
-    adapter = None if key.condition == "base" else key.adapter
+    adapter = None if key.condition == "base" else adapter_path(profile, key)
     return load_model(
         base_path(profile, key.base), adapter=adapter, device=device, dtype=precision(profile, device),
         max_length=max(lengths(profile)),
@@ -145,11 +153,15 @@ def training_length(profile: Profile, condition: str) -> int:
 
 def training_examples(profile: Profile, key: RunKey) -> list[Example]:
     """The examples that a run is trained on."""
-    n = max(1, round(profile.n_train * get_condition(key.condition).scale))
     return make_examples(
-        task=key.task, condition=key.condition, length=training_length(profile, key.condition), n=n,
-        seed=key.seed, split="train", tokenizer=study_tokenizer(profile),
+        task=key.task, condition=key.condition, length=training_length(profile, key.condition),
+        n=n_training_examples(profile, key), seed=key.seed, split="train", tokenizer=study_tokenizer(profile),
     )
+
+
+def n_training_examples(profile: Profile, key: RunKey) -> int:
+    """How many those are: the profile's number, or that of a condition that differs in size."""
+    return max(1, round(profile.n_train * get_condition(key.condition).scale))
 
 
 def sample_examples(profile: Profile, task: str) -> dict[str, Example]:

@@ -6,28 +6,35 @@ real runs is therefore a mean of differences on the same examples, with an inter
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from retrieval_heads import paths
 from retrieval_heads.bases import base_path
 from retrieval_heads.claims.shortfall import shortfall
 from retrieval_heads.cli import Options
 from retrieval_heads.data.encode import encode_all
+from retrieval_heads.errors import ConfigError
 from retrieval_heads.evaluation import evaluate_each
 from retrieval_heads.keys import RunKey, study_grid, table_path
 from retrieval_heads.manifest import Facts
 from retrieval_heads.metrics import main_metric
 from retrieval_heads.models.finetune import finetune
+from retrieval_heads.models.training_record import read_record
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages.common import (
     EVERYTHING,
     HELD_OUT_SEED,
     Made,
+    adapter_path,
     batch_size,
     held_out,
     load_run,
     make_tables,
     metric_rows,
+    n_training_examples,
     study_tokenizer,
     training_examples,
 )
@@ -38,17 +45,17 @@ TABLES = ("training", "losses", "performance", "answers")
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
-    """Make the adapters and the tables `training`, `losses`, `performance`, `answers` and `shortfall`; their paths.
+    """Make the adapters, unless the profile names trained ones, and the tables `training`, `losses`, `performance`, `answers` and `shortfall`; their paths.
 
     Raises:
         ResultError: runs failed, or were made with other settings.
     """
     wanted = study_grid(profile, options.task, options.seed, options.base)
-    paths = make_tables(
-        profile, TABLES, wanted, train_and_test, grid=study_grid(profile), ready=lambda key: key.adapter.is_dir(),
-        description="fine-tuning",
+    tables = make_tables(
+        profile, TABLES, wanted, train_and_test, grid=study_grid(profile),
+        ready=lambda key: adapter_path(profile, key).is_dir(), description="fine-tuning",
     )
-    return [*paths, derive(profile)]
+    return [*tables, derive(profile)]
 
 
 def derive(profile: Profile) -> Path:
@@ -61,10 +68,8 @@ def derive(profile: Profile) -> Path:
 
 
 def train_and_test(profile: Profile, key: RunKey, device: str) -> Made:
-    """Fine-tune one run, unless its adapter is there, and score it at every evaluation length."""
-    examples = encode_all(training_examples(profile, key), study_tokenizer(profile))
-    base = base_path(profile, key.base)
-    record = finetune(base, examples, key.adapter, profile.lora_settings(key.seed), device)
+    """Fine-tune one run, unless it has been, and score it at every evaluation length."""
+    record = trained(profile, key) if profile.adapters else train(profile, key, device)
     model, tokenizer = load_run(profile, key, device)
     performance, answers = [], []
     for length in profile.eval_lengths:
@@ -83,6 +88,39 @@ def train_and_test(profile: Profile, key: RunKey, device: str) -> Made:
         })
     rows = {**_training_rows(key, record), "performance": performance, "answers": answers}
     return Made(rows, tuple(sorted({key.seed, HELD_OUT_SEED})), used=profile.n_test * len(profile.eval_lengths))
+
+
+def train(profile: Profile, key: RunKey, device: str) -> dict[str, Any]:
+    """Fine-tune one run, unless its adapter is there; the record of the training."""
+    examples = encode_all(training_examples(profile, key), study_tokenizer(profile))
+    return finetune(
+        base_path(profile, key.base), examples, adapter_path(profile, key), profile.lora_settings(key.seed), device,
+    )
+
+
+def trained(profile: Profile, key: RunKey) -> dict[str, Any]:
+    """The record of the training of a run whose adapter is in the profile's `adapters`.
+
+    Raises:
+        ConfigError: there is none for this run, or it was made with other settings or another number of examples.
+        ModelError, ResultError: it is incomplete.
+    """
+    folder = adapter_path(profile, key)
+    if not folder.is_dir():
+        raise ConfigError(f"no trained adapter of the run {key.name}", where="adapters", value=profile.adapters,
+                          remedy="Leave its task, condition, seed or base model out of the profile, or leave out "
+                                 "`adapters`, so that it is trained.")
+    record = read_record(folder)
+    wanted = {
+        "settings": json.loads(json.dumps(asdict(profile.lora_settings(key.seed)))),
+        "examples": n_training_examples(profile, key),
+    }
+    for name, value in wanted.items():
+        if record.get(name) != value:
+            raise ConfigError(f"the adapter was trained with other {name} than the profile's, {value}",
+                              where=paths.shown(folder), value=record.get(name),
+                              remedy="Give the profile those of the adapter, or leave out `adapters`.")
+    return record
 
 
 def _training_rows(key: RunKey, record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

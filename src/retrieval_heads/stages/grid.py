@@ -25,7 +25,7 @@ from retrieval_heads.executor import resolve_device, run_all
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import base, correlate, detect, finetune, knockout, lengths, patch
-from retrieval_heads.stages.common import EVERYTHING, Made, make_part
+from retrieval_heads.stages.common import EVERYTHING, Made, adapter_path, make_part
 from retrieval_heads.store import Store
 
 POLL = 0.2
@@ -120,7 +120,7 @@ def unfinished(store: Store, key: RunKey) -> list[Step]:
     """
     every = steps(store.profile, key)
     left = [step for step in every if any(store.todo(table, [key]) for table in step.tables)]
-    if key.condition in base.CONTROLS or key.adapter.is_dir():
+    if key.condition in base.CONTROLS or adapter_path(store.profile, key).is_dir():
         return left
     return every if left or (key.condition == REFERENCE and _to_be_patched(store, key)) else []
 
@@ -147,7 +147,7 @@ def run_steps(store: Store, ends: float | None, key: RunKey, device: str) -> Non
 
 def _ready(store: Store, real: RunKey) -> bool:
     """Whether a real run is trained and scored, and its adapter here."""
-    return real.adapter.is_dir() and all(store.done(table, real) for table in DETECT.tables)
+    return adapter_path(store.profile, real).is_dir() and all(store.done(table, real) for table in DETECT.tables)
 
 
 def _over(ends: float | None) -> bool:

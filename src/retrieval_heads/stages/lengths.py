@@ -17,6 +17,7 @@ from retrieval_heads.stages import base, finetune
 from retrieval_heads.stages.common import (
     EVERYTHING,
     Made,
+    adapter_path,
     batch_size,
     held_out,
     lengths,
@@ -52,8 +53,8 @@ def score_lengths(profile: Profile, key: RunKey, device: str) -> Made:
     """The scores of one run at each of the lengths."""
     settings, rows = profile.lengths, []
     model, tokenizer = load_model(
-        base_path(profile, key.base), adapter=None if key.condition == CONTROL else key.adapter, device=device,
-        dtype=precision(profile, device), max_length=max(*lengths(profile), *settings.eval_lengths),
+        base_path(profile, key.base), adapter=None if key.condition == CONTROL else adapter_path(profile, key),
+        device=device, dtype=precision(profile, device), max_length=max(*lengths(profile), *settings.eval_lengths),
         rope_theta=profile.rope_theta if key.condition == CONTROL else None,
     )
     for length in settings.eval_lengths:

@@ -25,7 +25,16 @@ from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.models.load import sibling_model
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import detect
-from retrieval_heads.stages.common import EVERYTHING, HELD_OUT_SEED, Made, dissected, held_out, load_run, make_tables
+from retrieval_heads.stages.common import (
+    EVERYTHING,
+    HELD_OUT_SEED,
+    Made,
+    adapter_path,
+    dissected,
+    held_out,
+    load_run,
+    make_tables,
+)
 from retrieval_heads.stages.head_sets import HeadSet, RunHeads, random_controls, run_heads
 from retrieval_heads.stages.sweeps import Resamples, Scores, as_cells, loss, per_example, together
 from retrieval_heads.stats.bootstrap import Interval
@@ -65,7 +74,7 @@ def patch_run(profile: Profile, key: RunKey, device: str) -> Made:
     heads = run_heads(profile, real), run_heads(profile, key)
     sets = [BASELINE, *patching_sets(*heads, profile.patch.sets, profile.patch.draws, key.name)]
     source, tokenizer, answers = _source(profile, real, device)
-    target = sibling_model(source, key.adapter)
+    target = sibling_model(source, adapter_path(profile, key))
     examples = _examples(profile, key.task)
     found = patch_sweep(
         target, source, tokenizer, examples, {one.label: one.heads for one in sets}, answers=answers,
