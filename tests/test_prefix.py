@@ -14,11 +14,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from conftest import FAMILIES
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.errors import ConfigError, DataError, HeadError, ModelError
-from retrieval_heads.heads import cached, prefix
+from retrieval_heads.heads import cached, packing
 from retrieval_heads.heads.ablate import MODES, ablate_heads, mean_head_outputs
 from retrieval_heads.heads.cached import CachedPrompts, batches
+from retrieval_heads.heads.forced import forced_metrics
 from retrieval_heads.heads.patch import record_head_outputs, write_head_outputs
-from retrieval_heads.heads.prefix import forced_metrics, knockout_sweep, patch_sweep, source_answers
+from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
 
 ALL = [(layer, head) for layer in range(3) for head in range(4)]
 SETS = {"none": [], "two": [(2, 3), (0, 1)], "one": [(1, 0)], "all": ALL, "same": [(0, 1), (2, 3)]}
@@ -244,7 +245,7 @@ def test_several_modes_in_one_sweep_are_the_sweeps_one_by_one(tiny_model, tiny_t
 def as_on_a_gpu(monkeypatch):
     """Examples and modes share passes; returns the list that gets the shape of the ids of each."""
     monkeypatch.setattr(cached, "shares_passes", lambda model: True)
-    monkeypatch.setattr(prefix, "shares_passes", lambda model: True)
+    monkeypatch.setattr(packing, "shares_passes", lambda model: True)
 
 
 def passes_of(model):

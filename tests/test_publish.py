@@ -57,7 +57,7 @@ def test_a_published_table_that_was_changed_is_refused(study, tmp_path, monkeypa
 
 def test_nothing_to_publish_is_said(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path))
-    with pytest.raises(ResultError, match="no tables to publish.*grid --profile smoke"):
+    with pytest.raises(ResultError, match=r"no tables to publish.*grid --profile smoke"):
         publish.publish(load_profile("smoke"))
 
 

@@ -13,12 +13,10 @@ examples share their passes (`cached.batches`); numbers are first read from the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import pad
@@ -27,45 +25,13 @@ from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.heads.ablate import SCOPES, knock_out
-from retrieval_heads.heads.cached import CachedPrompts, batches, can_pack, model_length, shares_passes
-from retrieval_heads.heads.hooks import Masks, head_masks, head_table, output_hooks, packed_masks
+from retrieval_heads.heads.cached import CachedPrompts, batches, model_length
+from retrieval_heads.heads.forced import Raw, metrics_of, raw_scores
+from retrieval_heads.heads.hooks import Masks, head_masks, output_hooks
+from retrieval_heads.heads.packing import HeadSet, Intervene, Packing, Scores, unique_sets
 from retrieval_heads.heads.patch import check_match, record_head_outputs
 from retrieval_heads.models.layout import Head, HeadLayout, head_layout
 from retrieval_heads.progress import progress
-
-HeadSet = tuple[Head, ...]
-Intervene = Callable[[Masks, int], AbstractContextManager[None]]
-"""Puts masks in force for a pass of so many copies of the suffix."""
-
-
-class Raw(NamedTuple):
-    """What metrics are made of, on the model's device: reading it from a GPU waits for the GPU.
-
-    Attributes:
-        hits: bool `[..., n]`, whether each target has the largest logit.
-        likelihood: float32 `[..., n]`, its log probability.
-    """
-
-    hits: torch.Tensor
-    likelihood: torch.Tensor
-
-
-Scores = dict[str, Raw]
-"""For each mode the scores `[examples, sets, n]`, the targets padded on the right to those of the longest answer."""
-
-
-def forced_metrics(logits: torch.Tensor, targets: Sequence[int] | torch.Tensor) -> dict[str, float]:
-    """How well teacher-forced logits predict an answer.
-
-    Args:
-        logits: `[n, vocabulary]`, at the positions that predict the targets.
-        targets: `[n]`, the answer's tokens and, where there is one, the end-of-sequence token.
-
-    Returns:
-        `exact_match`: 1.0 if every target has the largest logit, which is when greedy decoding gives exactly the
-        targets; `token_accuracy`: the fraction of targets that have; `nll`: nats a target, mean.
-    """
-    return _metrics(_raw(logits[None], torch.as_tensor(targets, device=logits.device)))[0]
 
 
 def knockout_sweep(
@@ -100,7 +66,7 @@ def knockout_sweep(
         with intervene(every, 1):
             pass  # a mode or means that do not fit are found before anything is computed
     encoded = encode_all(examples, tokenizer, _length(model, max_length))
-    packing = _Packing(model, layout, _unique(sets), sets_per_pass)
+    packing = Packing(model, layout, unique_sets(sets), sets_per_pass)
     if scope == "answer":
         grouped = batches(model, encoded, packing.copies(len(interventions)))
         return _sweep(grouped, sets, lambda batch: packing.scores(CachedPrompts(model, batch), interventions), scope)
@@ -162,7 +128,7 @@ def patch_sweep(
 
         return packing.scores(CachedPrompts(target, batch), {"patch": intervene})
 
-    packing = _Packing(target, layout, _unique(sets), sets_per_pass)
+    packing = Packing(target, layout, unique_sets(sets), sets_per_pass)
     encoded = encode_all(examples, tokenizer, _length(target, max_length))
     return _sweep(batches(target, encoded, packing.copies(1)), sets, score, "answer")
 
@@ -174,10 +140,10 @@ def _answers(
         prompts = CachedPrompts(source, batch)
         with record_head_outputs(source) as outputs:
             logits = prompts.logits()
-        hits, likelihood = (part.cpu() for part in _raw(logits[:, 0], prompts.targets))
+        hits, likelihood = (part.cpu() for part in raw_scores(logits[:, 0], prompts.targets))
         for index, size in enumerate(prompts.sizes):
             place = slice(index, index + 1), slice(size)
-            [metrics] = _metrics(Raw(hits[place], likelihood[place]))
+            [metrics] = metrics_of(Raw(hits[place], likelihood[place]))
             yield SourceAnswer({layer: states[place] for layer, states in outputs.items()}, metrics)
 
 
@@ -192,24 +158,19 @@ def _knock_out(layout: HeadLayout, mode: str, means: Any) -> Intervene:
     return lambda masks, copies: knock_out(layout, masks, mode, means)
 
 
-def _unique(sets: Mapping[str, HeadSet]) -> list[HeadSet]:
-    """Each distinct set once and in an order of its own, so that neither names nor their order change a number."""
-    return sorted(set(sets.values()))
-
-
 def _sweep(
     grouped: Sequence[list[Encoded]], sets: Mapping[str, HeadSet], score: Callable[[list[Encoded]], Scores], scope: str,
 ) -> list[dict[str, Any]]:
     if not sets:
         return []
     scored = [(batch, score(batch)) for batch in progress(grouped, "head sets")]
-    rows, unique, index = [], _unique(sets), 0
+    rows, unique, index = [], unique_sets(sets), 0
     for batch, scores in scored:
         scores = {mode: Raw(*(part.cpu() for part in raw)) for mode, raw in scores.items()}
         for place, encoded in enumerate(batch):
             size = len(encoded.ids) - encoded.prompt_length
             for mode, (hits, likelihood) in scores.items():
-                metrics = _metrics(Raw(hits[place, :, :size], likelihood[place, :, :size]))
+                metrics = metrics_of(Raw(hits[place, :, :size], likelihood[place, :, :size]))
                 found = dict(zip(unique, metrics, strict=True))
                 rows += [
                     {"set": name, "k": len(heads), "mode": mode, "scope": scope, "example": index, **found[heads]}
@@ -223,45 +184,6 @@ def _length(model: nn.Module, max_length: int | None) -> int | None:
     return model_length(model) if max_length is None else max_length
 
 
-class _Packing:
-    """Which head sets share a pass of the suffix, as copies side by side, and with how many modes each."""
-
-    def __init__(self, model: nn.Module, layout: HeadLayout, unique: list[HeadSet], sets_per_pass: int) -> None:
-        if sets_per_pass < 1:
-            raise ConfigError(
-                "a pass holds at least one set", where="sets_per_pass", value=sets_per_pass, remedy="Use 32.",
-            )
-        self.unique, self.all_modes = unique, shares_passes(model)
-        n_passes = math.ceil(len(unique) / sets_per_pass) if can_pack(model) else len(unique)
-        table, device = head_table(layout, unique), model.get_input_embeddings().weight.device
-        self.parts = [
-            (table[part].to(device), table[part].any(2).any(0).nonzero().flatten().tolist())
-            for part in (np.array_split(np.arange(len(unique)), n_passes) if unique else ())
-        ]
-
-    def copies(self, n_modes: int) -> int:
-        """How many copies of the suffix the largest pass has."""
-        return max((len(table) for table, _ in self.parts), default=1) * (n_modes if self.all_modes else 1)
-
-    def scores(self, prompts: CachedPrompts, interventions: Mapping[str, Intervene]) -> Scores:
-        """The scores of every set under every intervention."""
-        modes, found = list(interventions), {mode: [] for mode in interventions}
-        for table, layers in self.parts:
-            for together in [modes] if self.all_modes else [[mode] for mode in modes]:
-                copies = len(together) * len(table)
-                with ExitStack() as stack:
-                    for index, mode in enumerate(together):
-                        # the copies of this mode: the others are left alone
-                        own = table.new_zeros(len(together), *table.shape)
-                        own[index] = table
-                        masks = packed_masks(own.flatten(0, 1), prompts.n_rows, layers)
-                        stack.enter_context(interventions[mode](masks, copies))
-                    raw = _raw(prompts.logits(copies), prompts.targets[:, None])
-                for mode, *parts in zip(together, *(part.split(len(table), 1) for part in raw), strict=True):
-                    found[mode].append(Raw(*parts))
-        return {mode: Raw(*(torch.cat(part, 1) for part in zip(*raws, strict=True))) for mode, raws in found.items()}
-
-
 def _score_whole(
     model: nn.Module, encoded: Encoded, unique: list[HeadSet], layout: HeadLayout, intervene: Intervene,
 ) -> Raw:
@@ -272,19 +194,5 @@ def _score_whole(
             logits = model(
                 input_ids=ids[:, :-1], use_cache=False, logits_to_keep=ids.shape[1] - encoded.prompt_length
             ).logits
-        raws.append(_raw(logits, ids[:, encoded.prompt_length :]))
+        raws.append(raw_scores(logits, ids[:, encoded.prompt_length :]))
     return Raw(*(torch.stack(part, 1) for part in zip(*raws, strict=True)))
-
-
-def _raw(logits: torch.Tensor, targets: torch.Tensor) -> Raw:
-    """From logits `[..., n, vocabulary]`; the targets may lack or have a single one of the leading dimensions."""
-    hits = logits.argmax(-1) == targets
-    likelihood = logits.float().log_softmax(-1).gather(-1, targets.expand(hits.shape)[..., None])[..., 0]
-    return Raw(hits, likelihood)
-
-
-def _metrics(raw: Raw) -> list[dict[str, float]]:
-    """`forced_metrics` of each row of `[rows, n]`."""
-    hits, likelihood = (part.cpu().double() for part in raw)
-    table = torch.stack([hits.amin(-1), hits.mean(-1), -likelihood.mean(-1)], -1)
-    return [dict(zip(("exact_match", "token_accuracy", "nll"), row, strict=True)) for row in table.tolist()]
