@@ -36,12 +36,14 @@ profile = "smoke"
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown
 
+from retrieval_heads.claims.patching import judge_patching
 from retrieval_heads.config import load_profile
 from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.examples import table_html
 from retrieval_heads.figures.interval_tables import patching_table
 from retrieval_heads.figures.patching import plot_patching
 from retrieval_heads.figures.style import WIDTH, panels, use_style
+from retrieval_heads.figures.sufficiency import plot_closed, sufficiency_table
 from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.stages import patch
 from retrieval_heads.stages.provide import provide
@@ -56,10 +58,11 @@ table = load_table(profile, "patching")
 # %% [markdown]
 # ## Score with each set of heads
 
-# %% mystnb={"figure": {"name": "fig-patching", "caption": "Exact match (teacher forced) of each run with the outputs of a set of heads taken from the run on real data. Dashed line: the real run itself. Black bars and the band: 95% bootstrap intervals over examples, for random heads over draws too. Small numbers: heads patched; 0 is an empty set, which changes nothing."}, "image": {"alt": "One panel for each task: for each training condition a group of bars of exact match, with nothing patched, with the intersection, the complement, matched random heads and all heads patched, beside a dashed line for the real run"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-patching", "caption": "Exact match (teacher forced) of runs of some conditions, averaged over seeds and base models where there are several, with the outputs of a set of heads taken from the run on real data. Dashed line: the real run itself. Black bars and the band: 95% bootstrap intervals over examples, for random heads over draws too. Small numbers: heads patched; 0 is an empty set, which changes nothing."}, "image": {"alt": "One panel for each task: for each training condition a group of bars of exact match, with nothing patched, with the intersection, the complement, matched random heads and all heads patched, beside a dashed line for the real run"}} tags=["hide-input"]
 figure, axes = panels(settings.tasks, columns=1, height=3.0, width=WIDTH)
+few = [name for name in ("real_limited", "high_high", "low_low", "symbolic") if name in set(table.condition)]
 for task, ax in zip(settings.tasks, axes, strict=True):
-    plot_patching(table[table.task == task], ax=ax)
+    plot_patching(table[(table.task == task) & table.condition.isin(few)], ax=ax)
 shared_legend(figure, axes, columns=2)
 
 # %% [markdown]
@@ -68,8 +71,16 @@ shared_legend(figure, axes, columns=2)
 # Gap: by how much the real run is better on the same examples. Closed: the share of it, with its 95% interval, and a
 # dash where there is no gap to speak of. Over random: how much more is gained than with the matched random heads.
 
+# %% mystnb={"figure": {"name": "fig-gap-closed", "caption": "Share of the gap to the real run that is closed by each set of heads, by what the patched runs were trained on; in brackets the number of runs with a gap. Dashed: the real run itself. Bars: 95% bootstrap intervals over these runs, missing where there are too few."}, "image": {"alt": "One panel for each task: for each training condition whose runs have a gap, points for the share of the gap that is closed by the intersection, the complement, matched random heads and all heads; a dashed line at one"}} tags=["hide-input"]
+shares = judge_patching(table, n_resamples=settings.bootstrap).tables["sufficiency"]
+gapped = [task for task in settings.tasks if (shares[shares.task == task].n_gap > 0).any()] or [settings.tasks[0]]
+figure, axes = panels(gapped, columns=2, height=4.4, width=WIDTH)
+for task, ax in zip(gapped, axes, strict=True):
+    plot_closed(shares[shares.task == task], ax=ax)
+shared_legend(figure, axes, columns=2)
+
 # %% tags=["hide-input"]
-HTML(table_html(patching_table(table)))
+HTML(table_html(patching_table(table) if len(table[RUN].drop_duplicates()) <= 40 else sufficiency_table(shares)))
 
 # %% [markdown]
 # ## Finding

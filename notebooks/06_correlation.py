@@ -32,6 +32,7 @@ profile = "smoke"
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown
 
+from retrieval_heads.claims.subsets import subset_rows
 from retrieval_heads.config import load_profile
 from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.correlation import plot_correlation
@@ -39,6 +40,7 @@ from retrieval_heads.figures.examples import table_html
 from retrieval_heads.figures.interval_tables import correlation_table
 from retrieval_heads.figures.overlap import plot_overlap
 from retrieval_heads.figures.style import WIDTH, panels, use_style
+from retrieval_heads.figures.subsets import plot_subsets
 from retrieval_heads.stages import correlate
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.stages.verdicts import correlation_finding, overlap_finding
@@ -49,6 +51,7 @@ settings = load_profile(profile)
 provide(settings, "correlate")
 overlap, correlation = load_table(profile, "overlap"), load_table(profile, "correlation")
 paired = correlate.compared(settings, overlap)
+SHOWN = ("base", "real_limited", "high_high", "high_low", "low_high", "low_low", "symbolic")
 conditions = correlate.conditions_table(settings, overlap, load_table(profile, "performance"))
 
 # %% [markdown]
@@ -58,13 +61,29 @@ conditions = correlate.conditions_table(settings, overlap, load_table(profile, "
 measures = [(task, measure) for task in settings.tasks for measure in ("recall", "precision")]
 figure, axes = panels([f"{task}, {measure}" for task, measure in measures], columns=2, width=WIDTH)
 for (task, measure), ax in zip(measures, axes, strict=True):
-    plot_overlap(paired[paired.task == task], measure, settings.detect.threshold, ax=ax)
+    own = paired[(paired.task == task) & paired.condition.isin(SHOWN)]
+    plot_overlap(own, measure, settings.detect.threshold, ax=ax)
 shared_legend(figure, axes, columns=4)
+
+# %% [markdown]
+# ## Every condition, beside chance and ceiling
+#
+# Runs of one seed start from the same random adapter, so here each run is compared with real runs of *other* seeds, on
+# different halves of the probe examples: there are none where the profile has one seed. Heads that the base model has
+# already were not learned from the data; those that it has not are shown apart.
+
+# %% mystnb={"figure": {"name": "fig-subsets", "caption": "Precision of the heads of each condition's runs among those of real runs of other seeds and the same base model, at the study's threshold. Ticks: the 97.5% quantile of random sets with as many heads in each layer. Dashed: real runs beside real runs of other seeds, the ceiling. Empty where the profile has one seed, or no run has such heads."}, "image": {"alt": "One panel for each task: for each training condition a point for the precision of all its heads and one for the heads that the base model does not have, with a tick for chance and dashed lines for the ceiling"}} tags=["hide-input"]
+scores = load_table(profile, "head_scores")
+subsets = subset_rows(scores, [settings.detect.threshold], n_resamples=100)
+figure, axes = panels(settings.tasks, columns=2, height=3.6, width=WIDTH)
+for task, ax in zip(settings.tasks, axes, strict=True):
+    plot_subsets(subsets[subsets.task == task], settings.detect.threshold, ax=ax)
+shared_legend(figure, axes, columns=2)
 
 # %% [markdown]
 # ## Recall and performance
 
-# %% mystnb={"figure": {"name": "fig-recall-performance", "caption": "Performance on held-out real examples of the longest length against the recall of the real run's heads, one point for each condition. Bars: 95% bootstrap intervals over examples. In the corner: Spearman's rank correlation with its interval, permutation p-value and number of conditions, as far as they are defined."}, "image": {"alt": "One panel for each task: points of F1 against recall of heads, one for each training condition, with vertical intervals, and the rank correlation in the corner"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-recall-performance", "caption": "Performance on held-out real examples of the longest length against the recall of the real run's heads, one point for each condition. Bars: 95% bootstrap intervals over examples. The horizontal axis covers the points only. In the corner: Spearman's rank correlation with its interval, permutation p-value and number of conditions, as far as they are defined."}, "image": {"alt": "One panel for each task: points of F1 against recall of heads, one for each training condition, with vertical intervals, and the rank correlation in the corner"}} tags=["hide-input"]
 figure, axes = panels(settings.tasks, columns=2, width=WIDTH, sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=True):
     found = correlation[(correlation.task == task) & (correlation.predictor == "recall") & (correlation.outcome == "f1")]

@@ -33,7 +33,7 @@ def plot_correlation(
         bars = interval_bars(own[outcome], own[f"{outcome}_low"], own[f"{outcome}_high"])
         ax.errorbar(
             own[predictor], own[outcome], bars, fmt=marker(condition), color=colour(condition),
-            markersize=7, capsize=3, label=condition,
+            markersize=6, capsize=2, elinewidth=0.8, label=condition,
         )
     if found is not None:
         ax.annotate(correlation_text(found), (0.03, 0.03), xycoords="axes fraction", va="bottom", fontsize="small",
@@ -42,7 +42,11 @@ def plot_correlation(
     ax.set_ylabel(f"{metric_label(outcome)} (fraction)")
     ax.set_ylim(-0.04, 1.06)
     if predictor not in ("n_heads",):
-        ax.set_xlim(-0.04, 1.06)
+        # around the points where they are close together, as head sets that overlap almost wholly are
+        known = conditions[predictor].dropna()
+        least, most = (known.min(), known.max()) if len(known) else (0, 1)
+        pad = max(0.02, 0.15 * (most - least))
+        ax.set_xlim(max(-0.04, least - pad), min(1.06, most + pad))
     return ax
 
 

@@ -40,3 +40,9 @@ def comes_with_repository(profile: Profile, stage: str) -> bool:
         for name in tables
     )
     return bool(tables) and not begun and all(find_committed(profile.name, name) for name in tables)
+
+
+def at_hand(profile: Profile, stage: str) -> bool:
+    """Whether all tables of a stage can be read as they are, without computing anything."""
+    tables = [name for name, table in all_tables().items() if table.stage == stage]
+    return all(table_path(profile.name, name).is_file() or find_committed(profile.name, name) for name in tables)
