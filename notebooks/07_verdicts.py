@@ -31,7 +31,7 @@ from IPython.display import HTML, Markdown
 from retrieval_heads.config import load_profile
 from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.examples import table_html
-from retrieval_heads.figures.prediction import plot_predictors, plot_regret
+from retrieval_heads.figures.prediction import errors_table, plot_predictors, plot_regret
 from retrieval_heads.figures.style import WIDTH, panels, use_style
 from retrieval_heads.figures.verdict_table import verdicts_html
 from retrieval_heads.stages.provide import provide
@@ -70,6 +70,17 @@ known = correlations[(correlations.task == tasks) & (correlations.method == "spe
 figure, axes = panels([f"tasks: {tasks}"], columns=1, height=4.6, width=WIDTH)
 plot_predictors(known, ax=axes[0])
 shared_legend(figure, axes)
+
+# %% [markdown]
+# ## Predicting a condition that was left out
+#
+# Each condition is predicted from the others by a line through the means of each task. *Gain* is how much smaller the error is
+# than when the mean of the others is taken.
+
+# %% tags=["hide-input"]
+errors = load_table(profile, "prediction_errors")
+left_out = errors[(errors.conditions == "all") & (errors.task == tasks) & (errors.reference == "mean")]
+HTML(table_html(errors_table(left_out)))
 
 # %% [markdown]
 # ## Choosing a training set

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from retrieval_heads.figures.interval_tables import with_interval
 from retrieval_heads.figures.style import axis, interval_bars
 
 NAMES = {
@@ -72,3 +73,18 @@ def plot_regret(choice: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xlim(left=min(0, ax.get_xlim()[0]))
     ax.grid(axis="y", visible=False)
     return ax
+
+
+def errors_table(errors: pd.DataFrame) -> pd.DataFrame:
+    """The error in predicting a left-out condition by each quantity, the smallest first, and the gain over the mean.
+
+    Args:
+        errors: rows of the table `prediction_errors` of one task and set of conditions, beside the reference `mean`.
+    """
+    rows = errors[errors.error.notna()].sort_values("error")
+    return pd.DataFrame({
+        "predicted from": [NAMES.get(name, name) for name in rows.predictor],
+        "absolute error": [with_interval(*row) for row in rows[["error", "error_low", "error_high"]].to_numpy(float)],
+        "gain over the mean": [with_interval(*row) for row in rows[["gain", "gain_low", "gain_high"]].to_numpy(float)],
+        "conditions": rows.n_conditions, "finding": rows.finding,
+    })
