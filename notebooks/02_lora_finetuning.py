@@ -30,69 +30,122 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from retrieval_heads.config import load_profile
+from retrieval_heads.figures.axes import MISSING, axis_text, has_nine, map_top, plot_axis_map
+from retrieval_heads.figures.choice import few, has_sizes
 from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.examples import table_html
-from retrieval_heads.figures.interval_tables import in_run_order, with_interval
-from retrieval_heads.figures.performance import plot_performance, plot_shortfall
+from retrieval_heads.figures.interval_tables import answers_table, scores_table
+from retrieval_heads.figures.lengths import plot_lengths, plot_sizes, with_training_length
+from retrieval_heads.figures.performance import (
+    ROW,
+    deciding_metric,
+    plot_performance,
+    plot_shortfall,
+    shortfall_reach,
+)
 from retrieval_heads.figures.style import in_order, panels, use_style
-from retrieval_heads.figures.training import plot_losses
+from retrieval_heads.figures.training import LOSS_LINES, plot_losses
 from retrieval_heads.keys import RUN, study_grid
+from retrieval_heads.metrics import main_metric
 from retrieval_heads.stages.findings import performance_finding
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.store import load_table
 
+# %% tags=["hide-input"]
 use_style()
 settings = load_profile(profile)
-provide(settings, "base")
-provide(settings, "finetune")
+for stage in ("base", "finetune", "lengths"):
+    provide(settings, stage)
 controls, performance, shortfall, losses, training, answers = (
     load_table(profile, name) for name in ("base", "performance", "shortfall", "losses", "training", "answers"))
+metrics = {task: deciding_metric(task) for task in settings.tasks}
+nine, sized = has_nine(shortfall.condition), has_sizes(performance.condition)
+if nine or sized:  # what the nine conditions and the numbers of examples say is worked out beside the claims
+    provide(settings, "claims")
 
 # %% [markdown]
 # ## Training
 
-# %% mystnb={"figure": {"name": "fig-finetune-loss", "caption": "Loss of fine-tuning on the tokens of the answers, by training condition (running mean over up to five steps; mean over seeds). Each line is the loss on its own condition's examples, so a low line is not a good model."}, "image": {"alt": "One panel for each task: the loss on answer tokens against the optimizer step, one line for each training condition"}} tags=["hide-input"]
-figure, axes = panels(settings.tasks, columns=2)
+# %% mystnb={"figure": {"name": "fig-finetune-loss", "caption": "Loss of fine-tuning on the tokens of the answers, by training condition: mean over seeds and base models, and a running mean over up to five steps. Each line is the loss on its own condition's examples, so a low line is not a good model. Of more than eight conditions only the two real ones, both ends of the synthetic ones, symbolic and the controls are drawn."}, "image": {"alt": "One panel for each task: the loss on answer tokens against the optimizer step, on a logarithmic scale, one line for each of some training conditions"}} tags=["hide-input"]
+figure, axes = panels(settings.tasks, height=3.4)
+shown = losses[losses.condition.isin(few(losses.condition, LOSS_LINES))]
 for task, ax in zip(settings.tasks, axes, strict=True):
-    plot_losses(losses[losses.task == task], ax=ax, smooth=min(5, max(1, losses.step.max() // 4)))
+    plot_losses(shown[shown.task == task], ax=ax, smooth=min(5, max(1, losses.step.max() // 4)))
 shared_legend(figure, axes, columns=4)
 
 # %% [markdown]
 # ## Performance on real examples
+#
+# Scored by the metric that decides the claims: {term}`exact match`, and for `summhay`
+# {term}`citation F1 <citation precision, recall and F1>`.
 
-# %% mystnb={"figure": {"name": "fig-performance", "caption": "Exact match on held-out real examples by training condition and length, one point for each seed, beside the two controls without training. Bars: 95% bootstrap intervals over examples."}, "image": {"alt": "One panel for each task: for each training condition and the two controls, points with intervals for the exact match on real examples at each length"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-performance", "caption": "Score on held-out real examples of the longest length by training condition, beside the two controls without training (base, rope). Diamonds: mean over seeds and base models, with the runs' 95% bootstrap intervals over examples, averaged over runs. Small marks, where there are several: single runs, filled or open by base model. Level lines part untrained models, real data, synthetic data, mixtures and controls."}, "image": {"alt": "One panel for each task with a row for each training condition: a diamond with a bar for the mean score, small marks for the single runs around it, and a dotted upright line at the mean of the real runs"}} tags=["hide-input"]
 both = pd.concat([controls[controls.eval_length.isin(settings.eval_lengths)], performance])
-figure, axes = panels(settings.tasks, columns=2, height=1.0 + 0.42 * both.condition.nunique())
+order = in_order(both.condition)
+figure, axes = panels(settings.tasks, height=1.6 + ROW * len(order), sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=True):
-    plot_performance(both[both.task == task], "exact_match", ax=ax)
+    plot_performance(both[both.task == task], metrics[task], ax=ax, order=order)
 shared_legend(figure, axes, columns=4)
 
 # %% [markdown]
 # Intervals of two runs may overlap although one is better on nearly every example that they disagree on. The comparison
 # that counts is of the same examples: the mean of the differences, with an interval of its own.
 
-# %% mystnb={"figure": {"name": "fig-shortfall", "caption": "By how much each condition falls short of the runs on real data in exact match, on the same examples of the longest length. Bars: 95% bootstrap intervals of the paired differences, over examples and, where there are several, over seeds. Right of 0: worse than real."}, "image": {"alt": "One panel for each task: for each training condition, the difference of the exact match of the real run and of this condition with its interval, beside a line at zero"}} tags=["hide-input"]
-figure, axes = panels(settings.tasks, columns=2, height=1.0 + 0.34 * shortfall.condition.nunique())
+# %% mystnb={"figure": {"name": "fig-shortfall", "caption": "By how much each condition falls short of the runs on real data of the same seed and base model, on the same examples of the longest length. Points: mean; bars: 95% bootstrap intervals of the paired differences, over examples and, where there are several, over seeds and base models. Right of 0: worse than real."}, "image": {"alt": "One panel for each task with a row for each training condition: the difference of the score of the real runs and of this condition with its interval, beside a line at zero"}} tags=["hide-input"]
+order = in_order(shortfall.condition)
+of_metric = shortfall[shortfall.metric == shortfall.task.map(metrics)]
+figure, axes = panels(settings.tasks, height=1.5 + ROW * len(order), sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=True):
-    plot_shortfall(shortfall[shortfall.task == task], "exact_match", ax=ax)
+    plot_shortfall(of_metric[of_metric.task == task], metrics[task], ax, order, shortfall_reach(of_metric))
+
+# %% [markdown]
+# ### Needle or haystack?
+#
+# Nine of the conditions cross three levels of realism of the needle with three of the haystack.
+
+# %% mystnb={"figure": {"name": "fig-axis-map", "caption": "Mean shortfall against the runs on real data (fraction; over seeds, base models and examples) by concept expression and context diversity: dark is worse, on one scale, and the lower right corner is least like real data. Starred: the 95% interval of the paired difference excludes 0, and all base models have the same sign. A dash: no such runs."}, "image": {"alt": "For each task a map of three by three cells with the mean shortfall in each, needle realism from above to below and haystack realism from left to right"}} tags=["hide-input"]
+figure, axes = panels(settings.tasks, height=3.3)
+for task, ax in zip(settings.tasks, axes, strict=True):
+    plot_axis_map(of_metric[of_metric.task == task], metrics[task], ax, map_top(of_metric))
 
 # %% tags=["hide-input"]
-shown = both[(both.eval_length == settings.eval_lengths[-1]) & ~both.metric.isin(["forced_exact_match"])]
-shown = shown.assign(score=[with_interval(*row) for row in shown[["value", "low", "high"]].itertuples(index=False)],
-                     seed=shown.seed.map(lambda seed: "–" if pd.isna(seed) else str(int(seed))))
-wide = shown.pivot(index=RUN, columns="metric", values="score").reset_index()
-HTML(table_html(in_run_order(wide).fillna("–")))
+Markdown(axis_text(load_table(profile, "axis_effects"), settings.tasks) if nine else MISSING)
+
+# %% [markdown]
+# ### Other lengths, other numbers of examples
+#
+# Some of the runs are scored at lengths that they were not trained at. Where the study has runs on fewer or more
+# examples, these are below.
+
+# %% mystnb={"figure": {"name": "fig-lengths", "caption": "Score on held-out real examples against their length, of some conditions and of the raised RoPE theta without training (rope); upright line: the length of the training examples. Lines: mean over the runs that were scored at other lengths too; bars: from the least to the greatest run. Second row, where the study has them: score against the number of training examples, mean over seeds and base models with 95% bootstrap intervals over seeds, base models and examples. Points are slightly apart so that bars do not hide each other."}, "image": {"alt": "One panel for each task: lines of the score against the length of the text, one for each of some training conditions and one for the raised theta alone; below them, where there are any, lines of the score against the number of training examples"}} tags=["hide-input"]
+scored = with_training_length(load_table(profile, "lengths"), performance, controls)
+figure, axes = panels(settings.tasks * (1 + sized), height=3.1)
+for task, ax in zip(settings.tasks, axes, strict=False):
+    plot_lengths(scored[scored.task == task], metrics[task], settings.train_length, ax=ax)
+for task, ax in zip(settings.tasks, axes[len(settings.tasks):], strict=False):
+    sizes = load_table(profile, "size_effects")
+    plot_sizes(sizes[sizes.task == task], settings.n_train, ax=ax)
+shared_legend(figure, axes)
+
+# %% [markdown]
+# ### The numbers
+#
+# A row is a run, with 95% bootstrap intervals over examples; in a study of more than 40 runs a row is a condition, with
+# the mean over its runs and, in brackets, the least and the greatest run.
+
+# %% tags=["hide-input"]
+named = {task: dict.fromkeys((metrics[task], main_metric(task))) for task in settings.tasks}
+HTML(table_html(scores_table(both[both.eval_length == settings.eval_lengths[-1]], named)))
 
 # %% [markdown]
 # ### Some answers
 #
-# The first test examples of the first task and seed, and what each run answers.
+# The first test examples of the first task, seed and base model: the reference answers, and what each run says.
 
 # %% tags=["hide-input"]
 of_first = (answers.seed == settings.seeds[0]) & (answers.base == settings.base_names[0])
 first = answers[(answers.task == settings.tasks[0]) & of_first & (answers.example < 4)]
-said = first.fillna({"prediction": "–"}).pivot(index=["example", "reference"], columns="condition", values="prediction")
-HTML(table_html(said[in_order(said.columns)].reset_index().drop(columns="example")))
+HTML(table_html(answers_table(first)))
 
 # %% [markdown]
 # ## Finding

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pandas as pd
 
+from retrieval_heads.figures.choice import MANY_RUNS
 from retrieval_heads.figures.common import METRIC
-from retrieval_heads.figures.style import in_order
+from retrieval_heads.figures.style import in_order, metric_label
 from retrieval_heads.keys import RUN
 
 DASH = "–"
@@ -28,6 +31,75 @@ def in_run_order(table: pd.DataFrame) -> pd.DataFrame:
         RUN, key=lambda column: column.map(place) if column.name == "condition" else column, kind="stable",
         ignore_index=True,
     )
+
+
+def with_range(values: pd.Series, digits: int = 2) -> str:
+    """The mean of some runs with the least and the greatest, `0.42 (0.30 to 0.55)`; one run, or equal ones, alone."""
+    known = values.dropna()
+    if known.empty:
+        return DASH
+    mean, low, high = (f"{value:.{digits}f}" for value in (known.mean(), known.min(), known.max()))
+    text = mean if low == high else f"{mean} ({low} to {high})"
+    return text.replace("-0.00", "0.00")
+
+
+def by_condition(table: pd.DataFrame, columns: Sequence[str], digits: Mapping[str, int] | None = None) -> pd.DataFrame:
+    """One row a task and condition: of each column the mean over its runs with the least and the greatest.
+
+    Args:
+        table: one row a run, with the columns `RUN`.
+        columns: of numbers.
+        digits: after the point, by column; 2 where not given.
+    """
+    rows = [
+        {"task": task, "condition": condition, "runs": len(own),
+         **{name: with_range(own[name], (digits or {}).get(name, 2)) for name in columns}}
+        for (task, condition), own in table.groupby(["task", "condition"])
+    ]
+    place = {condition: number for number, condition in enumerate(in_order(table.condition))}
+    return pd.DataFrame(rows).sort_values(
+        ["task", "condition"], key=lambda column: column.map(place) if column.name == "condition" else column,
+        ignore_index=True,
+    )
+
+
+def scores_table(scores: pd.DataFrame, metrics: Mapping[str, Sequence[str]], many: int = MANY_RUNS) -> pd.DataFrame:
+    """Scores for reading: a row a run with intervals, or with many runs a row a condition with means and ranges.
+
+    Args:
+        scores: rows of the tables `performance` and `base` of one length; the latter have no seed.
+        metrics: the metrics of each task in the table by condition.
+        many: from more runs than this on, a row is a condition.
+    """
+    runs = scores[RUN].drop_duplicates()
+    if len(runs) <= many:
+        cells = [with_interval(*row) for row in scores[["value", "low", "high"]].itertuples(index=False)]
+        seeds = [DASH if pd.isna(seed) else str(int(seed)) for seed in scores.seed]
+        shown = scores.assign(score=cells, seed=seeds)[lambda table: table.metric != METRIC]
+        return in_run_order(shown.pivot(index=RUN, columns="metric", values="score").reset_index()).fillna(DASH)
+    order = in_order(scores.condition)
+    numbers = runs.groupby(["condition", "task"]).size().groupby("condition").agg(["min", "max"]).loc[order]
+    shown = {"condition": order, "runs a task": [
+        str(row.min_) if row.min_ == row.max_ else f"{row.min_} to {row.max_}"
+        for row in numbers.set_axis(["min_", "max_"], axis=1).itertuples()
+    ]}
+    for task, names in metrics.items():
+        for name in names:
+            own = scores[(scores.task == task) & (scores.metric == name)]
+            shown[f"{task}, {metric_label(name)}"] = [with_range(own[own.condition == one].value) for one in order]
+    return pd.DataFrame(shown)
+
+
+def answers_table(answers: pd.DataFrame) -> pd.DataFrame:
+    """What each condition's run says, a row a condition, a column for each reference answer.
+
+    Args:
+        answers: rows of the table `answers` of one task, seed and base model.
+    """
+    said = answers.fillna({"prediction": DASH})
+    said = said.assign(reference=[f"{row.example + 1}. {row.reference}" for row in said.itertuples()])
+    wide = said.pivot(index="condition", columns="reference", values="prediction")
+    return wide.loc[in_order(wide.index), sorted(wide.columns, key=lambda name: int(name.split(".")[0]))].reset_index()
 
 
 def effects_table(effects: pd.DataFrame, metric: str = METRIC) -> pd.DataFrame:

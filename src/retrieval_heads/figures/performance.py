@@ -2,72 +2,132 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from retrieval_heads.claims.score_arrays import claim_column, metric_name
+from retrieval_heads.figures.choice import breaks
 from retrieval_heads.figures.common import counts
 from retrieval_heads.figures.style import axis, colour, in_order, interval_bars, metric_label
 
-MARKERS = ("o", "s", "^", "D")
-"""Of the lengths, from the longest: the longest is filled, the others are open."""
+FILLS = (("o", True), ("o", False), ("s", True), ("s", False))
+"""Marker of the single runs of each base model, and whether it is filled."""
+
+ROW = 0.22
+"""Inches of a row of a figure with a row for each condition."""
 
 
-def plot_performance(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> Axes:
-    """A row for each condition with a point for each length and run, and its 95% bootstrap interval over examples.
+def deciding_metric(task: str) -> str:
+    """The metric by which the claims about a task are judged."""
+    return metric_name(task, claim_column(task))
+
+
+def plot_performance(
+    table: pd.DataFrame, metric: str, ax: Axes | None = None, order: Sequence[str] | None = None,
+) -> Axes:
+    """A row for each condition, at the longest length: the mean of its runs with its interval, and the single runs.
+
+    The bars are the runs' 95% bootstrap intervals over examples, averaged over the runs.
 
     Args:
-        table: rows of the tables `performance` and `base` of one task, with the columns `condition`, `eval_length`,
-            `metric`, `value`, `low`, `high` and `n`.
+        table: rows of the tables `performance` and `base` of one task.
         metric: which metric.
         ax: drawn on; a new one when None.
+        order: conditions from above, also such as have no rows; those of the table when None.
     """
     ax = axis(ax)
-    rows = table[table.metric == metric]
-    order, lengths = in_order(rows.condition), sorted(rows.eval_length.unique(), reverse=True)
-    for rank, length in enumerate(lengths):
-        marker = MARKERS[rank % len(MARKERS)]
-        for place, condition in enumerate(order):
-            own = rows[(rows.condition == condition) & (rows.eval_length == length)]
-            if own.empty:
-                continue
-            tone = colour(condition)
-            y = place + (rank - (len(lengths) - 1) / 2) * 0.24 + np.linspace(-0.06, 0.06, len(own)) * (len(own) > 1)
-            ax.errorbar(
-                own.value, y, xerr=interval_bars(own.value, own.low, own.high), fmt=marker, color=tone, markersize=6,
-                markerfacecolor=tone if rank == 0 else "white", elinewidth=1.1, capsize=2,
-            )
-        ax.plot([], [], marker, color="#333333", markerfacecolor="#333333" if rank == 0 else "white",
-                label=f"{length:,} tokens")
-    ax.set_yticks(range(len(order)), order)
-    ax.set(ylim=(len(order) - 0.5, -0.5), xlim=(-0.04, 1.04))
-    ax.set_xlabel(f"{metric_label(metric)} (fraction; n = {counts(rows.n)})")
-    ax.grid(axis="y", visible=False)
+    rows = table[(table.metric == metric) & (table.eval_length == table.eval_length.max())]
+    order, bases = in_order(rows.condition) if order is None else list(order), sorted(rows["base"].unique())
+    if (rows.condition == "real").any():
+        ax.axvline(rows[rows.condition == "real"].value.mean(), color=colour("real"), linewidth=1, linestyle=":",
+                   label="mean of the real runs")
+    for place, condition in enumerate(order):
+        own = rows[rows.condition == condition]
+        if own.empty:
+            continue
+        mean = own[["value", "low", "high"]].mean()
+        ax.errorbar(
+            [mean.value], [place], xerr=interval_bars([mean.value], [mean.low], [mean.high]), fmt="D", markersize=5.5,
+            color=colour(condition), markeredgecolor="#222222", markeredgewidth=0.8, elinewidth=1.2, zorder=3,
+        )
+        for number, name in enumerate(bases if len(own) > 1 else ()):
+            form, filled = FILLS[number % len(FILLS)]
+            single = own[own["base"] == name].value
+            shift = 0.3 * (number - (len(bases) - 1) / 2) if len(bases) > 1 else 0.25
+            ax.plot(single, np.full(len(single), place + shift), form, color=colour(condition), markersize=3.5,
+                    markerfacecolor=colour(condition) if filled else "white", markeredgewidth=0.9, zorder=4)
+    _entries(ax, bases)
+    _rows(ax, order)
+    ax.set_xlim(-0.04, 1.04)
+    ax.set_xlabel(f"{metric_label(metric)} (fraction)\nn = {counts(rows.n)} examples,\n{_runs(rows)}")
     return ax
 
 
-def plot_shortfall(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> Axes:
+def plot_shortfall(
+    table: pd.DataFrame, metric: str, ax: Axes | None = None, order: Sequence[str] | None = None,
+    reach: float | None = None,
+) -> Axes:
     """By how much each condition falls short of the real runs, with the 95% interval of the paired differences.
 
     Args:
         table: rows of the table `shortfall` of one task.
         metric: which metric.
         ax: drawn on; a new one when None.
+        order: conditions from above, also such as have no rows; those of the table when None.
+        reach: largest difference of the axis; that of the table when None.
     """
     ax = axis(ax)
     rows = table[table.metric == metric].set_index("condition")
-    order = in_order(rows.index)
+    order = in_order(rows.index) if order is None else list(order)
+    ax.axvline(0, color="#333333", linewidth=1)
     for place, condition in enumerate(order):
+        if condition not in rows.index:
+            continue
         one = rows.loc[condition]
         bars = interval_bars([one.value], [one.low], [one.high])
-        ax.errorbar([one.value], [place], xerr=bars, fmt="o", color=colour(condition), markersize=6, elinewidth=1.4,
-                    capsize=3)
-    ax.axvline(0, color="#333333", linewidth=1)
-    ax.set_yticks(range(len(order)), order)
-    ax.set_ylim(len(order) - 0.5, -0.5)
-    # a difference of nothing should not fill the panel
-    reach = max(0.1, float(np.nanmax(np.abs(rows[["value", "low", "high"]].to_numpy(dtype=float)))) * 1.1)
-    ax.set_xlim(-reach, reach)
-    ax.set_xlabel(f"real − condition: {metric_label(metric)} (n = {counts(rows.n)})")
-    ax.grid(axis="y", visible=False)
+        ax.errorbar([one.value], [place], xerr=bars, fmt="o", color=colour(condition), markersize=5, elinewidth=1.4,
+                    capsize=2)
+    _rows(ax, order)
+    reach = shortfall_reach(table) if reach is None else reach
+    ax.set_xlim(-0.4 * reach, reach)
+    repeated = " x ".join(
+        f"{number} {name}{'' if number == '1' else 's'}"
+        for number, name in ((counts(rows.n_seeds), "seed"), (counts(rows.n_bases), "base model"))
+    )
+    ax.set_xlabel(f"shortfall in {metric_label(metric)}\n(fraction; n = {counts(rows.n)} examples,\n{repeated})",
+                  fontsize="small")
     return ax
+
+
+def shortfall_reach(table: pd.DataFrame) -> float:
+    """The end of an axis of shortfalls that holds all of them; a difference of nothing shall not fill the panel."""
+    values = table[["value", "low", "high"]].to_numpy(dtype=float)
+    return max(0.1, 1.06 * float(np.nanmax(values)), -1.06 / 0.4 * float(np.nanmin(values)))
+
+
+def _rows(ax: Axes, order: Sequence[str]) -> None:
+    """A row for each condition, with a line where another group begins."""
+    ax.set_yticks(range(len(order)), order)
+    ax.tick_params(axis="y", labelsize="small")
+    ax.set_ylim(len(order) - 0.5, -0.5)
+    for place in breaks(order):
+        ax.axhline(place, color="#999999", linewidth=0.7)
+    ax.grid(axis="y", visible=False)
+
+
+def _entries(ax: Axes, bases: Sequence[str]) -> None:
+    ax.plot([], [], "D", color="#888888", markeredgecolor="#222222", markersize=5.5, label="mean over runs")
+    for number, name in enumerate(bases):
+        form, filled = FILLS[number % len(FILLS)]
+        ax.plot([], [], form, color="#333333", markerfacecolor="#333333" if filled else "white", markersize=3.5,
+                label=f"run from {name}" if len(bases) > 1 else "single run")
+
+
+def _runs(rows: pd.DataFrame) -> str:
+    """Number of runs of the trained conditions."""
+    trained = rows[~rows.condition.isin(["base", "rope"])]
+    each = counts((trained if len(trained) else rows).groupby("condition").size())
+    return f"{each} {'run' if each == '1' else 'runs'} each"

@@ -9,6 +9,9 @@ from matplotlib.axes import Axes
 
 from retrieval_heads.figures.style import axis, colour, in_order
 
+LOSS_LINES = ("real", "real_limited", "high_high", "low_low", "symbolic", "real_short", "real_shuffled")
+"""Conditions with a line of the loss where there are too many for all."""
+
 TASK_MARKERS = {"mdqa": "o", "musique": "s", "summhay": "^"}
 
 
@@ -53,11 +56,11 @@ def plot_losses(losses: pd.DataFrame, ax: Axes | None = None, smooth: int = 1) -
         smooth: steps of a running mean.
     """
     ax = axis(ax)
-    for condition in in_order(losses.condition):
+    for number, condition in enumerate(in_order(losses.condition)):
         mean = losses[losses.condition == condition].groupby("step").loss.mean()
         mean = mean.rolling(smooth, min_periods=1, center=True).mean()
-        ax.plot(mean.index, mean, color=colour(condition), label=condition, linewidth=1.6,
-                marker="o" if len(mean) < 20 else None, markersize=3)
+        ax.plot(mean.index, mean, color=colour(condition), label=condition, linewidth=1.5,
+                linestyle=("-", "--", "-.", ":")[number % 4], marker="o" if len(mean) < 20 else None, markersize=3)
     ax.set(xlabel="optimizer step", ylabel="loss (nats an answer token)")
     if (losses.loss > 0).all():
         ax.set_yscale("log")
