@@ -19,7 +19,7 @@
 # evidence. A predictor is worth something when it predicts a condition that was left out, or when the training set
 # chosen by it is a good one; regret is how much worse it is than the best.
 #
-# **What to look at.** The verdicts; whether the points of the heads lie further from zero than those of the cheaper
+# **What to look at.** The verdicts, and what is folded beside them: the counts, and what would speak against; whether the points of the heads lie further from zero than those of the cheaper
 # quantities; and whether choosing by heads loses less than a random choice.
 
 # %% tags=["parameters"]
@@ -30,10 +30,10 @@ from IPython.display import HTML, Markdown
 
 from retrieval_heads.config import load_profile
 from retrieval_heads.figures.common import shared_legend
-from retrieval_heads.figures.examples import table_html
-from retrieval_heads.figures.prediction import errors_table, plot_predictors, plot_regret
+from retrieval_heads.figures.examples import folded_table
+from retrieval_heads.figures.prediction import errors_table, list_height, plot_errors, plot_predictors, plot_regret
 from retrieval_heads.figures.style import WIDTH, panels, use_style
-from retrieval_heads.figures.verdict_table import verdicts_html
+from retrieval_heads.figures.verdict_table import task_verdicts_html, verdicts_html
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.stages.verdicts import study_size
 from retrieval_heads.store import load_table
@@ -56,40 +56,44 @@ Markdown(study_size(settings, load_table(profile, "training")))
 # ## Task by task
 
 # %% tags=["hide-input"]
-of_tasks = verdicts[verdicts.task.isin(settings.tasks)]
-wide = of_tasks.pivot(index="claim", columns="task", values="verdict").reset_index()
-HTML(table_html(wide.fillna("–")))
+HTML(task_verdicts_html(verdicts, settings.tasks))
 
 # %% [markdown]
 # ## What goes with performance
 
-# %% mystnb={"figure": {"name": "fig-predictors", "caption": "Rank correlation over training conditions of each quantity with performance, of all tasks together with ranks taken within each. Bars: 95% bootstrap intervals over conditions. Squares: quantities that need no heads."}, "image": {"alt": "A list of predictors with points and intervals for the rank correlation with performance, the strongest on top; round points for measures of heads, squares for losses and overlaps of words"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-predictors", "caption": "Rank correlation over training conditions of each quantity with performance, each averaged over the runs of a condition; of all tasks together, with ranks taken within each. The strongest is on top. Round: heads compared with those of a real run; diamonds: heads without a real run; squares: no heads at all. A loss promises performance by being low, so it should stand on the left. Bars: 95% bootstrap intervals over conditions."}, "image": {"alt": "A list of predictors with points and intervals for the rank correlation with performance, the strongest on top; round points for heads compared with a real run, diamonds for heads of the run alone, squares for losses and overlaps of words"}} tags=["hide-input"]
 tasks = "all" if "all" in set(correlations.task) else settings.tasks[0]
+title = "all tasks, ranks within each" if tasks == "all" else tasks
 known = correlations[(correlations.task == tasks) & (correlations.method == "spearman") & (correlations.base == "all")
                      & (correlations.conditions == "all") & (correlations.threshold == settings.detect.threshold)]
-figure, axes = panels([f"tasks: {tasks}"], columns=1, height=4.6, width=WIDTH)
+figure, axes = panels([title], columns=1, height=list_height(known, "estimate"), width=WIDTH)
 plot_predictors(known, ax=axes[0])
 shared_legend(figure, axes)
 
 # %% [markdown]
 # ## Predicting a condition that was left out
 #
-# Each condition is predicted from the others by a line through the means of each task. *Gain* is how much smaller the error is
-# than when the mean of the others is taken.
+# Each condition is predicted from the others by a line through the means of each task. *Gain* is how much smaller the
+# error is than when the mean of the others is taken. Against heads speaks a quantity without heads that stands above.
 
-# %% tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-prediction-errors", "caption": "Mean absolute error in predicting the performance of a condition that was left out, mean over tasks, by each quantity; the smallest is on top. Grey strokes: the error of the mean of the other conditions. Points on the left of them predict better than that. Bars: 95% intervals over conditions."}, "image": {"alt": "A list of predictors with points and intervals for the error in predicting a left-out condition, the smallest on top, each beside a stroke for the error of the mean of the other conditions"}} tags=["hide-input"]
 errors = load_table(profile, "prediction_errors")
 left_out = errors[(errors.conditions == "all") & (errors.task == tasks) & (errors.reference == "mean")]
-HTML(table_html(errors_table(left_out)))
+figure, axes = panels(["mean over tasks" if tasks == "all" else tasks], columns=1, height=list_height(left_out, "error"), width=WIDTH)
+plot_errors(left_out, ax=axes[0])
+shared_legend(figure, axes, columns=2)
+
+# %% tags=["hide-input"]
+HTML(folded_table("The numbers, and whether each is better than the mean", errors_table(left_out)))
 
 # %% [markdown]
 # ## Choosing a training set
 
-# %% mystnb={"figure": {"name": "fig-regret", "caption": "How much worse the synthetic training set is that each quantity chooses than the best one, mean over tasks, base models and seeds; the head scores of the real run come from another seed. Dashed: a random choice. Bars: 95% bootstrap intervals where there is enough to draw from."}, "image": {"alt": "A list of predictors with points for the regret of the training set chosen by each, the smallest on top, beside a dashed line for a random choice"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-regret", "caption": "How much worse the synthetic training set is that each quantity chooses than the best one, mean over tasks, base models and seeds; the head scores of the real run come from another seed. Of losses the lowest is taken, of all else the highest. Dashed: a random choice. Bars and band: 95% bootstrap intervals over base models and seeds, missing where there are too few."}, "image": {"alt": "A list of predictors with points for the regret of the training set chosen by each, the smallest on top, beside a dashed line for a random choice"}} tags=["hide-input"]
 shown = choice[(choice.task == tasks) & (choice.candidates == "synthetic")]
-figure, axes = panels([f"tasks: {tasks}"], columns=1, height=3.6, width=WIDTH)
+figure, axes = panels(["mean over tasks" if tasks == "all" else tasks], columns=1, height=list_height(shown, "regret"), width=WIDTH)
 plot_regret(shown, ax=axes[0])
-shared_legend(figure, axes)
+shared_legend(figure, axes, columns=2)
 
 # %% tags=["nbval-check-output"]
 print("decided by rules:", ", ".join(sorted(set(verdicts.claim))))

@@ -51,9 +51,18 @@ def counts(values: pd.Series) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
+def write_empty(ax: Axes, text: str) -> None:
+    """Say in an empty panel why nothing is drawn, and take the scales away."""
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize="small", color="#444444")
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
 def shared_legend(figure: Figure, axes: Sequence[Axes], columns: int = 3) -> None:
     """One legend below the panels, with every entry of any of them once."""
     entries = {
         label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
+    if not entries:
+        return
     figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, fontsize="small")

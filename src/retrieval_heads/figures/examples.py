@@ -68,6 +68,13 @@ def table_html(frame: pd.DataFrame, digits: int = 2, names: dict[str, str] | Non
     return shown.to_html(index=False, border=0, na_rep="–", formatters=formats, classes="dataframe", justify="left")
 
 
+def folded_table(summary: str, frame: pd.DataFrame) -> str:
+    """A table as `table_html` gives it, under a line that unfolds it; that line alone where there are no rows."""
+    if frame.empty:
+        return f"<p>{escape(summary)}: none.</p>"
+    return f"<details><summary>{escape(summary)}</summary>{table_html(frame)}</details>"
+
+
 def _pieces(prompt: str) -> list[Piece]:
     cuts = [match.start() for match in _GAP.finditer(prompt)]
     return list(zip([0, *(cut + 2 for cut in cuts)], [*cuts, len(prompt)], strict=True))

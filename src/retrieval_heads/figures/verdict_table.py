@@ -1,7 +1,8 @@
-"""The table of verdicts as HTML, for a chapter and for the landing page."""
+"""The tables of verdicts as HTML, for a chapter and for the landing page."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 import pandas as pd
@@ -22,20 +23,54 @@ CLAIMS = {
 }
 """The claims of the paper and the further questions, in short."""
 
+AGAINST = {
+    "C1": "Synthetic conditions that are better than `real`, beyond the interval: more than two of them refute it.",
+    "C2": "Conditions whose heads are no more often the real run's than random ones: two of them refute it. Heads that "
+          "the base model had already were not learned, so they speak neither way.",
+    "C3": "An interval below 0.7: then the correlation is not strong. A cheaper quantity that predicts a left-out "
+          "condition at least as well leaves recall little use, whatever the verdict.",
+    "C4": "Runs that lose no more without their retrieval heads than without random ones. A like loss on plain text "
+          "would make the heads generally useful, and not retrieval heads.",
+    "C5": "Runs that patching hurts, runs that it helps no more than random heads do, and runs whose whole gap it "
+          "closes: then the heads are sufficient.",
+    "Q1": "A regret no smaller than that of a random choice or of the lowest training loss.",
+    "Q2": "An interval around 0, or another sign in log-odds: then the floor of the metric may make the interaction.",
+    "Q3": "Left-out conditions that mass or contribution predict no better than recall of the copy score's heads.",
+    "Q4": "A correlation by layer that permuted layers reach too.",
+    "Q5": "Ratios of variances, of `mdqa` to `musique`, that are above 1 or not told from it.",
+}
+"""What counts against each of them, whatever came out."""
+
 
 def verdicts_html(verdicts: pd.DataFrame, task: str = ALL) -> str:
-    """One row a claim: verdict, effect with its interval, n, the rule, and where the rows are.
+    """One row a claim, then one a further question: verdict, effect with interval and n; folded: rule, counts.
 
     Args:
         verdicts: the table `verdicts`.
         task: whose verdicts; `all` for those over all tasks.
     """
     rows = verdicts[verdicts["task"] == task].sort_values("claim")
-    body = "".join(_row(row) for row in rows.itertuples())
-    return (
-        '<table class="dataframe verdicts"><thead><tr><th>Claim</th><th>Verdict</th><th>Effect</th><th>n</th>'
-        f"<th>Decided by</th></tr></thead><tbody>{body}</tbody></table>"
+    parts = [rows[rows.claim.str.startswith(kind)] for kind in ("C", "Q")]
+    claims, questions = ("".join(_row(row) for row in part.itertuples()) for part in parts)
+    if claims and questions:
+        claims += '<tr class="part"><th colspan="4">Further questions</th></tr>'
+    return _table(("Claim", "Verdict", "Effect, 95% interval, n", "Decided by"), claims + questions)
+
+
+def task_verdicts_html(verdicts: pd.DataFrame, tasks: Sequence[str]) -> str:
+    """One row for each claim that is decided task by task, one column a task: verdict and effect; folded: the counts.
+
+    Args:
+        verdicts: the table `verdicts`.
+        tasks: in the order of the columns.
+    """
+    rows = verdicts[verdicts["task"].isin(tasks)]
+    known = {(row.claim, row.task): row for row in rows.itertuples()}
+    body = "".join(
+        f"<tr><td><strong>{claim}</strong></td>{''.join(_cell(task, known.get((claim, task))) for task in tasks)}</tr>"
+        for claim in sorted(set(rows.claim))
     )
+    return _table(("Claim", *tasks), body) if body else "<p>No claim is decided task by task here.</p>"
 
 
 def effect_text(effect: float, low: float, high: float, unit: str) -> str:
@@ -43,18 +78,46 @@ def effect_text(effect: float, low: float, high: float, unit: str) -> str:
     if pd.isna(effect):
         return "–"
     interval = "" if pd.isna(low) or pd.isna(high) else f" [{low:.2f}, {high:.2f}]"
-    return f"{effect:.2f}{interval} {unit}"
+    return f"{effect:.2f}{interval}".replace("-0.00", "0.00") + f" {unit}"
+
+
+def badge(verdict: str) -> str:
+    """The word of a verdict with its colour and sign, both of them by the style sheet."""
+    return f'<span class="verdict {verdict.replace(" ", "-")}">{escape(verdict)}</span>'
+
+
+def _table(heads: Sequence[str], body: str) -> str:
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    return f'<table class="dataframe verdicts"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _row(row: object) -> str:
-    kind = row.verdict.replace(" ", "-")
-    page, effect = f"{row.chapter}.html", effect_text(row.effect, row.low, row.high, row.unit)
+    against = AGAINST.get(row.claim, "").replace("`", "")
     return (
         f"<tr><td><strong>{row.claim}</strong> {escape(CLAIMS.get(row.claim, ''))}</td>"
-        f'<td><span class="verdict {kind}">{escape(row.verdict)}</span></td>'
-        f"<td>{escape(effect)}<br><small>{escape(row.quantity)}</small></td>"
-        f"<td>{row.n} {escape(row.n_of)}</td>"
-        f"<td><details><summary>the rule</summary>{escape(row.rule)}</details>"
-        f"<details><summary>the counts</summary>{escape(row.detail)}</details>"
-        f'<a href="{page}">chapter</a>, table <code>{escape(row.table)}</code></td></tr>'
+        f"<td>{badge(row.verdict)}</td>"
+        f"<td>{escape(_effect(row))}<br><small>{escape(row.quantity)}; n = {escape(_number(row))}</small></td>"
+        f"<td>{_folded('the counts', row.detail)}{_folded('the rule', row.rule)}"
+        f"{_folded('what counts against it', against)}"
+        f'<a href="{row.chapter}.html">chapter</a>, table <code>{escape(row.table)}</code></td></tr>'
     )
+
+
+def _cell(task: str, row: object | None) -> str:
+    if row is None:
+        return "<td>–</td>"
+    return (f'<td><span class="of-task">{escape(task)}: </span>{badge(row.verdict)}<br>{escape(_effect(row))}'
+            f"<br><small>n = {escape(_number(row))}</small>{_folded('the counts', row.detail)}</td>")
+
+
+def _number(row: object) -> str:
+    """`14 conditions`, or `1 task`."""
+    return f"{row.n} {row.n_of.removesuffix('s') if row.n == 1 else row.n_of}"
+
+
+def _effect(row: object) -> str:
+    return effect_text(row.effect, row.low, row.high, row.unit)
+
+
+def _folded(name: str, text: str) -> str:
+    return f"<details><summary>{name}</summary>{escape(str(text).replace('`', ''))}</details>" if text else ""

@@ -1,0 +1,106 @@
+"""Figures and tables of the claims: what they draw of made-up tidy tables, with many runs and with next to none."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from retrieval_heads.claims.verdict import VERDICTS
+from retrieval_heads.figures.prediction import errors_table, list_height, plot_errors, plot_predictors, plot_regret
+from retrieval_heads.figures.verdict_table import AGAINST, CLAIMS, badge, task_verdicts_html, verdicts_html
+
+NAN = float("nan")
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures():
+    yield
+    plt.close("all")
+
+
+def verdicts_of(claims=("C1", "Q4"), tasks=("all", "mdqa")) -> pd.DataFrame:
+    return pd.DataFrame([
+        {"claim": claim, "task": task, "verdict": "not supported", "quantity": "an <area>", "effect": -0.001,
+         "low": -0.2, "high": 0.1, "unit": "fraction", "n": 1, "n_of": "tasks", "rule": "A rule.", "detail": "1 & 2.",
+         "chapter": "02_lora_finetuning", "table": "shortfall"}
+        for claim in claims for task in tasks
+    ])
+
+
+def labels(ax) -> list[str]:
+    return [text.get_text() for text in ax.get_yticklabels()]
+
+
+def said(ax) -> str:
+    return " ".join(text.get_text() for text in ax.texts)
+
+
+def test_every_claim_says_what_counts_against_it():
+    assert set(AGAINST) == set(CLAIMS)
+
+
+def test_claims_stand_before_questions_and_text_is_escaped():
+    html = verdicts_html(verdicts_of(("Q4", "C1")))
+    assert html.index("C1") < html.index("Further questions") < html.index("Q4")
+    assert "an &lt;area&gt;; n = 1 task<" in html
+    assert "0.00 [-0.20, 0.10] fraction" in html
+    assert "Further questions" not in verdicts_html(verdicts_of(("C1",)))
+
+
+def test_tasks_have_their_own_verdicts():
+    html = task_verdicts_html(verdicts_of(("C1",)), ["mdqa", "summhay"])
+    assert html.count('class="verdict not-supported"') == 1
+    assert "<td>–</td>" in html
+    assert "1 &amp; 2." in html
+    assert "No claim" in task_verdicts_html(verdicts_of(("C3",), ("all",)), ["mdqa"])
+
+
+def test_every_verdict_has_a_colour_in_the_style_sheet(request):
+    css = (request.config.rootpath / "book/_static/book.css").read_text()
+    for verdict in VERDICTS[:3]:
+        name = verdict.replace(" ", "-")
+        assert f".verdict.{name} {{" in css
+        assert f'class="verdict {name}"' in badge(verdict)
+
+
+def correlations() -> pd.DataFrame:
+    return pd.DataFrame({
+        "predictor": ["recall", "probe_loss", "n_heads"], "estimate": [0.5, -0.9, 0.1], "low": [0.1, -1, NAN],
+        "high": [0.8, -0.6, NAN], "n_conditions": [14, 14, 5],
+    })
+
+
+def test_predictors_are_in_order_of_strength_and_losses_are_marked():
+    ax = plot_predictors(correlations())
+    assert labels(ax) == ["number of heads", "recall of heads", "loss on the probe examples (low is good)"]
+    assert "n = 5 to 14 conditions" in ax.get_xlabel()
+    assert len(ax.get_legend_handles_labels()[1]) == 3
+
+
+def test_errors_stand_beside_the_mean_of_the_others():
+    errors = pd.DataFrame({
+        "predictor": ["recall", "training_loss"], "error": [0.05, 0.02], "error_low": [0.03, 0.01],
+        "error_high": [0.07, 0.03], "reference_error": [0.06, 0.06], "gain": [0.01, 0.04], "gain_low": [-0.01, 0.02],
+        "gain_high": [0.03, 0.06], "n_conditions": [14, 14], "finding": ["not shown to be better", "better"],
+    })
+    ax = plot_errors(errors)
+    assert labels(ax) == ["recall of heads", "training loss"]
+    strokes = next(line for line in ax.lines if line.get_label() == "mean of the other conditions")
+    assert list(strokes.get_xdata()) == [0.06, 0.06]
+    assert list(errors_table(errors)["finding"]) == ["better", "not shown to be better"]
+
+
+def test_nothing_to_draw_is_said():
+    empty = correlations().assign(estimate=NAN)
+    assert "no rank correlation" in said(plot_predictors(empty))
+    assert list_height(empty, "estimate") < list_height(correlations(), "estimate")
+    nothing = {name: [np.nan] for name in ("regret", "regret_low", "regret_high")}
+    choice = pd.DataFrame({"predictor": ["recall"], **nothing})
+    assert "no choice" in said(plot_regret(choice))
+    errors = pd.DataFrame(columns=["predictor", "error", "error_low", "error_high", "reference_error", "n_conditions"])
+    assert "nothing could be predicted" in said(plot_errors(errors))
