@@ -64,7 +64,7 @@ def changed(tmp_path: Path):
     return write
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "report", "paper"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "live", "report", "paper"])
 def test_packaged_profiles_are_valid_and_say_what_every_key_means(name: str) -> None:
     assert load_profile(name, check=False).name == name
     lines = (configs_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
@@ -73,8 +73,8 @@ def test_packaged_profiles_are_valid_and_say_what_every_key_means(name: str) -> 
             assert above.lstrip().startswith("#"), f"{name}.yaml: no comment above {line!r}"
 
 
-def test_the_profiles_are_the_four_of_the_study() -> None:
-    assert profile_names() == ["paper", "quick", "report", "smoke"]
+def test_the_profiles_are_the_five_of_the_study() -> None:
+    assert profile_names() == ["live", "paper", "quick", "report", "smoke"]
 
 
 def test_report_covers_the_whole_study() -> None:

@@ -13,7 +13,8 @@ from retrieval_heads.data.example import TASKS
 from retrieval_heads.errors import ModelError
 from retrieval_heads.models.extension import fingerprint, read_extension
 from retrieval_heads.models.load import load_model, swap_adapter
-from retrieval_heads.store import load_table
+from retrieval_heads.publish import find_committed
+from retrieval_heads.tables import read_table
 
 MODELS = Path(__file__).parents[1] / "models"
 BASE, ADAPTERS = MODELS / "base", MODELS / "adapters"
@@ -44,7 +45,8 @@ def test_each_loads_on_the_base_beside_it_and_on_no_other(tmp_path: Path) -> Non
 
 def test_they_are_those_of_the_reports_tables_and_were_trained_as_its_profile_says() -> None:
     report = load_profile("report")
-    losses = load_table("report", "training").set_index(["task", "condition", "seed", "base"]).final_loss
+    training = read_table("training", find_committed("report", "training"))
+    losses = training.set_index(["task", "condition", "seed", "base"]).final_loss
     wanted = json.loads(json.dumps(vars(report.lora_settings(seed=1))))
     for name in NAMES:
         record = json.loads((ADAPTERS / name / "training.json").read_text(encoding="utf-8"))

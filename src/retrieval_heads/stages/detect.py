@@ -31,7 +31,8 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
     Raises:
         ResultError: runs failed, or were made with other settings.
     """
-    finetune.run(profile, options)
+    if profile.adapters is None:  # otherwise they are there, and nothing here needs how well they answer
+        finetune.run(profile, options)
     runs = study_grid(profile, options.task, options.seed, options.base)
     return _detect(profile, [*base_keys(profile, options.task, options.base), *runs])
 

@@ -45,7 +45,9 @@ TABLES = ("training", "losses", "performance", "answers")
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
-    """Make the adapters, unless the profile names trained ones, and the tables `training`, `losses`, `performance`, `answers` and `shortfall`; their paths.
+    """Make the adapters and the tables `training`, `losses`, `performance`, `answers` and `shortfall`; their paths.
+
+    Where the profile names a folder of `adapters`, these are scored and none is trained.
 
     Raises:
         ResultError: runs failed, or were made with other settings.
