@@ -37,11 +37,13 @@ profile = "smoke"
 from IPython.display import HTML, Markdown
 
 from retrieval_heads.config import load_profile
+from retrieval_heads.figures.areas import plot_areas, plot_specificity, specificity_costs
 from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.examples import table_html
 from retrieval_heads.figures.interval_tables import effects_table
 from retrieval_heads.figures.knockout import knockout_panels, plot_effects, plot_knockout
-from retrieval_heads.figures.style import WIDTH, panels, use_style
+from retrieval_heads.figures.performance import ROW
+from retrieval_heads.figures.style import in_order, panels, use_style
 from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.stages.verdicts import comparison_k, knockout_finding
@@ -52,45 +54,83 @@ settings = load_profile(profile)
 provide(settings, "knockout")
 table = load_table(profile, "knockout")
 effects = load_table(profile, "knockout_effects")
+areas = load_table(profile, "knockout_area")
+mode, scope = settings.knockout.modes[0], settings.knockout.scopes[0]
+at_k = table[table.k.isin([0, *settings.knockout.k])]  # without the k of one run: as many as it has retrieval heads
+ks = {task: comparison_k(at_k[at_k.task == task]) for task in settings.tasks}
+order = in_order(table.condition)
 
 # %% [markdown]
 # ## Score against the number of heads
 #
 # The runs on real data, which have the best reason to rely on their retrieval heads:
 
-# %% mystnb={"figure": {"name": "fig-knockout-curves", "caption": "Exact match (teacher forced) of the runs on real data with more and more heads knocked out, for each task and knock-out mode. Bars: 95% bootstrap intervals over examples, for random heads over draws too; small marks: single random draws."}, "image": {"alt": "One panel for each task and knock-out mode: lines of exact match against the number of heads knocked out, one line for retrieval heads, one for random heads of the same layers, one for the heads with the lowest scores, all starting from the unaltered run at zero heads"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-knockout-curves", "caption": "Exact match (teacher forced) of the runs on real data with more and more heads knocked out, for each task and knock-out mode. Lines: mean over seeds and base models; bars: 95% bootstrap intervals over examples, for random heads over draws too, averaged over runs; small marks: single runs, and single random draws. A line of random heads ends where too few are left."}, "image": {"alt": "One panel for each task and knock-out mode: lines of exact match against the number of heads knocked out, one line for retrieval heads, one for random heads of the same layers, one for the heads with the lowest scores, all starting from the unaltered run at zero heads"}} tags=["hide-input"]
 parts = knockout_panels(table, ["real"])
-figure, axes = panels([title for title, _ in parts], columns=2, width=WIDTH, sharey=True)
+columns = len(settings.knockout.modes) if len(settings.knockout.modes) > 1 else 3
+figure, axes = panels([title for title, _ in parts], columns=columns, height=2.2, sharey=True)
 for (_, rows), ax in zip(parts, axes, strict=True):
     plot_knockout(rows, ax=ax)
+    ax.label_outer()
 shared_legend(figure, axes)
 
 # %% [markdown]
 # ## Every condition at one size
 #
-# The same for all {term}`conditions <condition>`, at the largest *k* at which every run still loses retrieval heads
-# only. Shown is what the knock-out costs against the unaltered run on the same examples: 0 is no effect.
+# The same for all {term}`conditions <condition>`, at the largest *k* of each task at which every run still loses
+# retrieval heads only, or the smallest *k* where a run has none. Shown is what the knock-out costs against the unaltered run on the same examples: 0 is no effect. A run that
+# answers next to nothing has nothing to lose.
 
-# %% mystnb={"figure": {"name": "fig-knockout-effects", "caption": "Loss of exact match (teacher forced) by knocking out equally many retrieval, random and lowest-scored heads, by training condition; mode zero or the first of the profile. Bars: 95% bootstrap intervals of the paired differences."}, "image": {"alt": "One panel for each task: for each training condition three points with intervals, the loss of exact match by knocking out retrieval heads, random heads and the heads with the lowest scores"}} tags=["hide-input"]
-mode, scope, k = settings.knockout.modes[0], settings.knockout.scopes[0], comparison_k(table)
+# %% mystnb={"figure": {"name": "fig-knockout-effects", "caption": "Loss of exact match (teacher forced) by knocking out equally many retrieval, random and lowest-scored heads, by training condition; mode zero or the first of the profile. Points: mean over seeds and base models; bars: 95% bootstrap intervals of the paired differences, over examples and draws, averaged over runs."}, "image": {"alt": "One panel for each task with a row for each training condition: three points with intervals, the loss of exact match by knocking out retrieval heads, random heads and the heads with the lowest scores"}} tags=["hide-input"]
 shown = effects[(effects["mode"] == mode) & (effects.scope == scope)]
-figure, axes = panels(settings.tasks, columns=2, width=WIDTH, sharey=True)
-for task, ax in zip(settings.tasks, axes, strict=True):
-    plot_effects(shown[shown.task == task], k, ax=ax)
+figure, axes = panels([f"{task}, k = {k}" for task, k in ks.items()], height=1.6 + 1.2 * ROW * len(order), sharey=True)
+for (task, k), ax in zip(ks.items(), axes, strict=True):
+    plot_effects(shown[shown.task == task], k, ax=ax, order=order)
 shared_legend(figure, axes)
 
 # %% tags=["hide-input"]
-print(f"Loss of exact match with {k} heads out, mode {mode}, scope {scope}, with 95% intervals")
-HTML(table_html(effects_table(shown[shown.k == k])))
+print("Loss of exact match with", ", ".join(f"{k} heads out ({task})" for task, k in ks.items()),
+      f"mode {mode}, scope {scope}: a row a run, with 95% intervals;",
+      "of more than 40 runs a row a condition, mean (least to greatest run)", sep="\n")
+HTML(table_html(effects_table(shown[shown.k == shown.task.map(ks)])))
+
+# %% [markdown]
+# ## The area between the curves
+#
+# One size is one choice. The area between the curve of the random heads and that of the retrieval heads, over the
+# logarithm of the number of heads, takes all sizes together: it is the mean height of the one above the other.
+
+# %% mystnb={"figure": {"name": "fig-knockout-areas", "caption": "Area between the knock-out curves of random and of retrieval heads (mean difference in exact match over log(1 + k); mode zero or the first of the profile), by training condition. Diamonds: mean over seeds and base models, with the runs' 95% bootstrap intervals over examples and draws, averaged over runs; open where the runs answer less than a fifth of the examples on average before anything is knocked out, so that there is little to lose. Small marks, where there are several: single runs. Right of 0: retrieval heads cost more."}, "image": {"alt": "One panel for each task with a row for each training condition: a diamond with a bar for the mean area and small marks for the single runs, beside a line at zero"}} tags=["hide-input"]
+shown = areas[(areas["mode"] == mode) & (areas.scope == scope) & (areas["set"] == "random")]
+figure, axes = panels(settings.tasks, height=1.6 + ROW * len(order), sharey=True)
+for task, ax in zip(settings.tasks, axes, strict=True):
+    plot_areas(shown[shown.task == task], ax=ax, order=order)
+shared_legend(figure, axes)
+
+# %% [markdown]
+# ## Only where something is to be retrieved?
+#
+# Heads could be needed for everything. So the runs on real data also read plain text, documents without a question,
+# with the same heads out.
+
+# %% mystnb={"figure": {"name": "fig-knockout-specificity", "caption": "Rise of the loss of the runs on real data with heads knocked out (mode zero), on the tokens of the answers (heads out at the answer positions) and on plain text (heads out everywhere). Lines: mean over seeds and base models; bars: from the least to the greatest run. Higher is worse."}, "image": {"alt": "One panel for each task: four lines of the rise of the loss against the number of heads knocked out, for retrieval and random heads, on answers and on plain text"}} tags=["hide-input"]
+costs = specificity_costs(load_table(profile, "text_loss"), table)
+figure, axes = panels(settings.tasks, height=3.2, sharey=True)
+for task, ax in zip(settings.tasks, axes, strict=True):
+    plot_specificity(costs[costs.task == task], ax=ax)
+shared_legend(figure, axes, columns=2)
 
 # %% [markdown]
 # ## Finding
 #
 # The rule was fixed beforehand: C4 is supported when retrieval heads cost more than random ones, with a 95% interval of
-# the paired difference above 0, in most runs, and less in none.
+# the paired difference above 0, in most runs, and less in none. Here it is applied to each task by itself, at the *k* of
+# the second figure.
 
 # %% tags=["hide-input"]
-Markdown(knockout_finding(table, effects, mode, scope))
+Markdown("\n".join(
+    f"- **{task}.** {knockout_finding(at_k[at_k.task == task], effects[effects.task == task], mode, scope)}"
+    for task in settings.tasks))
 
 # %% tags=["nbval-check-output"]
 runs = table[RUN].drop_duplicates()
@@ -103,3 +143,5 @@ assert table[table.metric == "forced_exact_match"].value.between(0, 1).all()
 # other, so a small loss does not prove that a head is idle. At scope `answer` a head's work on the text before is left
 # in place. Where *k* is larger than the number of retrieval heads, weaker heads are out too. With the `smoke` profile
 # the figures show that the pipeline runs, and no more. More in {doc}`../limitations`.
+# Set `profile = "live"` to compute this page's numbers
+# anew on a CPU, on fewer examples, from the adapters that come with the repository.

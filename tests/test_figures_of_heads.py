@@ -10,7 +10,7 @@ import pytest
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from retrieval_heads.figures import knockout, patching
+from retrieval_heads.figures import areas, knockout, patching
 from retrieval_heads.figures.common import counts, over_runs, shared_legend
 from retrieval_heads.figures.correlation import correlation_text, plot_correlation
 from retrieval_heads.figures.interval_tables import correlation_table, effects_table, patching_table, with_interval
@@ -132,11 +132,50 @@ def test_panels_hold_one_task_mode_and_scope_with_the_unaltered_run() -> None:
 
 
 def test_effects_are_drawn_for_each_condition_in_the_common_order() -> None:
-    ax = knockout.plot_effects(effects_of(), 2)
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["real_limited", "high_high", "symbolic"]
-    assert bars_of(ax) == pytest.approx([0.2] * 9)
+    ax = knockout.plot_effects(effects_of(seeds=(0, 1)), 2)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["real_limited", "high_high", "symbolic"]
+    widths = [abs(segment[1][0] - segment[0][0]) for one in ax.containers
+              for segment in one.lines[2][0].get_segments()]
+    assert widths == pytest.approx([0.2] * 9)
     assert len(ax.containers) == 3
-    assert "n = 24 examples" in ax.get_xlabel()
+    assert "n = 24 examples,\n2 runs each" in ax.get_xlabel()
+
+
+def test_numbers_of_heads_that_only_some_runs_have_are_left_out() -> None:
+    table = knockout_table(seeds=(0, 1))
+    table = table[~((table.seed == 1) & (table.k == 10) & (table["set"] == "retrieval"))]
+    ax = knockout.plot_knockout(table)
+    assert [len(one.lines[0].get_xdata()) for one in ax.containers] == [3, 4, 4]
+
+
+def test_areas_have_a_row_for_each_condition_and_open_marks_without_anything_to_lose() -> None:
+    table = pd.DataFrame([
+        {"task": "mdqa", "condition": condition, "seed": seed, "base": "tiny", "value": 0.2 + 0.1 * seed, "low": 0.1,
+         "high": 0.5, "share": 0.5, "start": start, "k_max": 10, "n": 24}
+        for condition, start in (("symbolic", 0.1), ("real", 0.9)) for seed in (0, 1)
+    ])
+    ax = areas.plot_areas(table, order=["real", "mid_mid", "symbolic"])
+    bars = [one for one in ax.containers if isinstance(one, matplotlib.container.ErrorbarContainer)]
+    assert [one.lines[0].get_xdata()[0] for one in bars] == pytest.approx([0.25, 0.25])
+    assert [one.lines[0].get_markerfacecolor() == "white" for one in bars] == [False, True]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["real", "mid_mid", "symbolic"]
+
+
+def test_the_cost_on_text_and_on_answers_is_that_above_the_run_as_it_is() -> None:
+    run = {"task": "mdqa", "condition": "real", "seed": 0, "base": "tiny"}
+    text = pd.DataFrame([
+        {**run, "set": name, "k": k, "loss": 2 + 0.1 * k * (name == "retrieval"), "draws": 1, "n": 16}
+        for name, ks in (("none", (0,)), ("retrieval", (1, 2)), ("random", (1, 2))) for k in ks
+    ])
+    costs = areas.specificity_costs(text, knockout_table(modes=("mean", "zero")))
+    value = costs.set_index(["place", "set", "k"]).value
+    assert value["text", "retrieval", 2] == pytest.approx(0.2)
+    assert value["task", "retrieval", 2] == pytest.approx(-0.1)
+    assert value.index.is_unique
+    ax = areas.plot_specificity(costs)
+    assert [one.get_label() for one in ax.containers] == [
+        "retrieval heads, answers", "retrieval heads, plain text", "random heads, answers", "random heads, plain text"]
+    assert "24 answers, 16 rows of text,\n1 run" in ax.get_xlabel()
 
 
 def test_a_bar_a_set_with_its_interval_its_number_of_heads_and_the_real_run() -> None:
@@ -188,6 +227,8 @@ def test_tables_for_reading_show_intervals_and_dashes() -> None:
     table = effects_table(effects_of())
     assert list(table.condition) == ["real_limited", "high_high", "symbolic"]
     assert table.loc[0, "retrieval heads"] == "0.60 [0.50, 0.70]"
+    summary = effects_table(effects_of(), many=2)
+    assert summary["mdqa, retrieval heads"].tolist() == ["0.60"] * 3
     patched = patching_table(patching_of())
     assert patched.loc[0, "closed by intersection"] == "0.50 [0.40, 0.60]"
     assert patched.loc[0, "closed by complement"] == "–"

@@ -144,9 +144,9 @@ def test_many_runs_are_put_together_by_condition() -> None:
     summary = scores_table(table, names, many=4)
     assert summary["runs a task"].tolist() == ["4", "4"]
     assert summary["mdqa, exact match"].tolist() == ["0.65 (0.60 to 0.70)", "0.50"]
-    heads = by_condition(table[table.metric == "f1"], ["value", "n"], {"n": 0})
-    assert heads.condition.tolist() == ["real", "symbolic"]
-    assert heads.loc[0].tolist() == ["mdqa", "real", 4, "0.65 (0.60 to 0.70)", "160"]
+    heads = by_condition(table[table.metric == "f1"], {"high": "score", "n": "examples"}, 1)
+    assert heads.loc[0].tolist() == ["real", "4", "0.8", "160.0"]
+    assert list(heads.columns[2:]) == ["mdqa, score", "mdqa, examples"]
     assert with_range(pd.Series([np.nan])) == "–"
 
 

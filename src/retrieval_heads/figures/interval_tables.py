@@ -43,24 +43,26 @@ def with_range(values: pd.Series, digits: int = 2) -> str:
     return text.replace("-0.00", "0.00")
 
 
-def by_condition(table: pd.DataFrame, columns: Sequence[str], digits: Mapping[str, int] | None = None) -> pd.DataFrame:
-    """One row a task and condition: of each column the mean over its runs with the least and the greatest.
+def by_condition(table: pd.DataFrame, columns: Mapping[str, str], digits: int = 2) -> pd.DataFrame:
+    """One row a condition and, for each task, the mean of each column over the runs with the least and the greatest.
 
     Args:
         table: one row a run, with the columns `RUN`.
-        columns: of numbers.
-        digits: after the point, by column; 2 where not given.
+        columns: what to show, and how it is called.
+        digits: after the point.
     """
-    rows = [
-        {"task": task, "condition": condition, "runs": len(own),
-         **{name: with_range(own[name], (digits or {}).get(name, 2)) for name in columns}}
-        for (task, condition), own in table.groupby(["task", "condition"])
-    ]
-    place = {condition: number for number, condition in enumerate(in_order(table.condition))}
-    return pd.DataFrame(rows).sort_values(
-        ["task", "condition"], key=lambda column: column.map(place) if column.name == "condition" else column,
-        ignore_index=True,
-    )
+    order = in_order(table.condition)
+    runs = table.groupby(["condition", "task"]).size().groupby("condition")
+    shown = {"condition": order, "runs a task": [
+        str(low) if low == high else f"{low} to {high}"
+        for low, high in zip(runs.min()[order], runs.max()[order], strict=True)
+    ]}
+    for task, of_task in table.groupby("task"):
+        for column, name in columns.items():
+            if of_task[column].notna().any():
+                shown[f"{task}, {name}"] = [
+                    with_range(of_task.loc[of_task.condition == one, column], digits) for one in order]
+    return pd.DataFrame(shown)
 
 
 def scores_table(scores: pd.DataFrame, metrics: Mapping[str, Sequence[str]], many: int = MANY_RUNS) -> pd.DataFrame:
@@ -77,17 +79,11 @@ def scores_table(scores: pd.DataFrame, metrics: Mapping[str, Sequence[str]], man
         seeds = [DASH if pd.isna(seed) else str(int(seed)) for seed in scores.seed]
         shown = scores.assign(score=cells, seed=seeds)[lambda table: table.metric != METRIC]
         return in_run_order(shown.pivot(index=RUN, columns="metric", values="score").reset_index()).fillna(DASH)
-    order = in_order(scores.condition)
-    numbers = runs.groupby(["condition", "task"]).size().groupby("condition").agg(["min", "max"]).loc[order]
-    shown = {"condition": order, "runs a task": [
-        str(row.min_) if row.min_ == row.max_ else f"{row.min_} to {row.max_}"
-        for row in numbers.set_axis(["min_", "max_"], axis=1).itertuples()
-    ]}
-    for task, names in metrics.items():
-        for name in names:
-            own = scores[(scores.task == task) & (scores.metric == name)]
-            shown[f"{task}, {metric_label(name)}"] = [with_range(own[own.condition == one].value) for one in order]
-    return pd.DataFrame(shown)
+    wanted = {(task, name) for task, names in metrics.items() for name in names}
+    chosen = scores[[pair in wanted for pair in zip(scores.task, scores.metric, strict=True)]]
+    wide = chosen.pivot(index=RUN, columns="metric", values="value").reset_index()
+    names = dict.fromkeys(name for own in metrics.values() for name in own)
+    return by_condition(wide, {name: metric_label(name) for name in names})
 
 
 def answers_table(answers: pd.DataFrame) -> pd.DataFrame:
@@ -102,16 +98,22 @@ def answers_table(answers: pd.DataFrame) -> pd.DataFrame:
     return wide.loc[in_order(wide.index), sorted(wide.columns, key=lambda name: int(name.split(".")[0]))].reset_index()
 
 
-def effects_table(effects: pd.DataFrame, metric: str = METRIC) -> pd.DataFrame:
+def effects_table(effects: pd.DataFrame, metric: str = METRIC, many: int = MANY_RUNS) -> pd.DataFrame:
     """What each set costs and how retrieval heads compare with random ones; one row a run.
+
+    With many runs one row is a condition, and has retrieval and random heads only.
 
     Args:
         effects: rows of the table `knockout_effects` of one mode, scope and k.
         metric: one of the table's metrics.
+        many: from more runs than this on, a row is a condition.
     """
     names = {"retrieval": "retrieval heads", "random": "random heads", "bottom": "lowest-scored heads",
              "retrieval_over_random": "retrieval over random"}
     rows = effects[effects.metric == metric]
+    if len(rows[RUN].drop_duplicates()) > many:
+        wide = rows.pivot(index=RUN, columns="contrast", values="value").reset_index()
+        return by_condition(wide, {name: names[name] for name in ("retrieval", "random") if name in wide})
     return _wide(rows, "contrast", names, ("value", "low", "high"))
 
 

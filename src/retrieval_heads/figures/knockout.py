@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from retrieval_heads.figures.common import METRIC, REPEATED, counts, over_runs, value_label
+from retrieval_heads.figures.performance import condition_rows, runs_each
 from retrieval_heads.figures.style import axis, in_order, interval_bars
 
 SETS = {
@@ -23,8 +24,9 @@ SETS = {
 def plot_knockout(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = None) -> Axes:
     """A line for each set of heads: the metric against the number of heads knocked out, from none on.
 
-    The bars are 95% bootstrap intervals over examples (and over draws for the random sets), averaged over runs; the
-    small marks are single random draws, and single runs where there are several.
+    Numbers that not all runs have, such as that of all retrieval heads of one, are left out. The bars are 95% bootstrap
+    intervals over examples (and over draws for the random sets), averaged over runs; the small marks are single random
+    draws, and single runs where there are several.
 
     Args:
         table: rows of the table `knockout` of one task, condition, mode and scope, and the rows of these runs with
@@ -33,7 +35,7 @@ def plot_knockout(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = N
         ax: drawn on; a new one when None.
     """
     ax = axis(ax)
-    rows = table[table.metric == metric]
+    rows = in_all_runs(table[table.metric == metric])
     start = rows[rows.set == "none"]
     for shift, (name, (label, colour, marker, line)) in enumerate(SETS.items(), -1):
         own = rows[rows.set == name]
@@ -47,47 +49,65 @@ def plot_knockout(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = N
             _spread(mean.k, shift), mean.value, interval_bars(mean.value, mean.low, mean.high), label=label,
             color=colour, marker=marker, linestyle=line, markersize=5, capsize=2, linewidth=1.6,
         )
-    ks = sorted(rows.k.unique())
-    ax.set_xscale("symlog", linthresh=1, linscale=0.6)
-    ax.set_xticks(ks, [str(k) for k in ks])
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlim(-0.2, max(ks) * 1.35)
-    ax.set_xlabel(f"heads knocked out (n = {counts(rows.n)} examples)")
-    ax.set_ylabel(value_label(metric))
+    k_axis(ax, rows.k)
+    ax.set_xlabel(f"heads knocked out (number;\nn = {counts(rows.n)} examples)")
+    ax.set_ylabel(value_label(metric), fontsize="x-small")
     if metric != "nll":
         ax.set_ylim(-0.04, 1.06)
     return ax
 
 
-def plot_effects(effects: pd.DataFrame, k: int, metric: str = METRIC, ax: Axes | None = None) -> Axes:
-    """What `k` heads of each set cost each condition, with 95% intervals of the paired differences.
+def plot_effects(
+    effects: pd.DataFrame, k: int, metric: str = METRIC, ax: Axes | None = None, order: Sequence[str] | None = None,
+) -> Axes:
+    """What `k` heads of each set cost each condition: a row a condition, with means over its runs.
+
+    The bars are 95% intervals of the paired differences, averaged over runs.
 
     Args:
         effects: rows of the table `knockout_effects` of one task, mode and scope.
         k: number of heads.
         metric: one of the table's metrics.
         ax: drawn on; a new one when None.
+        order: conditions from above, also such as have no rows; those of the table when None.
     """
     ax = axis(ax)
     rows = effects[(effects.metric == metric) & (effects.k == k)]
-    conditions = in_order(rows.condition)
+    conditions = in_order(rows.condition) if order is None else list(order)
     for shift, (name, (label, colour, marker, _)) in enumerate(SETS.items(), -1):
         own = rows[rows.contrast == name]
         if own.empty:
             continue
         mean = over_runs(own, ["condition"]).set_index("condition").reindex(conditions)
-        places = np.arange(len(conditions)) + 0.2 * shift
         ax.errorbar(
-            places, mean.value, interval_bars(mean.value, mean.low, mean.high), label=label, color=colour,
-            marker=marker, linestyle="none", markersize=6, capsize=3,
+            mean.value, np.arange(len(conditions)) + 0.25 * shift,
+            xerr=interval_bars(mean.value, mean.low, mean.high), label=label, color=colour, marker=marker,
+            linestyle="none", markersize=4.5, capsize=1.5, elinewidth=1.1,
         )
-    ax.axhline(0, color="#333333", linewidth=0.8)
-    low, high = ax.get_ylim()
-    ax.set_ylim(min(low, -0.1), max(high, 0.3))  # a loss of next to nothing shall look like it
-    ax.set_xticks(range(len(conditions)), conditions, rotation=25, ha="right", rotation_mode="anchor")
-    ax.set_xlabel(f"trained on (n = {counts(rows.n)} examples)")
-    ax.set_ylabel(f"loss of {value_label(metric)}")
+    ax.axvline(0, color="#333333", linewidth=0.8)
+    low, high = ax.get_xlim()
+    ax.set_xlim(min(low, -0.1), max(high, 0.3))  # a loss of next to nothing shall look like it
+    condition_rows(ax, conditions)
+    repeated = runs_each(rows[rows.contrast == "retrieval"])
+    ax.set_xlabel(f"loss of {value_label(metric)}\nn = {counts(rows.n)} examples,\n{repeated}", fontsize="small")
     return ax
+
+
+def in_all_runs(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of those numbers of heads that every run has, in each set on its own."""
+    n_runs = len(rows.drop_duplicates(REPEATED))
+    run = rows.groupby(REPEATED).ngroup()
+    return rows[run.groupby([rows["set"], rows.k]).transform("nunique") == n_runs]
+
+
+def k_axis(ax: Axes, k: pd.Series) -> None:
+    """The axis of the number of heads: logarithmic from 1 on, with labels that have room."""
+    ks = sorted(k.unique())
+    ax.set_xscale("symlog", linthresh=1, linscale=0.6)
+    shown = [one for place, one in enumerate(ks) if len(ks) < 7 or (len(ks) - 1 - place) % 2 == 0]
+    ax.set_xticks(shown, [str(one) for one in shown])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlim(-0.2, max(ks) * 1.35)
 
 
 def knockout_panels(table: pd.DataFrame, conditions: Sequence[str] | None = None) -> list[tuple[str, pd.DataFrame]]:

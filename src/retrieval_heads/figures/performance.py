@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -40,30 +40,44 @@ def plot_performance(
     """
     ax = axis(ax)
     rows = table[(table.metric == metric) & (table.eval_length == table.eval_length.max())]
-    order, bases = in_order(rows.condition) if order is None else list(order), sorted(rows["base"].unique())
+    order = in_order(rows.condition) if order is None else list(order)
     if (rows.condition == "real").any():
         ax.axvline(rows[rows.condition == "real"].value.mean(), color=colour("real"), linewidth=1, linestyle=":",
                    label="mean of the real runs")
+    plot_runs(rows, order, ax)
+    ax.set_xlim(-0.04, 1.04)
+    ax.set_xlabel(f"{metric_label(metric)} (fraction)\nn = {counts(rows.n)} examples,\n{runs_each(rows)}")
+    return ax
+
+
+def plot_runs(rows: pd.DataFrame, order: Sequence[str], ax: Axes, unable: Collection[str] = ()) -> None:
+    """A row for each condition: the mean of its runs with the mean of their intervals, and the single runs below.
+
+    Args:
+        rows: one row a run.
+        order: conditions from above, also such as have no rows.
+        ax: drawn on.
+        unable: conditions whose mean gets an open mark.
+    """
+    bases = sorted(rows["base"].unique())
     for place, condition in enumerate(order):
-        own = rows[rows.condition == condition]
+        own, tone = rows[rows.condition == condition], colour(condition)
         if own.empty:
             continue
         mean = own[["value", "low", "high"]].mean()
         ax.errorbar(
             [mean.value], [place], xerr=interval_bars([mean.value], [mean.low], [mean.high]), fmt="D", markersize=5.5,
-            color=colour(condition), markeredgecolor="#222222", markeredgewidth=0.8, elinewidth=1.2, zorder=3,
+            color=tone, markerfacecolor="white" if condition in unable else tone, markeredgecolor="#222222",
+            markeredgewidth=0.8, elinewidth=1.2, zorder=3,
         )
         for number, name in enumerate(bases if len(own) > 1 else ()):
             form, filled = FILLS[number % len(FILLS)]
             single = own[own["base"] == name].value
             shift = 0.3 * (number - (len(bases) - 1) / 2) if len(bases) > 1 else 0.25
-            ax.plot(single, np.full(len(single), place + shift), form, color=colour(condition), markersize=3.5,
-                    markerfacecolor=colour(condition) if filled else "white", markeredgewidth=0.9, zorder=4)
+            ax.plot(single, np.full(len(single), place + shift), form, color=tone, markersize=3.5,
+                    markerfacecolor=tone if filled else "white", markeredgewidth=0.9, zorder=4)
     _entries(ax, bases)
-    _rows(ax, order)
-    ax.set_xlim(-0.04, 1.04)
-    ax.set_xlabel(f"{metric_label(metric)} (fraction)\nn = {counts(rows.n)} examples,\n{_runs(rows)}")
-    return ax
+    condition_rows(ax, order)
 
 
 def plot_shortfall(
@@ -90,7 +104,7 @@ def plot_shortfall(
         bars = interval_bars([one.value], [one.low], [one.high])
         ax.errorbar([one.value], [place], xerr=bars, fmt="o", color=colour(condition), markersize=5, elinewidth=1.4,
                     capsize=2)
-    _rows(ax, order)
+    condition_rows(ax, order)
     reach = shortfall_reach(table) if reach is None else reach
     ax.set_xlim(-0.4 * reach, reach)
     repeated = " x ".join(
@@ -108,7 +122,7 @@ def shortfall_reach(table: pd.DataFrame) -> float:
     return max(0.1, 1.06 * float(np.nanmax(values)), -1.06 / 0.4 * float(np.nanmin(values)))
 
 
-def _rows(ax: Axes, order: Sequence[str]) -> None:
+def condition_rows(ax: Axes, order: Sequence[str]) -> None:
     """A row for each condition, with a line where another group begins."""
     ax.set_yticks(range(len(order)), order)
     ax.tick_params(axis="y", labelsize="small")
@@ -126,8 +140,8 @@ def _entries(ax: Axes, bases: Sequence[str]) -> None:
                 label=f"run from {name}" if len(bases) > 1 else "single run")
 
 
-def _runs(rows: pd.DataFrame) -> str:
-    """Number of runs of the trained conditions."""
+def runs_each(rows: pd.DataFrame) -> str:
+    """Number of runs of each trained condition, for a label."""
     trained = rows[~rows.condition.isin(["base", "rope"])]
     each = counts((trained if len(trained) else rows).groupby("condition").size())
     return f"{each} {'run' if each == '1' else 'runs'} each"
