@@ -119,3 +119,5 @@ assert table.chance.dropna().between(0, 1).all()
 # that. A head that carries meaning and copies no token is missed by the retrieval score {cite:p}`gema2026locos`. Scores
 # are means over a few dozen examples; heads near the threshold come and go with them. With the `smoke` profile the
 # figures show that the pipeline runs, and no more. More in {doc}`../limitations`.
+# Set `profile = "live"` to compute this page's numbers
+# anew on a CPU, on fewer examples, from the adapters that come with the repository.

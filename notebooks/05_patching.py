@@ -104,3 +104,5 @@ assert (empty.apply(lambda rows: rows[rows["set"] != "source"].value.nunique()) 
 # heads need not reach the real run. A number of heads is not an amount of change: the intersection and its random
 # control are equal in number and layers only. With the `smoke` profile the figures show that the pipeline runs, and no
 # more. More in {doc}`../limitations`.
+# Set `profile = "live"` to compute this page's numbers
+# anew on a CPU, on fewer examples, from the adapters that come with the repository.
