@@ -10,9 +10,26 @@ import pytest
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from retrieval_heads.claims.patching import judge_patching
 from retrieval_heads.claims.verdict import VERDICTS
 from retrieval_heads.figures.prediction import errors_table, list_height, plot_errors, plot_predictors, plot_regret
-from retrieval_heads.figures.verdict_table import AGAINST, CLAIMS, badge, task_verdicts_html, verdicts_html
+from retrieval_heads.figures.sufficiency import (
+    against_table,
+    closed_figure,
+    equal_table,
+    patching_figure,
+    patching_html,
+    plot_closed,
+    plot_gains,
+)
+from retrieval_heads.figures.verdict_table import (
+    AGAINST,
+    CLAIMS,
+    badge,
+    task_verdicts_html,
+    verdict_text,
+    verdicts_html,
+)
 
 NAN = float("nan")
 
@@ -104,3 +121,62 @@ def test_nothing_to_draw_is_said():
     assert "no choice" in said(plot_regret(choice))
     errors = pd.DataFrame(columns=["predictor", "error", "error_low", "error_high", "reference_error", "n_conditions"])
     assert "nothing could be predicted" in said(plot_errors(errors))
+
+
+MANY = ("real_limited", "high_high", "high_low", "low_high", "low_low", "symbolic")
+
+
+def patching_of(conditions=MANY, seeds=(1, 2, 3), gap=0.6) -> pd.DataFrame:
+    """Runs in which the intersection closes half of the gap, all heads the whole of it, and random heads nothing."""
+    gains = {"none": 0.0, "random": 0.0, "intersection": gap / 2, "complement": 0.0, "all": gap, "source": gap}
+    return pd.DataFrame([
+        {"task": "mdqa", "condition": condition, "seed": seed, "base": base, "set": name, "draw": 0,
+         "metric": "forced_exact_match", "n_heads": {"intersection": 5, "random": 5, "all": 192}.get(name, 0),
+         "value": 0.3 + gain, "low": 0.2, "high": 0.9, "n": 24, "moved": 0.0, "change": gain, "change_low": gain - 0.1,
+         "change_high": gain + 0.1, "reason": None,
+         **{f"closed{end}": NAN if name in ("none", "source") or not gap else gain / gap
+            for end in ("", "_low", "_high")},
+         **{f"over_random{end}": gap / 2 if name == "intersection" else NAN for end in ("", "_low", "_high")}}
+        for condition in conditions for seed in seeds for base in ("a", "b") for name, gain in gains.items()
+    ])
+
+
+def judged_of(patching: pd.DataFrame):
+    return judge_patching(patching, n_resamples=50)
+
+
+def test_many_conditions_are_compared_over_all_of_them():
+    patching = patching_of()
+    judged = judged_of(patching)
+    shares = judged.tables["sufficiency"]
+    ax = plot_gains(shares)
+    means = [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "D" and len(line.get_xdata())]
+    assert sorted(means) == pytest.approx([0, 0, 0.3, 0.6])
+    assert "n = 30 runs" in ax.get_xlabel()
+    assert patching_figure(patching, shares, ["mdqa"]).axes[0].get_ylabel() == ""
+    few = patching[patching.condition.isin(MANY[:2])]
+    assert "exact match" in patching_figure(few, shares, ["mdqa"]).axes[0].get_ylabel()
+    assert "supported" in verdict_text(judged.verdicts)
+
+
+def test_share_of_the_gap_has_a_row_for_each_condition_with_one():
+    shares = judged_of(patching_of())
+    ax = plot_closed(shares.tables["sufficiency"])
+    assert set(labels(ax)) == set(MANY)
+    assert said(ax).split() == ["6"] * 6
+    height = closed_figure(shares.tables["sufficiency"], ["mdqa"]).get_figheight()
+    assert height <= 7
+    html = patching_html(patching_of(seeds=range(1, 9)), shares.tables["sufficiency"])
+    assert html.count("<tr") == len(MANY) + 2
+
+
+def test_runs_without_a_gap_have_no_share():
+    judged = judged_of(patching_of(gap=0.0))
+    shares = judged.tables["sufficiency"]
+    assert "no run has a gap" in said(plot_gains(shares))
+    assert "no run has a gap" in said(closed_figure(shares, ["mdqa"]).axes[0])
+    assert patching_html(patching_of(seeds=range(1, 9), gap=0.0), shares) == "<p>No run has a gap.</p>"
+    assert equal_table(judged.tables["sufficiency_equal"]).empty
+    assert against_table(judged.tables["sufficiency_against"]).empty
+    assert "not decided" in verdict_text(judged.verdicts)
+    assert verdict_text(()) == "There are no runs to decide it."

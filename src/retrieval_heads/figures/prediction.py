@@ -55,8 +55,9 @@ def plot_predictors(correlations: pd.DataFrame, ax: Axes | None = None) -> Axes:
     rows = correlations[correlations.estimate.notna()].copy()
     rows = rows.reindex(rows.estimate.abs().sort_values().index)
     _points(ax, rows, ("estimate", "low", "high"), signed=True)
-    ax.axvline(0, color="#666666", linewidth=0.8)
-    ax.set_xlim(-1.05, 1.05)
+    if len(rows):
+        ax.axvline(0, color="#666666", linewidth=0.8)
+        ax.set_xlim(-1.05, 1.05)
     n = f" (n = {counts(rows.n_conditions)} conditions)" if len(rows) else ""
     ax.set_xlabel(f"Spearman's rank correlation{n}")
     if rows.empty:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 
 import pandas as pd
 
-from retrieval_heads.claims.verdict import ALL
+from retrieval_heads.claims.verdict import ALL, Verdict
 
 CLAIMS = {
     "C1": "Synthetic data fall short of real data",
@@ -73,6 +73,22 @@ def task_verdicts_html(verdicts: pd.DataFrame, tasks: Sequence[str]) -> str:
     return _table(("Claim", *tasks), body) if body else "<p>No claim is decided task by task here.</p>"
 
 
+def verdict_text(verdicts: Iterable[Verdict]) -> str:
+    """The verdicts of one claim in words, as Markdown: over all tasks, then task by task with the counts."""
+    known = {one.task: one for one in verdicts}
+    if not known:
+        return "There are no runs to decide it."
+    lines = []
+    if ALL in known:
+        whole = known.pop(ALL)
+        effect = effect_text(*_floats(whole), whole.unit)
+        lines.append(f"Over all tasks, {whole.claim} is **{whole.verdict}**: {whole.quantity} {effect} "
+                     f"(n = {_number(whole)}). {whole.detail}\n")
+    for task, one in known.items():
+        lines.append(f"- {task}: **{one.verdict}**, {effect_text(*_floats(one), one.unit)}. {one.detail}")
+    return "\n".join(lines)
+
+
 def effect_text(effect: float, low: float, high: float, unit: str) -> str:
     """A number with its 95% interval and unit; a dash where it is not known."""
     if pd.isna(effect):
@@ -113,6 +129,10 @@ def _cell(task: str, row: object | None) -> str:
 def _number(row: object) -> str:
     """`14 conditions`, or `1 task`."""
     return f"{row.n} {row.n_of.removesuffix('s') if row.n == 1 else row.n_of}"
+
+
+def _floats(one: Verdict) -> list[float]:
+    return [float("nan") if end is None else end for end in (one.effect, one.low, one.high)]
 
 
 def _effect(row: object) -> str:
