@@ -24,8 +24,8 @@
 # {term}`chance level`: the same measure on spans of the same lengths that are no needles. Attention is read during an
 # ordinary forward pass, at the answer positions only, and the whole square of attention weights is never computed.
 #
-# **What to look at.** Which layers the framed heads are in, and whether they are the same from map to map; whether the
-# lines of synthetic runs lie below that of `real`; whether the heads that stand out do so above the chance level.
+# **What to look at.** Which layers the framed heads are in, and whether they are the same from map to map; whether
+# synthetic runs have fewer heads than `real` ones; whether the heads that stand out do so above the chance level.
 
 # %% tags=["parameters"]
 profile = "smoke"
@@ -34,10 +34,18 @@ profile = "smoke"
 from IPython.display import HTML, Markdown
 
 from retrieval_heads.config import load_profile
+from retrieval_heads.figures.choice import few
 from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.examples import table_html
-from retrieval_heads.figures.heads import plot_head_map, plot_score_against_chance, plot_threshold_counts
-from retrieval_heads.figures.interval_tables import in_run_order
+from retrieval_heads.figures.heads import (
+    SHOWN,
+    plot_head_map,
+    plot_numbers_of_heads,
+    plot_score_against_chance,
+    plot_threshold_counts,
+)
+from retrieval_heads.figures.interval_tables import counts_table, in_run_order
+from retrieval_heads.figures.performance import ROW
 from retrieval_heads.figures.style import in_order, panels, use_style
 from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.stages.findings import cost_finding, detection_finding, fitting_scores, retrieval_counts, strongest
@@ -49,57 +57,66 @@ settings = load_profile(profile)
 provide(settings, "detect")
 table = load_table(profile, "head_scores")
 scores = fitting_scores(settings, table)
-first = scores[(scores.seed == settings.seeds[0]) & (scores["base"] == settings.base_names[0])]
-place = {name: rank for rank, name in enumerate(in_order(scores.condition))}
+counts = in_run_order(retrieval_counts(scores, settings.detect.threshold))
+some = scores[scores.condition.isin(few(scores.condition, SHOWN))]
+of_first = some.seed.isin([settings.seeds[0]]) | (some.condition == "base")  # whose seed says nothing
+first = some[of_first & (some["base"] == settings.base_names[0]) & some.condition.isin(SHOWN)]
 
 # %% [markdown]
 # ## Maps of heads
 
-# %% mystnb={"figure": {"name": "fig-head-maps", "caption": "Score of every head (copy score; insight score for summhay) by task and training condition, of the first seed; base is the model before extension, at its own length. Framed: retrieval heads, with a score above the threshold."}, "image": {"alt": "A map of layers by heads for each task and training condition, darker for a higher score: a few framed heads in some layers stand out in each"}} tags=["hide-input"]
-shown = ("base", "real", "high_high", "low_low", "symbolic")
+# %% mystnb={"figure": {"name": "fig-head-maps", "caption": "Score of every head (copy score; insight score for summhay) by task and training condition, of the first seed and the first base model, for some conditions: base is the model before extension, at its own length, then real data, the most and the least real synthetic data, and symbolic data, as far as they have been run. Framed: retrieval heads, with a score above the threshold."}, "image": {"alt": "A map of layers by heads for each task and some training conditions, darker for a higher score: a few framed heads in some layers stand out in each"}} tags=["hide-input"]
 made = set(zip(first.task, first.condition, strict=True))
-maps = [(task, condition) for task in settings.tasks for condition in shown if (task, condition) in made]
-figure, axes = panels([f"{task}, {condition}" for task, condition in maps], columns=3, height=2.2)
+maps = [(task, condition) for condition in SHOWN for task in settings.tasks if (task, condition) in made]
+columns = len(settings.tasks) if len(settings.tasks) > 1 else 3
+figure, axes = panels([f"{task}, {condition}" for task, condition in maps], columns=columns, height=1.35)
 for (task, condition), ax in zip(maps, axes, strict=True):
     rows = first[(first.task == task) & (first.condition == condition)]
     plot_head_map(rows, settings.detect.threshold, ax=ax, bar=False)
+    ax.label_outer()
 bar = figure.colorbar(axes[0].collections[0], ax=axes, label="score (fraction)", shrink=0.6, aspect=30)
 
 # %% [markdown]
-# ## How many, at which threshold?
+# ## How many, and at which threshold?
 
-# %% mystnb={"figure": {"name": "fig-head-counts", "caption": "Number of heads with a score above the threshold, over thresholds, by training condition (mean over seeds). Dotted, in the same colour: heads whose chance level is above it. Upright line: the study's threshold."}, "image": {"alt": "One panel for each task: falling lines of the number of heads above a threshold, one for each training condition and the base model, with dotted lines for the chance level far below"}} tags=["hide-input"]
-figure, axes = panels(settings.tasks, columns=2)
+# %% mystnb={"figure": {"name": "fig-head-numbers", "caption": "Number of retrieval heads (score above the study's threshold; insight score for summhay) by training condition, and of the base model before extension. Diamonds: mean over seeds and base models; bars: from the least to the greatest run; small marks, where there are several runs: single runs."}, "image": {"alt": "One panel for each task with a row for each training condition and the base model: a diamond for the mean number of retrieval heads and small marks for the single runs"}} tags=["hide-input"]
+order = in_order(counts.condition)
+figure, axes = panels(settings.tasks, height=1.6 + ROW * len(order), sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=True):
-    plot_threshold_counts(
-        scores[scores.task == task], settings.detect.thresholds, settings.detect.threshold, ax=ax,
-    )
-shared_legend(figure, axes, columns=4)
+    plot_numbers_of_heads(counts[counts.task == task], ax=ax, order=order)
+shared_legend(figure, axes)
+
+# %% mystnb={"figure": {"name": "fig-head-counts", "caption": "Number of heads with a score above the threshold, over thresholds, by training condition (mean over seeds and base models). Of more than eight conditions only the base model, real data, the most and the least real synthetic data, and symbolic data are drawn. Dotted, in the same colour: heads whose chance level is above it. Upright line: the study's threshold."}, "image": {"alt": "One panel for each task: falling lines of the number of heads above a threshold, one for each of some training conditions and the base model, with dotted lines for the chance level far below"}} tags=["hide-input"]
+figure, axes = panels(settings.tasks, height=3.2)
+for task, ax in zip(settings.tasks, axes, strict=True):
+    plot_threshold_counts(some[some.task == task], settings.detect.thresholds, settings.detect.threshold, ax=ax)
+shared_legend(figure, axes)
 
 # %% [markdown]
 # ## Scores beside chance
 
-# %% mystnb={"figure": {"name": "fig-score-chance", "caption": "Score of every head against its own chance level, by training condition. On the sloping line a head looks at needles no more than at other spans of the same length. Level line: the study's threshold."}, "image": {"alt": "One panel for each task: a point for each head, its score against its chance level; most lie near the origin, and retrieval heads lie far above the line of equality"}} tags=["hide-input"]
-figure, axes = panels(settings.tasks, columns=2)
+# %% mystnb={"figure": {"name": "fig-score-chance", "caption": "Score of every head against its own chance level, of the runs of the first seed and the first base model, for the conditions of the maps. On the sloping line a head looks at needles no more than at other spans of the same length. Level line: the study's threshold."}, "image": {"alt": "One panel for each task: a point for each head, its score against its chance level; most lie near the origin, and retrieval heads lie far above the line of equality"}} tags=["hide-input"]
+figure, axes = panels(settings.tasks, height=3.2)
 for task, ax in zip(settings.tasks, axes, strict=True):
-    plot_score_against_chance(scores[scores.task == task], settings.detect.threshold, ax=ax)
-shared_legend(figure, axes, columns=4)
+    plot_score_against_chance(first[first.task == task], settings.detect.threshold, ax=ax)
+shared_legend(figure, axes)
+
+# %% [markdown]
+# A row is a run; in a study of more than 40 runs a row is a condition, with the mean over its runs and, in brackets, the
+# least and the greatest run.
 
 # %% tags=["hide-input"]
-counts = in_run_order(retrieval_counts(scores, settings.detect.threshold))
-names = {"heads": "retrieval heads", "layers": "in layers", "beyond_chance": "of them above chance", "best": "best score",
-         "chance": "highest chance level", "n_used": "examples"}
-HTML(table_html(counts, names=names))
+HTML(table_html(counts_table(counts)))
 
 # %% [markdown]
 # ## The strongest heads
 #
-# A head is named (layer, head). The mass is how much of its attention is on the needles on average.
+# Of the runs of the maps. A head is named (layer, head). The mass is how much of its attention is on the needles on
+# average.
 
 # %% tags=["hide-input"]
-best = strongest(first, 3).sort_values(["task", "condition"], key=lambda column: column.replace(place), kind="stable")
-names = {"where": "head", "chance": "chance level", "mass": "attention mass"}
-HTML(table_html(best.drop(columns="seed"), names=names))
+best = in_run_order(strongest(first, 3)).drop(columns="seed")
+HTML(table_html(best, names={"where": "head", "chance": "chance level", "mass": "attention mass"}))
 
 # %% [markdown]
 # ## Finding

@@ -78,8 +78,8 @@ shared_legend(figure, axes)
 # ## Every condition at one size
 #
 # The same for all {term}`conditions <condition>`, at the largest *k* of each task at which every run still loses
-# retrieval heads only, or the smallest *k* where a run has none. Shown is what the knock-out costs against the unaltered run on the same examples: 0 is no effect. A run that
-# answers next to nothing has nothing to lose.
+# retrieval heads only, or the smallest *k* where a run has none. Shown is what the knock-out costs against the
+# unaltered run on the same examples: 0 is no effect. A run that answers next to nothing has nothing to lose.
 
 # %% mystnb={"figure": {"name": "fig-knockout-effects", "caption": "Loss of exact match (teacher forced) by knocking out equally many retrieval, random and lowest-scored heads, by training condition; mode zero or the first of the profile. Points: mean over seeds and base models; bars: 95% bootstrap intervals of the paired differences, over examples and draws, averaged over runs."}, "image": {"alt": "One panel for each task with a row for each training condition: three points with intervals, the loss of exact match by knocking out retrieval heads, random heads and the heads with the lowest scores"}} tags=["hide-input"]
 shown = effects[(effects["mode"] == mode) & (effects.scope == scope)]

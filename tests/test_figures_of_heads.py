@@ -10,10 +10,16 @@ import pytest
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from retrieval_heads.figures import areas, knockout, patching
+from retrieval_heads.figures import areas, heads, knockout, patching
 from retrieval_heads.figures.common import counts, over_runs, shared_legend
 from retrieval_heads.figures.correlation import correlation_text, plot_correlation
-from retrieval_heads.figures.interval_tables import correlation_table, effects_table, patching_table, with_interval
+from retrieval_heads.figures.interval_tables import (
+    correlation_table,
+    counts_table,
+    effects_table,
+    patching_table,
+    with_interval,
+)
 from retrieval_heads.figures.overlap import plot_overlap
 from retrieval_heads.figures.style import colour
 
@@ -239,3 +245,17 @@ def test_tables_for_reading_show_intervals_and_dashes() -> None:
     assert with_interval(-0.001, -0.2, 0.0) == "0.00 [-0.20, 0.00]"
     assert counts(pd.Series([3, 5])) == "3 to 5"
     assert over_runs(effects_of(seeds=(0, 1)), ["contrast", "metric"]).n_runs.eq(2).all()
+
+
+def test_numbers_of_heads_have_a_row_for_each_condition_and_a_short_table() -> None:
+    counts = pd.DataFrame([
+        {"task": "mdqa", "condition": condition, "seed": seed, "base": "tiny", "heads": 10 + seed, "layers": 3,
+         "beyond_chance": 10, "best": 0.9, "chance": 0.1, "n_used": 64}
+        for condition in ("symbolic", "real", "base") for seed in (0, 2)
+    ])
+    ax = heads.plot_numbers_of_heads(counts)
+    assert [one.lines[0].get_xdata()[0] for one in ax.containers] == [11, 11, 11]
+    assert "n = 64 examples,\n2 runs each" in ax.get_xlabel()
+    assert list(counts_table(counts).condition[:2]) == ["base", "base"]
+    short = counts_table(counts, many=2)
+    assert short.loc[1].tolist() == ["real", "2", "11 (10 to 12)", "10"]

@@ -50,6 +50,7 @@ def plot_axis_map(shortfall: pd.DataFrame, metric: str, ax: Axes | None = None, 
         vmax=own.value.max() if top is None else top, cmap="mako_r", ax=ax, cbar=False, linewidths=1,
         linecolor="white", xticklabels=LEVELS, yticklabels=LEVELS, square=True,
     )
+    ax.grid(False)
     for place in np.flatnonzero(own.value.isna()):  # which the map leaves out
         ax.text(place % shape[1] + 0.5, place // shape[1] + 0.5, "–", ha="center", va="center", color="#333333")
     ax.set_ylabel("concept expression\n(needle)")

@@ -12,10 +12,16 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from retrieval_heads.figures.common import REPEATED, over_runs
+from retrieval_heads.figures.common import counts as number_range
+from retrieval_heads.figures.performance import plot_runs, runs_each
 from retrieval_heads.figures.style import axis, colour, in_order, marker
 
 COLOUR_MAP = "mako_r"
 """Light to dark in even steps, so that it reads in grey too."""
+
+
+SHOWN = ("base", "real", "high_high", "low_low", "symbolic")
+"""Conditions that are shown where there are too many for all: the most and the least real ones, and the base model."""
 
 
 def plot_head_map(
@@ -54,6 +60,24 @@ def _sparse(ax: Axes, grid: pd.DataFrame) -> None:
         place([at + 0.5 for at in shown], [str(names[at]) for at in shown], rotation=0, fontsize="small")
 
 
+def plot_numbers_of_heads(counts: pd.DataFrame, ax: Axes | None = None, order: Sequence[str] | None = None) -> Axes:
+    """A row for each condition: the mean number of retrieval heads, from the least to the greatest run, and each run.
+
+    Args:
+        counts: rows of `findings.retrieval_counts` of one task.
+        ax: drawn on; a new one when None.
+        order: conditions from above, also such as have no rows; those of the table when None.
+    """
+    ax = axis(ax)
+    ends = counts.groupby("condition").heads
+    rows = counts.assign(value=counts.heads, low=ends.transform("min"), high=ends.transform("max"))
+    plot_runs(rows, in_order(counts.condition) if order is None else order, ax)
+    ax.set_xlim(-0.5, max(5, 1.08 * counts.heads.max()))
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.set_xlabel(f"retrieval heads (number)\nn = {number_range(counts.n_used)} examples,\n{runs_each(counts)}")
+    return ax
+
+
 def plot_threshold_counts(
     scores: pd.DataFrame, thresholds: Sequence[float], threshold: float | None = None, ax: Axes | None = None,
 ) -> Axes:
@@ -80,7 +104,7 @@ def plot_threshold_counts(
         ax.plot(mean.threshold, mean.chance, ":", color=tone, linewidth=1.2)
     if threshold is not None:
         ax.axvline(threshold, color="#333333", linewidth=0.8, linestyle="--")
-    ax.set(xlabel="threshold of the score (fraction)", ylabel="heads above it (number)")
+    ax.set(xlabel="threshold of the score\n(fraction)", ylabel="heads above it (number)")
     ax.set_ylim(bottom=-0.4)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return ax

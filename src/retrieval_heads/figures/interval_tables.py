@@ -86,6 +86,20 @@ def scores_table(scores: pd.DataFrame, metrics: Mapping[str, Sequence[str]], man
     return by_condition(wide, {name: metric_label(name) for name in names})
 
 
+def counts_table(counts: pd.DataFrame, many: int = MANY_RUNS) -> pd.DataFrame:
+    """Numbers of retrieval heads for reading: one row a run, or a condition where there are many runs.
+
+    Args:
+        counts: `findings.retrieval_counts`.
+        many: from more runs than this on, a row is a condition.
+    """
+    if len(counts) > many:
+        return by_condition(counts, {"heads": "retrieval heads", "beyond_chance": "of them above chance"}, 0)
+    names = {"heads": "retrieval heads", "layers": "in layers", "beyond_chance": "of them above chance",
+             "best": "best score", "chance": "highest chance level", "n_used": "examples"}
+    return in_run_order(counts).rename(columns=names)
+
+
 def answers_table(answers: pd.DataFrame) -> pd.DataFrame:
     """What each condition's run says, a row a condition, a column for each reference answer.
 
