@@ -83,7 +83,7 @@ def plot_sizes(table: pd.DataFrame, n_train: int, ax: Axes | None = None) -> Axe
         )
     _doubling(ax, np.sort(table["scale"].unique()) * n_train)
     ax.set_ylim(-0.04, 1.06)
-    ax.set_xlabel(f"training examples (number;\nn = {counts(table.n)} test examples)")
+    ax.set_xlabel(f"training examples (number)\nn = {counts(table.n)} test examples", fontsize="small")
     ax.set_ylabel(f"{metric_label(table.metric.iloc[0])} (fraction)")
     return ax
 
