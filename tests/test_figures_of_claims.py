@@ -12,6 +12,9 @@ import matplotlib.pyplot as plt
 
 from retrieval_heads.claims.patching import judge_patching
 from retrieval_heads.claims.verdict import VERDICTS
+from retrieval_heads.config import load_profile
+from retrieval_heads.figures.correlation import has_claims, plot_runs, recall_rows, thresholds_table
+from retrieval_heads.figures.overlap import CHOSEN, overlap_figure
 from retrieval_heads.figures.prediction import errors_table, list_height, plot_errors, plot_predictors, plot_regret
 from retrieval_heads.figures.sufficiency import (
     against_table,
@@ -22,10 +25,12 @@ from retrieval_heads.figures.sufficiency import (
     plot_closed,
     plot_gains,
 )
+from retrieval_heads.figures.subsets import plot_subsets, plot_thresholds, subsets_figure
 from retrieval_heads.figures.verdict_table import (
     AGAINST,
     CLAIMS,
     badge,
+    finding_of_tables,
     task_verdicts_html,
     verdict_text,
     verdicts_html,
@@ -180,3 +185,74 @@ def test_runs_without_a_gap_have_no_share():
     assert against_table(judged.tables["sufficiency_against"]).empty
     assert "not decided" in verdict_text(judged.verdicts)
     assert verdict_text(()) == "There are no runs to decide it."
+
+
+def subsets_of(n_real=20.0, precision=0.9) -> pd.DataFrame:
+    return pd.DataFrame([
+        {"task": "mdqa", "condition": condition, "heads": heads, "threshold": threshold,
+         "precision": precision if heads == "all" else NAN, "low": NAN, "high": NAN, "chance_high": 0.4,
+         "ceiling": 0.95, "n_heads": n_real if heads == "all" else 0.0}
+        for condition in ("real", *MANY) for heads in ("all", "gained") for threshold in (0.05, 0.1)
+    ])
+
+
+def test_precision_stands_beside_chance_ceiling_and_numbers_of_heads():
+    ax = plot_subsets(subsets_of(), 0.1)
+    assert set(labels(ax)) == set(MANY)
+    assert [text.get_text() for text in ax.texts] == ["20, 0.0"] * len(MANY)
+    assert "real beside real, all heads" in ax.get_legend_handles_labels()[1]
+    assert "real beside real, gained heads" not in ax.get_legend_handles_labels()[1]
+    assert subsets_figure(subsets_of(), 0.1, ["mdqa", "musique"]).get_figheight() <= 7
+
+
+def test_precision_over_thresholds_is_a_mean_of_the_synthetic_conditions():
+    rows = subsets_of()
+    rows.loc[(rows.condition == "real_limited") & (rows.heads == "all"), "precision"] = 0.1
+    line = next(line for line in plot_thresholds(rows, 0.1).lines if line.get_label() == "all heads")
+    assert list(line.get_ydata()) == pytest.approx([0.9, 0.9])
+
+
+@pytest.mark.parametrize(("rows", "why"), [
+    (subsets_of(n_real=0.5), "less than"), (subsets_of(precision=NAN), "several seeds"), (subsets_of()[:0], "several"),
+])
+def test_subsets_of_nothing_say_why(rows, why):
+    assert why in said(plot_subsets(rows, 0.1))
+    assert why in said(plot_thresholds(rows, 0.1))
+
+
+def test_points_of_runs_leave_out_real_and_controls():
+    runs = pd.DataFrame([
+        {"task": "mdqa", "condition": condition, "recall": 0.1 * seed, "performance": 0.5}
+        for condition in ("real", "real_short", *MANY) for seed in (1, 3)
+    ])
+    table = pd.DataFrame({
+        "predictor": "recall", "method": "spearman", "base": "all", "conditions": "all", "threshold": [0.1, 0.2, 0.1],
+        "task": ["mdqa", "mdqa", "all"], "estimate": [0.5, NAN, 0.4], "low": [0.1, NAN, 0.1], "high": [0.9, NAN, 0.6],
+        "p": [0.01, NAN, 0.02], "n_conditions": 6, "n_runs": 12,
+    })
+    ax = plot_runs(runs, recall_rows(table, 0.1)["mdqa"])
+    assert set(ax.get_legend_handles_labels()[1]) == set(MANY)
+    assert said(ax) == "Spearman 0.50\n[0.10, 0.90], p = 0.010\nn = 6 conditions,\n12 runs"
+    assert "no run beside" in said(plot_runs(runs.assign(recall=NAN)))
+    wide = thresholds_table(table).fillna("–")
+    assert list(wide) == ["threshold", "mdqa", "all tasks"]
+    assert list(wide["all tasks"]) == ["0.40 [0.10, 0.60]", "–"]
+
+
+def test_many_conditions_have_lines_for_some():
+    rows = pd.DataFrame([
+        {"task": task, "condition": condition, "seed": 1, "base": "a", "threshold": threshold, "measure": measure,
+         "value": 0.8, "layer_chance": 0.3, "layer_chance_low": 0.1, "layer_chance_high": 0.5, "n_reference": 18}
+        for task in ("mdqa", "musique", "summhay") for condition in (*CHOSEN, "mid_mid") for threshold in (0.05, 0.1)
+        for measure in ("recall", "precision")
+    ])
+    figure = overlap_figure(rows, 0.1, ["mdqa", "musique", "summhay"])
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == set(CHOSEN)
+    assert figure.get_figheight() <= 7
+    few = overlap_figure(rows[rows.condition.isin(["mid_mid"])], 0.1, ["mdqa"])
+    assert [text.get_text() for text in few.legends[0].get_texts()] == ["mid_mid"]
+
+
+def test_one_seed_has_no_claims_to_read():
+    assert not has_claims(load_profile("smoke"))
+    assert "**not supported**" in finding_of_tables(verdicts_of(), "C1")

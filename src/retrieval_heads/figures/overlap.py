@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from retrieval_heads.figures.common import counts, over_runs
-from retrieval_heads.figures.style import axis, colour, in_order, marker
+from retrieval_heads.figures.common import counts, over_runs, shared_legend
+from retrieval_heads.figures.style import WIDTH, axis, colour, in_order, marker, panels
 
 LABELS = {
-    "recall": "recall: share of the real run's\nretrieval heads (fraction)",
-    "precision": "precision: share of the run's own\nretrieval heads (fraction)",
+    "recall": "recall (fraction of\nthe real run's heads)",
+    "precision": "precision (fraction\nof the run's heads)",
     "jaccard": "Jaccard (fraction)",
 }
+
+
+CHOSEN = ("base", "real_limited", "high_high", "high_low", "low_high", "low_low", "symbolic")
+"""Conditions that have a line where there are more than these."""
+
+
+def overlap_figure(overlap: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> Figure:
+    """Recall on the left and precision on the right, one row of panels a task; chosen conditions where there are many.
+
+    Args:
+        overlap: rows of the table `overlap` of one kind and score mode a task, each run beside one real run.
+        threshold: the study's.
+        tasks: in the order of the rows.
+    """
+    many = overlap.condition.nunique() > len(CHOSEN)
+    rows = overlap[overlap.condition.isin(CHOSEN)] if many else overlap
+    places = [(task, measure) for task in tasks for measure in ("recall", "precision")]
+    titles, height = [f"{task}, {measure}" for task, measure in places], min(3.2, 6.4 / len(tasks))
+    figure, axes = panels(titles, columns=2, height=height, width=WIDTH)
+    for (task, measure), ax in zip(places, axes, strict=True):
+        plot_overlap(rows[rows.task == task], measure, threshold, ax=ax)
+        if task != tasks[-1]:
+            ax.set_xlabel("")
+    shared_legend(figure, axes, columns=4)
+    return figure
 
 
 def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float | None = None, ax: Axes | None = None) -> Axes:
@@ -39,9 +68,11 @@ def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float | None = 
     if threshold is not None:
         ax.axvline(threshold, color="#333333", linewidth=0.8, linestyle="--")
         n = counts(rows.loc[rows.threshold == threshold, "n_reference"])
-        ax.annotate(f"n = {n} heads\nof the real run", (threshold, 0.02), xytext=(4, 0), textcoords="offset points",
-                    fontsize="small", bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1})
+        ax.annotate(f"n = {n} heads of the real run", (0.5, 0.03), xycoords="axes fraction", ha="center",
+                    fontsize="x-small", bbox={"facecolor": "white", "linewidth": 0, "pad": 1})
+    ax.set_yticks(np.linspace(0, 1, 6))
+    ax.set_xlim(0, 1.04 * rows.threshold.max())
     ax.set_xlabel("threshold of the score (fraction)")
     ax.set_ylabel(LABELS.get(measure, measure))
-    ax.set_ylim(-0.04, 1.06)
+    ax.set_ylim(-0.22, 1.06)  # the number of heads stands below the data
     return ax

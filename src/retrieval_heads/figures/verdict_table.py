@@ -89,6 +89,12 @@ def verdict_text(verdicts: Iterable[Verdict]) -> str:
     return "\n".join(lines)
 
 
+def finding_of_tables(verdicts: pd.DataFrame, claim: str) -> str:
+    """`verdict_text` of one claim from the table `verdicts`."""
+    rows = verdicts[verdicts.claim == claim].to_dict("records")
+    return verdict_text(Verdict(**row) for row in sorted(rows, key=lambda row: row["task"]))
+
+
 def effect_text(effect: float, low: float, high: float, unit: str) -> str:
     """A number with its 95% interval and unit; a dash where it is not known."""
     if pd.isna(effect):
