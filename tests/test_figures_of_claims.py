@@ -16,6 +16,7 @@ from retrieval_heads.config import load_profile
 from retrieval_heads.figures.correlation import has_claims, plot_runs, recall_rows, thresholds_table
 from retrieval_heads.figures.overlap import CHOSEN, overlap_figure
 from retrieval_heads.figures.prediction import errors_table, list_height, plot_errors, plot_predictors, plot_regret
+from retrieval_heads.figures.subsets import plot_subsets, plot_thresholds, subsets_figure
 from retrieval_heads.figures.sufficiency import (
     against_table,
     closed_figure,
@@ -25,7 +26,6 @@ from retrieval_heads.figures.sufficiency import (
     plot_closed,
     plot_gains,
 )
-from retrieval_heads.figures.subsets import plot_subsets, plot_thresholds, subsets_figure
 from retrieval_heads.figures.verdict_table import (
     AGAINST,
     CLAIMS,
