@@ -13,6 +13,7 @@ from tiny_study import save_tiny_base, write_profile
 
 from retrieval_heads import bases, cli, paths
 from retrieval_heads.bases import base_digest, base_path
+from retrieval_heads.claims.shortfall import shortfall
 from retrieval_heads.cli import Options
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import ConfigError, ModelError
@@ -22,7 +23,7 @@ from retrieval_heads.keys import RUN, RunKey, study_grid
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import base, correlate, data, detect, finetune
 from retrieval_heads.stages.findings import base_finding, retrieval_counts
-from retrieval_heads.stats.bootstrap import bootstrap_crossed, bootstrap_mean, bootstrap_two_level
+from retrieval_heads.stats.bootstrap import bootstrap_crossed
 from retrieval_heads.store import Store, load_table
 
 COMPUTED = ((base, "score_control"), (data, "describe_set"), (finetune, "train_and_test"), (detect, "scores_of_run"))
@@ -172,27 +173,25 @@ def test_the_shortfall_is_paired_by_base_seed_and_example() -> None:
     differences = np.array([[runs["real", seed, name] - runs["low_low", seed, name] for seed in (0, 1)]
                             for name in ("one", "two")])
 
-    def row_of(**kept) -> dict:
-        chosen = {run: values for run, values in runs.items() if run[1] in kept["seeds"] and run[2] in kept["names"]}
-        [row, _] = finetune.shortfall(answers(chosen), 500)
-        return row
+    def row_of(chosen: dict) -> pd.Series:
+        rows = shortfall(answers(chosen), n_resamples=500)
+        return rows[rows.metric == "exact_match"].iloc[0]
 
     for seeds, names, expected in (
-        ((0, 1), ("one", "two"), bootstrap_crossed(differences, n_resamples=500)),
-        ((0,), ("one", "two"), bootstrap_crossed(differences[:, :1], n_resamples=500)),
-        ((0, 1), ("two",), bootstrap_two_level(differences[1], n_resamples=500)),
-        ((1,), ("one",), bootstrap_mean(differences[0, 1], n_resamples=500)),
+        ((0, 1), ("one", "two"), differences), ((0,), ("one", "two"), differences[:, :1]),
+        ((0, 1), ("two",), differences[1:]), ((1,), ("one",), differences[:1, 1:]),
     ):
-        row = row_of(seeds=seeds, names=names)
-        assert (row["value"], row["low"], row["high"]) == pytest.approx(tuple(expected))
+        row = row_of({run: values for run, values in runs.items() if run[1] in seeds and run[2] in names})
+        found = bootstrap_crossed(expected, n_resamples=500)
+        assert (row["value"], row["low"], row["high"]) == pytest.approx(tuple(found), abs=1e-5)
         assert (row["n"], row["n_seeds"], row["n_bases"]) == (30, len(seeds), len(names))
 
     # a seed that one base model lacks is left out, and a run without a real one of its own
-    incomplete = {run: values for run, values in runs.items() if run != ("real", 1, "two")}
-    [row, _] = finetune.shortfall(answers(incomplete), 500)
-    assert (row["n_seeds"], row["n_bases"], row["value"]) == (1, 2, pytest.approx(differences[:, 0].mean()))
+    row = row_of({run: values for run, values in runs.items() if run != ("real", 1, "two")})
+    assert (row["n_seeds"], row["n_bases"]) == (1, 2)
+    assert row["value"] == pytest.approx(differences[:, 0].mean(), abs=1e-5)
     crosswise = {run: values for run, values in runs.items() if (run[1], run[2]) in ((0, "one"), (1, "two"))}
-    assert finetune.shortfall(answers(crosswise), 500) == []
+    assert shortfall(answers(crosswise), n_resamples=500).empty
 
 
 def test_pages_name_the_base_only_where_there_are_several() -> None:

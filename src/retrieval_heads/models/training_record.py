@@ -18,7 +18,7 @@ from peft import PeftModel
 from transformers.trainer_callback import TrainerState
 
 from retrieval_heads.data.encode import Encoded
-from retrieval_heads.errors import ResultError
+from retrieval_heads.errors import ModelError, ResultError
 from retrieval_heads.models.extension import ADAPTER_CONFIG, Extension, read_extension
 from retrieval_heads.models.folder import quiet
 
@@ -33,7 +33,10 @@ def read_training(adapter: str | Path) -> dict[str, Any]:
 
 def read_record(adapter: str | Path) -> dict[str, Any]:
     """The record of an adapter folder without its timing, which need not be there; `ResultError` if incomplete."""
-    read_extension(adapter)
+    try:
+        read_extension(adapter)
+    except ModelError as error:
+        raise _unfinished(Path(adapter), error) from error
     return _read_json(Path(adapter), TRAINING_FILE)
 
 
@@ -41,9 +44,13 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / name).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise ResultError(
-            "not a finished adapter folder", where=folder, value=str(error), remedy="Delete it, or give another one.",
-        ) from error
+        raise _unfinished(folder, error) from error
+
+
+def _unfinished(folder: Path, error: Exception) -> ResultError:
+    return ResultError(
+        "not a finished adapter folder", where=folder, value=str(error), remedy="Delete it, or give another one.",
+    )
 
 
 def publish(
