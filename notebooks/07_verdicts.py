@@ -49,7 +49,7 @@ verdicts, correlations, choice = (load_table(profile, name) for name in ("verdic
 # %% tags=["hide-input", "verdicts"]
 HTML(verdicts_html(verdicts))
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "verdicts"]
 Markdown(study_size(settings, load_table(profile, "training")))
 
 # %% [markdown]

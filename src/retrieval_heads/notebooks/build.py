@@ -21,6 +21,8 @@ from retrieval_heads.notebooks.layout import Layout
 from retrieval_heads.notebooks.source import differences, read_source
 from retrieval_heads.notebooks.status import FILE, read_status, status_page, table_digests, write_status
 
+LINK = 'href="'
+
 
 def gather_pages(layout: Layout) -> dict[str, dict[str, Any]]:
     """Make `book/chapters/` complete: what was run here, else the page of the report, else the stored outputs.
@@ -70,9 +72,15 @@ def verdicts_block(layout: Layout) -> str:
         for cell in nbformat.read(layout.pages / f"{chapter}.ipynb", as_version=4).cells:
             if "verdicts" in cell.metadata.get("tags", ()):
                 shown = (output.get("data", {}) for output in cell.outputs)
-                found += [data["text/html"] for data in shown if "text/html" in data]
-    raised = [html.replace('href="', 'href="chapters/') for html in found]
-    return "\n".join(f"<div>{html}</div>" for html in raised) + "\n"
+                found += [_landing(data) for data in shown]
+    return "\n\n".join(found) + "\n"
+
+
+def _landing(data: dict[str, str]) -> str:
+    """One output as text of the landing page."""
+    if "text/html" in data:
+        return f"<div>{data['text/html'].replace(LINK, LINK + 'chapters/')}</div>"
+    return data.get("text/markdown", "")
 
 
 def _copy(source: Path, page: Path) -> None:
