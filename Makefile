@@ -33,7 +33,7 @@ book: $(VENV)/.book  ## build the book without running anything: of the last run
 	@$(BOOK) build
 
 report: $(VENV)/.book  ## compute the report's tables anew on one GPU (the second base model too), then make its pages
-	@test -d runs/base-1 || { mkdir -p runs/base-1 && cp models/base/tokenizer*.json runs/base-1/ && \
+	@test -f runs/base-1/config.json || { mkdir -p runs/base-1 && cp models/base/tokenizer*.json runs/base-1/ && \
 		$(RUN) -m retrieval_heads pretrain --out runs/base-1 --seed 1 --seconds 515 --steps 5100 --short 0.9 0.25; }
 	@$(RUN) -m retrieval_heads grid --profile report
 	@$(RUN) -m retrieval_heads publish --profile report

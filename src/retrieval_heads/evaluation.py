@@ -7,7 +7,7 @@ Examples of similar length share a batch, which in float32 gives the answers tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,12 +120,8 @@ def forced_exact(
     exact = np.zeros(len(encoded), dtype=bool)
     with evaluation_mode(model):
         for batch in _batches(encoded, batch_size, "forced answers"):
-            targets = [encoded[index].ids[encoded[index].prompt_length :] for index in batch]
-            inputs, rows, place = _answer_rows(model, [encoded[index].ids[:-1] for index in batch], targets)
-            best = model(**inputs, use_cache=False, logits_to_keep=rows).logits.argmax(dim=-1)
-            best = best.gather(1, place).tolist()  # [batch, longest answer], the last token first
-            for index, target, row in zip(batch, targets, best, strict=True):
-                exact[index] = tuple(row[: len(target)][::-1]) == target
+            for index, target, logits in _answer_logits(model, encoded, batch):
+                exact[index] = tuple(logits.argmax(dim=-1).tolist()) == target
     return exact
 
 
@@ -141,24 +137,26 @@ def answer_losses(
     losses = np.zeros(len(encoded))
     with evaluation_mode(model):
         for batch in _batches(encoded, batch_size, "answer losses"):
-            targets = [encoded[index].ids[encoded[index].prompt_length :] for index in batch]
-            inputs, rows, place = _answer_rows(model, [encoded[index].ids[:-1] for index in batch], targets)
-            logits = model(**inputs, use_cache=False, logits_to_keep=rows).logits.float().log_softmax(dim=-1)
-            logits = logits.gather(1, place[..., None].expand(-1, -1, logits.shape[-1]))
-            for index, target, likelihood in zip(batch, targets, logits, strict=True):
-                backwards = torch.tensor(target[::-1], device=likelihood.device)
-                losses[index] = -likelihood[torch.arange(len(target)), backwards].double().mean().item()
+            for index, target, logits in _answer_logits(model, encoded, batch):
+                wanted = torch.tensor(target, device=logits.device)[:, None]
+                losses[index] = -logits.float().log_softmax(dim=-1).gather(1, wanted).double().mean().item()
     return losses
 
 
-def _answer_rows(
-    model: nn.Module, rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]],
-) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    """Model inputs, the positions whose logits are needed, and where those of each row are, its last token first."""
-    batch = padded(model, rows)
-    needed = batch.last[:, None] - torch.arange(max(map(len, targets)), device=batch.last.device)
-    wanted, place = needed.clamp(min=0).unique(return_inverse=True)
-    return batch.inputs, wanted, place
+def _answer_logits(
+    model: nn.Module, encoded: Sequence[Encoded], batch: Sequence[int]
+) -> Iterator[tuple[int, tuple[int, ...], torch.Tensor]]:
+    """Index, target tokens and the logits `[targets, vocabulary]` that predict them, of each example of one batch."""
+    targets = [encoded[index].ids[encoded[index].prompt_length :] for index in batch]
+    rows = padded(model, [encoded[index].ids[:-1] for index in batch])
+    needed = [range(last - len(target) + 1, last + 1) for last, target in zip(rows.last.tolist(), targets, strict=True)]
+    wanted = sorted({row for one in needed for row in one})
+    logits = model(
+        **rows.inputs, use_cache=False, logits_to_keep=torch.tensor(wanted, device=rows.last.device),
+    ).logits
+    place = {row: index for index, row in enumerate(wanted)}
+    for index, target, own, found in zip(batch, targets, needed, logits, strict=True):
+        yield index, target, found[[place[row] for row in own]]
 
 
 def _greedy_tokens(

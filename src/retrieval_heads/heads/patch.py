@@ -111,6 +111,7 @@ def patch_heads(
     running = False
 
     def run_source(call: Mapping[str, Any]) -> None:
+        """Record the source's head outputs on the inputs of one call."""
         nonlocal running
         device = source.get_input_embeddings().weight.device
         given = {name: value.to(device) for name, value in call.items() if name in _INPUTS and value is not None}
