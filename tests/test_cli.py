@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from retrieval_heads import cli, paths
+from retrieval_heads.commands.choice import Options
+from retrieval_heads.commands.run import STAGES
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import DataError
 
@@ -28,7 +30,7 @@ def stages(monkeypatch, tmp_path: Path):
 
         return SimpleNamespace(run=run)
 
-    for name in cli.STAGES:
+    for name in STAGES:
         monkeypatch.setitem(sys.modules, f"retrieval_heads.stages.{name}", fake(name))
     return calls
 
@@ -41,7 +43,7 @@ def test_a_stage_gets_the_profile_and_options_and_its_line_says_what_it_made(sta
     assert run("run detect --profile report --task musique --seed 1 --base base-1 --device cuda:0 --workers 3") == 0
     [(name, profile, options)] = stages.made
     assert (name, profile.name, profile.device, profile.workers) == ("detect", "report", "cuda:0", 3)
-    assert options == cli.Options(task="musique", seed=1, base="base-1")
+    assert options == Options(task="musique", seed=1, base="base-1")
     captured = capsys.readouterr()
     assert captured.out.startswith("detect: runs/report/tables/detect.csv (")
     assert captured.out.count("\n") == 1
@@ -50,8 +52,8 @@ def test_a_stage_gets_the_profile_and_options_and_its_line_says_what_it_made(sta
 
 def test_all_runs_every_stage_in_order_with_one_line_each(stages, capsys) -> None:
     assert run("run all --profile smoke") == 0
-    assert [name for name, _, _ in stages.made] == list(cli.STAGES)
-    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == list(cli.STAGES)
+    assert [name for name, _, _ in stages.made] == list(STAGES)
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == list(STAGES)
 
 
 def test_limit_has_a_folder_of_its_own(stages, capsys) -> None:

@@ -8,7 +8,8 @@ import pytest
 from tiny_study import save_tiny_base, write_profile
 
 from retrieval_heads import paths
-from retrieval_heads.cli import Options, main
+from retrieval_heads.cli import main
+from retrieval_heads.commands.choice import Options
 from retrieval_heads.config import load_profile
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.stages import grid, patch

@@ -9,7 +9,7 @@ import pytest
 from tiny_study import save_tiny_base
 
 from retrieval_heads import paths
-from retrieval_heads.cli import Options
+from retrieval_heads.commands.choice import Options
 from retrieval_heads.config import load_profile
 from retrieval_heads.keys import RunKey, study_grid, table_path
 from retrieval_heads.settings import Profile

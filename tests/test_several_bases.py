@@ -14,7 +14,7 @@ from tiny_study import save_tiny_base, write_profile
 from retrieval_heads import bases, cli, paths
 from retrieval_heads.bases import base_digest, base_path
 from retrieval_heads.claims.shortfall import shortfall
-from retrieval_heads.cli import Options
+from retrieval_heads.commands.choice import Options
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import ConfigError, ModelError
 from retrieval_heads.figures.examples import table_html

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from retrieval_heads.bases import base_path
-from retrieval_heads.cli import Options
+from retrieval_heads.commands.choice import Options
 from retrieval_heads.evaluation import evaluate_each
 from retrieval_heads.keys import RunKey
 from retrieval_heads.metrics import main_metric

@@ -23,7 +23,7 @@ from retrieval_heads.claims.shortfall import judge_shortfall
 from retrieval_heads.claims.spread import spread_rows, spread_verdict
 from retrieval_heads.claims.subsets import subset_rows, subset_verdicts
 from retrieval_heads.claims.verdict import Judged, as_rows
-from retrieval_heads.cli import Options
+from retrieval_heads.commands.choice import Options
 from retrieval_heads.keys import table_path
 from retrieval_heads.manifest import Facts
 from retrieval_heads.settings import Profile

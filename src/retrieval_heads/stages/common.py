@@ -19,7 +19,7 @@ from torch import nn
 
 from retrieval_heads import paths
 from retrieval_heads.bases import base_path
-from retrieval_heads.cli import Options
+from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.conditions import CONDITIONS, get_condition
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import make_examples

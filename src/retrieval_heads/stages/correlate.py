@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from retrieval_heads.cli import Options
+from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.keys import RUN, table_path
 from retrieval_heads.manifest import Facts

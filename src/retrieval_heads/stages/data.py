@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retrieval_heads.cli import Options
+from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.ngrams import ngram_overlap
 from retrieval_heads.data.statistics import describe, stated_forms, unseen_shares
 from retrieval_heads.keys import RunKey, study_grid

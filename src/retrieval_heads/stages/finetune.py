@@ -14,7 +14,7 @@ from typing import Any
 from retrieval_heads import paths
 from retrieval_heads.bases import base_path
 from retrieval_heads.claims.shortfall import shortfall
-from retrieval_heads.cli import Options
+from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.evaluation import evaluate_each

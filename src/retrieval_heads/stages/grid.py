@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from retrieval_heads.cli import Options
+from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.conditions import get_condition
 from retrieval_heads.executor import resolve_device, run_all
 from retrieval_heads.keys import RunKey, study_grid

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from retrieval_heads.bases import base_path
-from retrieval_heads.cli import Options
+from retrieval_heads.commands.choice import Options
 from retrieval_heads.evaluation import evaluate_each
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.models.load import load_model

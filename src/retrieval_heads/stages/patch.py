@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from retrieval_heads.cli import Options
+from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.example import Example
 from retrieval_heads.heads.prefix import SourceAnswer, patch_sweep, source_answers
 from retrieval_heads.keys import RunKey, study_grid

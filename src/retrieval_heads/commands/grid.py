@@ -1,0 +1,28 @@
+"""`grid`: every run of a study through all its stages at once."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from retrieval_heads.commands.choice import add_choice, chosen, log_to_stderr
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "grid", help="all runs of a study, each through all stages at once: for GPUs and limited time",
+        epilog="Several GPUs: one such command for each, with CUDA_VISIBLE_DEVICES and --base or --task.",
+    )
+    add_choice(parser)
+    parser.add_argument("--seconds", type=float, metavar="S", help="begin nothing after so many seconds")
+    parser.set_defaults(function=_grid)
+
+
+def _grid(parsed: argparse.Namespace) -> None:
+    profile, options = chosen(parsed)
+    from retrieval_heads.stages import grid
+
+    start = time.perf_counter()
+    with log_to_stderr():
+        made = grid.run(profile, options, parsed.seconds)
+    print(f"grid: {len(made)} tables ({time.perf_counter() - start:.1f} s)", flush=True)

@@ -1,0 +1,27 @@
+"""`publish`: the tables of a profile into `results/`, with the verdicts that follow from them."""
+
+from __future__ import annotations
+
+import argparse
+
+from retrieval_heads import paths
+from retrieval_heads.config import load_profile
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser("publish", help="merge what is there of a profile, decide the claims, and copy its "
+                                "tables to results/, to be committed")
+    parser.add_argument("--profile", required=True)
+    parser.set_defaults(function=_publish)
+
+
+def _publish(parsed: argparse.Namespace) -> None:
+    from retrieval_heads.publish import publish
+    from retrieval_heads.stages import claims, data, grid
+
+    profile = load_profile(parsed.profile)
+    grid.merge(profile)
+    data.run(profile)
+    claims.judge(profile)
+    for path in publish(profile):
+        print(paths.shown(path))
