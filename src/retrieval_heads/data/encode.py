@@ -69,11 +69,23 @@ def encode_all(examples: Sequence[Example], tokenizer: Any, max_length: int | No
             remedy="Use a fast tokenizer (a folder with tokenizer.json).",
         )
     # verbose=False: the length warning of the tokenizer is replaced by our own check below
-    batch = tokenizer([example.text for example in examples], return_offsets_mapping=True, verbose=False)
-    return [
-        _encoded(example, ids, offsets, tokenizer, max_length)
-        for example, ids, offsets in zip(examples, batch["input_ids"], batch["offset_mapping"], strict=True)
-    ]
+    encoded: dict[int, Encoded] = {}
+    for add in (True, False):
+        # a prompt that a chat template wrote brings its special tokens along
+        places = [place for place, example in enumerate(examples) if _opened(example.prompt, tokenizer) != add]
+        if not places:
+            continue
+        batch = tokenizer([examples[place].text for place in places], return_offsets_mapping=True, verbose=False,
+                          add_special_tokens=add)
+        for place, ids, offsets in zip(places, batch["input_ids"], batch["offset_mapping"], strict=True):
+            encoded[place] = _encoded(examples[place], ids, offsets, tokenizer, max_length)
+    return [encoded[place] for place in range(len(examples))]
+
+
+def _opened(prompt: str, tokenizer: Any) -> bool:
+    """Whether the prompt already begins with the token that opens a sequence."""
+    opening = getattr(tokenizer, "bos_token", None)
+    return bool(opening) and prompt.startswith(opening)
 
 
 def _encoded(example: Example, ids: list[int], offsets: list, tokenizer: Any, max_length: int | None) -> Encoded:
@@ -95,7 +107,7 @@ def _encoded(example: Example, ids: list[int], offsets: list, tokenizer: Any, ma
     if straddling.any():
         raise DataError(
             "the last characters of the prompt and the answer share a token", where=where,
-            value=example.prompt[-20:] + " " + example.answer[:20], remedy="End the prompt with punctuation.",
+            value=example.prompt[-20:] + example.joint + example.answer[:20], remedy="End the prompt with punctuation.",
         )
     needles = tuple(_token_span(span, starts, ends, where, example) for span in example.needles)
     if tokenizer.eos_token_id is not None:

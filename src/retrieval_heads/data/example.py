@@ -18,10 +18,11 @@ class Example:
     Attributes:
         task: `mdqa`, `musique` or `summhay`, or a name of the user's own.
         prompt: everything before the answer; ends without a trailing space (`... Answer:`).
-        answer: the reference answer, without a leading space; the model sees `prompt + " " + answer`.
+        answer: the reference answer, without a leading space; the model sees `prompt + joint + answer`.
         answers: every accepted answer, the reference one among them.
         needles: `(start, end)` character spans into `prompt`, end exclusive, in order of position.
         meta: what else is known of the example (ids, hops, document numbers); JSON values, not to be changed.
+        joint: what stands between prompt and answer: a space, or nothing where a chat template ends the prompt.
 
     Raises:
         DataError: empty prompt or answer, an answer missing from `answers`, or a span that is empty, out of the
@@ -34,6 +35,7 @@ class Example:
     answers: tuple[str, ...] = ()
     needles: tuple[tuple[int, int], ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    joint: str = " "
 
     def __post_init__(self) -> None:
         where = f"example {self.meta.get('id', '')}".strip()
@@ -60,7 +62,7 @@ class Example:
     @property
     def text(self) -> str:
         """The prompt and the reference answer as the model reads them."""
-        return f"{self.prompt} {self.answer}"
+        return f"{self.prompt}{self.joint}{self.answer}"
 
     def needle_texts(self) -> tuple[str, ...]:
         """The needles as text, in order of position."""

@@ -1,0 +1,156 @@
+"""The file format of examples: JSON Lines, one object an example, for any task.
+
+    {"prompt": "Document 1: ...\\n\\nQuestion: ...\\nAnswer:", "answer": "42", "needles": ["The answer is 42."]}
+    {"messages": [{"role": "user", "content": "..."}], "answer": "42", "needles": ["The answer is 42."]}
+
+| key | value |
+|---|---|
+| `prompt` | text before the answer, as the model reads it |
+| `messages` | instead of `prompt`: chat messages, written out by the chat template of the model's tokenizer |
+| `answer` or `answers` | the reference answer, or all accepted ones, the reference first; both may be given |
+| `needles` | texts that stand in the prompt exactly once, or character spans `[start, end]` into `prompt` |
+| `task` | decides the metrics: `mdqa`, `musique`, `summhay`, or a name of one's own (scored as `mdqa`) |
+| `joint` | what stands between prompt and answer; a space, and with `messages` nothing |
+
+All other keys go to `Example.meta`. Lines are read one at a time; files may be gzipped.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from retrieval_heads.data.example import Example
+from retrieval_heads.data.official.records import Record, described, read_records
+from retrieval_heads.errors import DataError
+from retrieval_heads.files import write_whole
+
+KEYS = ("prompt", "messages", "answer", "answers", "needles", "task", "joint")
+
+
+def read_examples(
+    path: str | Path, task: str | None = None, limit: int | None = None, tokenizer: Any = None,
+) -> list[Example]:
+    """Read a file of examples; see the module's text for the format.
+
+    Args:
+        task: stands in for a record's missing `task`; None for the file's name without its endings.
+        limit: read the first so many records only.
+        tokenizer: one with a chat template, for records with `messages`.
+
+    Returns:
+        Examples; `meta` has the record's other keys, `id` (`FILE:LINE` where it has none), `file` and `line`.
+
+    Raises:
+        DataError: a file that cannot be read, or a record that is no example: names file, line, key and value.
+    """
+    return list(iterate_examples(path, task, limit, tokenizer))
+
+
+def iterate_examples(
+    path: str | Path, task: str | None = None, limit: int | None = None, tokenizer: Any = None,
+) -> Iterator[Example]:
+    """`read_examples`, one example at a time: those before a broken line are handed out."""
+    name = task or Path(path).name.split(".")[0]
+    for record in read_records(path, limit):
+        yield example_of(record, name, tokenizer)
+
+
+def example_of(record: Record, task: str, tokenizer: Any = None) -> Example:
+    """The example of one record; raises `DataError` naming file, line, key and value."""
+    data = record.data
+    if ("prompt" in data) == ("messages" in data):
+        _refuse(record, "prompt", sorted(set(data) & set(KEYS)), "needs either `prompt` or `messages`",
+                "Give the text before the answer as `prompt`, or chat `messages`.")
+    answers = _answers(record)
+    if "messages" in data:
+        prompt, joint = _written_out(record, tokenizer), ""
+    else:
+        prompt, joint = _text(record, "prompt", data["prompt"]), " "
+    joint = _text(record, "joint", data.get("joint", joint))
+    task = _text(record, "task", data.get("task", task))
+    needles = tuple(_span(record, place, needle, prompt) for place, needle in enumerate(_list(record, "needles")))
+    more = {key: value for key, value in data.items() if key not in KEYS}
+    meta = {"id": f"{record.path.name}:{record.line}", **more, "file": record.path.name, "line": record.line}
+    try:
+        return Example(task, prompt, answers[0], answers, tuple(sorted(needles)), meta, joint)
+    except DataError as error:
+        raise DataError(f"no example can be made of the record: {error}", where=record.where) from error
+
+
+def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
+    """Write examples in the format that `read_examples` reads; the file appears whole or not at all (`.gz` packed)."""
+    lines = "".join(json.dumps(as_record(example), ensure_ascii=False) + "\n" for example in examples).encode()
+    path = Path(path)
+    write_whole(path, gzip.compress(lines, mtime=0) if path.suffix == ".gz" else lines)
+
+
+def as_record(example: Example) -> dict[str, Any]:
+    """An example as a JSON object, needles as character spans; reading it back gives an equal example."""
+    meta = {key: value for key, value in example.meta.items() if key not in ("file", "line", *KEYS)}
+    return {
+        "task": example.task, "prompt": example.prompt, "answer": example.answer, "answers": list(example.answers),
+        "needles": [list(span) for span in example.needles], "joint": example.joint, **meta,
+    }
+
+
+def _answers(record: Record) -> tuple[str, ...]:
+    given = [_text(record, f"answers[{place}]", one) for place, one in enumerate(_list(record, "answers"))]
+    if "answer" in record.data:
+        given = [_text(record, "answer", record.data["answer"]), *given]
+    if not given:
+        _refuse(record, "answer", None, "the record has no answer", "Give `answer`, or `answers` with one or more.")
+    return tuple(dict.fromkeys(given))
+
+
+def _written_out(record: Record, tokenizer: Any) -> str:
+    messages = _list(record, "messages")
+    for place, message in enumerate(messages):
+        if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
+            _refuse(record, f"messages[{place}]", described(message), "no chat message",
+                    "A message has `role` and `content`, both text.")
+    if not getattr(tokenizer, "chat_template", None):
+        _refuse(record, "messages", f"{len(messages)} messages", "the tokenizer has no chat template to write them out",
+                "Give the model whose template it is, or records with `prompt`.")
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template is a program of its own, which raises what it likes
+        _refuse(record, "messages", str(error), "the chat template refuses them", "Give messages that it takes.")
+
+
+def _span(record: Record, place: int, needle: Any, prompt: str) -> tuple[int, int]:
+    key = f"needles[{place}]"
+    if isinstance(needle, list):
+        if len(needle) != 2 or not all(type(bound) is int for bound in needle):
+            _refuse(record, key, described(needle), "no span", "Give two whole numbers, or the needle's text.")
+        if "messages" in record.data:
+            _refuse(record, key, needle, "spans count from the start of `prompt`, which messages have not",
+                    "Give the needle's text.")
+        return needle[0], needle[1]
+    text = _text(record, key, needle)
+    count = prompt.count(text) if text else 0
+    if count != 1:
+        _refuse(record, key, text, f"stands {count} times in the prompt", "Give a text that stands there once, or "
+                "a span `[start, end]` of character offsets.")
+    start = prompt.index(text)
+    return start, start + len(text)
+
+
+def _list(record: Record, key: str) -> list[Any]:
+    value = record.data.get(key, [])
+    if not isinstance(value, list):
+        _refuse(record, key, described(value), "no list", f"Give `{key}` as a JSON list.")
+    return value
+
+
+def _text(record: Record, key: str, value: Any) -> str:
+    if not isinstance(value, str) or any("\ud800" <= character <= "\udfff" for character in value):
+        _refuse(record, key, described(value), "no text", f"Give `{key}` as a JSON string.")
+    return value
+
+
+def _refuse(record: Record, key: str, value: Any, problem: str, remedy: str) -> None:
+    raise DataError(problem, where=f"{record.where}, key {key}", value=value, remedy=remedy)
