@@ -37,8 +37,9 @@ def load_musique(
 
     Returns:
         Examples; `meta` has `id`, `file`, `line`, `hops`, `documents` (how many), `gold` (the numbers of the supporting
-        ones, from 1, in order of position), `needle`, and `whole_words`: False where a step's answer stands in its
-        paragraph only inside longer words (`5` in `2015`).
+        ones, from 1, in order of position), `needle`, `whole_words`: False where a step's answer stands in its
+        paragraph only inside longer words (`5` in `2015`), and `steps`: `question`, `answer` and paragraph `title` of
+        each step in turn (`#1` in a question is the answer of the first).
 
     Raises:
         DataError: the file or a record is not in the official format, or see `on_unusable`.
@@ -64,8 +65,18 @@ def _example(record: Record, needle: str, n_documents: int | None, instruction: 
         kept=keep(len(fields.paragraphs), marked, others, n_documents, record.where), marked=marked,
         question=fields.question, answers=[answer, *accepted], instruction=instruction,
         meta={"id": fields.id, "hops": len(fields.question_decomposition), "needle": needle,
-              "whole_words": whole_words},
+              "whole_words": whole_words, "steps": _steps(fields, answer)},
     )
+
+
+def _steps(fields: MusiqueRecord, answer: str) -> list[dict[str, str]]:
+    """Question, answer and paragraph title of each step; `#1` in a question stands for the first step's answer."""
+    titles = {paragraph.idx: paragraph.title for paragraph in fields.paragraphs}
+    answers = [*(step.answer for step in fields.question_decomposition[:-1]), answer]
+    return [
+        {"question": step.question, "answer": text, "title": titles[step.paragraph_support_idx]}
+        for step, text in zip(fields.question_decomposition, answers, strict=True)
+    ]
 
 
 def _needles(

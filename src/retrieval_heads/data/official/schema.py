@@ -68,6 +68,7 @@ class Paragraph(Fields):
 
 
 class Step(Fields):
+    question: Text = ""
     answer: Phrase
     paragraph_support_idx: int | None
 
