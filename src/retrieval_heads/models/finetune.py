@@ -25,8 +25,10 @@ from transformers.trainer_callback import TrainerState
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.errors import DataError, ModelError, ResultError
 from retrieval_heads.models.answer_trainer import AnswerTrainer, plan_batches
+from retrieval_heads.models.checkpointing import checkpoint_layers, layers_with_products
 from retrieval_heads.models.extension import Extension, fingerprint
 from retrieval_heads.models.folder import model_folder, quiet, usable_device
+from retrieval_heads.models.lean_step import lean_step
 from retrieval_heads.models.load import build_model
 from retrieval_heads.models.lora_settings import LoraSettings
 from retrieval_heads.models.training_record import (
@@ -76,7 +78,7 @@ def finetune(
         return _finished(out_dir, inputs, work)
     _check_examples(examples, settings)
     base_name = folder.resolve().name if Path(base).is_dir() else str(base)
-    model = _adapted_model(folder, base_name, settings, examples)
+    model = _adapted_model(folder, base_name, settings, examples, device)
     checkpoint, started = _open_work(work, inputs), time.monotonic()
     try:
         state = _train(model, examples, settings, device, work, checkpoint)
@@ -131,7 +133,9 @@ def _check_examples(examples: Sequence[Encoded], settings: LoraSettings) -> None
             )
 
 
-def _adapted_model(folder: Path, base_name: str, settings: LoraSettings, examples: Sequence[Encoded]) -> PeftModel:
+def _adapted_model(
+    folder: Path, base_name: str, settings: LoraSettings, examples: Sequence[Encoded], device: torch.device,
+) -> PeftModel:
     # under autocast the base keeps the dtype it was saved in: a small fp32 base is not rounded, a bf16 one not blown up
     model = build_model(folder, "auto" if settings.bf16 else torch.float32, settings.rope_theta, settings.max_length)
     words, largest = model.get_input_embeddings().num_embeddings, max(max(example.ids) for example in examples)
@@ -149,15 +153,19 @@ def _adapted_model(folder: Path, base_name: str, settings: LoraSettings, example
     set_seed(settings.seed)  # LoRA's first factor is random
     with quiet():
         if settings.gradient_checkpointing:
-            # the old name is deprecated within transformers 5, the new one is missing in its earlier releases
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
+            tokens = settings.batch_size * max(len(example.ids) for example in examples)
+            checkpoint_layers(model, layers_with_products(model, tokens, _memory(device)))
         adapted = get_peft_model(model, LoraConfig(
             r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.target_modules),
             lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
         ))
     adapted.peft_config["default"].base_model_name_or_path = base_name  # PEFT puts the path on this machine
     return adapted
+
+
+def _memory(device: torch.device) -> float:
+    """Bytes that may be planned for; on the CPU, where others need the memory too, none."""
+    return 0.85 * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0.0
 
 
 def _train(
@@ -181,7 +189,8 @@ def _train(
         )
         arguments._n_gpu = min(arguments.n_gpu, 1)  # the Trainer would split each batch over all visible GPUs
         trainer = AnswerTrainer(model, arguments, [[examples[index] for index in batch] for batch in plan])
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with lean_step(model):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer.state
 
 
