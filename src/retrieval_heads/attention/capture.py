@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -116,11 +117,46 @@ def _attention(
         with torch.no_grad():
             rows = attention_rows(query, key, attention_mask, capture.rows.to(query.device), scaling)
             capture.results[layer] = capture.reduce(rows, value, layer) if capture.with_values else capture.reduce(rows)
+    if _falls_to_square(query, key, attention_mask):
+        groups = query.shape[1] // key.shape[1]
+        key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
+        # stands for an attention whose heads are in no groups
+        module = SimpleNamespace(is_causal=getattr(module, "is_causal", True))
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
+
+def _falls_to_square(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> bool:
+    """Whether SDPA, given these states as transformers does, would build the whole T x T matrix.
+
+    On CUDA only the flash kernel takes grouped heads, and only in bf16 and fp16. In float32 they are given ungrouped,
+    for the memory-efficient kernel; with a mask transformers ungroups them by itself.
+    """
+    grouped, half = query.shape[1] != key.shape[1], query.dtype in (torch.bfloat16, torch.float16)
+    return query.is_cuda and mask is None and grouped and not half
 
 
 AttentionInterface.register(IMPLEMENTATION, _attention)
 AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+
+
+@contextmanager
+def lean_attention(model: nn.Module, whatever_it_was: bool = False) -> Iterator[None]:
+    """SDPA that never builds a T x T matrix for want of a mask, in the forward passes of this block.
+
+    Args:
+        model: a causal language model, plain or wrapped by PEFT. Its implementation is restored on exit.
+        whatever_it_was: also where the model's own implementation is another one than SDPA.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    before = base.config._attn_implementation
+    if before != "sdpa" and not whatever_it_was:
+        yield
+        return
+    try:
+        base.set_attn_implementation(IMPLEMENTATION)
+        yield
+    finally:
+        base.set_attn_implementation(before)
 
 
 @contextmanager
@@ -148,7 +184,7 @@ def capture_attention(
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     attentions = head_layout(model).attentions
-    name, before = type(base).__name__, base.config._attn_implementation
+    name = type(base).__name__
     if any(module in _ACTIVE for module in attentions):
         raise ModelError(
             "the attention of this model is being captured already", where=name,
@@ -157,12 +193,11 @@ def capture_attention(
     capture, results = _Capture(rows, reduce, with_values), []
     _ACTIVE.update({module: (layer, capture) for layer, module in enumerate(attentions)})
     try:
-        base.set_attn_implementation(IMPLEMENTATION)
-        yield results
+        with lean_attention(model, whatever_it_was=True):
+            yield results
     finally:
         for module in attentions:
             _ACTIVE.pop(module, None)
-        base.set_attn_implementation(before)
     silent = [layer for layer in range(len(attentions)) if layer not in capture.results]
     if silent:
         raise ModelError(

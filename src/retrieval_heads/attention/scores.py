@@ -6,7 +6,8 @@ holds the same token (Wu et al. 2024, arXiv 2404.15574). Insight score: the same
 that are not literal copies. The fraction is taken per example, then averaged over the examples, so a long answer
 counts as much as a short one. The end-of-sequence token is no part of the answer.
 
-All kinds, the chance level and the attention mass come from one forward pass over prompt and answer.
+All kinds, the chance level and the attention mass come from one forward pass over prompt and answer; questions on one
+haystack share the pass over it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from torch import nn
 
 from retrieval_heads.attention.measure import KINDS, displaced_spans, span_score
-from retrieval_heads.attention.reading import read_heads
+from retrieval_heads.attention.read_heads import read_heads
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import greedy_continuations

@@ -13,12 +13,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from transformers import DynamicCache, PreTrainedConfig
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-from transformers.masking_utils import create_masks_for_generate
 
+from retrieval_heads.attention.capture import lean_attention
+from retrieval_heads.attention.shared_prefix import SharedPrefix, crop, new_cache, side_by_side_mask, text_config
 from retrieval_heads.data.encode import Encoded
-from retrieval_heads.errors import ModelError
 
 TOKENS, ROWS, CELLS = 2**15, 2**14, 2**27
 """Most tokens of prompts in a pass that several examples share, most rows of answers, and most cells of the attention
@@ -33,6 +31,8 @@ class CachedPrompts:
     Args:
         model: a causal language model, plain or wrapped by PEFT; interventions in force now reach the prefix.
         batch: the examples; the last token of each is never run, as nothing follows that it would predict.
+        prefix: the first tokens of the only example, computed already. Its cache is used, and what an earlier example
+            has left in it is forgotten: of the prompts on one prefix the latest can be used.
 
     Attributes:
         n_rows: rows of the longest suffix; those of the others are padded on the right.
@@ -43,7 +43,7 @@ class CachedPrompts:
         ModelError: some layers keep something else than keys and values (a recurrent state, say).
     """
 
-    def __init__(self, model: nn.Module, batch: Sequence[Encoded]) -> None:
+    def __init__(self, model: nn.Module, batch: Sequence[Encoded], prefix: SharedPrefix | None = None) -> None:
         self.model = model
         device = model.get_input_embeddings().weight.device
         lengths = [encoded.prompt_length - 1 for encoded in batch]
@@ -53,14 +53,15 @@ class CachedPrompts:
         self.targets = padded([one.ids[one.prompt_length :] for one in batch], device)
         self.lengths = torch.tensor(lengths, device=device)
         self._padding = [self.length - length for length in lengths]
-        _refuse_other_states(model)
-        # without a config all layers keep all positions. Those of a sliding-window model would forget what falls out
-        # of the window and could not be put back; the mask limits what they see all the same
-        self.cache = DynamicCache()
-        if self.length:
+        if prefix is None:
+            self.cache, done = new_cache(model), 0
+        else:
+            crop(prefix.cache, prefix.length)
+            self.cache, done = prefix.cache, prefix.length
+        if self.length > done:
             # padded on the right, where nothing sees it: no mask, and SDPA keeps its causal kernel
-            ids = padded([one.ids[: one.prompt_length - 1] for one in batch], device)
-            with torch.no_grad():
+            ids = padded([one.ids[done : one.prompt_length - 1] for one in batch], device)
+            with torch.no_grad(), lean_attention(model):
                 model(input_ids=ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
             self._move_to_the_end()
 
@@ -74,14 +75,16 @@ class CachedPrompts:
         extra = {}
         if copies > 1 or len(self.sizes) > 1:
             positions = self.lengths[:, None] + torch.arange(self.n_rows, device=self.suffix.device)
-            extra = {"attention_mask": self._packed_mask(copies), "position_ids": positions.repeat(1, copies)}
+            mask = side_by_side_mask(
+                self.model, self.cache, len(self.sizes), self.length, self.n_rows, copies, self._seen()
+            )
+            extra = {"attention_mask": mask, "position_ids": positions.repeat(1, copies)}
         try:
             output = self.model(
                 input_ids=self.suffix.repeat(1, copies), past_key_values=self.cache, use_cache=True, **extra
             )
         finally:
-            for layer in self.cache.layers:
-                layer.crop(self.length - layer.get_seq_length())  # zero or negative: the number to remove
+            crop(self.cache, self.length)
         return output.logits.unflatten(1, (copies, self.n_rows))
 
     def _move_to_the_end(self) -> None:
@@ -94,30 +97,12 @@ class CachedPrompts:
             layer.keys = layer.keys.gather(2, source.expand_as(layer.keys))
             layer.values = layer.values.gather(2, source.expand_as(layer.values))
 
-    def _packed_mask(self, copies: int) -> torch.Tensor | dict[str, torch.Tensor]:
-        # the values of the embeddings are not read, only their batch, length and dtype
-        embeddings = self.model.get_input_embeddings().weight.new_empty((len(self.sizes), self.n_rows, 1))
-        single = create_masks_for_generate(text_config(self.model), embeddings, self._seen(), self.cache)
-        if isinstance(single, dict):
-            return {kind: self._tile(mask, copies) for kind, mask in single.items()}
-        return self._tile(single, copies)
-
     def _seen(self) -> torch.Tensor | None:
         """int64 `[examples, length + n_rows]`: 0 in the columns before a prompt; None without padding."""
         if not any(self._padding):
             return None
         columns = torch.arange(self.length + self.n_rows, device=self.lengths.device)
         return (columns >= (self.length - self.lengths)[:, None]).long()
-
-    def _tile(self, mask: torch.Tensor | None, copies: int) -> torch.Tensor:
-        """From the mask `[examples, 1, n_rows, length + n_rows]` of one suffix to that of several side by side."""
-        if mask is None:  # plain causal attention
-            mask = torch.ones(1, 1, self.n_rows, self.length + self.n_rows, dtype=torch.bool)
-            mask = mask.tril(self.length).to(self.suffix.device)
-        prefix, own = mask[..., : self.length].repeat(1, 1, copies, 1), mask[..., self.length :]
-        copy = torch.arange(copies, device=mask.device).repeat_interleave(self.n_rows)
-        hidden = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
-        return torch.cat([prefix, own.repeat(1, 1, copies, copies).masked_fill(copy[:, None] != copy, hidden)], -1)
 
 
 def can_pack(model: nn.Module) -> bool:
@@ -150,21 +135,6 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
     return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
 
 
-def text_config(model: nn.Module) -> PreTrainedConfig:
-    """The config of the decoder, for plain and PEFT models."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return base.config.get_text_config()
-
-
 def model_length(model: nn.Module) -> int | None:
     """Tokens that the model takes; None where its config does not say."""
     return getattr(text_config(model), "max_position_embeddings", None)
-
-
-def _refuse_other_states(model: nn.Module) -> None:
-    kinds = {type(layer) for layer in DynamicCache(config=text_config(model)).layers}
-    if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
-        raise ModelError(
-            "some layers keep something else than keys and values", where=type(model).__name__,
-            value=sorted(kind.__name__ for kind in kinds), remedy="Use scope `all` for this model.",
-        )

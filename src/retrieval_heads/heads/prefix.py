@@ -6,14 +6,15 @@ are then scored in one pass: their copies of the short suffix stand side by side
 see the cached prefix and itself only. With 12 layers of 16 heads, a prefix of 2048 tokens and an answer of 6, on two
 CPU cores: 0.9 s for a whole pass, 25 ms for the suffix of one set, 5 ms a set when 32 share a pass; on one H200, where
 the launches count: 27 ms, 14 ms and 0.7 ms. On a GPU, all modes of a set are therefore in one pass, and several
-examples share their passes (`cached.batches`); numbers are first read from the GPU at the end of a sweep.
+examples share their passes (`cached.batches`); numbers are first read from the GPU at the end of a sweep. Questions on
+one haystack share the pass over it (`haystacks.over_prompts`), also in patching, where each model has its own.
 
     rows = knockout_sweep(model, tokenizer, examples, {"none": [], "top5": heads}, mode="zero", scope="answer")
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -25,8 +26,9 @@ from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.heads.ablate import SCOPES, knock_out
-from retrieval_heads.heads.cached import CachedPrompts, batches, model_length
+from retrieval_heads.heads.cached import CachedPrompts, model_length
 from retrieval_heads.heads.forced import Raw, metrics_of, raw_scores
+from retrieval_heads.heads.haystacks import over_prompts
 from retrieval_heads.heads.hooks import Masks, head_masks, output_hooks
 from retrieval_heads.heads.packing import HeadSet, Intervene, Packing, Scores, unique_sets
 from retrieval_heads.heads.patch import check_match, record_head_outputs
@@ -67,14 +69,18 @@ def knockout_sweep(
             pass  # a mode or means that do not fit are found before anything is computed
     encoded = encode_all(examples, tokenizer, _length(model, max_length))
     packing = Packing(model, layout, unique_sets(sets), sets_per_pass)
+    if not sets:
+        return []
     if scope == "answer":
-        grouped = batches(model, encoded, packing.copies(len(interventions)))
-        return _sweep(grouped, sets, lambda batch: packing.scores(CachedPrompts(model, batch), interventions), scope)
+        copies = packing.copies(len(interventions))
+        scored = over_prompts(model, encoded, lambda _, prompts: packing.scores(prompts, interventions), copies)
+        return _rows(scored, encoded, sets, scope)
 
-    def whole_passes(batch: list[Encoded]) -> Scores:
-        return {name: _score_whole(model, batch[0], packing.unique, layout, one) for name, one in interventions.items()}
+    def whole_passes(one: Encoded) -> Scores:
+        return {name: _score_whole(model, one, packing.unique, layout, its) for name, its in interventions.items()}
 
-    return _sweep([[one] for one in encoded], sets, whole_passes, scope)
+    scored = (([index], whole_passes(one)) for index, one in enumerate(progress(encoded, "head sets")))
+    return _rows(scored, encoded, sets, scope)
 
 
 class SourceAnswer(NamedTuple):
@@ -93,7 +99,23 @@ def source_answers(
     source: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None = None
 ) -> list[SourceAnswer]:
     """Run the source of patching once, for any number of targets; errors as in `patch_sweep`."""
-    return list(progress(_answers(source, tokenizer, examples, max_length), "source", total=len(examples)))
+    encoded = encode_all(examples, tokenizer, _length(source, max_length))
+
+    def answer(members: list[int], prompts: CachedPrompts) -> list[SourceAnswer]:
+        with record_head_outputs(source) as outputs:
+            logits = prompts.logits()
+        hits, likelihood = (part.cpu() for part in raw_scores(logits[:, 0], prompts.targets))
+        answers = []
+        for index, size in enumerate(prompts.sizes):
+            place = slice(index, index + 1), slice(size)
+            [metrics] = metrics_of(Raw(hits[place], likelihood[place]))
+            answers.append(SourceAnswer({layer: states[place] for layer, states in outputs.items()}, metrics))
+        return answers
+
+    found: dict[int, SourceAnswer] = {}
+    for members, answers in over_prompts(source, encoded, answer, description="source"):
+        found.update(zip(members, answers, strict=True))
+    return [found[index] for index in range(len(encoded))]
 
 
 def patch_sweep(
@@ -110,41 +132,27 @@ def patch_sweep(
     layout = head_layout(target)
     check_match(target, source)
     sets = {name: tuple(layout.check(heads)) for name, heads in head_sets.items()}
-    if answers is None:
-        given = _answers(source, tokenizer, examples, max_length)
-    elif len(answers) != len(examples):
+    if answers is not None and len(answers) != len(examples):
         raise ConfigError(
             f"there are {len(examples)} examples", where="answers", value=len(answers),
             remedy="Pass the `source_answers` to the same examples.",
         )
-    else:
-        given = iter(answers)
+    packing = Packing(target, layout, unique_sets(sets), sets_per_pass)
+    encoded = encode_all(examples, tokenizer, _length(target, max_length))
+    if not sets:
+        return []
+    if answers is None:
+        answers = source_answers(source, tokenizer, examples, max_length)
 
-    def score(batch: list[Encoded]) -> Scores:
-        outputs = [next(given).outputs for _ in batch]
+    def patched(members: list[int], prompts: CachedPrompts) -> Scores:
+        outputs = [answers[index].outputs for index in members]
 
         def intervene(masks: Masks, copies: int) -> AbstractContextManager[None]:
             return output_hooks(layout, masks, lambda layer: _together([one[layer] for one in outputs], copies))
 
-        return packing.scores(CachedPrompts(target, batch), {"patch": intervene})
+        return packing.scores(prompts, {"patch": intervene})
 
-    packing = Packing(target, layout, unique_sets(sets), sets_per_pass)
-    encoded = encode_all(examples, tokenizer, _length(target, max_length))
-    return _sweep(batches(target, encoded, packing.copies(1)), sets, score, "answer")
-
-
-def _answers(
-    source: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None
-) -> Iterator[SourceAnswer]:
-    for batch in batches(source, encode_all(examples, tokenizer, _length(source, max_length))):
-        prompts = CachedPrompts(source, batch)
-        with record_head_outputs(source) as outputs:
-            logits = prompts.logits()
-        hits, likelihood = (part.cpu() for part in raw_scores(logits[:, 0], prompts.targets))
-        for index, size in enumerate(prompts.sizes):
-            place = slice(index, index + 1), slice(size)
-            [metrics] = metrics_of(Raw(hits[place], likelihood[place]))
-            yield SourceAnswer({layer: states[place] for layer, states in outputs.items()}, metrics)
+    return _rows(over_prompts(target, encoded, patched, packing.copies(1)), encoded, sets, "answer")
 
 
 def _together(outputs: Sequence[torch.Tensor], copies: int) -> torch.Tensor:
@@ -158,26 +166,23 @@ def _knock_out(layout: HeadLayout, mode: str, means: Any) -> Intervene:
     return lambda masks, copies: knock_out(layout, masks, mode, means)
 
 
-def _sweep(
-    grouped: Sequence[list[Encoded]], sets: Mapping[str, HeadSet], score: Callable[[list[Encoded]], Scores], scope: str,
+def _rows(
+    scored: Iterable[tuple[list[int], Scores]], encoded: Sequence[Encoded], sets: Mapping[str, HeadSet], scope: str
 ) -> list[dict[str, Any]]:
-    if not sets:
-        return []
-    scored = [(batch, score(batch)) for batch in progress(grouped, "head sets")]
-    rows, unique, index = [], unique_sets(sets), 0
-    for batch, scores in scored:
+    """The rows of a sweep in the order of the examples; numbers are read from the device when all is computed."""
+    rows: list[list[dict[str, Any]]] = [[] for _ in encoded]
+    for members, scores in list(scored):
         scores = {mode: Raw(*(part.cpu() for part in raw)) for mode, raw in scores.items()}
-        for place, encoded in enumerate(batch):
-            size = len(encoded.ids) - encoded.prompt_length
+        for place, index in enumerate(members):
+            size = len(encoded[index].ids) - encoded[index].prompt_length
             for mode, (hits, likelihood) in scores.items():
                 metrics = metrics_of(Raw(hits[place, :, :size], likelihood[place, :, :size]))
-                found = dict(zip(unique, metrics, strict=True))
-                rows += [
+                found = dict(zip(unique_sets(sets), metrics, strict=True))
+                rows[index] += [
                     {"set": name, "k": len(heads), "mode": mode, "scope": scope, "example": index, **found[heads]}
                     for name, heads in sets.items()
                 ]
-            index += 1
-    return rows
+    return [row for part in rows for row in part]
 
 
 def _length(model: nn.Module, max_length: int | None) -> int | None:

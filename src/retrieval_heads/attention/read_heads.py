@@ -1,0 +1,125 @@
+"""The passes in which the heads are read: in batches, or many questions after one pass over their haystack.
+
+The haystack's keys and values are computed once. The rows that are read, those of the question and of the answer, lie
+in the few tokens that follow it, and several questions stand side by side in one pass over these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from retrieval_heads.attention.capture import capture_attention, lean_attention
+from retrieval_heads.attention.contribution import Contribution
+from retrieval_heads.attention.haystacks import Haystack, find_haystacks
+from retrieval_heads.attention.measure import displaced_spans
+from retrieval_heads.attention.reading import Reading, gather_layers, make_reading, question_rows, reader, row_table
+from retrieval_heads.attention.shared_prefix import SharedPrefix, can_share
+from retrieval_heads.data.encode import Encoded
+from retrieval_heads.decoding import length_batches
+from retrieval_heads.models.layout import head_layout
+from retrieval_heads.progress import progress
+
+CELLS = 2**28
+"""Most attention probabilities of one layer that are read at once: 1 GiB in float32."""
+
+
+def read_heads(model: nn.Module, encoded: Sequence[Encoded], batch_size: int = 8, seed: int = 0) -> Iterator[Reading]:
+    """What every head looks at while the answer is written, one reading an example, in any order.
+
+    Call it with the model in evaluation mode and without gradients. Batches are padded on the right and have no mask:
+    in a causal model no real position sees what follows it. Examples on one haystack (`find_haystacks`) are not in
+    batches; their readings are the same up to rounding. `seed` is that of the displaced spans.
+    """
+    haystacks, others = [], list(range(len(encoded)))
+    if can_share(model):
+        haystacks, others = find_haystacks(encoded, [question_rows(one).start for one in encoded])
+    for haystack in progress(haystacks, "score heads, haystacks"):
+        yield from _read_haystack(model, encoded, haystack, seed)
+    batches = length_batches([len(encoded[index].ids) for index in others], batch_size)
+    for batch in progress(batches, "score heads"):
+        yield from _read_batch(model, encoded, [others[place] for place in batch], seed)
+
+
+def _read_batch(model: nn.Module, encoded: Sequence[Encoded], members: list[int], seed: int) -> Iterator[Reading]:
+    device, chosen = next(model.parameters()).device, [encoded[index] for index in members]
+    width = max(len(one.ids) for one in chosen)
+    ids = torch.tensor([[*one.ids, *[0] * (width - len(one.ids))] for one in chosen], device=device)
+    answers, questions = _rows(chosen, device)
+    inside, contrast = _masks(chosen, [range(len(one.ids)) for one in chosen], width, device, seed)
+    contribution = Contribution(model, ids.gather(1, answers + 1), contrast)
+    reduce = reader(inside, answers.shape[1], contribution)
+    with capture_attention(model, torch.cat([answers, questions], 1), reduce, with_values=True) as layers:
+        model(input_ids=ids, logits_to_keep=1, use_cache=False)
+    parts = zip(*gather_layers(layers, device), strict=True)
+    for index, one, part in zip(members, chosen, parts, strict=True):
+        yield make_reading(index, one, *part, answers.shape[1], seed)
+
+
+def _read_haystack(model: nn.Module, encoded: Sequence[Encoded], haystack: Haystack, seed: int) -> Iterator[Reading]:
+    members = list(haystack.members)
+    longest = max(len(encoded[index].ids) for index in members)
+    n_rows = max(encoded[index].answer_length + len(question_rows(encoded[index])) for index in members)
+    cells = head_layout(model).n_heads * n_rows * (longest + len(members) * (longest - haystack.length))
+    size = max(1, CELLS // cells)
+    with lean_attention(model, whatever_it_was=True):  # as in the passes that are read
+        prefix = SharedPrefix(model, encoded[members[0]].ids[: haystack.length])
+    for start in range(0, len(members), size):
+        yield from _read_side_by_side(model, encoded, members[start : start + size], prefix, seed)
+
+
+def _read_side_by_side(
+    model: nn.Module, encoded: Sequence[Encoded], members: list[int], prefix: SharedPrefix, seed: int
+) -> Iterator[Reading]:
+    """Like a batch, with the suffixes one after the other in one row; the keys of a suffix follow those before it."""
+    device, chosen = next(model.parameters()).device, [encoded[index] for index in members]
+    suffixes = [one.ids[prefix.length :] for one in chosen]
+    n_rows, n_questions = max(map(len, suffixes)), len(suffixes)
+    shifts = [place * n_rows for place in range(n_questions)]
+    answers, questions = _rows(chosen, torch.device("cpu"))
+    rows = torch.cat([answers, questions], 1) - prefix.length + torch.tensor(shifts)[:, None]
+    targets = [[one.ids[row + 1] for row in own] for one, own in zip(chosen, answers.tolist(), strict=True)]
+    places = [
+        [*range(prefix.length), *range(prefix.length + shift, shift + len(one.ids))]
+        for one, shift in zip(chosen, shifts, strict=True)
+    ]
+    inside, contrast = _masks(chosen, places, prefix.length + n_questions * n_rows, device, seed)
+    reducers = [
+        reader(inside[[place]], answers.shape[1], Contribution(model, torch.tensor([own]), contrast[[place]]))
+        for place, own in enumerate(targets)
+    ]
+
+    def reduce(probabilities: torch.Tensor, value: torch.Tensor, layer: int) -> tuple[torch.Tensor, ...]:
+        own = probabilities.split(rows.shape[1], 2)
+        parts = [one(part, value, layer) for one, part in zip(reducers, own, strict=True)]
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+    with capture_attention(model, rows.view(1, -1).to(device), reduce, with_values=True) as layers:
+        prefix.run(suffixes)
+    parts = zip(*gather_layers(layers, device), strict=True)
+    for index, one, shift, (largest, *others) in zip(members, chosen, shifts, parts, strict=True):
+        largest = np.where(largest < prefix.length, largest, largest - shift)  # from columns to positions
+        yield make_reading(index, one, largest, *others, answers.shape[1], seed)
+
+
+def _rows(chosen: Sequence[Encoded], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions that are read, of the answers and of the questions, int64 `[examples, longest]` each."""
+    answers = row_table([one.query_rows for one in chosen], device)
+    return answers, row_table([question_rows(one) for one in chosen], device)
+
+
+def _masks(
+    chosen: Sequence[Encoded], places: Sequence[Sequence[int]], width: int, device: torch.device, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 `[examples, width]`: the needles, and the same less the displaced spans; `places` are the columns of the
+    positions of each example.
+    """
+    inside, contrast = np.zeros((2, len(chosen), width), dtype=np.float32)
+    for one, columns, needles, difference in zip(chosen, places, inside, contrast, strict=True):
+        displaced = displaced_spans(one, seed=seed)
+        needles[columns] = one.needle_mask()
+        difference[columns] = needles[columns] - (0 if displaced is None else displaced.astype(np.float32))
+    return tuple(torch.tensor(mask, device=device) for mask in (inside, contrast))
