@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.layout import Document, Span, place, write_prompt
-from retrieval_heads.data.official.records import Record
+from retrieval_heads.data.layout import Document, Span, place, write_citation, write_prompt
 from retrieval_heads.data.official.text import merge, occurrences, sentences_around
 from retrieval_heads.data.official.usable import UnusableRecordError
 
@@ -62,28 +61,51 @@ def _widened(text: str, places: list[Span], needle: str) -> list[Span]:
     return sentences_around(text, places) if needle == "sentence" else [(0, len(text))]
 
 
-def assemble(
-    record: Record, *, task: str, documents: Sequence[tuple[str, str]], kept: Sequence[int],
-    marked: Mapping[int, Sequence[Span]], question: str, answers: Sequence[str], instruction: str,
-    meta: Mapping[str, Any],
-) -> Example:
+@dataclass(frozen=True)
+class Source:
+    """A record of an official file as documents with marked spans, before anything is left out, added or numbered.
+
+    Attributes:
+        task: `mdqa`, `musique` or `summhay`.
+        where: file and line for messages; `file` (its name, no folder) and `line` for the example's `meta`.
+        documents: all documents of the record as `(title, text)`.
+        marked: index of a document -> spans in its text that are needles; these documents are gold.
+        answers: the accepted ones, the reference answer first; none where the answer is the gold documents' numbers.
+        meta: what else is known: `id`, and what the task adds.
+    """
+
+    task: str
+    where: str
+    file: str
+    line: int
+    documents: tuple[tuple[str, str], ...]
+    marked: Mapping[int, Sequence[Span]]
+    question: str
+    answers: tuple[str, ...]
+    meta: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        return self.meta["id"]
+
+
+def assemble(source: Source, kept: Sequence[int], instruction: str, **more: Any) -> Example:
     """Write the kept documents, numbered from 1, and carry the marked spans over into the prompt.
 
     Args:
-        record: where the example comes from.
-        documents: all documents of the record as `(title, text)`.
-        kept: indices of those to write.
-        marked: index of a document -> spans in its text that are needles; all of them among `kept`.
-        answers: the accepted ones, the reference answer first.
-        meta: goes to the example's, with `file` (its name, no folder), `line`, `documents` (how many) and `gold` (the
-            numbers of the marked ones).
+        kept: indices of the documents in the order of the prompt; all marked ones are among them.
+        instruction: a line before the documents; none when empty.
+        more: goes to the example's `meta`, with what the source has, `file`, `line`, `documents` (how many) and `gold`
+            (the numbers of the marked ones).
     """
-    numbered: list[Document] = [(number, *documents[index]) for number, index in enumerate(kept, start=1)]
-    prompt, offsets = write_prompt(numbered, question, instruction)
+    numbered: list[Document] = [(number, *source.documents[index]) for number, index in enumerate(kept, start=1)]
+    prompt, offsets = write_prompt(numbered, source.question, instruction)
     where = dict(zip(kept, offsets, strict=True))
-    needles = merge(place(span, where[index]) for index, spans in marked.items() for span in spans)
-    gold = [number for number, index in enumerate(kept, start=1) if index in marked]
+    needles = merge(place(span, where[index]) for index, spans in source.marked.items() for span in spans)
+    gold = [number for number, index in enumerate(kept, start=1) if index in source.marked]
+    answers = source.answers or (write_citation(gold),)
     return Example(
-        task=task, prompt=prompt, answer=answers[0], answers=tuple(dict.fromkeys(answers)), needles=tuple(needles),
-        meta={**meta, "file": record.path.name, "line": record.line, "documents": len(kept), "gold": gold},
+        task=source.task, prompt=prompt, answer=answers[0], answers=tuple(dict.fromkeys(answers)),
+        needles=tuple(needles),
+        meta={**source.meta, "file": source.file, "line": source.line, "documents": len(kept), "gold": gold, **more},
     )

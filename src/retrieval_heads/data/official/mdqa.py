@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.official.assemble import NEEDLES, assemble, find_answer, keep
+from retrieval_heads.data.official.assemble import NEEDLES, Source, assemble, find_answer, keep
 from retrieval_heads.data.official.records import Record, check_count, read_records
 from retrieval_heads.data.official.schema import MdqaRecord, parse
 from retrieval_heads.data.official.usable import OnUnusable, UnusableRecordError, check_choice, collect
@@ -48,12 +48,16 @@ def load_mdqa(
     check_count("n_documents", n_documents)
 
     def build(record: Record) -> Example:
-        return _example(record, needle, n_documents, instruction)
+        source = mdqa_source(record, needle)
+        others = [index for index in range(len(source.documents)) if index not in source.marked]
+        kept = keep(len(source.documents), source.marked, others, n_documents, source.where)
+        return assemble(source, kept, instruction)
 
     return collect(read_records(path, limit), build, on_unusable, dropped)
 
 
-def _example(record: Record, needle: str, n_documents: int | None, instruction: str) -> Example:
+def mdqa_source(record: Record, needle: str) -> Source:
+    """The passages of a record with its needles marked; raises as `load_mdqa` does."""
     fields = parse(record, MdqaRecord)
     gold = [index for index, passage in enumerate(fields.ctxs) if passage.isgold]
     if not gold:
@@ -65,10 +69,9 @@ def _example(record: Record, needle: str, n_documents: int | None, instruction: 
         raise UnusableRecordError(
             "no answer stands in the gold passage", where=f"{record.where}, field answers", value=fields.answers,
         )
-    others = [index for index in range(len(fields.ctxs)) if index not in held.needles]
-    return assemble(
-        record, task="mdqa", documents=[(passage.title, passage.text) for passage in fields.ctxs],
-        kept=keep(len(fields.ctxs), held.needles, others, n_documents, record.where), marked=held.needles,
-        question=fields.question, answers=[held.answer, *fields.answers], instruction=instruction,
+    return Source(
+        task="mdqa", where=record.where, file=record.path.name, line=record.line,
+        documents=tuple((passage.title, passage.text) for passage in fields.ctxs), marked=held.needles,
+        question=fields.question, answers=(held.answer, *fields.answers),
         meta={"id": f"{record.path.name}:{record.line}", "needle": needle, "whole_words": held.whole_words},
     )

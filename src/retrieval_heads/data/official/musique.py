@@ -8,7 +8,7 @@ from typing import Literal
 
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.layout import Span
-from retrieval_heads.data.official.assemble import NEEDLES, assemble, find_answer, keep
+from retrieval_heads.data.official.assemble import NEEDLES, Source, assemble, find_answer, keep
 from retrieval_heads.data.official.records import Record, check_count, read_records
 from retrieval_heads.data.official.schema import MusiqueRecord, parse
 from retrieval_heads.data.official.usable import OnUnusable, UnusableRecordError, check_choice, collect
@@ -50,20 +50,23 @@ def load_musique(
     check_count("n_documents", n_documents)
 
     def build(record: Record) -> Example:
-        return _example(record, needle, n_documents, instruction)
+        source = musique_source(record, needle)
+        others = [index for index in range(len(source.documents)) if index not in source.marked]
+        kept = keep(len(source.documents), source.marked, others, n_documents, source.where)
+        return assemble(source, kept, instruction)
 
     return collect(read_records(path, limit), build, on_unusable, dropped)
 
 
-def _example(record: Record, needle: str, n_documents: int | None, instruction: str) -> Example:
+def musique_source(record: Record, needle: str) -> Source:
+    """The paragraphs of a record with its needles marked; raises as `load_musique` does."""
     fields = parse(record, MusiqueRecord)
     accepted = [fields.answer, *fields.answer_aliases]
     marked, answer, whole_words = _needles(record, fields, accepted, needle)
-    others = [index for index in range(len(fields.paragraphs)) if index not in marked]
-    return assemble(
-        record, task="musique", documents=[(part.title, part.paragraph_text) for part in fields.paragraphs],
-        kept=keep(len(fields.paragraphs), marked, others, n_documents, record.where), marked=marked,
-        question=fields.question, answers=[answer, *accepted], instruction=instruction,
+    return Source(
+        task="musique", where=record.where, file=record.path.name, line=record.line,
+        documents=tuple((part.title, part.paragraph_text) for part in fields.paragraphs), marked=marked,
+        question=fields.question, answers=(answer, *accepted),
         meta={"id": fields.id, "hops": len(fields.question_decomposition), "needle": needle,
               "whole_words": whole_words, "steps": _steps(fields, answer)},
     )

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.layout import Span, write_citation
-from retrieval_heads.data.official.assemble import assemble, keep
+from retrieval_heads.data.layout import Span
+from retrieval_heads.data.official.assemble import Source, assemble, keep
 from retrieval_heads.data.official.records import Record, check_count, read_documents
 from retrieval_heads.data.official.schema import Insight, Topic, parse
 from retrieval_heads.data.official.text import occurrences, sentences, sentences_around
@@ -54,7 +54,8 @@ def load_summhay(
 
     Returns:
         Examples; the answer is a list like `2, 5, 11`, and documents have no title. `meta` has `id` (of the insight),
-        `topic`, `insight`, `file`, `line`, `documents` (how many), `gold` (the cited numbers, from 1) and `needle`.
+        `topic`, `subtopic` (its place in the file, from 0), `insight`, `file`, `line`, `documents` (how many), `gold`
+        (the cited numbers, from 1) and `needle`.
 
     Raises:
         DataError: the file or a record is not in the official format, or see `on_unusable`.
@@ -66,12 +67,17 @@ def load_summhay(
     check_count("limit", limit)
 
     def build(item: Item) -> Example:
-        return _example(item, needle, n_documents, seed, instruction)
+        source = summhay_source(item, needle)
+        others = sorted(set(range(len(source.documents))).difference(source.marked))
+        random.Random(f"{seed}:{source.id}").shuffle(others)
+        kept = keep(len(source.documents), source.marked, others, n_documents, source.where)
+        return assemble(source, kept, instruction)
 
-    return collect(islice(_items(path), limit), build, on_unusable, dropped)
+    return collect(islice(topic_items(path), limit), build, on_unusable, dropped)
 
 
-def _items(path: str | Path) -> Iterator[Item]:
+def topic_items(path: str | Path) -> Iterator[Item]:
+    """Every insight of every topic of a file, in its order."""
     for record in read_documents(path):
         topic = parse(record, Topic)
         if not any(subtopic.insights for subtopic in topic.subtopics):
@@ -84,22 +90,21 @@ def _items(path: str | Path) -> Iterator[Item]:
                 yield record, topic, number, place, insight
 
 
-def _example(item: Item, needle: str, n_documents: int | None, seed: int, instruction: str) -> Example:
+def summhay_source(item: Item, needle: str) -> Source:
+    """The documents of an insight's topic with its needles marked; raises as `load_summhay` does."""
     record, topic, subtopic, place, insight = item
     where = f"{record.where}, field subtopics[{subtopic}].insights[{place}]"
     gold = [index for index, part in enumerate(topic.documents) if insight.insight_id in part.insights_included]
     if not gold:
         raise UnusableRecordError("no document contains the insight", where=where, value=insight.insight)
-    others = sorted(set(range(len(topic.documents))).difference(gold))
-    random.Random(f"{seed}:{insight.insight_id}").shuffle(others)
-    kept = keep(len(topic.documents), gold, others, n_documents, where)
     texts = [part.document_text for part in topic.documents]
-    marked = {index: _needles(texts[index], insight.insight, needle, where) for index in gold}
-    answer = write_citation([number for number, index in enumerate(kept, start=1) if index in marked])
-    return assemble(
-        record, task="summhay", documents=[("", text) for text in texts], kept=kept, marked=marked,
-        question=QUESTION.format(insight=insight.insight.rstrip(".")), answers=[answer], instruction=instruction,
-        meta={"id": insight.insight_id, "topic": topic.topic_id, "insight": insight.insight, "needle": needle},
+    return Source(
+        task="summhay", where=where, file=record.path.name, line=record.line,
+        documents=tuple(("", text) for text in texts),
+        marked={index: _needles(texts[index], insight.insight, needle, where) for index in gold},
+        question=QUESTION.format(insight=insight.insight.rstrip(".")), answers=(),
+        meta={"id": insight.insight_id, "topic": topic.topic_id, "subtopic": subtopic, "insight": insight.insight,
+              "needle": needle},
     )
 
 

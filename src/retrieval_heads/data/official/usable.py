@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Literal, TypeVar
 
-from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ConfigError, DataError
 
 OnUnusable = Literal["raise", "drop"]
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class UnusableRecordError(DataError):
@@ -30,9 +30,9 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def collect(
-    items: Iterable[T], build: Callable[[T], Example], on_unusable: OnUnusable, dropped: Counter[str] | None,
-) -> list[Example]:
-    """Make an example of each item.
+    items: Iterable[T], build: Callable[[T], R], on_unusable: OnUnusable, dropped: Counter[str] | None,
+) -> list[R]:
+    """Make an example, or whatever `build` makes, of each item.
 
     Args:
         items: records, or whatever `build` takes.
@@ -44,7 +44,7 @@ def collect(
         UnusableRecordError: see `on_unusable`.
         DataError: nothing is left.
     """
-    examples: list[Example] = []
+    examples: list[R] = []
     reasons: Counter[str] = Counter()
     for item in items:
         try:
