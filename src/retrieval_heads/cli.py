@@ -9,10 +9,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from retrieval_heads.commands import grid, pretrain, publish, run
+from retrieval_heads.commands import grid, pretrain, publish, run, write
 from retrieval_heads.errors import StudyError
 
-VERBS = (run, grid, publish, pretrain)
+VERBS = (run, grid, publish, pretrain, write)
 """Each has a function `add(verbs)` that adds a verb to the parser, with the function that it runs."""
 
 

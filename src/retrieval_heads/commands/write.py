@@ -1,0 +1,121 @@
+"""`write`: the synthetic conditions for real training data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from retrieval_heads import paths
+from retrieval_heads.errors import ConfigError
+
+EXAMPLES = """\
+examples:
+  python -m retrieval_heads write --real data/mdqa/real.jsonl.gz --tokenizer MODEL --length 32768 --out data/mdqa \\
+      --conditions low_high low_low symbolic
+      the conditions that need no language model
+  python -m retrieval_heads write --real data/mdqa/real.jsonl.gz --tokenizer MODEL --length 32768 --out data/mdqa \\
+      --endpoint http://localhost:8000/v1 --model NAME --dry-run
+      how many requests, tokens and what cost all five conditions would take; without --dry-run, make them
+
+The key of a service is read from the environment variable OPENAI_API_KEY; OPENAI_BASE_URL and OPENAI_MODEL stand in for
+--endpoint and --model. Texts are kept in the cache: give the same command again to go on after an interruption.
+"""
+CONDITIONS = ("high_high", "high_low", "low_high", "low_low", "symbolic")
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "write", help="make the synthetic conditions of a file of real training examples", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--real", required=True, metavar="FILE", help="real training examples, JSON Lines")
+    parser.add_argument("--tokenizer", required=True, metavar="MODEL", help="the model to be trained: folder or hub id")
+    parser.add_argument("--length", required=True, type=int, metavar="L", help="most tokens an example")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="files go to FOLDER/CONDITION.jsonl.gz")
+    parser.add_argument("--conditions", nargs="+", default=list(CONDITIONS), metavar="NAME",
+                        help=f"some of {', '.join(CONDITIONS)}; all by default")
+    parser.add_argument("--count", type=int, metavar="N", help="examples a condition; later ones replace failed ones")
+    parser.add_argument("--limit", type=int, metavar="N", help="read the first N real examples only")
+    parser.add_argument("--distractors", type=int, default=0, metavar="N",
+                        help="have N documents written for the context `high`; 0 takes those of other real examples")
+    parser.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible endpoint, such as http://localhost:8000/v1")
+    parser.add_argument("--model", metavar="NAME", help="the model's name at the endpoint")
+    parser.add_argument("--parameters", metavar="JSON", default="{}",
+                        help='sent with each request, over {"temperature": 0.7, "max_tokens": 2048}; null leaves out')
+    parser.add_argument("--concurrency", type=int, default=8, metavar="N", help="requests at a time (8)")
+    parser.add_argument("--attempts", type=int, default=3, metavar="N", help="how often a text is asked for (3)")
+    parser.add_argument("--timeout", type=float, default=300, metavar="S", help="seconds for one answer (300)")
+    parser.add_argument("--cache", metavar="FOLDER", help="texts that were paid for (OUT/written_cache)")
+    parser.add_argument("--price-in", type=float, metavar="X", help="price of a million tokens sent")
+    parser.add_argument("--price-out", type=float, metavar="X", help="price of a million tokens received")
+    parser.add_argument("--dry-run", action="store_true", help="say how many requests and tokens, and send nothing")
+    parser.set_defaults(function=_write)
+
+
+def _write(parsed: argparse.Namespace) -> None:
+    from retrieval_heads.data.written.cache import Cache
+    from retrieval_heads.data.written.client import Client, find_endpoint
+    from retrieval_heads.data.written.production import Plan, produce
+    from retrieval_heads.data.written.real import read_real
+    from retrieval_heads.data.written.spending import Spending
+
+    parameters = _parameters(parsed.parameters)
+    plan = Plan(
+        read_real(parsed.real, parsed.limit), parsed.conditions, parsed.length, parsed.count, parsed.distractors,
+        parsed.concurrency, parsed.attempts,
+    )
+    spending = Spending(parsed.price_in, parsed.price_out)
+    cache = Cache(parsed.cache or Path(parsed.out) / "written_cache")
+    tokenizer = _tokenizer(parsed.tokenizer)
+    if parsed.dry_run:
+        _estimate(plan, tokenizer, cache, spending, parsed.model, parameters)
+        return
+    client = None
+    if plan.asks:
+        endpoint = find_endpoint(parsed.endpoint, parsed.model, parameters=parameters, timeout=parsed.timeout)
+        client = Client(endpoint, cache, spending)
+    try:
+        outcome = produce(plan, tokenizer, parsed.out, client)
+    finally:
+        if client is not None:
+            client.close()
+            print(spending.line() + (f"; {cache.damaged} damaged cache entries" if cache.damaged else ""), flush=True)
+    for line in outcome.lines():
+        print(line)
+    print(f"written to {paths.shown(Path(parsed.out).absolute())}")
+
+
+def _estimate(plan: Any, tokenizer: Any, cache: Any, spending: Any, model: str | None, parameters: dict) -> None:
+    from retrieval_heads.data.written.cache import request_key
+    from retrieval_heads.data.written.client import known_model
+    from retrieval_heads.data.written.production import estimate
+
+    name = known_model(model)
+    found = estimate(plan, tokenizer, lambda messages: cache.get(request_key(name, messages, parameters)) is not None)
+    spending.requests, spending.cached = found["requests"] - found["cached"], found["cached"]
+    spending.tokens_in, spending.tokens_out = found["tokens_in"], found["tokens_out"]
+    print(f"{plan.wanted()} examples of {', '.join(plan.conditions)}: {spending.line()}")
+    print(f"a text that fails is asked again, up to {plan.attempts} times in all; nothing was sent")
+
+
+def _parameters(text: str) -> dict[str, Any]:
+    from retrieval_heads.data.written.client import PARAMETERS
+
+    try:
+        given = json.loads(text)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        raise ConfigError("not a JSON object", where="--parameters", value=text,
+                          remedy='Give one like \'{"temperature": 0.3}\'.')
+    return {key: value for key, value in (PARAMETERS | given).items() if value is not None}
+
+
+def _tokenizer(model: str) -> Any:
+    from retrieval_heads.models.folder import model_folder
+    from retrieval_heads.models.load import load_tokenizer
+
+    folder = Path(paths.resolve_model(model))
+    return load_tokenizer(folder if folder.is_dir() else model_folder(model))

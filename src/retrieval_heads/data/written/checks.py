@@ -1,0 +1,133 @@
+"""Whether a written text can be used: what has to stand in it does, what must not does not, and it is a text.
+
+Each check gives a reason, the same for all of its kind, under which failures are counted, and a sentence that tells
+the writer what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from retrieval_heads.data.official.text import occurrences
+from retrieval_heads.data.written.cache import Reply
+
+WORDS = (0.4, 2.5)
+"""Fewest and most words, as multiples of the number that was asked for."""
+COVERED = 0.4
+"""Fraction of the telling words of an insight that a text in other words has to share."""
+
+_REFUSAL = re.compile(
+    r"\W*(i'm sorry|i’m sorry|i am sorry|sorry\b|i apologi[sz]e|i can'?t|i can’t|i cannot|i'm unable|i’m unable"
+    r"|i am unable|i won'?t|unfortunately, i\b|as an ai\b)", re.IGNORECASE,
+)
+_PREAMBLE = re.compile(r"\W*(sure\b[,!.]|certainly\b[,!.]|of course[,!.]|here is\b|here's\b|here’s\b|title:|passage:)",
+                       re.IGNORECASE)
+_LAYOUT = re.compile(r"^\s*(Document \d+|Question|Answer)\s*:", re.MULTILINE)
+_MARKUP = re.compile(r"^\s*(#{1,6} |```|[-*] )|\*\*", re.MULTILINE)
+_TELLING = re.compile(r"[^\W_]{4,}|\d[\d.,]*\d|\d")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a text is checked for.
+
+    Attributes:
+        words: the number of words that was asked for.
+        present: phrases that have to stand in it, letter for letter and as whole words.
+        absent: phrases that must not stand in it as whole words, in no spelling of capitals.
+        insight: a statement that it has to contain in other words; none when empty.
+    """
+
+    words: int
+    present: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    insight: str = ""
+
+
+class Fault(NamedTuple):
+    """Why a text cannot be used: the kind, and the sentence for the writer."""
+
+    reason: str
+    told: str
+
+
+def cleaned(text: str) -> str:
+    """A text as one paragraph, without the quotation marks that some writers put around all of it."""
+    text = " ".join(text.split())
+    if len(text) > 1 and (text[0], text[-1]) in (('"', '"'), ("“", "”")) and not {*'"“”'} & set(text[1:-1]):
+        text = text[1:-1].strip()
+    return text
+
+
+def find_fault(reply: Reply, wanted: Wanted) -> Fault | None:
+    """The first thing that is wrong with a reply; None when its `cleaned` text can be used."""
+    text = cleaned(reply.text)
+    if reply.refused or reply.finish == "content_filter" or _REFUSAL.match(text):
+        return Fault("the model refused", "it is a refusal; the facts are fictional and harmless.")
+    if not text:
+        return Fault("the text is empty", "it is empty.")
+    if reply.finish == "length":
+        return Fault("the text is cut off", "it was cut off; write a shorter one.")
+    return _malformed(reply.text, text) or _wrong_length(text, wanted.words) or _wrong_content(text, wanted)
+
+
+def contains(text: str, phrase: str) -> bool:
+    """Whether a phrase stands in a text as whole words, in any spelling of capitals."""
+    folded, phrase = text.casefold(), phrase.casefold().strip()
+    return phrase in folded and bool(occurrences(folded, phrase, whole_words=True))
+
+
+def _malformed(raw: str, text: str) -> Fault | None:
+    if any("\ud800" <= character <= "\udfff" or character in "\x00\ufffd" for character in text):
+        return Fault("the text holds a broken character", "it holds a broken character.")
+    if _PREAMBLE.match(text):
+        return Fault("a remark before the text", "it begins with a remark or a label; give the text alone.")
+    if _LAYOUT.search(raw):
+        return Fault("a line that reads like part of the prompt", "a line begins with Document, Question or Answer.")
+    if _MARKUP.search(raw):
+        return Fault("markup in the text", "it has headings, lists or other markup; write plain running text.")
+    return None
+
+
+def _wrong_length(text: str, words: int) -> Fault | None:
+    count = len(text.split())
+    if count < WORDS[0] * words:
+        return Fault("the text is too short", f"it has {count} words; write about {words}.")
+    if count > WORDS[1] * words:
+        return Fault("the text is too long", f"it has {count} words; write about {words}.")
+    return None
+
+
+def _wrong_content(text: str, wanted: Wanted) -> Fault | None:
+    for phrase in wanted.present:
+        if not occurrences(text, phrase, whole_words=True):
+            return Fault("the answer is missing", f"these exact words do not stand in it: {phrase}")
+    for phrase in wanted.absent:
+        if contains(text, phrase):
+            return Fault("a forbidden name is there", f"these words must not stand in it: {phrase}")
+    if wanted.insight:
+        return _missing_insight(text, wanted.insight)
+    return None
+
+
+def _missing_insight(text: str, insight: str) -> Fault | None:
+    words, there = telling_words(insight), telling_words(text)
+    numbers = sorted(word for word in words - there if word[0].isdigit())
+    if numbers:
+        return Fault("the insight is missing", f"these numbers of the insight do not stand in it: {', '.join(numbers)}")
+    if len(words & there) < COVERED * len(words):
+        return Fault("the insight is missing", f"this is not stated in it: {insight}")
+    return None
+
+
+def telling_words(text: str) -> set[str]:
+    """Words of four letters and more, and numbers, without regard to capitals."""
+    return {word.casefold() for word in _TELLING.findall(text)}
+
+
+def forbiddable(phrases: Sequence[str], *texts: str) -> tuple[str, ...]:
+    """Those of the phrases that stand in none of the texts: what may be forbidden without contradiction."""
+    return tuple(phrase for phrase in phrases if not any(contains(text, phrase) for text in texts))

@@ -1,0 +1,215 @@
+"""An OpenAI-compatible endpoint for chat completions: a hosted service, or a server of one's own such as
+`transformers serve`, vLLM or llama.cpp.
+
+The `openai` library sends the requests and repeats them with growing pauses on 408, 409, 429, 5xx, timeouts and broken
+connections. Its answers are checked here, since it passes on whatever a server says. Nothing is sent before `complete`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from retrieval_heads.data.written.cache import Cache, Reply, request_key
+from retrieval_heads.data.written.spending import Spending
+from retrieval_heads.errors import ConfigError, StudyError
+
+URL_VARIABLE, MODEL_VARIABLE, KEY_VARIABLE = "OPENAI_BASE_URL", "OPENAI_MODEL", "OPENAI_API_KEY"
+NONSENSE_TRIES = 3
+"""How often an answer that is no chat completion is asked for again."""
+PARAMETERS: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
+
+
+class EndpointError(StudyError):
+    """An endpoint that is not reached, refuses, or answers with something else than a chat completion."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to ask, and how.
+
+    Attributes:
+        url: base address, such as `http://localhost:8000/v1`.
+        model: the model's name there.
+        key: secret of the service; local servers take any.
+        parameters: sent with each request; part of what the cache knows an answer by.
+        timeout: seconds for one answer.
+        retries: how often the library repeats a request that failed.
+    """
+
+    url: str
+    model: str
+    key: str = field(default="none", repr=False)
+    parameters: Mapping[str, Any] = field(default_factory=lambda: dict(PARAMETERS))
+    timeout: float = 300.0
+    retries: int = 6
+
+
+def find_endpoint(url: str | None = None, model: str | None = None, **options: Any) -> Endpoint:
+    """The endpoint of the arguments, and where they are None of OPENAI_BASE_URL and OPENAI_MODEL; the key is
+    OPENAI_API_KEY.
+
+    Raises:
+        ConfigError: no address or no model: none is assumed, so that nothing is sent anywhere unasked.
+    """
+    url = url or os.environ.get(URL_VARIABLE, "")
+    model = known_model(model)
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(
+            "no address of an endpoint", where="--endpoint", value=url,
+            remedy=f"Give one like http://localhost:8000/v1, or set {URL_VARIABLE}; conditions with low or symbolic "
+            "needles need none.",
+        )
+    if not model:
+        raise ConfigError(
+            "no model of the endpoint", where="--model", value=model,
+            remedy=f"Give the name that the endpoint knows it by, or set {MODEL_VARIABLE}.",
+        )
+    return Endpoint(url, model, os.environ.get(KEY_VARIABLE) or "none", **options)
+
+
+def known_model(model: str | None = None) -> str:
+    """The model of the argument, else of OPENAI_MODEL, else empty."""
+    return model or os.environ.get(MODEL_VARIABLE, "")
+
+
+class Client:
+    """Asks an endpoint, through a cache; may be used by many threads.
+
+    Args:
+        endpoint: where to ask.
+        cache: where answers are kept.
+        spending: counts requests and tokens; a new count when None.
+
+    Raises:
+        ConfigError: the `openai` library is not installed.
+    """
+
+    def __init__(self, endpoint: Endpoint, cache: Cache, spending: Spending | None = None) -> None:
+        try:
+            import openai
+        except ImportError as error:
+            raise ConfigError(
+                "the library for endpoints is not installed", where="openai",
+                remedy="Install it: pip install 'retrieval-heads[llm]'.",
+            ) from error
+        self.endpoint, self.cache, self.spending = endpoint, cache, spending or Spending()
+        self._errors = openai.OpenAIError
+        self._client = openai.OpenAI(
+            base_url=endpoint.url, api_key=endpoint.key, timeout=endpoint.timeout, max_retries=endpoint.retries,
+        )
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._guard = threading.Lock()
+
+    def complete(self, messages: list[dict[str, str]]) -> Reply:
+        """The endpoint's answer to chat messages, from the cache where it was given before.
+
+        Raises:
+            EndpointError: no answer after all retries, a refused request, or an answer that is no chat completion.
+            ResultError: the cache's folder cannot be used.
+        """
+        key = request_key(self.endpoint.model, messages, self.endpoint.parameters)
+        with self._guard:
+            lock = self._locks[key]
+        with lock:  # an equal request of another thread waits, and finds the answer in the cache
+            reply = self.cache.get(key)
+            if reply is not None:
+                self.spending.add_cached()
+                return reply
+            reply = self._ask(messages)
+            self.cache.put(key, reply)
+            return reply
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _ask(self, messages: list[dict[str, str]]) -> Reply:
+        tries = 0
+        while True:
+            tries += 1
+            body = self._send(messages)
+            try:
+                reply = _reply(body)
+            except ValueError as error:
+                if tries < NONSENSE_TRIES:
+                    continue
+                raise EndpointError(
+                    f"the answer is no chat completion ({error}), {tries} times", where=self.endpoint.url,
+                    value=body[:80], remedy="Check that the address is an OpenAI-compatible one, which mostly ends in "
+                    "/v1; answers so far are in the cache.",
+                ) from None
+            self.spending.add(reply.tokens_in, reply.tokens_out)
+            return reply
+
+    def _send(self, messages: list[dict[str, str]]) -> str:
+        try:
+            response = self._client.chat.completions.with_raw_response.create(
+                model=self.endpoint.model, messages=messages, **self.endpoint.parameters,
+            )
+            return response.http_response.text
+        except (self._errors, TypeError) as error:  # TypeError: a parameter that the library does not know
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> EndpointError:
+        status = getattr(error, "status_code", None)
+        remedy = {
+            401: f"Set {KEY_VARIABLE} to the key of the service.", 403: "Ask for access to the model.",
+            404: "Check the address (mostly ending in /v1) and the model's name.",
+            400: "Check model and parameters (--parameters); the endpoint does not take them.",
+        }.get(status, "Try again later: the same command goes on with what is in the cache.")
+        return EndpointError(
+            f"no answer ({type(error).__name__}: {str(error)[:200]})", where=self.endpoint.url,
+            value=self.endpoint.model, remedy=remedy,
+        )
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(strict=True)
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    model_config = ConfigDict(strict=True)
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    model_config = ConfigDict(strict=True)
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Completion(BaseModel):
+    model_config = ConfigDict(strict=True)
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+def _reply(body: str) -> Reply:
+    """The reply in the body of an answer; ValueError says why there is none."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON") from None
+    try:
+        completion = _Completion.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from None
+    if not completion.choices:
+        raise ValueError("no choices")
+    choice, usage = completion.choices[0], completion.usage or _Usage()
+    return Reply(
+        text=choice.message.content or "", finish=choice.finish_reason or "stop", refused=bool(choice.message.refusal),
+        tokens_in=usage.prompt_tokens, tokens_out=usage.completion_tokens,
+    )

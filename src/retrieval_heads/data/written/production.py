@@ -1,0 +1,190 @@
+"""From a file of real training examples to the files of its synthetic conditions."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retrieval_heads.data.examples import token_counter
+from retrieval_heads.data.jsonl import write_examples
+from retrieval_heads.data.written.author import Order, write_texts
+from retrieval_heads.data.written.checks import Fault
+from retrieval_heads.data.written.client import Client
+from retrieval_heads.data.written.conditions import check_conditions, make_condition, needs_writer
+from retrieval_heads.data.written.fitting import Piece, tokens_of
+from retrieval_heads.data.written.haystack import Pool, pool_of_records
+from retrieval_heads.data.written.orders import distractor_orders, needle_orders, needle_piece
+from retrieval_heads.data.written.real import Real
+from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.files import write_whole
+
+RECORD = "written.json"
+OUTPUT_TOKENS = 1.4
+"""Tokens of a word of English text, for estimates."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made.
+
+    Attributes:
+        reals: the real examples, in their order.
+        conditions: names of the conditions to make.
+        length: most tokens an example.
+        count: how many examples a condition; those whose texts fail are replaced by later ones. None for all that
+            can be made.
+        distractors: how many documents a language model writes for the context `high`; 0 takes the documents of
+            other real examples.
+        concurrency: requests at a time.
+        attempts: how often a text is asked for.
+    """
+
+    reals: Sequence[Real]
+    conditions: Sequence[str]
+    length: int
+    count: int | None = None
+    distractors: int = 0
+    concurrency: int = 8
+    attempts: int = 3
+
+    def __post_init__(self) -> None:
+        check_conditions(self.conditions)
+        for name, value, least in (("--count", self.count, 1), ("--distractors", self.distractors, 0),
+                                   ("--length", self.length, 1)):
+            if value is not None and value < least:
+                raise ConfigError("too small", where=name, value=value, remedy=f"Give {least} or more.")
+
+    @property
+    def writes_needles(self) -> bool:
+        return any(map(needs_writer, self.conditions))
+
+    @property
+    def writes_context(self) -> bool:
+        return self.distractors > 0 and any(name.endswith("_high") for name in self.conditions)
+
+    @property
+    def asks(self) -> bool:
+        """Whether an endpoint is needed."""
+        return self.writes_needles or self.writes_context
+
+    def wanted(self) -> int:
+        """Examples to begin with, before any has to be replaced."""
+        return min(self.count or len(self.reals), len(self.reals))
+
+
+@dataclass
+class Outcome:
+    """What was made: the files with their numbers of examples, the ids that were left out, and why."""
+
+    files: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    distractors_dropped: Counter[str] = field(default_factory=Counter)
+
+    def lines(self) -> Iterator[str]:
+        """The outcome for a reader, line by line."""
+        for name, n in self.files.items():
+            yield f"{name}: {n} examples"
+        for reason, n in Counter(self.dropped.values()).most_common():
+            yield f"left out {n} because {reason}"
+        for reason, n in self.distractors_dropped.most_common():
+            yield f"left out {n} documents of the context because {reason}"
+
+
+def first_orders(plan: Plan) -> list[Order]:
+    """All texts that a plan asks for first, without those asked again and those in place of failed ones."""
+    orders = [order for real in plan.reals[: plan.wanted()] for order in needle_orders(real)] * plan.writes_needles
+    return orders + distractor_orders(plan.reals, plan.distractors)[1] * plan.writes_context
+
+
+def produce(plan: Plan, tokenizer: Any, out: str | Path, client: Client | None = None) -> Outcome:
+    """Write `OUT/CONDITION.jsonl.gz` for each condition, all of the same real examples, and `OUT/written.json`.
+
+    Args:
+        client: for the conditions with written texts.
+
+    Raises:
+        ConfigError: texts have to be written, and there is no client.
+        DataError: fewer examples than `count`; a length that is too short, or a context that cannot be filled. Nothing
+            is written then, but what was asked is in the cache.
+        EndpointError, ResultError: see `Client`.
+    """
+    if plan.asks and client is None:
+        raise ConfigError("texts have to be written", where="client", remedy="Give an endpoint.")
+    outcome = Outcome()
+    written = _needles(plan, tokenizer, client, outcome) if plan.writes_needles else {}
+    reals = [real for real in plan.reals if real.id in written] if plan.writes_needles else list(plan.reals)
+    reals = reals[: plan.count]
+    if len(reals) < (plan.count or 1):
+        told = "; ".join(f"{n} because {reason}" for reason, n in Counter(outcome.dropped.values()).most_common())
+        raise DataError(
+            f"only {len(reals)} examples can be made ({told or 'there are no more real ones'})", where="--count",
+            value=plan.count, remedy="Give more real examples or attempts, a better model, or a smaller count.",
+        )
+    pool = _pool(plan, tokenizer, client, outcome) if any(name.endswith("_high") for name in plan.conditions) else None
+    out = Path(out)
+    for condition in plan.conditions:
+        examples = make_condition(reals, condition, tokenizer, plan.length, pool=pool, written=written)
+        write_examples(out / f"{condition}.jsonl.gz", examples)
+        outcome.files[f"{condition}.jsonl.gz"] = len(examples)
+    record = {
+        "files": outcome.files, "length": plan.length, "dropped": outcome.dropped,
+        "distractors_dropped": outcome.distractors_dropped, "distractors": plan.distractors,
+        "model": client.endpoint.model if client else None,
+        "parameters": dict(client.endpoint.parameters) if client else None,
+    }
+    write_whole(out / RECORD, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+    return outcome
+
+
+def _needles(plan: Plan, tokenizer: Any, client: Client, outcome: Outcome) -> dict[str, list[Piece]]:
+    """Needle documents by example id; an example that lost one of its texts is replaced by a later one."""
+    made: dict[str, list[Piece]] = {}
+    waiting = list(plan.reals)
+    while waiting and len(made) < plan.wanted():
+        missing = plan.wanted() - len(made)
+        batch, waiting = waiting[:missing], waiting[missing:]
+        orders = [needle_orders(real) for real in batch]
+        texts = iter(write_texts(client, [one for many in orders for one in many], plan.concurrency, plan.attempts))
+        for real, many in zip(batch, orders, strict=True):
+            results = [next(texts) for _ in many]
+            faults = [result.reason for result in results if isinstance(result, Fault)]
+            pieces = [] if faults else [needle_piece(real, index, text) for index, text in enumerate(results)]
+            if not faults and tokens_of(real, pieces, tokenizer) > plan.length:
+                faults.append("its documents are longer than the whole length")
+            if faults:
+                outcome.dropped[real.id] = faults[0]
+            else:
+                made[real.id] = pieces
+    return made
+
+
+def _pool(plan: Plan, tokenizer: Any, client: Client | None, outcome: Outcome) -> Pool:
+    count = token_counter(tokenizer)
+    if not plan.writes_context:
+        return pool_of_records(plan.reals, count)
+    titles, orders = distractor_orders(plan.reals, plan.distractors)
+    results = write_texts(client, orders, plan.concurrency, plan.attempts)
+    outcome.distractors_dropped.update(result.reason for result in results if isinstance(result, Fault))
+    documents = [(title, text) for title, text in zip(titles, results, strict=True) if isinstance(text, str)]
+    return Pool(documents, count)
+
+
+def estimate(plan: Plan, tokenizer: Any, known: Any = None) -> dict[str, int]:
+    """What a plan asks of an endpoint at first: `requests`, of which `cached`, and the `tokens_in` and `tokens_out` of
+    the others, in tokens of the given tokenizer (the endpoint's may differ by a fifth or so).
+
+    Args:
+        known: whether the answer to messages is there already; none is when None.
+    """
+    orders = first_orders(plan)
+    fresh = [order for order in orders if known is None or not known(order.messages)]
+    texts = [message["content"] for order in fresh for message in order.messages]
+    return {
+        "requests": len(orders), "cached": len(orders) - len(fresh),
+        "tokens_in": sum(token_counter(tokenizer)(texts)) + 8 * len(texts) if texts else 0,
+        "tokens_out": round(sum(order.wanted.words for order in fresh) * OUTPUT_TOKENS),
+    }
