@@ -136,6 +136,15 @@ def score_heads(
         return _summarise(model, [prepared[index] for index in used], used, dropped, kinds, mode, batch_size, seed)
 
 
+def score_encoded(
+    model: nn.Module, encoded: Sequence[Encoded], kinds: Sequence[str] = KINDS, *, batch_size: int = 8, seed: int = 0
+) -> dict[str, HeadScores]:
+    """`score_heads` in mode `forced` for examples that are tokens already, each with a needle."""
+    with evaluation_mode(model), torch.inference_mode():
+        used = list(range(len(encoded)))
+        return _summarise(model, list(encoded), used, Counter(), kinds, "forced", batch_size, seed)
+
+
 def _summarise(
     model: nn.Module, encoded: list[Encoded], used: list[int], dropped: Counter, kinds: Sequence[str], mode: str,
     batch_size: int, seed: int,

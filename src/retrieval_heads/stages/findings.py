@@ -152,21 +152,20 @@ def detection_finding(counts: pd.DataFrame) -> str:
 
 
 def cost_finding(folder: Path | None = None) -> str:
-    """What reading the attention costs over a plain forward pass, where `benchmarks/detection_cost.py` was run.
+    """What reading the attention costs over a plain forward pass, where `benchmarks/full_size.py` was run.
 
     Args:
-        folder: holds its tables `detection_cost*.csv`; `results/benchmarks` of the checkout when None.
+        folder: holds its table `full_size.csv`; `results/benchmarks` of the checkout when None.
 
     Returns:
         One sentence; empty without such a table.
     """
-    folder = folder or paths.results_folder("benchmarks")
-    runs = []
-    for path in sorted(folder.glob("detection_cost*.csv")):
-        one = pd.read_csv(path).iloc[-1]  # the processor time where there is one, as it is less disturbed
-        runs.append(f"{one.ratio_of_medians:.2f} on {one.device} ({one.tokens:,} tokens, {one.parameters / 1e6:,.0f}M "
-                    f"parameters)")
-    return f"Time of a pass with detection over that of a plain one: {', '.join(runs)}." if runs else ""
+    path = (folder or paths.results_folder("benchmarks")) / "full_size.csv"
+    if not path.exists():
+        return ""
+    one = pd.read_csv(path).set_index("what").loc["detection"]
+    return (f"Time of a pass with detection over that of a plain one: {one.to_plain:.2f} on {one.device} "
+            f"({one.tokens:,} tokens, {one.parameters / 1e6:,.0f}M parameters).")
 
 
 def _each(values: pd.Series) -> str:
