@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from retrieval_heads.data.example import Example
@@ -87,6 +87,10 @@ class Source:
     @property
     def id(self) -> str:
         return self.meta["id"]
+
+    def with_documents(self, documents: Sequence[tuple[str, str]]) -> Source:
+        """The same record with other documents; the marked ones have to be where they were."""
+        return replace(self, documents=tuple(documents))
 
 
 def assemble(source: Source, kept: Sequence[int], instruction: str, **more: Any) -> Example:

@@ -1,0 +1,153 @@
+"""Which records are for training, probing and testing: no shared question, and as far as possible no shared document.
+
+Held-out records are chosen first. Three plans are tried in turn, until there are enough training records:
+
+1. no two sets share a gold document;
+2. probe and test may share some, training shares none with either (topics with a hundred documents that all insights
+   share need it);
+3. training shares some, too. What is shared is counted and told.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, islice
+
+from retrieval_heads.data.official.assemble import Source
+from retrieval_heads.data.official.pool import text_key
+from retrieval_heads.errors import DataError
+
+QUESTION_WORDS = ("who", "when", "where", "what", "which", "why", "how")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Records of each set.
+
+    Attributes:
+        train, limited: for `real` and `real_limited`; the two may have records in common.
+        probe, test: held out.
+        groups: the kinds of question that `limited` is drawn from, with the number of its records.
+        apart: whether training and held-out records share no gold document.
+    """
+
+    train: list[Source]
+    limited: list[Source]
+    probe: list[Source]
+    test: list[Source]
+    groups: dict[str, int]
+    apart: bool
+
+    def shared_gold(self) -> dict[str, int]:
+        """By pair of sets, how many gold documents they have in common (`real` and `real_limited` left out)."""
+        keys = {name: gold_keys(getattr(self, name)) for name in ("train", "limited", "probe", "test")}
+        pairs = [pair for pair in combinations(keys, 2) if pair != ("train", "limited")]
+        return {f"{first}-{second}": len(keys[first] & keys[second]) for first, second in pairs}
+
+
+def gold_keys(sources: Iterable[Source]) -> frozenset[str]:
+    """Keys (`text_key`) of all gold documents of the records."""
+    return frozenset(text_key(source.documents[index][1]) for source in sources for index in source.marked)
+
+
+def group_of(source: Source) -> str:
+    """The kind of question by which `real_limited` is limited: question word, number of hops, or subtopic."""
+    if source.task == "musique":
+        return f"{source.meta['hops']}-hop"
+    if source.task == "summhay":
+        return f"topic {source.meta['topic']}, subtopic {source.meta['subtopic']}"
+    words = re.findall(r"[a-z]+", source.question.casefold())
+    return next((word for word in words if word in QUESTION_WORDS), "other")
+
+
+def split(
+    sources: Sequence[Source], *, train: int, probe: int, test: int, seed: int,
+    usable: Callable[[Source], bool] = lambda source: True,
+) -> Split:
+    """Split records; insights of one topic are kept together as far as that goes.
+
+    `real_limited` takes as few kinds of question as hold `train` records: the most frequent ones, or for MuSiQue those
+    of the fewest hops.
+
+    Args:
+        sources: records without a repeated question.
+        train, probe, test: how many of each.
+        seed: of the order in which records are chosen.
+        usable: whether a record can be used; asked only of records that are about to be taken.
+
+    Raises:
+        DataError: too few usable records, or `real_limited` would need every kind of question.
+    """
+    chooser = _Chooser(sources, usable, seed)
+    for disjoint, apart in ((True, True), (False, True), (False, False)):
+        tested = chooser.take(test, set(), frozenset())
+        taken, held = {source.id for source in tested}, gold_keys(tested)
+        probed = chooser.take(probe, taken, held if disjoint else frozenset())
+        taken |= {source.id for source in probed}
+        held |= gold_keys(probed)
+        trained = chooser.take(train, taken, held, others=not apart)
+        if len(tested) == test and len(probed) == probe and len(trained) == train:
+            break
+    else:
+        raise DataError(
+            f"{len(tested) + len(probed) + len(trained)} records are usable", where="train, probe, test",
+            value=f"{train} + {probe} + {test}",
+            remedy="Lower the numbers or the lengths, or give more records; the manifest's reasons say what was dropped.",
+        )
+    limited, groups = _limited(chooser, train, taken, held, not apart)
+    return Split(trained, limited, probed, tested, groups, not gold_keys([*trained, *limited]) & held)
+
+
+class _Chooser:
+    """Records in a seeded order, those of a topic one after the other."""
+
+    def __init__(self, sources: Sequence[Source], usable: Callable[[Source], bool], seed: int) -> None:
+        rng = random.Random(f"split:{seed}")
+        clusters: dict[str, list[Source]] = {}
+        for source in sources:
+            clusters.setdefault(source.meta.get("topic", source.id), []).append(source)
+        self.order = [
+            source for name in rng.sample(sorted(clusters), len(clusters))
+            for source in rng.sample(clusters[name], len(clusters[name]))
+        ]
+        self.keys = {source.id: gold_keys([source]) for source in self.order}
+        self._usable, self._known = usable, {}
+
+    def take(self, n: int, taken: set[str], held: frozenset[str], others: bool = False) -> list[Source]:
+        """The first `n` usable records outside `taken`, without gold documents in `held`; then those with, if asked."""
+        return list(islice((source for source in self.open(taken, held, others) if self.usable(source)), n))
+
+    def open(self, taken: set[str], held: frozenset[str], others: bool) -> Iterator[Source]:
+        """The records that may be taken, usable or not."""
+        left = [source for source in self.order if source.id not in taken]
+        yield from (source for source in left if not self.keys[source.id] & held)
+        if others:
+            yield from (source for source in left if self.keys[source.id] & held)
+
+    def usable(self, source: Source) -> bool:
+        if source.id not in self._known:
+            self._known[source.id] = self._usable(source)
+        return self._known[source.id]
+
+
+def _limited(
+    chooser: _Chooser, n: int, taken: set[str], held: frozenset[str], others: bool,
+) -> tuple[list[Source], dict[str, int]]:
+    candidates = list(chooser.open(taken, held, others))
+    sizes = Counter(map(group_of, candidates))
+    by_hops = candidates[0].task == "musique"
+    ranked = sorted(sizes, key=lambda group: (group,) if by_hops else (-sizes[group], group))
+    limited: list[Source] = []
+    for group in ranked[:-1]:
+        members = (source for source in candidates if group_of(source) == group and chooser.usable(source))
+        limited += islice(members, n - len(limited))
+        if len(limited) == n:
+            return limited, dict(Counter(map(group_of, limited)))
+    raise DataError(
+        f"real_limited would need every kind of question ({len(sizes)} of them) for its {n} records", where="train",
+        value=n, remedy="Lower the number of training examples, or give more records.",
+    )
