@@ -46,6 +46,7 @@ class _Capture:
     """What one `capture_attention` block wants, and what the layers have reported so far."""
 
     rows: torch.Tensor
+    first: int
     reduce: Reducer | ValueReducer
     with_values: bool = False
     results: dict[int, Any] = field(default_factory=dict)
@@ -60,7 +61,8 @@ _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 
 def attention_rows(
-    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, rows: torch.Tensor, scaling: float | None
+    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, rows: torch.Tensor, scaling: float | None,
+    first: int = 0,
 ) -> torch.Tensor:
     """Attention probabilities of some query rows, as SDPA would weigh the values.
 
@@ -71,6 +73,7 @@ def attention_rows(
             None stands for the causal mask.
         rows: int64 `[batch, n_rows]`, indices into the queries.
         scaling: factor of the scores; None stands for 1/sqrt(head_dim).
+        first: no row is before this one, so that without a mask all rows see the keys up to it.
 
     Returns:
         float32 `[batch, n_heads, n_rows, n_keys]`.
@@ -82,24 +85,28 @@ def attention_rows(
     wanted = wanted.reshape(batch, n_kv_heads, -1, head_dim)  # [batch, n_kv_heads, group x n_rows, head_dim]
     scores = wanted @ key.float().transpose(2, 3)
     scores = scores.view(batch, n_heads, n_rows, n_keys)
-    return scores.add_(_additive(mask, rows, n_queries, n_keys)).softmax(-1)
+    if mask is not None:
+        scores.add_(_additive(mask, rows, n_keys))
+    elif n_queries > 1:  # a single query sees all keys of its cache
+        # several are aligned with the first keys, as in SDPA; what all of them see is left as it is, since it is the
+        # passes over whole rows that reading costs
+        seen = (torch.arange(first, n_keys, device=rows.device) <= rows[:, :, None])[:, None]
+        scores[..., first:].add_(_bias(seen))
+    return scores.softmax(-1)
 
 
-def _additive(mask: torch.Tensor | None, rows: torch.Tensor, n_queries: int, n_keys: int) -> torch.Tensor:
+def _additive(mask: torch.Tensor, rows: torch.Tensor, n_keys: int) -> torch.Tensor:
     """The mask of the wanted rows, `[batch, n_heads or 1, n_rows, n_keys]`: 0 where a key is seen, or a bias.
 
     Added rather than filled in, since it is the same for all heads: filling is ten times slower on a CPU.
     """
-    if mask is None:
-        # a single query sees all keys of its cache; several are aligned with the first keys, as in SDPA
-        last = rows + (n_keys - 1 if n_queries == 1 else 0)
-        some = (torch.arange(n_keys, device=rows.device) <= last[:, :, None])[:, None]
-    else:
-        batch = torch.arange(len(rows), device=rows.device)[:, None]
-        some = mask.expand(len(rows), -1, -1, -1)[batch, :, rows, :n_keys].transpose(1, 2)
-    if some.dtype != torch.bool:
-        return some.float()
-    return torch.zeros(some.shape, device=rows.device).masked_fill_(~some, torch.finfo(torch.float32).min)
+    batch = torch.arange(len(rows), device=rows.device)[:, None]
+    some = mask.expand(len(rows), -1, -1, -1)[batch, :, rows, :n_keys].transpose(1, 2)
+    return _bias(some) if some.dtype == torch.bool else some.float()
+
+
+def _bias(seen: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, torch.finfo(torch.float32).min)
 
 
 def _attention(
@@ -115,7 +122,8 @@ def _attention(
                     remedy="Use a decoder with plain softmax attention (Llama, Mistral, Qwen2, Qwen3, Gemma, ...).",
                 )
         with torch.no_grad():
-            rows = attention_rows(query, key, attention_mask, capture.rows.to(query.device), scaling)
+            capture.rows = capture.rows.to(query.device)
+            rows = attention_rows(query, key, attention_mask, capture.rows, scaling, capture.first)
             capture.results[layer] = capture.reduce(rows, value, layer) if capture.with_values else capture.reduce(rows)
     if _falls_to_square(query, key, attention_mask):
         groups = query.shape[1] // key.shape[1]
@@ -190,7 +198,7 @@ def capture_attention(
             "the attention of this model is being captured already", where=name,
             remedy="Leave the first `capture_attention` block before entering another.",
         )
-    capture, results = _Capture(rows, reduce, with_values), []
+    capture, results = _Capture(rows, int(rows.min()), reduce, with_values), []
     _ACTIVE.update({module: (layer, capture) for layer, module in enumerate(attentions)})
     try:
         with lean_attention(model, whatever_it_was=True):

@@ -56,8 +56,9 @@ def displaced_spans(encoded: Encoded, draws: int = 32, seed: int = 0) -> np.ndar
     inside = encoded.needle_mask()
     inside[encoded.prompt_length :] = True
     covered, placed = np.zeros(len(encoded.ids)), 0
+    free = _free_starts(lengths[0], inside) if lengths else None  # where the first can go is the same in all draws
     for _ in range(draws):
-        taken = _place(lengths, inside, rng)
+        taken = _place(lengths, inside, rng, free)
         if taken is not None:
             covered += taken
             placed += 1
@@ -68,14 +69,24 @@ def displaced_spans(encoded: Encoded, draws: int = 32, seed: int = 0) -> np.ndar
     return covered
 
 
-def _place(lengths: Sequence[int], occupied: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """One draw: bool mask of the placed spans, longest first; None when one of them finds no room."""
+def _place(
+    lengths: Sequence[int], occupied: np.ndarray, rng: np.random.Generator, free: np.ndarray | None
+) -> np.ndarray | None:
+    """One draw: bool mask of the placed spans, longest first; None when one of them finds no room.
+
+    `free`: where the first span can begin.
+    """
     occupied, placed = occupied.copy(), np.zeros(len(occupied), dtype=bool)
-    for length in lengths:
-        filled = np.concatenate(([0], np.cumsum(occupied)))
-        starts = np.flatnonzero(filled[length:] == filled[: len(filled) - length])
+    for place, length in enumerate(lengths):
+        starts = free if place == 0 else _free_starts(length, occupied)
         if not len(starts):
             return None
         start = starts[rng.integers(len(starts))]
         occupied[start : start + length] = placed[start : start + length] = True
     return placed
+
+
+def _free_starts(length: int, occupied: np.ndarray) -> np.ndarray:
+    """Where a span of that length can begin."""
+    filled = np.concatenate(([0], np.cumsum(occupied)))
+    return np.flatnonzero(filled[length:] == filled[: len(filled) - length])

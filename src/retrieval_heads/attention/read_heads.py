@@ -47,7 +47,10 @@ def read_heads(model: nn.Module, encoded: Sequence[Encoded], batch_size: int = 8
 def _read_batch(model: nn.Module, encoded: Sequence[Encoded], members: list[int], seed: int) -> Iterator[Reading]:
     device, chosen = next(model.parameters()).device, [encoded[index] for index in members]
     width = max(len(one.ids) for one in chosen)
-    ids = torch.tensor([[*one.ids, *[0] * (width - len(one.ids))] for one in chosen], device=device)
+    padded = np.zeros((len(chosen), width), dtype=np.int64)
+    for row, one in zip(padded, chosen, strict=True):
+        row[: len(one.ids)] = one.ids
+    ids = torch.tensor(padded, device=device)
     answers, questions = _rows(chosen, device)
     inside, contrast = _masks(chosen, [range(len(one.ids)) for one in chosen], width, device, seed)
     contribution = Contribution(model, ids.gather(1, answers + 1), contrast)
