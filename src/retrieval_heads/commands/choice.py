@@ -55,6 +55,24 @@ def chosen(parsed: argparse.Namespace) -> tuple[Profile, Options]:
 
 
 @contextmanager
+def leading(profile: Profile) -> Iterator[Profile | None]:
+    """The profile for the block, in the process that is to go through the study; None in those that only help it train.
+
+    Where `torchrun` or `accelerate launch` started several processes, these train together, one run after the other,
+    and there are no worker processes besides.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        yield profile  # without waiting for torch
+        return
+    from retrieval_heads.executor import resolve_device
+    from retrieval_heads.models.finetune import follow
+    from retrieval_heads.models.processes import several, together
+
+    with together(resolve_device(profile.device), follow) as leads:
+        yield (profile.model_copy(update={"workers": 1}) if several() else profile) if leads else None
+
+
+@contextmanager
 def log_to_stderr() -> Iterator[None]:
     """One line a run where there is no terminal; on a terminal the bars say the same."""
     logger = logging.getLogger("retrieval_heads")

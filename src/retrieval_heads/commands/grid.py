@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from retrieval_heads.commands.choice import add_choice, chosen, log_to_stderr
+from retrieval_heads.commands.choice import add_choice, chosen, leading, log_to_stderr
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -23,6 +23,9 @@ def _grid(parsed: argparse.Namespace) -> None:
     from retrieval_heads.stages import grid
 
     start = time.perf_counter()
-    with log_to_stderr():
-        made = grid.run(profile, options, parsed.seconds)
+    with leading(profile) as led:
+        if led is None:
+            return
+        with log_to_stderr():
+            made = grid.run(led, options, parsed.seconds)
     print(f"grid: {len(made)} tables ({time.perf_counter() - start:.1f} s)", flush=True)

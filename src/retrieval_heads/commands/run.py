@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from retrieval_heads import paths
-from retrieval_heads.commands.choice import Options, add_choice, chosen, log_to_stderr
+from retrieval_heads.commands.choice import Options, add_choice, chosen, leading, log_to_stderr
 from retrieval_heads.config import config_hash
 from retrieval_heads.executor import kept_workers
 from retrieval_heads.keys import study_grid
@@ -35,6 +35,8 @@ examples:
       fine-tune all runs of the report on one GPU; give the same command again to go on after an interruption
   python -m retrieval_heads run detect --profile quick --task mdqa --limit 4
       try one task on four examples; the results go to runs/quick-limit4
+  accelerate launch --num_processes 4 --use_fsdp -m retrieval_heads run finetune --profile paper --device cuda
+      train each run on four GPUs together (without --use_fsdp each holds the whole model)
   python -m retrieval_heads run all --profile report --dry-run
       list what would be run, and run nothing
 """
@@ -72,6 +74,9 @@ def _run(parsed: argparse.Namespace) -> None:
         print(f"stages: {', '.join(stages)}")
         print("\n".join(["runs:", *(f"  {key.name}" for key in grid)]))
         return
-    with log_to_stderr(), kept_workers(profile.workers, profile.threads):
-        for stage in stages:
-            run_stage(stage, profile, options)
+    with leading(profile) as led:
+        if led is None:
+            return
+        with log_to_stderr(), kept_workers(led.workers, led.threads):
+            for stage in stages:
+                run_stage(stage, led, options)

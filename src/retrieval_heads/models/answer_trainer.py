@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -24,6 +25,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.errors import ModelError
+from retrieval_heads.models.processes import sharded
 
 IGNORED = -100
 """Label of a token without loss, as in transformers."""
@@ -45,15 +47,33 @@ def plan_batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int
     return plan
 
 
+def own_part(
+    plan: Sequence[Sequence[int]], accumulation: int, batch_size: int, number: int, processes: int,
+) -> tuple[list[list[int]], int]:
+    """What one of several processes does of a plan: its batches, and how many of them make an optimizer step.
+
+    Each optimizer step is on the same examples as with one process. They are dealt out in turn, at most `batch_size` at
+    a time; where they do not suffice for all, a process gets an empty batch, as all must make equally many passes.
+    """
+    if processes == 1:
+        return [list(batch) for batch in plan], accumulation
+    own, passes, deal = [], math.ceil(accumulation / processes), processes * batch_size
+    for start in range(0, len(plan), accumulation):
+        members = [index for batch in plan[start : start + accumulation] for index in batch]
+        batches = [members[at : at + deal][number::processes] for at in range(0, len(members), deal)]
+        own += batches + [[] for _ in range(passes - len(batches))]
+    return own, passes
+
+
 def collate(examples: Sequence[Encoded]) -> Batch:
     """Pad examples on the right to the longest.
 
     Returns `input_ids` and `labels`, int64 `[batch, tokens]`; a label is the token itself where it belongs to the
-    answer or ends the sequence after it, `IGNORED` elsewhere.
+    answer or ends the sequence after it, `IGNORED` elsewhere. No examples give a short row without a loss.
     """
-    longest = max(len(example.ids) for example in examples)
+    longest = max((len(example.ids) for example in examples), default=2)
     # the padding's token is never attended to nor scored, so any id serves
-    input_ids = torch.zeros(len(examples), longest, dtype=torch.long)
+    input_ids = torch.zeros(max(1, len(examples)), longest, dtype=torch.long)
     labels = torch.full_like(input_ids, IGNORED)
     for row, example in enumerate(examples):
         ids = torch.tensor(example.ids)
@@ -98,7 +118,12 @@ class AnswerTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # the number of answer tokens in all accumulated batches, so that accumulation equals one large batch
-        return answer_loss(model, inputs, num_items_in_batch)
+        # and of all processes, whose gradients are averaged and not added
+        return self.accelerator.num_processes * answer_loss(model, inputs, num_items_in_batch)
+
+    def _wrap_model(self, model, training=True, dataloader=None):
+        # without a wrapper the Trainer would give each process the whole model again
+        return _Sharded(model, self.args) if sharded() else super()._wrap_model(model, training, dataloader)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         # PEFT would otherwise look up the base's vocabulary on the hub, and the Trainer pickle its arguments
@@ -106,6 +131,18 @@ class AnswerTrainer(Trainer):
 
     def floating_point_ops(self, inputs: Batch) -> int:
         return 0  # not used, and counting walks through all parameters at every step
+
+
+class _Sharded(nn.Module):
+    """A model of which each process has a part, as the Trainer calls it: under the autocast that accelerate adds."""
+
+    def __init__(self, model: PeftModel, args: Any) -> None:
+        super().__init__()
+        self.module, self.device_type, self.bf16 = model, args.device.type, args.bf16
+
+    def forward(self, **inputs: Any) -> Any:
+        with torch.autocast(self.device_type, torch.bfloat16, enabled=self.bf16):
+            return self.module(**inputs)
 
 
 class _Bar(ProgressCallback):

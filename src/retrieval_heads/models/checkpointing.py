@@ -73,7 +73,7 @@ def checkpoint_layers(model: PreTrainedModel, n_products: int = 0) -> None:
     # the old name is deprecated within transformers 5, the new one is missing in its earlier releases
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False, "context_fn": _contexts(keep_attention)})
-    for layer in _decoder_layers(model)[:n_products]:
+    for layer in decoder_layers(model)[:n_products]:
         policy = keep_products(frozenset((into, out) for into, out in _projections(layer).values()))
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False, context_fn=_contexts(policy))
 
@@ -89,7 +89,7 @@ def layers_with_products(model: PreTrainedModel, tokens: int, memory: float) -> 
     Returns:
         0 up to the number of layers.
     """
-    layers, element = _decoder_layers(model), model.dtype.itemsize
+    layers, element = decoder_layers(model), model.dtype.itemsize
     projections = [_projections(layer) for layer in layers]
     if not all(projections):
         return 0
@@ -108,7 +108,8 @@ def _contexts(policy: Policy) -> Callable[[], Any]:
     return partial(create_selective_checkpoint_contexts, policy)
 
 
-def _decoder_layers(model: nn.Module) -> list[GradientCheckpointingLayer]:
+def decoder_layers(model: nn.Module) -> list[GradientCheckpointingLayer]:
+    """The layers that are checkpointed and sharded as units, in order."""
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 

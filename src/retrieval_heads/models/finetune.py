@@ -3,6 +3,8 @@
 Low-rank adapters (Hu et al., arXiv 2106.09685) on the attention projections only, at a raised RoPE theta, as in Zhao et
 al., arXiv 2410.22316. An adapter folder is written whole or not at all; an interrupted call goes on from its last
 checkpoint, and on a CPU ends with the bytes that an uninterrupted one writes.
+
+Of several processes (see `processes`) all make the call; each optimizer step is on the same examples as with one.
 """
 
 from __future__ import annotations
@@ -24,13 +26,24 @@ from transformers.trainer_callback import TrainerState
 
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.errors import DataError, ModelError, ResultError
-from retrieval_heads.models.answer_trainer import AnswerTrainer, plan_batches
-from retrieval_heads.models.checkpointing import checkpoint_layers, layers_with_products
+from retrieval_heads.models.answer_trainer import AnswerTrainer, own_part, plan_batches
+from retrieval_heads.models.checkpointing import checkpoint_layers, decoder_layers, layers_with_products
 from retrieval_heads.models.extension import Extension, fingerprint
 from retrieval_heads.models.folder import model_folder, quiet, usable_device
 from retrieval_heads.models.lean_step import lean_step
 from retrieval_heads.models.load import build_model
 from retrieval_heads.models.lora_settings import LoraSettings
+from retrieval_heads.models.processes import (
+    all_or_none,
+    announce,
+    is_first,
+    join,
+    place,
+    shard,
+    sharded,
+    share,
+    whole,
+)
 from retrieval_heads.models.training_record import (
     count_tokens,
     environment,
@@ -47,7 +60,8 @@ def finetune(
     """Fine-tune a base model on encoded examples and write the adapter's folder.
 
     Nothing but `out_dir` is left behind; during training, checkpoints lie in a hidden folder beside it. A finished
-    `out_dir` of the same base, examples and settings is not trained again.
+    `out_dir` of the same base, examples and settings is not trained again. With FSDP there are no checkpoints, and an
+    interrupted call begins anew.
 
     Args:
         base: folder or cached hub id of the base model.
@@ -67,6 +81,7 @@ def finetune(
             not finite.
         ResultError: `out_dir` exists and is something else.
     """
+    join(device)
     out_dir, folder, examples = Path(out_dir), model_folder(base), list(examples)
     device = _training_device(device)
     inputs = {
@@ -78,27 +93,38 @@ def finetune(
         return _finished(out_dir, inputs, work)
     _check_examples(examples, settings)
     base_name = folder.resolve().name if Path(base).is_dir() else str(base)
+    announce(base=str(base), examples=[asdict(example) for example in examples], out_dir=str(out_dir),
+             settings=asdict(settings), device=device.type)
     model = _adapted_model(folder, base_name, settings, examples, device)
-    checkpoint, started = _open_work(work, inputs), time.monotonic()
-    try:
-        state = _train(model, examples, settings, device, work, checkpoint)
-    except ModelError:
-        shutil.rmtree(work)  # a run that diverged would only diverge again
-        raise
-    record = {
-        "base_name": base_name, **inputs, **count_tokens(examples, settings.epochs), "steps": state.global_step,
-        "loss": loss_log(state), "environment": environment(device),
-    }
-    timing = {
-        "seconds": round(time.monotonic() - started, 3),
-        "resumed_from_step": _step(checkpoint) if checkpoint else 0,
-    }
-    extension = Extension(
-        base_name, inputs["base_fingerprint"], settings.rope_theta, settings.max_length, settings.rank, settings.alpha,
-        settings.target_modules,
-    )
-    publish(model, extension, record, timing, work, out_dir)
-    return {**record, "timing": timing}
+    with all_or_none():
+        checkpoint = share(_open_work(work, inputs) if is_first() else None)
+        started = time.monotonic()
+        try:
+            state = _train(model, examples, settings, device, work, checkpoint)
+        except ModelError:
+            shutil.rmtree(work, ignore_errors=True)  # a run that diverged would only diverge again
+            raise
+        weights = {name: whole(weight.data) for name, weight in model.named_parameters() if "lora_" in name}
+        record = {
+            "base_name": base_name, **inputs, **count_tokens(examples, settings.epochs), "steps": state.global_step,
+            "loss": loss_log(state), "environment": environment(device),
+        }
+        timing = {
+            "seconds": round(time.monotonic() - started, 3),
+            "resumed_from_step": _step(Path(checkpoint)) if checkpoint else 0,
+        }
+        extension = Extension(
+            base_name, inputs["base_fingerprint"], settings.rope_theta, settings.max_length, settings.rank,
+            settings.alpha, settings.target_modules,
+        )
+        if is_first():
+            publish(model, weights, extension, record, timing, work, out_dir)
+        return share({**record, "timing": timing})
+
+
+def follow(examples: Sequence[dict[str, Any]], settings: dict[str, Any], **job: Any) -> None:
+    """Take part in a fine-tuning that the first of several processes has announced."""
+    finetune(examples=[Encoded(**example) for example in examples], settings=LoraSettings(**settings), **job)
 
 
 def _finished(out_dir: Path, inputs: dict[str, Any], work: Path) -> dict[str, Any]:
@@ -170,31 +196,34 @@ def _memory(device: torch.device) -> float:
 
 def _train(
     model: PeftModel, examples: list[Encoded], settings: LoraSettings, device: torch.device, work: Path,
-    checkpoint: Path | None,
+    checkpoint: str | None,
 ) -> TrainerState:
     plan = plan_batches([len(example.ids) for example in examples], settings.batch_size, settings.epochs, settings.seed)
     steps = math.ceil(len(plan) / settings.accumulation)
-    saving = {"save_strategy": "no"} if settings.save_steps is None else {
+    batches, accumulation = own_part(plan, settings.accumulation, settings.batch_size, *place())
+    saving = {"save_strategy": "no"} if settings.save_steps is None or sharded() else {
         "save_strategy": "steps", "save_steps": settings.save_steps, "save_total_limit": 1,
     }
     with quiet():
         arguments = TrainingArguments(
             output_dir=str(work / "checkpoints"), num_train_epochs=1, **saving,
-            per_device_train_batch_size=1, gradient_accumulation_steps=settings.accumulation,
+            per_device_train_batch_size=1, gradient_accumulation_steps=accumulation,
             learning_rate=settings.lr, lr_scheduler_type=settings.schedule, weight_decay=settings.weight_decay,
             warmup_steps=math.ceil(settings.warmup * steps), max_grad_norm=settings.max_grad_norm, seed=settings.seed,
             bf16=settings.bf16, use_cpu=device.type == "cpu", report_to="none", logging_steps=1,
             logging_nan_inf_filter=False, log_level="error", remove_unused_columns=False,
-            disable_tqdm=not sys.stderr.isatty(),
+            disable_tqdm=not sys.stderr.isatty(), ddp_find_unused_parameters=False,
         )
         arguments._n_gpu = min(arguments.n_gpu, 1)  # the Trainer would split each batch over all visible GPUs
-        trainer = AnswerTrainer(model, arguments, [[examples[index] for index in batch] for batch in plan])
+        if sharded():
+            shard(model, decoder_layers(model), arguments.device)
+        trainer = AnswerTrainer(model, arguments, [[examples[index] for index in batch] for batch in batches])
         with lean_step(model):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.state
 
 
-def _open_work(work: Path, inputs: dict[str, Any]) -> Path | None:
+def _open_work(work: Path, inputs: dict[str, Any]) -> str | None:
     """Make the working folder, or take up that of an interrupted call; returns its last whole checkpoint."""
     if _read_json(work / "inputs.json") != inputs:
         shutil.rmtree(work, ignore_errors=True)
@@ -206,7 +235,7 @@ def _open_work(work: Path, inputs: dict[str, Any]) -> Path | None:
         if _read_json(folder / "trainer_state.json") is None:
             shutil.rmtree(folder)
         else:
-            last = folder
+            last = str(folder)
     return last
 
 

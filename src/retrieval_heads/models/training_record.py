@@ -54,20 +54,20 @@ def _unfinished(folder: Path, error: Exception) -> ResultError:
 
 
 def publish(
-    model: PeftModel, extension: Extension, record: dict[str, Any], timing: dict[str, Any], work: Path, out_dir: Path,
+    model: PeftModel, weights: dict[str, torch.Tensor], extension: Extension, record: dict[str, Any],
+    timing: dict[str, Any], work: Path, out_dir: Path,
 ) -> None:
     """Write the adapter and its records inside the working folder, then make it `out_dir` in one step.
 
-    An adapter that was trained in bfloat16 is written in it: it has not been multiplied in any other precision.
+    `weights` are the whole adapter's, by the names of the model's parameters. One that was trained in bfloat16 is
+    written in it: it has not been multiplied in any other precision.
     """
     if record["settings"]["bf16"]:
-        for name, values in model.named_parameters():
-            if "lora_" in name:
-                values.data = values.data.to(torch.bfloat16)
+        weights = {name: values.to(torch.bfloat16) for name, values in weights.items()}
     folder = work / "adapter"
     shutil.rmtree(folder, ignore_errors=True)
     with quiet():
-        model.save_pretrained(folder, save_embedding_layers=False)
+        model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form of a model card
     config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     config["target_modules"].sort()  # a set in PEFT, so in another order in each process
