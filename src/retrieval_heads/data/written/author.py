@@ -37,7 +37,7 @@ def write_text(client: Client, order: Order, attempts: int) -> str | Fault:
         if fault is None:
             return cleaned(reply.text)
         if left:
-            messages = ask_again(order.messages, _encodable(reply.text), fault.told)
+            messages = ask_again(messages, _encodable(reply.text), fault.told)
     return fault
 
 

@@ -47,15 +47,16 @@ def symbolic(real: Real, count: Counter) -> Build:
     return _lists(real, count) if real.cites else _pairs(real, count)
 
 
-def as_long_as(text: str, count: Counter, rng: random.Random) -> str:
-    """An identifier with as many tokens as a text, or as near to it as was found."""
+def as_long_as(text: str, joint: str, count: Counter, rng: random.Random) -> str:
+    """An identifier with as many tokens as a text, each after `joint`, or as near to it as was found."""
     candidates = ["".join(rng.choices(LETTERS, k=size)) for size in range(2, LONGEST) for _ in range(6)]
-    wanted, *lengths = count([f" {text}", *(f" {code}" for code in candidates)])
+    wanted, *lengths = count([joint + text, *(joint + code for code in candidates)])
     return min(zip(lengths, candidates, strict=True), key=lambda pair: abs(pair[0] - wanted))[1]
 
 
 def _pairs(real: Real, count: Counter) -> Build:
-    answer = as_long_as(real.example.answer, count, random.Random(f"symbolic|{real.id}|answer"))
+    example = real.example
+    answer = as_long_as(example.answer, example.joint, count, random.Random(f"symbolic|{real.id}|answer"))
 
     def other(codes: Codes) -> str:
         value = answer

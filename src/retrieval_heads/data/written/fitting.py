@@ -53,14 +53,15 @@ def fit(real: Real, condition: str, build: Build, tokenizer: Any, length: int) -
             value=length, remedy=f"Allow {used - length} tokens more.",
         )
     best, most, budget = smallest, used, length - used
-    for _ in range(TRIES):
+    for tries in range(TRIES):
         example = write(real, condition, build(max(0, budget)))
         used = len(encode(example, tokenizer).ids)
         if most < used <= length:
             best, most = example, used
         if 0 <= length - used <= CLOSE * length:
             break
-        budget += length - used
+        # aim a little lower each time, since a budget is met by whole sentences and not by tokens
+        budget += length - used - round(tries * max(CLOSE * length / 2, 8))
     return best
 
 

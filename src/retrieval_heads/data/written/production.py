@@ -122,7 +122,8 @@ def produce(plan: Plan, tokenizer: Any, out: str | Path, client: Client | None =
         told = "; ".join(f"{n} because {reason}" for reason, n in Counter(outcome.dropped.values()).most_common())
         raise DataError(
             f"only {len(reals)} examples can be made ({told or 'there are no more real ones'})", where="--count",
-            value=plan.count, remedy="Give more real examples or attempts, a better model, or a smaller count.",
+            value=plan.count or "all",
+            remedy="Give more real examples or attempts, a better model, or a smaller count.",
         )
     pool = _pool(plan, tokenizer, client, outcome) if any(name.endswith("_high") for name in plan.conditions) else None
     out = Path(out)
