@@ -1,0 +1,178 @@
+"""Head scores in the JSON of Retrieval_Head (Wu et al. 2024, arXiv 2404.15574): its files can stand beside ours.
+
+    {"0-0": [0.0, 0.034, ...], "0-1": [...], ...}
+
+One key for each `layer-head`, both from 0, and under it the head's score on each example. Theirs is the number of hits
+while the model writes its own answer, over the needle's tokens; ours the share of the answer's tokens. Levels differ,
+therefore; ranks can be compared.
+
+Published files have their oddities. Lists can differ in length, and a program that was run twice has appended its
+scores to the file, so that every list holds them twice. Both leave means that can be used, and both are warned of.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval_heads.errors import DataError, HeadError
+from retrieval_heads.files import write_whole
+from retrieval_heads.heads.select import head_names, parse_heads
+from retrieval_heads.models.layout import Head, HeadLayout
+
+
+@dataclass(frozen=True, eq=False)
+class ExchangedScores:
+    """Head scores from a file.
+
+    Attributes:
+        scores: float32 `[n_layers, n_heads]`, mean of each head's list.
+        counts: int64 `[n_layers, n_heads]`, length of each head's list.
+        name: the file, or `scores` for a mapping.
+    """
+
+    scores: np.ndarray
+    counts: np.ndarray
+    name: str
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.scores, dtype=dtype, copy=copy)
+
+
+def read_scores(
+    source: str | Path | Mapping[str, Any], shape: HeadLayout | tuple[int, int] | None = None
+) -> ExchangedScores:
+    """Read scores from a file or from a mapping of its form.
+
+    Args:
+        source: path of a JSON file, or `{"layer-head": [scores]}`.
+        shape: `(n_layers, n_heads)` or the layout of the model that the scores are of; None: what the keys span.
+
+    Raises:
+        DataError: a file that cannot be read or is no such mapping; a key that names no head, or one twice; a head
+            without scores, or with some that are no finite numbers; heads missing, or others than the model has.
+
+    Warns:
+        UserWarning: lists of unequal lengths; lists that hold their scores twice over.
+    """
+    given, name = (source, "scores") if isinstance(source, Mapping) else (_load(Path(source)), str(source))
+    if not isinstance(given, Mapping) or not given:
+        raise DataError(
+            "no scores by head", where=name, value=given, remedy='Give an object such as {"0-0": [0.1], "0-1": [0.0]}.',
+        )
+    lists: dict[Head, np.ndarray] = {}
+    for key, values in given.items():
+        head = _head(key, name)
+        if head in lists:
+            raise DataError("a head twice", where=f"{name}, key {key}", remedy="Keep one of the lists.")
+        lists[head] = _numbers(values, f"{name}, key {key}")
+    size = _size(lists, shape, name)
+    scores, counts = np.zeros(size, dtype=np.float64), np.zeros(size, dtype=np.int64)
+    for head, values in lists.items():
+        scores[head], counts[head] = values.mean(), len(values)
+    _warn_of_oddities(lists, counts, name)
+    return ExchangedScores(scores.astype(np.float32), counts, name)
+
+
+def write_scores(path: str | Path, scores: Any) -> None:
+    """Write scores in that form, whole or not at all.
+
+    Args:
+        path: the file; one that is there is replaced, never appended to.
+        scores: what `retrieval_scores` returns, whose score on each example is written; or an array
+            `[n_examples, n_layers, n_heads]`, or `[n_layers, n_heads]` for one score a head.
+
+    Raises:
+        DataError: an array of another form, or with values that are not finite.
+    """
+    table = np.asarray(getattr(scores, "per_example", scores), dtype=np.float64)
+    table = table[None] if table.ndim == 2 else table
+    if table.ndim != 3 or not table.size or not np.isfinite(table).all():
+        raise DataError(
+            "no finite scores of examples x layers x heads", where="scores", value=table.shape,
+            remedy="Give what `retrieval_scores` returns.",
+        )
+    heads = list(np.ndindex(*table.shape[1:]))
+    lists = (table[:, layer, head].tolist() for layer, head in heads)
+    content = dict(zip(head_names(heads), lists, strict=True))
+    write_whole(Path(path), (json.dumps(content) + "\n").encode())
+
+
+def _load(path: Path) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+            raise DataError("a head twice", where=f"{path}, key {twice}", remedy="Keep one of the lists.")
+        return found
+
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
+    except OSError as error:
+        problem, value, remedy = "the file cannot be read", error.strerror, "Check the path."
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem, value, remedy = "no JSON", str(error), "Give a score file as it was written."
+    raise DataError(problem, where=path, value=value, remedy=remedy)
+
+
+def _head(key: Any, name: str) -> Head:
+    try:
+        [head] = parse_heads([key])
+    except HeadError as error:
+        raise DataError(
+            "a key that names no head", where=name, value=key, remedy="Write layer-head, both from 0, as in 12-3.",
+        ) from error
+    return head
+
+
+def _numbers(values: Any, where: str) -> np.ndarray:
+    if not isinstance(values, list | tuple) or not values:
+        raise DataError("no list of scores", where=where, value=values, remedy="Give the head's score on each example.")
+    for place, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise DataError(
+                "no finite number", where=f"{where}, item {place}", value=value,
+                remedy="Leave out the examples that could not be scored, for every head.",
+            )
+    return np.array(values, dtype=np.float64)
+
+
+def _size(lists: Mapping[Head, Any], shape: HeadLayout | tuple[int, int] | None, name: str) -> tuple[int, int]:
+    """Layers and heads, all of which have a list."""
+    spanned = tuple(max(head[axis] for head in lists) + 1 for axis in (0, 1))
+    size = (shape.n_layers, shape.n_heads) if isinstance(shape, HeadLayout) else shape or spanned
+    if spanned[0] > size[0] or spanned[1] > size[1]:
+        raise DataError(
+            f"the model has {size[0]} layers of {size[1]} heads", where=name, value=f"{spanned[0]} x {spanned[1]}",
+            remedy="Give the scores of this model.",
+        )
+    n_missing = size[0] * size[1] - len(lists)
+    if n_missing:
+        missing = next(head for layer in range(size[0]) for head in ((layer, place) for place in range(size[1]))
+                       if head not in lists)
+        raise DataError(
+            f"{n_missing} of {size[0]} x {size[1]} heads have no scores", where=name, value=head_names([missing])[0],
+            remedy="Give every head of the model a list; zeros are scores too.",
+        )
+    return size
+
+
+def _warn_of_oddities(lists: Mapping[Head, np.ndarray], counts: np.ndarray, name: str) -> None:
+    if counts.min() < counts.max():
+        warnings.warn(
+            f"{name}: the heads have {counts.min()} to {counts.max()} scores each; every mean is over its own",
+            stacklevel=3,
+        )
+    halves = (np.array_split(values, 2) for values in lists.values())
+    if counts.min() > 1 and counts.max() % 2 == 0 and all(np.array_equal(one, other) for one, other in halves):
+        warnings.warn(
+            f"{name}: the second half of every list repeats the first, as after a second run that appended its scores; "
+            "the means are the same, and the counts are twice the number of examples", stacklevel=3,
+        )
