@@ -69,11 +69,12 @@ def build(options: argparse.Namespace) -> PreTrainedModel:
     config = LlamaConfig(
         vocab_size=options.vocab, hidden_size=options.hidden, intermediate_size=options.intermediate,
         num_hidden_layers=options.layers, num_attention_heads=options.heads, num_key_value_heads=options.kv_heads,
-        max_position_embeddings=options.tokens, dtype=options.dtype, tie_word_embeddings=False,
+        max_position_embeddings=options.tokens, tie_word_embeddings=False,
     )
     torch.manual_seed(0)
     with torch.device(options.device):
-        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+        dtype = getattr(torch, options.dtype)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa").eval()
 
 
 def make_questions(options: argparse.Namespace) -> list[Encoded]:

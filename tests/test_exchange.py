@@ -146,7 +146,7 @@ def test_the_command_prints_both_files_and_each_measure(tmp_path, capsys):
     assert f"{paths[0]}: 4 layers x 8 heads, 12 scores each" in out
     assert err.startswith(f"warning: {paths[1]}: the second half of every list")
     found = score_agreement(read_scores(paths[0]), table[:6].mean(0), 0.25).set_index("measure")
-    for measure, words in (("spearman", "Spearman, all heads"), ("top 10", "top 10"), ("jaccard", "jaccard, heads above 0.25")):
+    for measure, words in (("spearman", "Spearman, all heads"), ("top 10", "top 10"), ("jaccard", "jaccard, heads")):
         [line] = [line for line in out.splitlines() if words in line]
         assert f"{found.value[measure]:.3f}" in line
     write_scores(paths[1], table[:, :3])

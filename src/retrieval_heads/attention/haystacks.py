@@ -40,10 +40,9 @@ def find_haystacks(encoded: Sequence[Encoded], ends: Sequence[int]) -> tuple[lis
         ends: for each of them how many leading tokens can be in a common beginning: those before the first position
             that something is wanted of. Less than `prompt_length`.
     """
-    beginnings = [one.ids[:end] for one, end in zip(encoded, ends, strict=True)]
     groups: list[tuple[list[int], np.ndarray]] = []
-    for index in sorted(range(len(encoded)), key=lambda index: (beginnings[index], index)):
-        tokens = np.asarray(beginnings[index], dtype=np.int64)
+    for index in sorted(range(len(encoded)), key=lambda index: (encoded[index].ids, index)):
+        tokens = np.asarray(encoded[index].ids[: ends[index]], dtype=np.int64)
         if groups:
             members, common = groups[-1]
             length = _common_length(common, tokens)

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ConfigError, DataError, HeadError, ModelError
@@ -111,7 +112,7 @@ def mean_head_outputs(
         rows = torch.zeros(ids.shape, dtype=torch.bool)
         for row, encoded in zip(rows, batch, strict=True):
             row[encoded.prompt_length - 1 if scope == "answer" else 0 : len(encoded.ids) - 1] = True
-        with torch.no_grad(), record_head_outputs(model, rows) as outputs:
+        with torch.no_grad(), lean_attention(model), record_head_outputs(model, rows) as outputs:
             model(input_ids=ids, use_cache=False, logits_to_keep=1)
         total += torch.stack([outputs[layer].sum(0, dtype=torch.float32) for layer in range(layout.n_layers)]).cpu()
         n_rows += int(rows.sum())

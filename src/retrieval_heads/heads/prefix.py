@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
+from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ConfigError
@@ -195,7 +196,7 @@ def _score_whole(
     ids = torch.tensor([encoded.ids], device=model.get_input_embeddings().weight.device)
     raws = []
     for heads in unique:
-        with torch.no_grad(), intervene(head_masks(layout, heads), 1):
+        with torch.no_grad(), lean_attention(model), intervene(head_masks(layout, heads), 1):
             logits = model(
                 input_ids=ids[:, :-1], use_cache=False, logits_to_keep=ids.shape[1] - encoded.prompt_length
             ).logits
