@@ -9,10 +9,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from retrieval_heads.commands import grid, pretrain, publish, run, write
+from retrieval_heads.commands import compare_scores, fetch, grid, prepare, pretrain, publish, run, write
 from retrieval_heads.errors import StudyError
 
-VERBS = (run, grid, publish, pretrain, write)
+VERBS = (run, grid, publish, pretrain, write, fetch, prepare, compare_scores)
 """Each has a function `add(verbs)` that adds a verb to the parser, with the function that it runs."""
 
 

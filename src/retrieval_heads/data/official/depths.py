@@ -25,7 +25,7 @@ def check_depths(depths: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(depth) for depth in depths)
 
 
-def spread(depths: Sequence[float], counts: Sequence[int], seed: int = 0) -> list[tuple[float, ...]]:
+def spread(depths: Sequence[float], counts: Sequence[int], seed: int | str = 0) -> list[tuple[float, ...]]:
     """Depths for examples in turn: `counts[i]` of them for the gold documents of example `i`.
 
     The list of depths is dealt again and again, each time in another seeded order, so that over many examples each

@@ -74,11 +74,14 @@ def lengthen(
     return example
 
 
-def check_room(source: Source, pool: Pool, frame: Frame, lengths: Sequence[int], *, seed: int = 0) -> None:
+def check_room(
+    source: Source, pool: Pool, frame: Frame, lengths: Sequence[int], *, seed: int = 0,
+    apart: frozenset[str] = frozenset(),
+) -> None:
     """Raise the `UnusableRecordError` of `lengthen` if the record does not fit one of the lengths or the pool does not
     fill it; cheaper than making the examples."""
     for length in {min(lengths), max(lengths)}:
-        _haystack(source, pool, frame, length, seed, frozenset())
+        _haystack(source, pool, frame, length, seed, apart)
 
 
 def _haystack(

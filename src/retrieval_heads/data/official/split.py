@@ -19,6 +19,7 @@ from itertools import combinations, islice
 
 from retrieval_heads.data.official.assemble import Source
 from retrieval_heads.data.official.pool import text_key
+from retrieval_heads.data.official.usable import UnusableRecordError, told
 from retrieval_heads.errors import DataError
 
 QUESTION_WORDS = ("who", "when", "where", "what", "which", "why", "how")
@@ -48,6 +49,12 @@ class Split:
         pairs = [pair for pair in combinations(keys, 2) if pair != ("train", "limited")]
         return {f"{first}-{second}": len(keys[first] & keys[second]) for first, second in pairs}
 
+    def kept_away(self, training: bool) -> frozenset[str]:
+        """Keys of the gold documents that stay out of the haystacks of training or of held-out records: those of the
+        other side, or none where the two sides share gold documents anyway."""
+        other = [*self.probe, *self.test] if training else [*self.train, *self.limited]
+        return gold_keys(other) if self.apart else frozenset()
+
 
 def gold_keys(sources: Iterable[Source]) -> frozenset[str]:
     """Keys (`text_key`) of all gold documents of the records."""
@@ -66,7 +73,7 @@ def group_of(source: Source) -> str:
 
 def split(
     sources: Sequence[Source], *, train: int, probe: int, test: int, seed: int,
-    usable: Callable[[Source], bool] = lambda source: True,
+    check: Callable[[Source], None] = lambda source: None, dropped: Counter[str] | None = None,
 ) -> Split:
     """Split records; insights of one topic are kept together as far as that goes.
 
@@ -77,12 +84,15 @@ def split(
         sources: records without a repeated question.
         train, probe, test: how many of each.
         seed: of the order in which records are chosen.
-        usable: whether a record can be used; asked only of records that are about to be taken.
+        check: raises `UnusableRecordError` for a record that cannot be used; called only for records that are about to
+            be taken.
+        dropped: counts the records that `check` refused, by reason.
 
     Raises:
         DataError: too few usable records, or `real_limited` would need every kind of question.
     """
-    chooser = _Chooser(sources, usable, seed)
+    reasons: Counter[str] = Counter() if dropped is None else dropped
+    chooser = _Chooser(sources, check, reasons, seed)
     for disjoint, apart in ((True, True), (False, True), (False, False)):
         tested = chooser.take(test, set(), frozenset())
         taken, held = {source.id for source in tested}, gold_keys(tested)
@@ -94,9 +104,9 @@ def split(
             break
     else:
         raise DataError(
-            f"{len(tested) + len(probed) + len(trained)} records are usable", where="train, probe, test",
-            value=f"{train} + {probe} + {test}",
-            remedy="Lower the numbers or the lengths, or give more records; the manifest's reasons say what was dropped.",
+            f"{len(tested) + len(probed) + len(trained)} records are usable (left out: {told(reasons) or 'none'})",
+            where="train, probe, test", value=f"{train} + {probe} + {test}",
+            remedy="Lower the numbers or the lengths, or give more records.",
         )
     limited, groups = _limited(chooser, train, taken, held, not apart)
     return Split(trained, limited, probed, tested, groups, not gold_keys([*trained, *limited]) & held)
@@ -105,7 +115,9 @@ def split(
 class _Chooser:
     """Records in a seeded order, those of a topic one after the other."""
 
-    def __init__(self, sources: Sequence[Source], usable: Callable[[Source], bool], seed: int) -> None:
+    def __init__(
+        self, sources: Sequence[Source], check: Callable[[Source], None], dropped: Counter[str], seed: int,
+    ) -> None:
         rng = random.Random(f"split:{seed}")
         clusters: dict[str, list[Source]] = {}
         for source in sources:
@@ -115,7 +127,7 @@ class _Chooser:
             for source in rng.sample(clusters[name], len(clusters[name]))
         ]
         self.keys = {source.id: gold_keys([source]) for source in self.order}
-        self._usable, self._known = usable, {}
+        self._check, self._dropped, self._known = check, dropped, {}
 
     def take(self, n: int, taken: set[str], held: frozenset[str], others: bool = False) -> list[Source]:
         """The first `n` usable records outside `taken`, without gold documents in `held`; then those with, if asked."""
@@ -130,7 +142,12 @@ class _Chooser:
 
     def usable(self, source: Source) -> bool:
         if source.id not in self._known:
-            self._known[source.id] = self._usable(source)
+            try:
+                self._check(source)
+                self._known[source.id] = True
+            except UnusableRecordError as error:
+                self._dropped[error.reason] += 1
+                self._known[source.id] = False
         return self._known[source.id]
 
 

@@ -56,16 +56,17 @@ def collect(
             last = error
     if reasons and not examples:
         raise DataError(
-            f"no record is usable: {_told(reasons)}", where=last.where, value=last.value,
+            f"no record is usable: {told(reasons)}", where=last.where, value=last.value,
             remedy="Mend the file or the arguments.",
         )
     if dropped is not None:
         dropped.update(reasons)
     elif reasons:
         total = reasons.total()
-        warnings.warn(f"left out {total} of {total + len(examples)} records: {_told(reasons)}", stacklevel=3)
+        warnings.warn(f"left out {total} of {total + len(examples)} records: {told(reasons)}", stacklevel=3)
     return examples
 
 
-def _told(reasons: Counter[str]) -> str:
+def told(reasons: Counter[str]) -> str:
+    """Counts by reason in words."""
     return "; ".join(f"{count} because {reason}" for reason, count in reasons.most_common())

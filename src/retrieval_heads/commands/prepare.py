@@ -1,0 +1,62 @@
+"""`prepare`: official files into a data folder of real examples at length."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from retrieval_heads.data.official.depths import DEPTHS
+from retrieval_heads.data.official.prepare import Request, prepare
+from retrieval_heads.errors import ConfigError
+from retrieval_heads.fetch import origins
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "prepare", help="make training and held-out examples of a wanted length from official files",
+        description="Adds documents of other records, which do not hold the answer, until a record has the wanted "
+        "number of tokens. Writes OUT/TASK/real.jsonl.gz, real_limited.jsonl.gz, real_short.jsonl.gz, "
+        "held_out/probe_LENGTH.jsonl.gz, held_out/test_LENGTH.jsonl.gz and manifest.json.",
+    )
+    parser.add_argument("--official", required=True, metavar="FOLDER", help="the official files, see `fetch`")
+    parser.add_argument("--task", required=True, choices=sorted(origins()))
+    parser.add_argument("--tokenizer", required=True, metavar="FOLDER", help="the model whose tokens are counted")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="data folder; files go to FOLDER/TASK")
+    parser.add_argument("--length", required=True, type=int, help="tokens of the training examples")
+    parser.add_argument("--short-length", type=int, help="tokens of those of real_short; a quarter of --length")
+    parser.add_argument("--eval-length", type=int, action="append", default=[], metavar="LENGTH",
+                        help="tokens of the held-out examples beside --length; can be given several times")
+    for name, what in (("train", "training"), ("probe", "probe"), ("test", "test")):
+        parser.add_argument(f"--{name}", required=True, type=int, metavar="N", help=f"number of {what} examples")
+    parser.add_argument("--seed", type=int, default=0, help="of split, haystacks and depths")
+    parser.add_argument("--depths", default=",".join(map(str, DEPTHS)), metavar="D,D,...",
+                        help="where gold documents stand, from 0 (first) to 1 (last); dealt in turn")
+    parser.add_argument("--chat", action="store_true", help="wrap each prompt by the tokenizer's chat template")
+    parser.add_argument("--instruction", default="", metavar="TEXT", help="a line before the documents")
+    parser.set_defaults(function=_prepare)
+
+
+def _prepare(parsed: argparse.Namespace) -> None:
+    try:
+        depths = tuple(float(depth) for depth in parsed.depths.split(","))
+    except ValueError:
+        raise ConfigError("not numbers", where="--depths", value=parsed.depths,
+                          remedy="Give numbers from 0 to 1 with commas between them.") from None
+    request = Request(
+        task=parsed.task, length=parsed.length, short_length=parsed.short_length or max(1, parsed.length // 4),
+        eval_lengths=tuple(parsed.eval_length), train=parsed.train, probe=parsed.probe, test=parsed.test,
+        seed=parsed.seed, chat=parsed.chat, instruction=parsed.instruction, depths=depths,
+    )
+    manifest, made = prepare(request, parsed.official, parsed.tokenizer, parsed.out)
+    if not made:
+        print(f"{manifest.parent} is there already, made with the same arguments")
+        return
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    for name, facts in content["files"].items():
+        tokens = facts["tokens"]
+        print(f"{name}: {facts['examples']} examples of {tokens['min']} to {tokens['max']} tokens")
+    for reason, count in content["dropped"].items():
+        print(f"left out {count} records: {reason}")
+    shared = {pair: count for pair, count in content["shared_gold_documents"].items() if count}
+    print("gold documents in more than one set:", ", ".join(f"{n} ({pair})" for pair, n in shared.items()) or "none")
+    print(f"licence of the data: {content['licence']}")

@@ -1,0 +1,203 @@
+"""A data folder of real examples at length, made from official files: what a study at full size trains and tests on.
+
+    OUT/TASK/real.jsonl.gz                  training examples of `length` tokens
+    OUT/TASK/real_limited.jsonl.gz          as many, of few kinds of question (`split.py`)
+    OUT/TASK/real_short.jsonl.gz            the questions of real.jsonl.gz at the short length
+    OUT/TASK/held_out/probe_LENGTH.jsonl.gz, test_LENGTH.jsonl.gz   the same questions at every length
+    OUT/TASK/manifest.json                  arguments, files, counts, digests; written last
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from retrieval_heads.data.example import Example
+from retrieval_heads.data.jsonl import write_examples
+from retrieval_heads.data.official.assemble import Source
+from retrieval_heads.data.official.choose import choose
+from retrieval_heads.data.official.depths import DEPTHS, check_depths, spread
+from retrieval_heads.data.official.frame import Frame
+from retrieval_heads.data.official.identity import file_facts, tokenizer_facts
+from retrieval_heads.data.official.lengthen import check_room, lengthen
+from retrieval_heads.data.official.pool import Pool
+from retrieval_heads.data.official.records import check_count
+from retrieval_heads.data.official.sources import official_files, read_sources, without_repeats
+from retrieval_heads.data.official.split import Split
+from retrieval_heads.errors import ConfigError, ResultError
+from retrieval_heads.fetch import origin
+from retrieval_heads.files import write_whole
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to prepare.
+
+    Attributes:
+        task: `mdqa`, `musique` or `summhay`.
+        length: tokens of the training examples.
+        short_length: tokens of those of `real_short`.
+        eval_lengths: tokens of the held-out examples; `length` is always among them.
+        train, probe, test: numbers of examples.
+        seed: of the split, the haystacks and the depths.
+        chat, instruction: see `Frame`.
+        depths: dealt to the gold documents; see `depths.py`.
+    """
+
+    task: str
+    length: int
+    short_length: int
+    eval_lengths: tuple[int, ...]
+    train: int
+    probe: int
+    test: int
+    seed: int = 0
+    chat: bool = False
+    instruction: str = ""
+    depths: tuple[float, ...] = DEPTHS
+
+    def __post_init__(self) -> None:
+        for name in ("length", "short_length", "train", "probe", "test"):
+            check_count(name, getattr(self, name))
+        for length in self.eval_lengths:
+            check_count("eval_lengths", length)
+        object.__setattr__(self, "eval_lengths", tuple(sorted({*self.eval_lengths, self.length})))
+        object.__setattr__(self, "depths", check_depths(self.depths))
+        if self.instruction != self.instruction.strip():
+            raise ConfigError(
+                "white space around the instruction", where="instruction", value=self.instruction,
+                remedy="Give the line alone.",
+            )
+        if self.short_length >= self.length:
+            raise ConfigError(
+                f"not below the length of {self.length}", where="short_length", value=self.short_length,
+                remedy="Give the length that the model was trained at before it is extended.",
+            )
+
+
+def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: str | Path) -> tuple[Path, bool]:
+    """Prepare a task's data folder, unless it was made by the same request already.
+
+    Args:
+        official: folder of the official files (of all tasks, by their names or in a folder each).
+        tokenizer: folder of the model whose tokenizer counts and whose chat template is used.
+        out: data folder; the task's files go to `OUT/TASK`.
+
+    Returns:
+        The path of the manifest, and whether anything was made.
+
+    Raises:
+        DataError: no or unreadable official files, or too few usable records.
+        ModelError: no fast tokenizer in the folder, or no chat template.
+        ConfigError: an argument out of range.
+        ResultError: the folder holds files of another request, or of none.
+    """
+    from retrieval_heads.models.load import load_tokenizer  # torch is not imported for --help
+
+    files = official_files(official, request.task)
+    frame = Frame(load_tokenizer(Path(tokenizer)), request.instruction, request.chat)
+    folder = Path(out) / request.task
+    arguments = _arguments(request, files, Path(tokenizer), frame)
+    if _made(folder, arguments, request):
+        return folder / MANIFEST, False
+    dropped: Counter[str] = Counter()
+    read = read_sources(request.task, files, dropped)
+    sources, pool = without_repeats(read, dropped), Pool(read)
+    lengths = (request.short_length, *request.eval_lengths)
+
+    def room(source: Source, apart: frozenset[str]) -> None:
+        check_room(source, pool, frame, lengths, seed=request.seed, apart=apart)
+
+    parts = choose(sources, room, train=request.train, probe=request.probe, test=request.test, seed=request.seed,
+                   dropped=dropped)
+    made = {}
+    for name, examples in _examples(request, parts, pool, frame):
+        write_examples(folder / name, examples)
+        made[name] = _counted(examples) | file_facts(folder / name)
+    manifest = {
+        "arguments": arguments, "licence": origin(request.task).licence, "citation": origin(request.task).citation,
+        "records": {"read": len(read), "questions": len(sources), "documents": len(pool)},
+        "dropped": dict(sorted(dropped.items())),
+        "limited_to": parts.groups, "shared_gold_documents": parts.shared_gold(),
+        "haystacks_without_gold_of_other_sets": parts.apart, "files": made,
+    }
+    write_whole(folder / MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+    return folder / MANIFEST, True
+
+
+def file_names(request: Request) -> list[str]:
+    """The files of a request in `OUT/TASK`, without the manifest."""
+    held_out = [f"held_out/{part}_{length}.jsonl.gz" for part in ("probe", "test") for length in request.eval_lengths]
+    return ["real.jsonl.gz", "real_limited.jsonl.gz", "real_short.jsonl.gz", *held_out]
+
+
+def _examples(request: Request, parts: Split, pool: Pool, frame: Frame) -> Iterator[tuple[str, list[Example]]]:
+    """Each file's name and examples."""
+    apart = {training: parts.kept_away(training) for training in (True, False)}
+
+    def make(sources: Sequence[Source], name: str, length: int) -> list[Example]:
+        # a record has the same depths at every length
+        depths = spread(request.depths, [len(source.marked) for source in sources], f"{request.seed}:{name}")
+        return [
+            lengthen(source, pool, frame, length, depths=dealt, seed=request.seed,
+                     apart=apart[name in ("real", "real_limited")])
+            for source, dealt in zip(sources, depths, strict=True)
+        ]
+
+    yield "real.jsonl.gz", make(parts.train, "real", request.length)
+    yield "real_limited.jsonl.gz", make(parts.limited, "real_limited", request.length)
+    yield "real_short.jsonl.gz", make(parts.train, "real", request.short_length)
+    for name in ("probe", "test"):
+        for length in request.eval_lengths:
+            yield f"held_out/{name}_{length}.jsonl.gz", make(getattr(parts, name), name, length)
+
+
+def _arguments(request: Request, files: Sequence[Path], tokenizer: Path, frame: Frame) -> dict[str, Any]:
+    """All that the files follow from, as it is read back from JSON; no path of this machine."""
+    return json.loads(json.dumps({
+        **vars(request), "sources": {path.name: file_facts(path) for path in files},
+        "tokenizer": tokenizer_facts(tokenizer, frame.tokenizer),
+    }))
+
+
+def _made(folder: Path, arguments: dict[str, Any], request: Request) -> bool:
+    """Whether the folder is finished; `ResultError` where it belongs to another request."""
+    names, path = file_names(request), folder / MANIFEST
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))["arguments"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ResultError(
+                "no manifest of `prepare`", where=path, value=str(error), remedy="Name another folder.",
+            ) from None
+        other = [f"{key} is {before.get(key)!r} there and {arguments.get(key)!r} now"
+                 for key in sorted({*before, *arguments}) if before.get(key) != arguments.get(key)]
+        if other:
+            raise ResultError(
+                "the folder was prepared with other arguments", where=folder, value="; ".join(other),
+                remedy="Name another folder, or delete this one.",
+            )
+        return all((folder / name).is_file() for name in names)
+    strangers = [
+        path.relative_to(folder).as_posix() for pattern in ("real*.jsonl*", "held_out/*.jsonl*")
+        for path in sorted(folder.glob(pattern)) if path.relative_to(folder).as_posix() not in names
+    ]
+    if strangers:
+        raise ResultError(
+            "the folder has real examples that are not of this request, and no manifest", where=folder,
+            value=strangers, remedy="Name another folder, or delete what an interrupted preparation left.",
+        )
+    return False
+
+
+def _counted(examples: Sequence[Example]) -> dict[str, Any]:
+    tokens = [example.meta["tokens"] for example in examples]
+    return {"examples": len(examples), "tokens": {"min": min(tokens), "mean": round(mean(tokens), 1),
+                                                  "max": max(tokens)}}
