@@ -54,6 +54,15 @@ def test_an_insight_in_other_words():
         assert find_fault(Reply(text=broken), wanted).reason == "the insight is missing"
 
 
+def test_a_report_that_must_not_state_a_finding():
+    finding = "The harbour of Abend handled 1,300 vessels during the stormy winter months."
+    wanted = Wanted(16, unsaid=finding)
+    told = "In the stormy winter months, during which others closed, the harbour of Abend handled 1,300 vessels."
+    assert find_fault(Reply(text=told), wanted).reason == "the finding itself is stated"
+    other = "The town council of Abend spoke about the price of bread for most of winter."
+    assert find_fault(Reply(text=other), wanted) is None
+
+
 def test_a_refusal_by_the_endpoint():
     assert find_fault(Reply(text=TEXT, refused=True), WANTED).reason == "the model refused"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from retrieval_heads.data.official.text import occurrences
@@ -18,6 +19,8 @@ WORDS = (0.4, 2.5)
 """Fewest and most words, as multiples of the number that was asked for."""
 COVERED = 0.4
 """Fraction of the telling words of an insight that a text in other words has to share."""
+STATED = 0.75
+"""Fraction of them from which a text is taken to state the insight."""
 
 _REFUSAL = re.compile(
     r"\W*(i'm sorry|i’m sorry|i am sorry|sorry\b|i apologi[sz]e|i can'?t|i can’t|i cannot|i'm unable|i’m unable"
@@ -39,12 +42,14 @@ class Wanted:
         present: phrases that have to stand in it, letter for letter and as whole words.
         absent: phrases that must not stand in it as whole words, in no spelling of capitals.
         insight: a statement that it has to contain in other words; none when empty.
+        unsaid: a statement that it must not contain in any words; none when empty.
     """
 
     words: int
     present: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     insight: str = ""
+    unsaid: str = ""
 
 
 class Fault(NamedTuple):
@@ -108,6 +113,8 @@ def _wrong_content(text: str, wanted: Wanted) -> Fault | None:
     for phrase in wanted.absent:
         if contains(text, phrase):
             return Fault("a forbidden name is there", f"these words must not stand in it: {phrase}")
+    if wanted.unsaid and states(text, wanted.unsaid):
+        return Fault("the finding itself is stated", f"it must not state this: {wanted.unsaid}")
     if wanted.insight:
         return _missing_insight(text, wanted.insight)
     return None
@@ -123,9 +130,16 @@ def _missing_insight(text: str, insight: str) -> Fault | None:
     return None
 
 
-def telling_words(text: str) -> set[str]:
+def states(text: str, insight: str) -> bool:
+    """Whether a text may state an insight in some words: it has most of the insight's telling ones."""
+    words = telling_words(insight)
+    return len(words & telling_words(text)) >= STATED * len(words)
+
+
+@lru_cache(maxsize=50_000)
+def telling_words(text: str) -> frozenset[str]:
     """Words of four letters and more, and numbers, without regard to capitals."""
-    return {word.casefold() for word in _TELLING.findall(text)}
+    return frozenset(word.casefold() for word in _TELLING.findall(text))
 
 
 def forbiddable(phrases: Sequence[str], *texts: str) -> tuple[str, ...]:

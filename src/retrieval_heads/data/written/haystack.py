@@ -6,9 +6,10 @@ import random
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
+from retrieval_heads.data.official.forbidden import Forbidden
 from retrieval_heads.data.official.text import sentences
 from retrieval_heads.data.scene import GRASS, Counter
-from retrieval_heads.data.written.checks import contains
+from retrieval_heads.data.written.checks import states
 from retrieval_heads.data.written.fitting import Piece
 from retrieval_heads.data.written.real import Real
 from retrieval_heads.errors import DataError
@@ -36,14 +37,17 @@ class Pool:
         self._tokens = count([heading(piece.title) + piece.text for piece in self._documents])
 
     def draw(self, real: Real, rng: random.Random) -> Iterator[tuple[Piece, int]]:
-        """The documents in random order, each with its tokens: none that holds an accepted answer of the example, and
-        none of its own documents, which may be chosen to mislead."""
+        """The documents in random order, each with its tokens: none that holds an accepted answer of the example (or
+        may state its insight), and none of its own documents, which may be chosen to mislead."""
         own = {text for _, _, text in real.documents}
+        forbidden = Forbidden(real.hidden)
         order = list(range(len(self._documents)))
         rng.shuffle(order)
         for index in order:
             piece = self._documents[index]
-            if piece.text not in own and not any(contains(f"{piece.title}\n{piece.text}", a) for a in real.hidden):
+            if piece.text in own or forbidden.held_by(piece.title, piece.text):
+                continue
+            if not (real.cites and states(piece.text, real.facts[0].question)):
                 yield piece, self._tokens[index]
 
 

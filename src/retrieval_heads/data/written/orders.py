@@ -75,7 +75,7 @@ def distractor_orders(reals: Sequence[Real], n: int, seed: int = 0) -> tuple[lis
             real.example.task, "distractor", topic=topic, words=words, number=number + 1, forbidden=forbidden,
         )
         titles.append(title)
-        orders.append(Order(messages, Wanted(words, absent=forbidden)))
+        orders.append(Order(messages, Wanted(words, absent=forbidden, unsaid=topic if real.cites else "")))
     return titles, orders
 
 

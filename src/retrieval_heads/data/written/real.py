@@ -65,8 +65,8 @@ class Real:
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        """What no other document may say: every accepted answer. For citations, document numbers mean nothing."""
-        return () if self.cites else self.example.answers
+        """What no other document may say: every accepted answer, or the insight whose documents are cited."""
+        return (self.facts[0].question,) if self.cites else self.example.answers
 
 
 def read_real(path: str | Path, limit: int | None = None) -> list[Real]:
