@@ -11,12 +11,14 @@ import shutil
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException, HTTPResponse
 from importlib.resources import files
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
 
@@ -177,7 +179,7 @@ def _read(response: HTTPResponse, remote: Remote) -> bytes:
         _broken_off(remote, str(error))
 
 
-def _broken_off(remote: Remote, what: str) -> None:
+def _broken_off(remote: Remote, what: str) -> NoReturn:
     raise DataError("the transfer broke off", where=remote.url, value=what, remedy="Give the same command again.")
 
 
@@ -199,7 +201,7 @@ def _unpack(archive: Path, wanted: list[Path]) -> None:
             for path in wanted:
                 with opened.open(members[path.name]) as member, writing_whole(path) as file:
                     shutil.copyfileobj(member, file, _BLOCK)
-    except (zipfile.BadZipFile, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError) as error:
         raise DataError(
             "no zip archive with the wanted files", where=archive, value=str(error),
             remedy="Delete it to download it again.",

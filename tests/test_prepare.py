@@ -1,0 +1,245 @@
+"""`prepare`: sets that share nothing, files that follow from their arguments, and folders that are left alone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from made_official import save_official
+
+from retrieval_heads.cli import main
+from retrieval_heads.data.encode import encode
+from retrieval_heads.data.jsonl import read_examples
+from retrieval_heads.data.official import prepare as prepare_module
+from retrieval_heads.data.official.choose import choose
+from retrieval_heads.data.official.pool import text_key
+from retrieval_heads.data.official.prepare import MANIFEST, Request, file_names, prepare
+from retrieval_heads.data.official.sources import official_files, read_sources
+from retrieval_heads.data.official.split import Split, gold_keys, group_of, split
+from retrieval_heads.data.official.usable import UnusableRecordError
+from retrieval_heads.errors import ConfigError, DataError, ModelError, ResultError
+
+TEMPLATE = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[model]:"
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tiny_tokenizer, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _request(task: str, **changes) -> Request:
+    settings = {"task": task, "length": 1200, "short_length": 800, "eval_lengths": (1000,), "train": 8, "probe": 3,
+                "test": 5, "seed": 1}
+    return Request(**settings | changes)
+
+
+def _parts(folder: Path, request: Request) -> dict[str, list]:
+    return {name: read_examples(folder / name) for name in file_names(request)}
+
+
+@pytest.mark.parametrize("task", ["mdqa", "musique", "summhay"])
+def test_data_folder(task: str, tmp_path: Path, tokenizer_folder: Path, tiny_tokenizer):
+    official = save_official(tmp_path / "official", task, 3 if task == "summhay" else 60)
+    request = _request(task, length=1500 if task == "summhay" else 1200)
+    path, made = prepare(request, official, tokenizer_folder, tmp_path / "out")
+    folder = tmp_path / "out" / task
+    assert (path, made) == (folder / MANIFEST, True)
+    assert {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} == {
+        "manifest.json", "real.jsonl.gz", "real_limited.jsonl.gz", "real_short.jsonl.gz",
+        *(f"held_out/{part}_{n}.jsonl.gz" for part in ("probe", "test") for n in (1000, request.length)),
+    }
+    parts = _parts(folder, request)
+    manifest = json.loads(path.read_text())
+    for name, examples in parts.items():
+        asked = int(name.split("_")[-1].split(".")[0]) if "held_out" in name else 800 if "short" in name else (
+            request.length)
+        counts = [len(encode(example, tiny_tokenizer, asked).ids) for example in examples]
+        assert 0.85 * asked < min(counts) <= max(counts) <= asked
+        facts = manifest["files"][name]
+        assert (facts["examples"], facts["tokens"]["min"], facts["tokens"]["max"]) == (
+            len(examples), min(counts), max(counts))
+    ids = {name: [example.meta["id"] for example in examples] for name, examples in parts.items()}
+    assert [len(set(ids[name])) for name in file_names(request)] == [8, 8, 8, 3, 3, 5, 5]
+    assert ids["real.jsonl.gz"] == ids["real_short.jsonl.gz"]
+    longest = f"_{request.length}.jsonl.gz"
+    assert ids[f"held_out/test{longest}"] == ids["held_out/test_1000.jsonl.gz"]
+    sets = [ids["real.jsonl.gz"] + ids["real_limited.jsonl.gz"], ids[f"held_out/probe{longest}"],
+            ids[f"held_out/test{longest}"]]
+    assert all(not set(first) & set(second) for first, second in combinations(sets, 2))
+    assert manifest["haystacks_without_gold_of_other_sets"] is True
+    assert sum(manifest["shared_gold_documents"].values()) == 0
+    _no_gold_of_the_other_side(official, task, parts)
+    for long, short in zip(parts["real.jsonl.gz"], parts["real_short.jsonl.gz"], strict=True):
+        assert sorted(long.meta["depths_asked"]) == sorted(short.meta["depths_asked"])
+
+
+def _no_gold_of_the_other_side(official: Path, task: str, parts: dict[str, list]) -> None:
+    gold = {source.id: gold_keys([source]) for source in read_sources(task, official_files(official, task))}
+    sides = {True: [], False: []}
+    for name, examples in parts.items():
+        sides[name.startswith("held_out")] += examples
+    for side, examples in sides.items():
+        others = {key for example in sides[not side] for key in gold[example.meta["id"]]}
+        for example in examples:
+            assert not [key for key in others if key in text_key(example.prompt)]
+
+
+def test_limited_sets_are_of_few_kinds(tmp_path: Path):
+    kinds = {"mdqa": {"who"}, "musique": {"2-hop"}}
+    for task, wanted in kinds.items():
+        sources = read_sources(task, official_files(save_official(tmp_path, task, 60), task))
+        parts = split(sources, train=12, probe=3, test=5, seed=0)
+        assert {group_of(source) for source in parts.limited} == wanted == set(parts.groups)
+        assert len({group_of(source) for source in parts.train}) > 1
+    sources = read_sources("summhay", official_files(save_official(tmp_path, "summhay", 3), "summhay"))
+    parts = split(sources, train=8, probe=3, test=5, seed=0)
+    assert len(parts.groups) == 1
+    assert len(parts.limited) == 8
+    alike = [source for source in sources if source.meta["subtopic"] == 1 and source.meta["topic"] == "t0"]
+    with pytest.raises(DataError, match=r"real_limited would need every kind of question \(1 of them\)"):
+        split(alike, train=2, probe=1, test=1, seed=0)
+
+
+def _topics(tmp_path: Path, n: int, *sizes: int) -> Split:
+    sources = read_sources("summhay", official_files(save_official(tmp_path, "summhay", n), "summhay"))
+    return split(sources, train=sizes[0], probe=sizes[1], test=sizes[2], seed=0)
+
+
+def test_what_is_shared_when_topics_are_few(tmp_path: Path):
+    two = _topics(tmp_path / "two", 2, 8, 5, 7)
+    assert two.apart
+    assert len({source.meta["topic"] for source in (*two.probe, *two.test)}) == 1
+    assert two.shared_gold()["probe-test"] > 0 == two.shared_gold()["train-test"]
+    one = _topics(tmp_path / "one", 1, 3, 3, 4)
+    assert not one.apart
+    assert one.shared_gold()["train-test"] > 0
+    assert one.kept_away(True) == frozenset() != two.kept_away(True)
+    assert len({source.id for source in (*one.train, *one.probe, *one.test)}) == 10
+
+
+def test_records_that_cannot_be_used_are_passed_over_and_counted(tmp_path: Path):
+    sources = read_sources("mdqa", official_files(save_official(tmp_path, "mdqa", 30), "mdqa"))
+
+    def check(source):
+        if source.line % 2:
+            raise UnusableRecordError("it is odd", where=source.where)
+
+    parts = split(sources, train=4, probe=2, test=3, seed=0, check=check)
+    assert all(source.line % 2 == 0 for source in (*parts.train, *parts.limited, *parts.probe, *parts.test))
+    with pytest.raises(DataError, match=r"15 records are usable \(left out: 15 because it is odd\).*'10 \+ 2 \+ 4'"):
+        split(sources, train=10, probe=2, test=4, seed=0, check=check)
+
+
+def test_records_that_the_other_sides_gold_documents_leave_too_few_are_given_up(tmp_path: Path):
+    sources = read_sources("mdqa", official_files(save_official(tmp_path, "mdqa", 30), "mdqa"))
+    first = split(sources, train=4, probe=2, test=3, seed=0)
+    victim = first.test[0].id
+
+    def room(source, apart):
+        if source.id == victim and apart:
+            raise UnusableRecordError("too few", where=source.where)
+
+    dropped: Counter[str] = Counter()
+    parts = choose(sources, room, train=4, probe=2, test=3, seed=0, dropped=dropped)
+    assert victim not in {source.id for source in (*parts.train, *parts.limited, *parts.probe, *parts.test)}
+    assert len(parts.test) == 3
+    assert dropped == {"too few": 1}
+
+
+def test_same_arguments_are_left_alone_and_others_refused(tmp_path: Path, tokenizer_folder: Path, capsys):
+    official, out = save_official(tmp_path / "official", "mdqa", 40), tmp_path / "out"
+    command = ["prepare", "--official", str(official), "--task", "mdqa", "--tokenizer", str(tokenizer_folder),
+               "--length", "1000", "--short-length", "500", "--train", "4", "--probe", "2", "--test", "3",
+               "--out", str(out)]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "real.jsonl.gz: 4 examples of" in shown
+    assert "CC BY-SA 3.0" in shown
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.rglob("*") if path.is_file()}
+    assert main(command) == 0
+    assert "is there already" in capsys.readouterr().out
+    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before}
+    assert main([*command, "--seed", "2"]) == 2
+    assert "prepared with other arguments (got 'seed is 0 there and 2 now')" in capsys.readouterr().err
+    (out / "mdqa" / "real.jsonl.gz").unlink()  # a file that got lost is made again, equal to the last byte
+    assert main(command) == 0
+    assert {path: content for path, (content, _) in before.items()} == {path: path.read_bytes() for path in before}
+    for part in out.rglob("*"):
+        assert str(tmp_path) not in (part.read_text() if part.suffix == ".json" else "")
+
+
+def test_interrupted_preparation(tmp_path: Path, tokenizer_folder: Path, monkeypatch):
+    official = save_official(tmp_path / "official", "mdqa", 40)
+    request = _request("mdqa", train=3)
+    real, written = prepare_module.write_examples, []
+
+    def full_disk(path, examples):
+        if len(written) == 4:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        return real(path, examples)
+
+    monkeypatch.setattr(prepare_module, "write_examples", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        prepare(request, official, tokenizer_folder, tmp_path / "out")
+    assert not (tmp_path / "out" / "mdqa" / MANIFEST).exists()
+    monkeypatch.setattr(prepare_module, "write_examples", real)
+    with pytest.raises(ResultError, match=r"not of this request, and no manifest.*probe_1000"):
+        prepare(_request("mdqa", train=3, eval_lengths=()), official, tokenizer_folder, tmp_path / "out")
+    assert prepare(request, official, tokenizer_folder, tmp_path / "out")[1]
+    whole = prepare(request, official, tokenizer_folder, tmp_path / "other")[0]
+    assert whole.read_bytes() == (tmp_path / "out" / "mdqa" / MANIFEST).read_bytes()
+
+
+def test_manifest_of_something_else(tmp_path: Path, tokenizer_folder: Path):
+    official = save_official(tmp_path / "official", "mdqa", 10)
+    (tmp_path / "out" / "mdqa").mkdir(parents=True)
+    (tmp_path / "out" / "mdqa" / MANIFEST).write_text("[1]")
+    with pytest.raises(ResultError, match="no manifest of `prepare`"):
+        prepare(_request("mdqa"), official, tokenizer_folder, tmp_path / "out")
+
+
+def test_chat_template_and_instruction_are_used_and_recorded(tmp_path: Path, tiny_tokenizer, tokenizer_folder: Path):
+    official = save_official(tmp_path / "official", "mdqa", 40)
+    request = _request("mdqa", train=3, chat=True, instruction="Answer in few words.")
+    with pytest.raises(ModelError, match="no chat template"):
+        prepare(request, official, tokenizer_folder, tmp_path / "out")
+    folder = tmp_path / "chatty"
+    tiny_tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    path, _ = prepare(request, official, folder, tmp_path / "out")
+    arguments = json.loads(path.read_text())["arguments"]
+    assert (arguments["chat"], arguments["instruction"]) == (True, "Answer in few words.")
+    assert arguments["tokenizer"]["chat_template"] == TEMPLATE
+    assert arguments["tokenizer"]["special_tokens"]["eos_token"] == "<eos>"
+    assert "chat_template.jinja" in arguments["tokenizer"]["files"]
+    for example in read_examples(path.parent / "real.jsonl.gz"):
+        assert example.prompt.startswith("<bos>[user] Answer in few words.\n\nDocument 1: ")
+        assert example.prompt.endswith("Answer:\n[model]:")
+        assert example.joint == ""
+        assert all(example.answer in text for text in example.needle_texts())
+
+
+@pytest.mark.parametrize(("changes", "named"), [
+    ({"length": 0}, "length"), ({"train": 0}, "train"), ({"eval_lengths": (0,)}, "eval_lengths"),
+    ({"short_length": 1200}, "short_length"), ({"depths": (2,)}, "depths"), ({"instruction": " Hm. "}, "instruction"),
+])
+def test_wrong_requests(changes: dict, named: str):
+    with pytest.raises(ConfigError, match=named):
+        _request("mdqa", **changes)
+
+
+@pytest.mark.parametrize("task", ["mdqa", "musique"])
+def test_real_files(task: str, real_data: Path, tmp_path: Path, tokenizer_folder: Path):
+    request = _request(task, length=4000, short_length=1500, eval_lengths=(), train=6, probe=2, test=4)
+    path, _ = prepare(request, real_data, tokenizer_folder, tmp_path)
+    parts, manifest = _parts(path.parent, request), json.loads(path.read_text())
+    assert [len(examples) for examples in parts.values()] == [6, 6, 6, 2, 4]
+    assert set(manifest["limited_to"]) == {{"mdqa": "who", "musique": "2-hop"}[task]}
+    assert manifest["arguments"]["sources"].keys() == {file.name for file in official_files(real_data, task)}
+    _no_gold_of_the_other_side(real_data, task, parts)
