@@ -48,7 +48,8 @@ WAYS = {
 def processes():
     """Starts a function in two processes as a launcher would, and returns their exit codes."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["retrieval_heads.stages.finetune", "test_distributed_training"])
+    context.set_forkserver_preload(["retrieval_heads.stages.finetune", "test_distributed_training",
+                                    "transformers.models.llama.modeling_llama"])
 
     def run(function, *arguments, fsdp: bool = False) -> list[int]:
         with socket.socket() as free:

@@ -1,4 +1,5 @@
-"""Independent runs, mapped over this process, over worker processes, or over any `concurrent.futures.Executor`.
+"""Independent runs, mapped over this process, over worker processes, or over any `concurrent.futures.Executor`, for
+instance that of a cluster.
 
 One failing run does not lose the others: all finish, and one error then names those that failed.
 """
@@ -7,36 +8,20 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-import traceback
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import CancelledError, Executor, Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
-from retrieval_heads.errors import ResultError, StudyError
+from retrieval_heads.cluster import Cluster, current_cluster, on_worker
+from retrieval_heads.errors import ResultError
+from retrieval_heads.outcomes import Function, Outcome, attempt, attempts, raise_failures
 from retrieval_heads.progress import progress
-from retrieval_heads.workers import Workers, limit_threads, release_gpu_memory, under_way
+from retrieval_heads.workers import Workers, limit_threads
 
 log = logging.getLogger(__name__)
-
-Function = Callable[[Any, str], Any]
-"""What is run: `function(key, device)`. For worker processes it must be importable by name (a `partial` of one is)."""
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """How one run ended, as text where it failed: not every exception survives the way between processes."""
-
-    value: Any = None
-    seconds: float = 0.0
-    problem: str = ""
-    trace: str = ""
-    lost: bool = False
-
 
 _kept: ContextVar[Workers | None] = ContextVar("kept workers", default=None)
 
@@ -66,7 +51,8 @@ def run_all(
     Args:
         function: writes its own results; what it returns must be small.
         keys: one for each run; their `str` is the name in messages.
-        workers: worker processes; with 1 the runs are made in this process, one after the other.
+        workers: worker processes; with 1 the runs are made in this process, one after the other. Within `connected` it
+            is the workers of the cluster that make them.
         device: handed on to the function; see `resolve_device`.
         threads: CPU threads a process; None leaves them as they are.
         description: what stands beside the bar.
@@ -81,27 +67,32 @@ def run_all(
         ResultError: runs failed because of something that the user can mend; the message names each and says why.
         RuntimeError: a run failed because of a fault in the program; the message holds the tracebacks.
     """
-    keys = list(keys)
-    pieces = _pieces(keys, group, workers)
-    if executor is not None:
+    keys, cluster = list(keys), current_cluster()
+    pieces = _pieces(keys, group, cluster.workers if cluster else workers)
+    if executor is None and cluster is not None:
+        outcomes = _collect(_clustered(cluster, on_worker(function, threads), keys, pieces, device), keys, description)
+    elif executor is not None:
         outcomes = _collect(_submitted(executor, function, keys, pieces, device), keys, description)
     elif workers <= 1 or len(keys) <= 1:
         outcomes = _collect(_serial(function, keys, pieces, device, threads), keys, description)
     else:
         with _shared_or_own(workers, threads, device, len(pieces)) as pool:
             outcomes = _collect(_pooled(pool, function, keys, pieces, device), keys, description)
-    _raise_failures(keys, outcomes)
+    raise_failures(keys, outcomes)
     return [outcomes[index].value for index in range(len(keys))]
 
 
 def resolve_device(device: str) -> str:
     """The device to compute on: `auto` is `cuda` where there is a GPU, else the CPU.
 
-    `cuda` keeps its name without a number: in each worker process it is the GPU that this process sees.
+    `cuda` keeps its name without a number: in each worker process it is the GPU that this process sees. For a cluster
+    every name is kept, and resolved by its workers.
 
     Raises:
         ModelError: the device is not there.
     """
+    if current_cluster() is not None:
+        return device
     import torch
 
     from retrieval_heads.models.folder import usable_device
@@ -145,8 +136,8 @@ def _shared_or_own(workers: int, threads: int | None, device: str, n_pieces: int
         raise
 
 
-def _collect(finished: Iterator[tuple[int, _Outcome]], keys: list[Any], description: str) -> dict[int, _Outcome]:
-    outcomes: dict[int, _Outcome] = {}
+def _collect(finished: Iterator[tuple[int, Outcome]], keys: list[Any], description: str) -> dict[int, Outcome]:
+    outcomes: dict[int, Outcome] = {}
     for index, outcome in progress(finished, description, total=len(keys)):
         outcomes[index] = outcome
         log.info("%s %d/%d: %s %s, %.1f s", description, len(outcomes), len(keys), keys[index],
@@ -154,55 +145,53 @@ def _collect(finished: Iterator[tuple[int, _Outcome]], keys: list[Any], descript
     return outcomes
 
 
-def _attempt(function: Function, key: Any, device: str) -> _Outcome:
-    start = time.perf_counter()
-    try:
-        return _Outcome(function(key, device), time.perf_counter() - start)
-    except StudyError as error:
-        return _Outcome(seconds=time.perf_counter() - start, problem=str(error))
-    except Exception as error:
-        return _Outcome(seconds=time.perf_counter() - start, problem=f"{type(error).__name__}: {error}",
-                        trace=traceback.format_exc())
-
-
-def _attempts(function: Function, piece: list[tuple[int, Any]], device: str) -> list[_Outcome]:
-    """One piece of the work, in whatever process: keys with their places."""
-    outcomes = []
-    for index, key in piece:
-        with under_way(index):
-            outcomes.append(_attempt(function, key, device))
-        release_gpu_memory(device)
-    return outcomes
-
-
 def _serial(
     function: Function, keys: list[Any], pieces: list[list[int]], device: str, threads: int | None,
-) -> Iterator[tuple[int, _Outcome]]:
+) -> Iterator[tuple[int, Outcome]]:
     limit_threads(threads)
     for index in (index for piece in pieces for index in piece):
-        yield index, _attempt(function, keys[index], device)
+        yield index, attempt(function, keys[index], device)
 
 
 def _submitted(
     executor: Executor, function: Function, keys: list[Any], pieces: list[list[int]], device: str,
-) -> Iterator[tuple[int, _Outcome]]:
-    lost = _Outcome(problem="the worker process died, perhaps for want of memory: try fewer --workers", lost=True)
+    lost_by: tuple[type[Exception], ...] = (BrokenProcessPool,),
+) -> Iterator[tuple[int, Outcome]]:
+    lost = Outcome(problem="the worker process died, perhaps for want of memory: try fewer --workers", lost=True)
     places: dict[Future, list[int]] = {}
     try:
         for piece in pieces:
-            places[executor.submit(_attempts, function, [(index, keys[index]) for index in piece], device)] = piece
-    except BrokenProcessPool:
+            places[executor.submit(attempts, function, [(index, keys[index]) for index in piece], device)] = piece
+    except lost_by:
         yield from ((index, lost) for piece in pieces[len(places):] for index in piece)
     for future in as_completed(places):
         try:
             yield from zip(places[future], future.result(), strict=True)
-        except BrokenProcessPool:
+        except lost_by:
             yield from ((index, lost) for index in places[future])
+
+
+def _clustered(
+    cluster: Cluster, function: Function, keys: list[Any], pieces: list[list[int]], device: str,
+) -> Iterator[tuple[int, Outcome]]:
+    """A cluster. It has tried the runs of a lost worker on others, all of them: now each is tried by itself."""
+    lost = []
+    try:
+        for index, outcome in _submitted(cluster.executor, function, keys, pieces, device, cluster.lost):
+            if outcome.lost:
+                lost.append(index)
+            else:
+                yield index, outcome
+        for index in sorted(lost):
+            yield from _submitted(cluster.executor, function, keys, [[index]], device, cluster.lost)
+    except CancelledError as error:
+        raise ResultError("the connection to the scheduler was lost", where="--scheduler",
+                          remedy="Start it again, with workers, and give the same command again.") from error
 
 
 def _pooled(
     workers: Workers, function: Function, keys: list[Any], pieces: list[list[int]], device: str,
-) -> Iterator[tuple[int, _Outcome]]:
+) -> Iterator[tuple[int, Outcome]]:
     """Worker processes. When one dies, all runs that are not finished are lost with it, and are tried again.
 
     Any of those that were under way may be the one that kills its process: each is tried in a process of its own.
@@ -223,19 +212,3 @@ def _pooled(
                 yield from _submitted(alone.pool(device), function, keys, [[index]], device)
         rest = ([index for index in piece if index in lost - suspects] for piece in pieces)
         pieces = [piece for piece in rest if piece]
-
-
-def _raise_failures(keys: list[Any], outcomes: dict[int, _Outcome]) -> None:
-    failed = {index: outcome for index, outcome in sorted(outcomes.items()) if outcome.problem}
-    if not failed:
-        return
-    summary = f"{len(failed)} of {len(keys)} runs failed"
-    traces = [f"{keys[index]}:\n{outcome.trace}" for index, outcome in failed.items() if outcome.trace]
-    if traces:
-        raise RuntimeError("\n\n".join([f"{summary}: {', '.join(str(keys[index]) for index in failed)}", *traces]))
-    alike: dict[str, list[str]] = {}  # what all runs stumble over, a broken base model say, is told once
-    for index, outcome in failed.items():
-        alike.setdefault(outcome.problem, []).append(str(keys[index]))
-    reasons = "; ".join(f"{', '.join(names)}: {problem}" for problem, names in alike.items())
-    raise ResultError(f"{summary}: {reasons.rstrip('.')}",
-                      remedy="The others are kept: mend this and give the same command again.")

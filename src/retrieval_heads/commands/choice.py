@@ -40,6 +40,8 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="at most N examples of each kind, in an own folder")
     parser.add_argument("--device", help="auto, cpu, mps, cuda or cuda:INDEX instead of the profile's")
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes instead of the profile's")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="make the runs on the workers of this Dask scheduler, "
+                                                               "tcp://host:port, which see the same folders")
     parser.add_argument("--home", type=Path, metavar="DIR", help="write results below DIR/runs instead of the checkout")
 
 

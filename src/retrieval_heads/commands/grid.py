@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import time
 
+from retrieval_heads.cluster import connected
 from retrieval_heads.commands.choice import add_choice, chosen, leading, log_to_stderr
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "grid", help="all runs of a study, each through all stages at once: for GPUs and limited time",
-        epilog="Several GPUs: one such command for each, with CUDA_VISIBLE_DEVICES and --base or --task.",
+        epilog="Several GPUs: one such command for each, with CUDA_VISIBLE_DEVICES and --base or --task, or "
+               "--scheduler with one Dask worker for each.",
     )
     add_choice(parser)
     parser.add_argument("--seconds", type=float, metavar="S", help="begin nothing after so many seconds")
@@ -26,6 +28,6 @@ def _grid(parsed: argparse.Namespace) -> None:
     with leading(profile) as led:
         if led is None:
             return
-        with log_to_stderr():
+        with log_to_stderr(), connected(parsed.scheduler):
             made = grid.run(led, options, parsed.seconds)
     print(f"grid: {len(made)} tables ({time.perf_counter() - start:.1f} s)", flush=True)

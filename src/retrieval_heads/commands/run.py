@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from retrieval_heads import paths
+from retrieval_heads.cluster import connected
 from retrieval_heads.commands.choice import Options, add_choice, chosen, leading, log_to_stderr
 from retrieval_heads.config import config_hash
 from retrieval_heads.executor import kept_workers
@@ -37,6 +38,8 @@ examples:
       try one task on four examples; the results go to runs/quick-limit4
   accelerate launch --num_processes 4 --use_fsdp -m retrieval_heads run finetune --profile paper --device cuda
       train each run on four GPUs together (without --use_fsdp each holds the whole model)
+  python -m retrieval_heads run all --profile report --home /shared/study --scheduler tcp://host:8786
+      make the runs on the workers of a Dask cluster, on many machines; see `retrieval_heads.cluster`
   python -m retrieval_heads run all --profile report --dry-run
       list what would be run, and run nothing
 """
@@ -77,6 +80,6 @@ def _run(parsed: argparse.Namespace) -> None:
     with leading(profile) as led:
         if led is None:
             return
-        with log_to_stderr(), kept_workers(led.workers, led.threads):
+        with log_to_stderr(), kept_workers(led.workers, led.threads), connected(parsed.scheduler):
             for stage in stages:
                 run_stage(stage, led, options)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from retrieval_heads.cluster import current_cluster
 from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.conditions import get_condition
 from retrieval_heads.executor import resolve_device, run_all
@@ -65,8 +66,9 @@ def run(profile: Profile, options: Options = EVERYTHING, seconds: float | None =
     todo = [key for key in [*base_keys(profile, options), *ordered(runs)] if unfinished(store, key)]
     if todo:
         store.prepare(todo)
-        run_all(partial(run_steps, store, ends), todo, profile.workers, resolve_device(profile.device),
-                threads=profile.threads, description="runs")
+        for keys in waves(todo):
+            run_all(partial(run_steps, store, ends), keys, profile.workers, resolve_device(profile.device),
+                    threads=profile.threads, description="runs")
     return [] if _over(ends) else merge(profile)
 
 
@@ -98,6 +100,17 @@ def base_keys(profile: Profile, options: Options) -> list[RunKey]:
 def ordered(keys: Iterable[RunKey]) -> list[RunKey]:
     """Seed after seed, the real runs of each first; other sizes after all."""
     return sorted(keys, key=lambda key: (get_condition(key.condition).sized, key.seed, key.condition != REFERENCE))
+
+
+def waves(keys: list[RunKey]) -> list[list[RunKey]]:
+    """What is sent out at once: all, and for a cluster the real runs before the others.
+
+    When a worker is lost, its real run may be queued behind one that waits for it, on the same worker.
+    """
+    if current_cluster() is None:
+        return [keys]
+    parts = ([key for key in keys if (key.condition == REFERENCE) is real] for real in (True, False))
+    return [part for part in parts if part]
 
 
 def steps(profile: Profile, key: RunKey) -> list[Step]:
