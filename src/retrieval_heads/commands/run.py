@@ -38,8 +38,6 @@ examples:
       try one task on four examples; the results go to runs/quick-limit4
   accelerate launch --num_processes 4 --use_fsdp -m retrieval_heads run finetune --profile paper --device cuda
       train each run on four GPUs together (without --use_fsdp each holds the whole model)
-  python -m retrieval_heads run all --profile report --home /shared/study --scheduler tcp://host:8786
-      make the runs on the workers of a Dask cluster, on many machines; see `retrieval_heads.cluster`
   python -m retrieval_heads run all --profile report --dry-run
       list what would be run, and run nothing
 """
