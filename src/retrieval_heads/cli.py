@@ -9,10 +9,24 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from retrieval_heads.commands import compare_scores, fetch, grid, prepare, pretrain, publish, run, write
+from retrieval_heads.commands import (
+    check,
+    compare_scores,
+    convert,
+    costs,
+    export,
+    fetch,
+    grid,
+    prepare,
+    pretrain,
+    publish,
+    run,
+    write,
+)
 from retrieval_heads.errors import StudyError
 
-VERBS = (run, grid, publish, pretrain, write, fetch, prepare, compare_scores)
+VERBS = (run, grid, publish, pretrain, write, fetch, prepare, convert, export, check, compare_scores,
+         costs)
 """Each has a function `add(verbs)` that adds a verb to the parser, with the function that it runs."""
 
 

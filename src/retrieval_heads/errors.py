@@ -28,7 +28,7 @@ class StudyError(ValueError):
         if remedy:
             text += f" {remedy}"
         super().__init__(text)
-        self.where, self.value, self.remedy = where, value, remedy
+        self.problem, self.where, self.value, self.remedy = problem, where, value, remedy
 
 
 class DataError(StudyError):

@@ -12,7 +12,8 @@
 | `task` | decides the metrics: `mdqa`, `musique`, `summhay`, or a name of one's own (scored as `mdqa`) |
 | `joint` | what stands between prompt and answer; a space, and with `messages` nothing |
 
-All other keys go to `Example.meta`. Lines are read one at a time; files may be gzipped.
+All other keys go to `Example.meta`. Lines are read one at a time; files may be gzipped. `SCHEMA` is a JSON schema of a
+line, for editors and for writers in other languages; what it cannot say (needles stand in the prompt) is checked here.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.official.records import Record, described, read_records
+from retrieval_heads.data.official.records import Record, described, each_record, read_records
 from retrieval_heads.errors import DataError
-from retrieval_heads.files import write_whole
+from retrieval_heads.files import writing_whole
 
+SCHEMA = Path(__file__).with_name("example.schema.json")
 KEYS = ("prompt", "messages", "answer", "answers", "needles", "task", "joint")
 
 
@@ -54,9 +57,24 @@ def iterate_examples(
     path: str | Path, task: str | None = None, limit: int | None = None, tokenizer: Any = None,
 ) -> Iterator[Example]:
     """`read_examples`, one example at a time: those before a broken line are handed out."""
-    name = task or Path(path).name.split(".")[0]
+    name = task or default_task(path)
     for record in read_records(path, limit):
         yield example_of(record, name, tokenizer)
+
+
+def each_example(path: str | Path, task: str | None = None, tokenizer: Any = None) -> Iterator[Example | DataError]:
+    """The examples of a whole file, one at a time, and in the place of each broken record its error."""
+    name = task or default_task(path)
+    for record in each_record(path):
+        try:
+            yield record if isinstance(record, DataError) else example_of(record, name, tokenizer)
+        except DataError as error:
+            yield error
+
+
+def default_task(path: str | Path) -> str:
+    """The task of records that name none: the file's name without its endings."""
+    return Path(path).name.split(".")[0] or "own"
 
 
 def example_of(record: Record, task: str, tokenizer: Any = None) -> Example:
@@ -78,18 +96,45 @@ def example_of(record: Record, task: str, tokenizer: Any = None) -> Example:
     try:
         return Example(task, prompt, answers[0], answers, tuple(sorted(needles)), meta, joint)
     except DataError as error:
-        raise DataError(f"no example can be made of the record: {error}", where=record.where) from error
+        raise DataError(error.problem, where=record.where, value=error.value, remedy=error.remedy) from error
 
 
-def write_examples(path: str | Path, examples: Iterable[Example]) -> None:
-    """Write examples in the format that `read_examples` reads; the file appears whole or not at all (`.gz` packed)."""
-    lines = "".join(json.dumps(as_record(example), ensure_ascii=False) + "\n" for example in examples).encode()
-    path = Path(path)
-    write_whole(path, gzip.compress(lines, mtime=0) if path.suffix == ".gz" else lines)
+def write_examples(path: str | Path, examples: Iterable[Example]) -> int:
+    """Write examples in the format that `read_examples` reads, one at a time; `.gz` packed. Returns how many.
+
+    The file appears whole or not at all, also when the iterable raises. The same examples give the same bytes.
+
+    Raises:
+        DataError: the place cannot be written to.
+    """
+    path, count = Path(path), 0
+    try:
+        with ExitStack() as stack:
+            file: IO[bytes] = stack.enter_context(writing_whole(path))
+            if path.suffix == ".gz":  # neither name nor time go into the packed file
+                file = stack.enter_context(gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0))
+            for example in examples:
+                file.write(_line(example))
+                count += 1
+    except OSError as error:
+        raise DataError(f"the file cannot be written ({error.strerror or error})", where=path,
+                        remedy="Give a place that can be written to and has room.") from error
+    return count
+
+
+def _line(example: Example) -> bytes:
+    record = as_record(example)
+    try:
+        return f"{json.dumps(record, ensure_ascii=False)}\n".encode()
+    except UnicodeEncodeError:  # half of a surrogate pair in `meta`, which JSON can hold in its escaped form only
+        return f"{json.dumps(record)}\n".encode()
 
 
 def as_record(example: Example) -> dict[str, Any]:
-    """An example as a JSON object, needles as character spans; reading it back gives an equal example."""
+    """An example as a JSON object, needles as character spans.
+
+    Reading it back gives an equal example but for `file` and `line` in its `meta`, which say where it was read.
+    """
     meta = {key: value for key, value in example.meta.items() if key not in ("file", "line", *KEYS)}
     return {
         "task": example.task, "prompt": example.prompt, "answer": example.answer, "answers": list(example.answers),
@@ -116,26 +161,29 @@ def _written_out(record: Record, tokenizer: Any) -> str:
         _refuse(record, "messages", f"{len(messages)} messages", "the tokenizer has no chat template to write them out",
                 "Give the model whose template it is, or records with `prompt`.")
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template is a program of its own, which raises what it likes
         _refuse(record, "messages", str(error), "the chat template refuses them", "Give messages that it takes.")
+    return _text(record, "messages", text)
 
 
 def _span(record: Record, place: int, needle: Any, prompt: str) -> tuple[int, int]:
     key = f"needles[{place}]"
     if isinstance(needle, list):
         if len(needle) != 2 or not all(type(bound) is int for bound in needle):
-            _refuse(record, key, described(needle), "no span", "Give two whole numbers, or the needle's text.")
+            _refuse(record, key, described(needle), "the needle is no span",
+                    "Give two whole numbers, or the needle's text.")
         if "messages" in record.data:
             _refuse(record, key, needle, "spans count from the start of `prompt`, which messages have not",
                     "Give the needle's text.")
         return needle[0], needle[1]
     text = _text(record, key, needle)
-    count = prompt.count(text) if text else 0
-    if count != 1:
-        _refuse(record, key, text, f"stands {count} times in the prompt", "Give a text that stands there once, or "
-                "a span `[start, end]` of character offsets.")
-    start = prompt.index(text)
+    start = prompt.find(text) if text else -1
+    again = start >= 0 and prompt.find(text, start + 1) >= 0  # also where the two overlap
+    if start < 0 or again:
+        problem = "the needle stands in the prompt more than once" if again else "the needle is not in the prompt"
+        _refuse(record, key, text, problem, "Give a text that stands there once, letter for letter, or a span "
+                "`[start, end]` of character offsets.")
     return start, start + len(text)
 
 

@@ -50,6 +50,33 @@ def read_records(path: str | Path, limit: int | None = None) -> Iterator[Record]
     return _read(Path(path), limit, _json_lines)
 
 
+def each_record(path: str | Path) -> Iterator[Record | DataError]:
+    """Read JSON Lines, or a JSON array, to the end: each record, or the error that stands in its place.
+
+    A broken line does not end it; what makes the rest unreadable does (damaged gzip, malformed JSON in an array). A
+    missing or empty file is one error.
+    """
+    path, anything = Path(path), False
+    try:
+        for line, raw in _byte_lines(path):
+            try:
+                text = _decoded(path, line, raw)
+                if not text.strip():
+                    continue
+                if not anything and text.lstrip().startswith("["):
+                    yield from _whole_text(path)
+                    return
+                outcome = _line_record(path, line, text)
+            except DataError as error:
+                outcome = error
+            anything = True
+            yield outcome
+        if not anything:
+            raise DataError("the file holds no record", where=path, remedy=_AGAIN)
+    except DataError as error:
+        yield error
+
+
 def read_documents(path: str | Path, limit: int | None = None) -> Iterator[Record]:
     """Read JSON objects that may each run over several lines, or a JSON array of them; the whole file is in memory.
 
@@ -88,12 +115,16 @@ def _json_lines(path: Path) -> Iterator[Record]:
         if not count and text.lstrip().startswith("["):
             yield from _whole_text(path)
             return
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            _malformed(path, line, text, error, count)
-        yield _record(path, line, value)
+        yield _line_record(path, line, text, count)
         count += 1
+
+
+def _line_record(path: Path, line: int, text: str, count: int | None = None) -> Record:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        _malformed(path, line, text, error, count)
+    return _record(path, line, value)
 
 
 def _whole_text(path: Path) -> Iterator[Record]:
@@ -149,8 +180,10 @@ def _record(path: Path, line: int, value: Any) -> Record:
     return Record(value, path, line)
 
 
-def _malformed(path: Path, line: int, text: str, error: ValueError | RecursionError, count: int) -> NoReturn:
-    """Raise the error of JSON that cannot be parsed; `count` sound records come before it."""
+def _malformed(
+    path: Path, line: int, text: str, error: ValueError | RecursionError, count: int | None,
+) -> NoReturn:
+    """Raise the error of JSON that cannot be parsed; `count` records come before it, None if it is no matter."""
     if isinstance(error, json.JSONDecodeError):
         broken_off = not text[error.pos :].strip() or error.msg.startswith("Unterminated string")
         problem = "the record breaks off" if broken_off else "malformed JSON"
@@ -158,23 +191,30 @@ def _malformed(path: Path, line: int, text: str, error: ValueError | RecursionEr
         value = text[max(0, error.pos - 40) : error.pos + 40]
     else:
         problem, value = f"the JSON cannot be read ({error})", text[:80]
-    remedy = f"{_AGAIN[:-1]}, or give limit={count} for the {count} sound records before it." if count else (
-        f"{_AGAIN[:-1]}; it should hold JSON Lines or a JSON array."
-    )
+    if count is None:
+        remedy = "Write one whole JSON object a line."
+    elif count:
+        remedy = f"{_AGAIN[:-1]}, or give limit={count} for the {count} sound records before it."
+    else:
+        remedy = f"{_AGAIN[:-1]}; it should hold JSON Lines or a JSON array."
     raise DataError(problem, where=f"{path}, line {line}", value=value, remedy=remedy) from None
 
 
 def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines from 1 as text. Split at line feeds only: other line separators may stand inside a JSON string."""
     for line, raw in _byte_lines(path):
-        try:
-            # a byte order mark is no part of the first record
-            yield line, raw.decode("utf-8-sig" if line == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"byte {error.start + 1} of the line is not UTF-8", where=f"{path}, line {line}",
-                value=raw[max(0, error.start - 20) : error.start + 20], remedy=f"Save the file as UTF-8. {_AGAIN}",
-            ) from None
+        yield line, _decoded(path, line, raw)
+
+
+def _decoded(path: Path, line: int, raw: bytes) -> str:
+    try:
+        # a byte order mark is no part of the first record
+        return raw.decode("utf-8-sig" if line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"byte {error.start + 1} of the line is not UTF-8", where=f"{path}, line {line}",
+            value=raw[max(0, error.start - 20) : error.start + 20], remedy=f"Save the file as UTF-8. {_AGAIN}",
+        ) from None
 
 
 def _byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -1,0 +1,116 @@
+"""Check files of examples: every line is read, whatever is wrong with those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from os.path import samefile
+from pathlib import Path
+from typing import Any
+
+from retrieval_heads.check.findings import CITED, Findings
+from retrieval_heads.check.sameness import LEAKS, REPEATS, Seen, count_shared, line_of
+from retrieval_heads.data.encode import Encoded, encode_all
+from retrieval_heads.data.example import Example
+from retrieval_heads.data.jsonl import each_example, iterate_examples
+from retrieval_heads.errors import DataError
+
+TOGETHER = 16
+"""Examples that are tokenised at a time."""
+
+
+def check_files(
+    files: Sequence[str | Path], tokenizer: Any, limits: Mapping[str, int] | None = None,
+    against: Sequence[str | Path] = (),
+) -> list[Findings]:
+    """What is to be said of each file; see `Findings`.
+
+    Memory does not grow with the texts, but by some numbers for each example.
+
+    Args:
+        files: in the format of `data.jsonl`, packed or not. A file that is missing is one with a broken record.
+        tokenizer: the fast one of the model that will read the examples.
+        limits: by name, numbers of tokens that an example should not exceed.
+        against: files that shall have no example in common with `files`, such as test sets. One that is among `files`
+            is not compared with itself.
+
+    Raises:
+        DataError: a record of `against` that is no example.
+        ModelError: a tokenizer without offsets.
+    """
+    known = {str(path): _seen(path, tokenizer) for path in against}
+    return [_check(path, tokenizer, limits or {}, known) for path in files]
+
+
+def _seen(path: str | Path, tokenizer: Any) -> Seen:
+    seen = Seen()
+    for example in iterate_examples(path, tokenizer=tokenizer):
+        seen.add(example)
+    return seen
+
+
+def _check(path: str | Path, tokenizer: Any, limits: Mapping[str, int], known: Mapping[str, Seen]) -> Findings:
+    findings, own = Findings(str(path), limits), Seen()
+    others = {file: seen for file, seen in known.items() if not _same_file(path, file)}
+    for outcome in _encoded(each_example(path, tokenizer=tokenizer), tokenizer, Path(path)):
+        if isinstance(outcome, DataError):
+            # numbers differ from line to line, and are no reasons of their own
+            findings.broken["".join("N" if c.isdigit() else c for c in outcome.problem)] += 1
+            findings.first_broken = findings.first_broken or outcome
+            continue
+        example, encoded = outcome
+        _count(findings, example, encoded)
+        count_shared(example, own, REPEATS, findings.repeats)
+        own.add(example)
+        for file, seen in others.items():
+            count_shared(example, seen, LEAKS, findings.leaks_from(file))
+    return findings
+
+
+def _same_file(one: str | Path, other: str | Path) -> bool:
+    try:
+        return samefile(one, other)
+    except OSError:  # a missing file is told by whoever reads it
+        return False
+
+
+def _encoded(
+    outcomes: Iterable[Example | DataError], tokenizer: Any, path: Path,
+) -> Iterator[tuple[Example, Encoded] | DataError]:
+    """The examples with their tokens, some at a time, in their order; an error stays, or takes an example's place."""
+    outcomes = iter(outcomes)
+    while group := list(islice(outcomes, TOGETHER)):
+        examples = [one for one in group if isinstance(one, Example)]
+        try:
+            found: Iterator[Encoded | DataError] = iter(encode_all(examples, tokenizer))
+        except DataError:  # one of them; the others are good
+            found = (_encoded_alone(example, tokenizer, path) for example in examples)
+        for outcome in group:
+            encoded = outcome if isinstance(outcome, DataError) else next(found)
+            yield encoded if isinstance(encoded, DataError) else (outcome, encoded)
+
+
+def _encoded_alone(example: Example, tokenizer: Any, path: Path) -> Encoded | DataError:
+    try:
+        return encode_all([example], tokenizer)[0]
+    except DataError as error:
+        where = f"{path}, line {line_of(example)}"
+        return DataError(error.problem, where=where, value=error.value, remedy=error.remedy)
+
+
+def _count(findings: Findings, example: Example, encoded: Encoded) -> None:
+    findings.usable += 1
+    findings.tasks[example.task] += 1
+    findings.tokens.append(len(encoded.ids))
+    findings.answer_tokens.append(encoded.answer_length)
+    findings.needles.append(len(example.needles))
+    for name, limit in findings.limits.items():
+        findings.exceeded[name] += len(encoded.ids) > limit
+    findings.without_needles += not example.needles
+    findings.prompt_ends_in_space += example.prompt[-1].isspace() and example.joint[:1].isspace()
+    findings.answer_in_space += example.answer != example.answer.strip()
+    if example.needles and example.task != CITED:
+        findings.answer_in_no_needle += not any(example.answer in text for text in example.needle_texts())
+        answer = encoded.ids[encoded.prompt_length : encoded.prompt_length + encoded.answer_length]
+        inside = {token for start, end in encoded.needles for token in encoded.ids[start:end]}
+        findings.answer_shares_no_token += inside.isdisjoint(answer)

@@ -1,0 +1,50 @@
+"""`convert`: an official file as a file in the format of examples, with its needles marked."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+LOADERS = {"mdqa": "load_mdqa", "musique": "load_musique", "summhay": "load_summhay"}
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "convert", help="write the examples of an official file as JSON Lines",
+        description="The records as they are. To bring them to a wanted length and to split them, see `prepare`.",
+    )
+    parser.add_argument("task", choices=tuple(LOADERS))
+    parser.add_argument("file", metavar="OFFICIAL_FILE", help="as published, packed or not")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help=".jsonl, or .jsonl.gz to pack it")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N records (insights, of summhay) only")
+    parser.add_argument("--drop-unusable", action="store_true",
+                        help="leave out and count records that cannot become an example, such as one whose gold "
+                        "passage does not hold an answer; otherwise the first one is an error")
+    parser.add_argument("--needle", help="what is marked: sentence (default), passage or answer; document (default) or "
+                        "sentence for summhay")
+    parser.add_argument("--n-documents", type=int, metavar="N", help="at most so many documents, gold ones first")
+    parser.add_argument("--instruction", default="", metavar="TEXT", help="a line before the documents")
+    parser.set_defaults(function=_convert)
+
+
+def _convert(parsed: argparse.Namespace) -> None:
+    from retrieval_heads.data import official
+    from retrieval_heads.data.jsonl import write_examples
+    from retrieval_heads.data.official.usable import UnusableRecordError
+
+    dropped: Counter[str] = Counter()
+    settings = {"needle": parsed.needle} if parsed.needle is not None else {}
+    try:
+        examples = getattr(official, LOADERS[parsed.task])(
+            parsed.file, parsed.limit, n_documents=parsed.n_documents, instruction=parsed.instruction,
+            on_unusable="drop" if parsed.drop_unusable else "raise", dropped=dropped, **settings,
+        )
+    except UnusableRecordError as error:  # the loader's remedy is one for Python
+        raise UnusableRecordError(
+            error.reason, where=error.where, value=error.value,
+            remedy="Give --drop-unusable to leave such records out; they are counted by reason.",
+        ) from error
+    print(f"{parsed.out}: {write_examples(parsed.out, examples)} examples")
+    for reason, count in dropped.most_common():
+        print(f"left out {count} records: {reason}")
