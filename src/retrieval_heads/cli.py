@@ -13,6 +13,7 @@ from retrieval_heads.commands import (
     check,
     compare_scores,
     convert,
+    costs,
     export,
     fetch,
     grid,
@@ -24,7 +25,8 @@ from retrieval_heads.commands import (
 )
 from retrieval_heads.errors import StudyError
 
-VERBS = (run, grid, publish, pretrain, write, fetch, prepare, convert, export, check, compare_scores)
+VERBS = (run, grid, publish, pretrain, write, fetch, prepare, convert, export, check, compare_scores,
+         costs)
 """Each has a function `add(verbs)` that adds a verb to the parser, with the function that it runs."""
 
 

@@ -23,11 +23,11 @@ from retrieval_heads import paths
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.settings import Profile, Settings
 
-_ADAPTER = ("base_length", "train_length", "rope_theta", "adapters", "n_train", "lora")
+_ADAPTER = ("base_length", "train_length", "rope_theta", "adapters", "data", "n_train", "lora")
 _HEADS = (*_ADAPTER, "n_probe", "detect")
 READS = {
-    "base": ("base_length", "eval_lengths", "rope_theta", "n_test", "bootstrap"),
-    "data": ("base_length", "train_length", "eval_lengths", "n_train", "n_probe", "n_test"),
+    "base": ("base_length", "eval_lengths", "rope_theta", "data", "n_test", "bootstrap"),
+    "data": ("data", "base_length", "train_length", "eval_lengths", "n_train", "n_probe", "n_test"),
     "finetune": (*_ADAPTER, "eval_lengths", "n_test", "bootstrap"),
     "lengths": (*_ADAPTER, "lengths", "n_test", "bootstrap"),
     "detect": _HEADS,
@@ -51,8 +51,9 @@ def config_hash(profile: Profile, stage: str | None = None) -> str:
     settings = profile.model_dump(mode="json", exclude=_LEFT_OUT)
     if stage in READS:
         settings = {key: settings[key] for key in READS[stage]}
-    if settings.get("adapters") is None:
-        settings.pop("adapters", None)  # so that a profile without it has the hash from before there was this key
+    for key in ("adapters", "data"):
+        if settings.get(key) is None:
+            settings.pop(key, None)  # so that a profile without it has the hash from before there was this key
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -190,8 +191,9 @@ def _readable(item: Mapping[str, Any], where: str) -> ConfigError:
     if item["type"] == "missing":
         return ConfigError(f"missing key `{key}`", where=where, remedy="Add it: configs/quick.yaml says what it means.")
     if item["type"] == "one_of":
-        return ConfigError(f"{item['msg']} for `{key}`", where=where, value=item["input"],
-                           remedy=close_match(item["input"], context["allowed"]))
+        value = context.get("value", item["input"])
+        return ConfigError(f"{item['msg']} for `{context.get('key', key)}`", where=where, value=value,
+                           remedy=close_match(value, context["allowed"]))
     if item["type"] == "contradiction":
         return ConfigError(f"`{context['key']}`: {context['problem']}", where=where, value=context["value"],
                            remedy=context["remedy"])

@@ -60,6 +60,7 @@ def _contradiction(key: str, value: Any, problem: str, remedy: str) -> PydanticC
 Count = Annotated[int, Field(ge=1)]
 Counts = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_increasing)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*$")]
 Names = (Field(min_length=1), AfterValidator(_unique))
 
 
@@ -90,7 +91,7 @@ class Lora(Settings):
 class Lengths(Settings):
     """Scores at lengths other than that of the training."""
 
-    conditions: Annotated[tuple[Annotated[str, _one_of(*CONDITIONS)], ...], *Names]
+    conditions: Annotated[tuple[Name, ...], *Names]
     eval_lengths: Counts
     n: Count
 
@@ -136,19 +137,21 @@ class Profile(Settings):
     """One study. Lengths are in tokens; `n_*` are examples a task (and a condition, for training).
 
     With `adapters`, a folder of trained ones, nothing is trained: its runs take the adapter of their name from there.
+    With `data`, a folder of examples, nothing is generated, and tasks and conditions have the names of its files.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*$")]
+    name: Name
     missing: tuple[str, ...]
     bases: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], *Names, AfterValidator(_unique_names)]
-    tasks: Annotated[tuple[Annotated[str, _one_of(*TASKS)], ...], *Names]
-    conditions: Annotated[tuple[Annotated[str, _one_of(*CONDITIONS)], ...], *Names]
+    tasks: Annotated[tuple[Name, ...], *Names]
+    conditions: Annotated[tuple[Name, ...], *Names]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], *Names]
     base_length: Count
     train_length: Count
     eval_lengths: Counts
     rope_theta: Annotated[float, Field(gt=1)]
     adapters: Annotated[str, Field(min_length=1)] | None = None
+    data: Annotated[str, Field(min_length=1)] | None = None
     n_train: Count
     n_probe: Count
     n_test: Count
@@ -182,6 +185,8 @@ class Profile(Settings):
 
     @model_validator(mode="after")
     def _agrees(self) -> Profile:
+        if self.data is None:
+            self._check_known()
         if REFERENCE not in self.conditions:
             raise _contradiction(
                 "conditions", list(self.conditions), f"`{REFERENCE}` is missing, which every other is compared with",
@@ -196,3 +201,15 @@ class Profile(Settings):
                     key, value, f"more than {limit}, which is {getattr(self, limit)}", f"Lower it or raise {limit}."
                 )
         return self
+
+    def _check_known(self) -> None:
+        """Without files of the user's own, tasks and conditions are those of the generated world."""
+        for key, given, allowed in (
+            ("tasks", self.tasks, TASKS), ("conditions", self.conditions, CONDITIONS),
+            ("lengths.conditions", self.lengths.conditions, CONDITIONS),
+        ):
+            for place, value in enumerate(given):
+                if value not in allowed:
+                    raise PydanticCustomError("one_of", "unknown value", {
+                        "allowed": list(allowed), "key": f"{key}.{place}", "value": value,
+                    })

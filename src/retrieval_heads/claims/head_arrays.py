@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.data.conditions import CONDITIONS
+from retrieval_heads.data.conditions import CONDITIONS, kind_of
 from retrieval_heads.errors import ResultError
 from retrieval_heads.settings import REFERENCE
 
@@ -115,19 +115,17 @@ def without_blanks(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 
 def claimed(names: Iterable[str]) -> list[str]:
-    """Those that the claims are about, in the order of `CONDITIONS`: no controls, and no other numbers of examples."""
-    known = set(names)
-    return [
-        name for name, condition in CONDITIONS.items()
-        if name in known and not (condition.control or getattr(condition, "sized", False))
-    ]
+    """Those that the claims are about, known ones first: no controls, base models, and other numbers of examples."""
+    given = dict.fromkeys(names)
+    own = [name for name in given if name not in CONDITIONS and name not in ("base", "rope")]
+    return [name for name in CONDITIONS if name in given and not (kind_of(name).control or kind_of(name).sized)] + own
 
 
 def synthetic(names: Iterable[str]) -> list[str]:
     """The synthetic conditions among them (ten in the report), without mixtures."""
-    return [name for name in claimed(names) if CONDITIONS[name].synthetic and not CONDITIONS[name].members]
+    return [name for name in claimed(names) if kind_of(name).synthetic and not kind_of(name).members]
 
 
 def mixtures(names: Iterable[str]) -> list[str]:
     """The mixtures among them."""
-    return [name for name in claimed(names) if CONDITIONS[name].members]
+    return [name for name in claimed(names) if kind_of(name).members]

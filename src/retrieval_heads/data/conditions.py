@@ -106,6 +106,11 @@ CONDITIONS = {
 """By name: real, then from more to less real, mixtures, controls, sizes; tables and figures have this order."""
 
 
+def kind_of(name: str) -> Condition:
+    """The condition of that name, or one of the user's own, whose examples come from a file."""
+    return CONDITIONS.get(name) or Condition(name, "own", "own")
+
+
 def get_condition(name: str) -> Condition:
     """The condition of that name; `ConfigError` names the known ones otherwise."""
     if name not in CONDITIONS:

@@ -97,6 +97,8 @@ def fingerprint(folder: str | Path) -> str:
     for name in ("transformers_version", "_name_or_path"):
         config.pop(name, None)
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    if (marker := folder / "random_weights.json").is_file():
+        digest.update(marker.read_bytes())
     for path in sorted(folder.glob("*.safetensors")):
         status = path.stat()
         digest.update(f"{path.name}:{_file_digest(path.resolve(), status.st_size, status.st_mtime_ns)}".encode())

@@ -163,7 +163,8 @@ def _adapted_model(
     folder: Path, base_name: str, settings: LoraSettings, examples: Sequence[Encoded], device: torch.device,
 ) -> PeftModel:
     # under autocast the base keeps the dtype it was saved in: a small fp32 base is not rounded, a bf16 one not blown up
-    model = build_model(folder, "auto" if settings.bf16 else torch.float32, settings.rope_theta, settings.max_length)
+    model = build_model(folder, "auto" if settings.bf16 else torch.float32, settings.rope_theta, settings.max_length,
+                        device)
     words, largest = model.get_input_embeddings().num_embeddings, max(max(example.ids) for example in examples)
     if largest >= words:
         raise DataError(

@@ -39,7 +39,7 @@ def model_folder(path_or_id: str | Path, allow_download: bool = False) -> Path:
     index = folder / "model.safetensors.index.json"
     with as_model_error(index, "cannot be read"):
         needed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
-    if not weights or not needed <= weights:
+    if (not weights or not needed <= weights) and not (folder / "random_weights.json").is_file():
         raise ModelError(
             "the model folder lacks weights", where=folder, value=sorted(needed - weights) or "no *.safetensors",
             remedy="Complete the folder; other weight formats than safetensors are not read.",

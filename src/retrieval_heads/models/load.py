@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from retrieval_heads.errors import ModelError
 from retrieval_heads.models.extension import ADAPTER_WEIGHTS, Extension, fingerprint, read_extension
 from retrieval_heads.models.folder import as_model_error, model_folder, quiet, usable_device
+from retrieval_heads.models.random_weights import draw_model, random_seed
 from retrieval_heads.models.rope import check_rope, with_rope_theta
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -57,7 +58,7 @@ def load_model(
         _check_fits(extension, folder, rope_theta, adapter)
         rope_theta, max_length = extension.rope_theta, max(extension.max_length, max_length or 0)
     tokenizer = load_tokenizer(folder)
-    model = build_model(folder, dtype, rope_theta, max_length)
+    model = build_model(folder, dtype, rope_theta, max_length, device)
     if extension is not None:
         with quiet(), as_model_error(Path(adapter), "cannot be loaded as an adapter"):
             model = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
@@ -124,8 +125,12 @@ def load_tokenizer(folder: Path) -> Any:
 
 def build_model(
     folder: Path, dtype: torch.dtype | str, rope_theta: float | None = None, max_length: int | None = None,
+    device: torch.device | str = "cpu",
 ) -> PreTrainedModel:
-    """The causal language model of a checked folder on the CPU, theta set before building and proved after."""
+    """The causal language model of a checked folder on the CPU, theta set before building and proved after.
+
+    One with random weights is drawn on `device`.
+    """
     with quiet(), as_model_error(folder, "the config cannot be loaded"):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if rope_theta is not None:
@@ -133,6 +138,10 @@ def build_model(
     elif max_length is not None:
         text: PreTrainedConfig = config.get_text_config()
         text.max_position_embeddings = max(text.max_position_embeddings, max_length)
+    seed = random_seed(folder)
+    if seed is not None:
+        with quiet(), as_model_error(folder, "no model of this shape can be made"):
+            return draw_model(config, seed, dtype, device)
     with quiet(), as_model_error(folder, "the model cannot be loaded"):
         model, info = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, attn_implementation="sdpa", use_safetensors=True,

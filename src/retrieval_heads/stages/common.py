@@ -20,9 +20,10 @@ from torch import nn
 from retrieval_heads import paths
 from retrieval_heads.bases import base_path
 from retrieval_heads.commands.choice import Options
-from retrieval_heads.data.conditions import CONDITIONS, get_condition
+from retrieval_heads.data.conditions import CONDITIONS, kind_of
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import make_examples
+from retrieval_heads.data.folder import held_out_file, training_file
 from retrieval_heads.executor import resolve_device, run_all
 from retrieval_heads.keys import RunKey
 from retrieval_heads.manifest import Facts, device_name
@@ -136,7 +137,7 @@ def precision(profile: Profile, device: str) -> torch.dtype:
 
 def dissected(keys: Iterable[RunKey]) -> list[RunKey]:
     """The runs that heads are knocked out of and patched into: neither controls nor sizes of the sweep."""
-    return [key for key in keys if get_condition(key.condition).dissected]
+    return [key for key in keys if kind_of(key.condition).dissected]
 
 
 def lengths(profile: Profile) -> list[int]:
@@ -147,12 +148,14 @@ def lengths(profile: Profile) -> list[int]:
 def training_length(profile: Profile, condition: str) -> int:
     """Length in tokens of a condition's training examples: the profile's, or the base model's where they are short."""
     # a profile may train at less than the base model's length, as `smoke` does: short examples are then no longer
-    short = get_condition(condition).short
+    short = kind_of(condition).short
     return min(profile.base_length, profile.train_length) if short else profile.train_length
 
 
 def training_examples(profile: Profile, key: RunKey) -> list[Example]:
-    """The examples that a run is trained on."""
+    """The examples that a run is trained on: with files of examples the first ones, whatever the seed."""
+    if profile.data is not None:
+        return list(training_file(profile, key.task, key.condition, n_training_examples(profile, key)))
     return make_examples(
         task=key.task, condition=key.condition, length=training_length(profile, key.condition),
         n=n_training_examples(profile, key), seed=key.seed, split="train", tokenizer=study_tokenizer(profile),
@@ -161,12 +164,14 @@ def training_examples(profile: Profile, key: RunKey) -> list[Example]:
 
 def n_training_examples(profile: Profile, key: RunKey) -> int:
     """How many those are: the profile's number, or that of a condition that differs in size."""
-    return max(1, round(profile.n_train * get_condition(key.condition).scale))
+    return max(1, round(profile.n_train * kind_of(key.condition).scale))
 
 
 def sample_examples(profile: Profile, task: str) -> dict[str, Example]:
     """One training example of the base model's length for each condition that has examples of its own, to be shown."""
     made = {"task": task, "length": profile.base_length, "n": 1, "seed": profile.seeds[0], "split": "train"}
+    if profile.data is not None:
+        return {name: training_file(profile, task, name, 1)[0] for name in profile.conditions}
     return {
         name: make_examples(condition=name, tokenizer=study_tokenizer(profile), **made)[0]
         for name, condition in CONDITIONS.items() if not condition.members
@@ -181,6 +186,8 @@ def held_out(profile: Profile, task: str, split: str, length: int | None = None)
     if length is None:
         length = profile.train_length if split == "probe" else profile.eval_lengths[-1]
     n = profile.n_probe if split == "probe" else profile.n_test
+    if profile.data is not None:
+        return held_out_file(profile, task, split, length, n)
     return _held_out(base_path(profile), task, split, length, n)
 
 

@@ -21,7 +21,7 @@ import torch
 
 from retrieval_heads.cluster import current_cluster
 from retrieval_heads.commands.choice import Options
-from retrieval_heads.data.conditions import get_condition
+from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.executor import resolve_device, run_all
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.settings import REFERENCE, Profile
@@ -99,7 +99,7 @@ def base_keys(profile: Profile, options: Options) -> list[RunKey]:
 
 def ordered(keys: Iterable[RunKey]) -> list[RunKey]:
     """Seed after seed, the real runs of each first; other sizes after all."""
-    return sorted(keys, key=lambda key: (get_condition(key.condition).sized, key.seed, key.condition != REFERENCE))
+    return sorted(keys, key=lambda key: (kind_of(key.condition).sized, key.seed, key.condition != REFERENCE))
 
 
 def waves(keys: list[RunKey]) -> list[list[RunKey]]:
@@ -119,7 +119,7 @@ def steps(profile: Profile, key: RunKey) -> list[Step]:
         found = [BASE] + ([DETECT] if key.condition == "base" else [])
     else:
         found = [FINETUNE, DETECT]
-        if get_condition(key.condition).dissected:
+        if kind_of(key.condition).dissected:
             found += [KNOCKOUT] + ([PATCH] if key.condition != REFERENCE else [])
     return found + ([LENGTHS] if lengths.chosen(profile, [key]) else [])
 

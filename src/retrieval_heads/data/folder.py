@@ -1,0 +1,60 @@
+"""A folder of examples in files, from which a study is made instead of from the generated world.
+
+    FOLDER/TASK/CONDITION.jsonl                  training examples of a condition
+    FOLDER/TASK/held_out/probe_LENGTH.jsonl      held-out real examples for the detection of heads
+    FOLDER/TASK/held_out/test_LENGTH.jsonl       held-out real examples for scores
+
+LENGTH is in tokens of the model; files may be gzipped (`.jsonl.gz`). `python -m retrieval_heads prepare` makes such a
+folder from official files; one of your own needs the training length in `probe` and the evaluation lengths in `test`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retrieval_heads import paths
+from retrieval_heads.data.example import Example
+from retrieval_heads.data.jsonl import read_examples
+from retrieval_heads.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from retrieval_heads.settings import Profile
+
+
+def data_folder(profile: Profile) -> Path:
+    """The profile's `data`, relative to the checkout or absolute; `ConfigError` where there is no such folder."""
+    folder = (paths.checkout() or paths.home()) / Path(profile.data or "").expanduser()
+    if not folder.is_dir():
+        raise ConfigError("no such folder of examples", where=f"profile {profile.name}, data", value=profile.data,
+                          remedy="Make it by `python -m retrieval_heads prepare`, or give the folder of your files.")
+    return folder
+
+
+def training_file(profile: Profile, task: str, condition: str, n: int) -> tuple[Example, ...]:
+    """The first `n` training examples of a condition; `DataError` where the file is missing or holds fewer."""
+    return _examples(_found(data_folder(profile) / task / condition), task, n)
+
+
+def held_out_file(profile: Profile, task: str, split: str, length: int, n: int) -> tuple[Example, ...]:
+    """The first `n` held-out real examples of that length; `split` is `probe` or `test`. Raises as `training_file`."""
+    return _examples(_found(data_folder(profile) / task / "held_out" / f"{split}_{length}"), task, n)
+
+
+def _found(stem: Path) -> Path:
+    for ending in (".jsonl", ".jsonl.gz"):
+        if (path := stem.with_name(stem.name + ending)).is_file():
+            return path
+    there = sorted(path.name for path in stem.parent.glob("*.jsonl*")) if stem.parent.is_dir() else []
+    raise DataError("no such file of examples", where=f"{stem}.jsonl", value=there,
+                    remedy="Add it, or leave its task, condition or length out of the profile.")
+
+
+@lru_cache(maxsize=32)
+def _examples(path: Path, task: str, n: int) -> tuple[Example, ...]:
+    examples = read_examples(path, task, limit=n)
+    if len(examples) < n:
+        raise DataError(f"the profile asks for {n} examples", where=path, value=len(examples),
+                        remedy="Add examples, or lower n_train, n_probe or n_test.")
+    return tuple(examples)
