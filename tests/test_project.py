@@ -118,21 +118,6 @@ def test_continuous_integration_runs_the_tests():
     assert script.read_text().rstrip().endswith("exec make test")
 
 
-def python_blocks(name: str) -> list[str]:
-    return re.findall(r"```python\n(from retrieval_heads import .*?)```", read(name), re.DOTALL)
-
-
-def test_the_ten_lines_of_the_readme_run(monkeypatch, capsys):
-    (code,) = python_blocks("README.md")
-    assert python_blocks("book/run_it_yourself.md") == [code]
-    assert len([line for line in code.splitlines() if line]) <= 10
-    if not (ROOT / "models/base/config.json").exists():
-        pytest.skip("the base model is not in models/base")
-    monkeypatch.chdir(ROOT)
-    exec(compile(code.replace("n=50", "n=4"), "README.md", "exec"), {})
-    assert "retrieval heads:" in capsys.readouterr().out
-
-
 def toc_files() -> list[str]:
     toc = yaml.safe_load(read("_toc.yml"))
     return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]

@@ -15,6 +15,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 _HOMES = {
     "ablate_heads": "heads.ablate",
     "evaluate": "evaluation",
+    "forced_exact": "evaluation",
     "load_model": "models.load",
     "patch_heads": "heads.patch",
     "random_heads": "heads.select",
