@@ -49,7 +49,7 @@ def head_map(scores: Any, threshold: float | None = None, ax: Axes | None = None
     repeated = scores[scores.duplicated(["layer", "head"])]
     if len(repeated):
         raise DataError("several rows of one head", where="head_map", remedy="Give the rows of one run and one score.",
-                        value=f"layer {repeated.iloc[0]['layer']}, head {repeated.iloc[0]['head']}")
+                        value=f"layer {repeated['layer'].iloc[0]}, head {repeated['head'].iloc[0]}")
     return heads.plot_head_map(scores, threshold, ax, bar)
 
 
