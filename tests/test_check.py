@@ -99,10 +99,11 @@ def test_lengths_above_the_limits(check):
 def test_all_broken_lines_are_counted_by_reason_and_the_first_is_kept(check):
     lost = record(needles=["at ten"])
     many = [record("nine", more=f" {number}") for number in range(20)]
-    found = check(*many, lost, "{", record(needles=[[0, 900]]), record(needles=[[0, 9000]]), lost, *many)
+    outside = [record(more=" so" * count, needles=[[0, 900]]) for count in (1, 40)]
+    found = check(*many, lost, "{", *outside, lost, *many)
     assert (found.records, found.usable) == (45, 40)
     assert found.broken["the needle is not in the prompt"] == 2
-    assert sum(count for reason, count in found.broken.items() if reason.startswith("needle span outside")) == 2
+    assert found.broken["needle span outside the prompt of N characters, empty, or out of order"] == 2
     assert len(found.broken) == 3
     assert found.needles_lost == 4
     assert ", line 21, key needles[0]: the needle is not in the prompt (got 'at ten')" in str(found.first_broken)

@@ -190,13 +190,13 @@ def _span(record: Record, place: int, needle: Any, prompt: str) -> tuple[int, in
 def _list(record: Record, key: str) -> list[Any]:
     value = record.data.get(key, [])
     if not isinstance(value, list):
-        _refuse(record, key, described(value), "no list", f"Give `{key}` as a JSON list.")
+        _refuse(record, key, described(value), f"`{key}` is no list", f"Give `{key}` as a JSON list.")
     return value
 
 
 def _text(record: Record, key: str, value: Any) -> str:
     if not isinstance(value, str) or any("\ud800" <= character <= "\udfff" for character in value):
-        _refuse(record, key, described(value), "no text", f"Give `{key}` as a JSON string.")
+        _refuse(record, key, described(value), f"`{key}` is no text", f"Give `{key}` as a JSON string.")
     return value
 
 
