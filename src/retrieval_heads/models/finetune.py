@@ -33,17 +33,7 @@ from retrieval_heads.models.folder import model_folder, quiet, usable_device
 from retrieval_heads.models.lean_step import lean_step
 from retrieval_heads.models.load import build_model
 from retrieval_heads.models.lora_settings import LoraSettings
-from retrieval_heads.models.processes import (
-    all_or_none,
-    announce,
-    is_first,
-    join,
-    place,
-    shard,
-    sharded,
-    share,
-    whole,
-)
+from retrieval_heads.models.processes import all_or_none, announce, is_first, join, place, shard, sharded, share, whole
 from retrieval_heads.models.training_record import (
     count_tokens,
     environment,
