@@ -42,6 +42,7 @@ from retrieval_heads.models.answer_trainer import IGNORED, Batch, answer_loss
 from retrieval_heads.models.checkpointing import checkpoint_layers, layers_with_products
 from retrieval_heads.models.folder import quiet
 from retrieval_heads.models.lean_step import lean_step
+from retrieval_heads.models.lora_floor import floor_tflop
 from retrieval_heads.models.lora_settings import ATTENTION_PROJECTIONS
 
 VARIANTS = ("default", "answer_rows", "keep_attention", "ours")
@@ -83,20 +84,6 @@ def build(options: argparse.Namespace) -> PeftModel:
         r=options.rank, lora_alpha=options.rank, target_modules=list(ATTENTION_PROJECTIONS), lora_dropout=0.0,
         task_type="CAUSAL_LM", init_lora_weights=False,
     )).train()
-
-
-def floor_tflop(options: argparse.Namespace) -> dict[str, float]:
-    """TFLOP (10^12 operations) of one step by part."""
-    queries, keys = options.heads * options.head_dim, options.kv_heads * options.head_dim
-    shapes = [(options.hidden, queries), (options.hidden, keys), (options.hidden, keys), (queries, options.hidden)]
-    frozen = sum(a * b for a, b in shapes) + 3 * options.hidden * options.intermediate
-    adapters = sum(options.rank * (a + b) for a, b in shapes)
-    each = options.layers * options.tokens / 1e12
-    return {
-        "projections": 2 * 2 * frozen * each,
-        "attention": (2 + 5) * options.tokens * queries * each,  # 2 operations, half of the square
-        "adapters": 3 * 2 * adapters * each,
-    }
 
 
 class SeenAttention(TorchDispatchMode):
