@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from retrieval_heads import cli, paths
 from retrieval_heads.commands.choice import Options
@@ -84,7 +85,6 @@ def test_dry_run_lists_stages_and_runs_and_makes_nothing(stages, capsys, tmp_pat
 
 @pytest.mark.parametrize(("line", "message"), [
     ("run all --profile quikc", "unknown profile (got 'quikc'). Did you mean `quick`?"),
-    ("run all --profile paper", "cannot be run by this version; it needs"),
     ("run all --profile report --task mdaq", "no such task (got 'mdaq'). Did you mean `mdqa`?"),
     ("run all --profile report --seed 99", "no such seed (got 99)"),
     ("run all --profile report --base bsae", "no such base (got 'bsae'). Did you mean `base`?"),
@@ -100,6 +100,43 @@ def test_a_bad_value_is_one_line_and_status_2(stages, capsys, line: str, message
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert stages.made == []
+
+
+@pytest.mark.parametrize("line", ["run finetune", "run all", "grid"])
+def test_missing_weights_and_data_give_one_message(stages, capsys, tmp_path: Path, line: str) -> None:
+    profile = paper_profile(tmp_path / "mine.yaml")
+    assert run(f"{line} --profile {profile}") == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: profile mine: the study cannot begin without the weights of nobody/nothing ")
+    for part in (
+        "in the cache of the hub", "the examples of mdqa, musique, summhay (looked for in ", "no-data/TASK",
+        "hf download nobody/nothing", "under `bases`", "retrieval_heads fetch", "under `data`", "book/full_size.md",
+    ):
+        assert part in captured.err
+    assert captured.err.count("\n") == 1
+    assert stages.made == []
+
+
+def test_only_what_is_asked_for_has_to_be_there(stages, capsys, tmp_path: Path) -> None:
+    (tmp_path / "no-data" / "musique").mkdir(parents=True)
+    (tmp_path / "weights").mkdir()
+    profile = paper_profile(tmp_path / "mine.yaml", str(tmp_path / "weights"))
+    assert run(f"run detect --profile {profile} --task musique") == 0
+    assert run(f"run detect --profile {profile}") == 2
+    captured = capsys.readouterr()
+    assert "without the examples of mdqa, summhay (looked for" in captured.err
+    assert "weights" not in captured.err.replace(str(tmp_path), "")
+    # from tables alone, and to be told what would be run
+    assert run(f"run claims --profile {profile}") == 0
+    assert run(f"run all --profile {profile} --dry-run") == 0
+    assert [name for name, _, _ in stages.made] == ["detect", "claims"]
+
+
+def paper_profile(path: Path, base: str = "nobody/nothing") -> Path:
+    profile = yaml.safe_load((paths.configs_folder() / "paper.yaml").read_text(encoding="utf-8"))
+    profile |= {"bases": [base], "data": str(path.parent / "no-data"), "device": "cpu"}
+    path.write_text(yaml.safe_dump(profile), encoding="utf-8")
+    return path
 
 
 def test_a_stage_that_fails_stops_the_rest(stages, capsys) -> None:

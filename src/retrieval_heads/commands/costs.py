@@ -1,4 +1,4 @@
-"""`costs`: what a study would take on this machine, tried on a few examples, with random weights where there are none."""
+"""`costs`: what a study would take on this machine, tried on a few examples, also with random weights."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path
 from retrieval_heads import paths
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import ConfigError
+from retrieval_heads.needs import check_needs
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser("costs", help="try a study on a few examples and work out its time, memory and disk")
     parser.add_argument("--profile", required=True, help="paper, report, ... or the path of a YAML file")
-    parser.add_argument("--random-weights", metavar="SHAPE", help="a model of this shape with random weights instead of "
-                        "the profile's: a name in configs/shapes, or the path of a config.json")
+    parser.add_argument("--random-weights", metavar="SHAPE",
+                        help="a model of this shape with random weights instead of the profile's: a name in "
+                        "configs/shapes, or the path of a config.json")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="tokenizer of that model; the embedded one's")
     parser.add_argument("--data", metavar="DIR", help="folder of examples instead of the profile's")
     parser.add_argument("--examples", type=int, default=2, metavar="N", help="examples of each kind (default 2)")
@@ -38,6 +40,11 @@ def _costs(parsed: argparse.Namespace) -> None:
         raise ConfigError("only with --random-weights", where="--tokenizer", value=str(parsed.tokenizer),
                           remedy="A model with weights has its own.")
     profile = load_profile(parsed.profile, **{key: value for key, value in given.items() if value is not None})
+    for name in parsed.conditions:
+        if name not in profile.conditions:
+            raise ConfigError("the profile has no such condition", where="--conditions", value=name,
+                              remedy=f"Use some of {', '.join(profile.conditions)}.")
+    check_needs(profile)
     from retrieval_heads.stages import costs
 
     tried = costs.small(profile, parsed.examples)

@@ -7,6 +7,7 @@ import time
 
 from retrieval_heads.cluster import connected
 from retrieval_heads.commands.choice import add_choice, chosen, leading, log_to_stderr
+from retrieval_heads.needs import check_needs
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -22,6 +23,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 def _grid(parsed: argparse.Namespace) -> None:
     profile, options = chosen(parsed)
+    check_needs(profile, options.task, options.base)
     from retrieval_heads.stages import grid
 
     start = time.perf_counter()

@@ -13,6 +13,7 @@ from retrieval_heads.commands.choice import Options, add_choice, chosen, leading
 from retrieval_heads.config import config_hash
 from retrieval_heads.executor import kept_workers
 from retrieval_heads.keys import study_grid
+from retrieval_heads.needs import check_needs
 from retrieval_heads.settings import Profile
 
 STAGES = {
@@ -27,6 +28,9 @@ STAGES = {
     "claims": "decide the claims by the rules of the preregistration",
 }
 """In the order in which they build on each other; each is `retrieval_heads.stages.NAME.run(profile, options)`."""
+
+FROM_TABLES = {"correlate", "claims"}
+"""Stages that need neither models nor examples."""
 
 EXAMPLES = """\
 examples:
@@ -75,6 +79,8 @@ def _run(parsed: argparse.Namespace) -> None:
         print(f"stages: {', '.join(stages)}")
         print("\n".join(["runs:", *(f"  {key.name}" for key in grid)]))
         return
+    if not set(stages) <= FROM_TABLES:
+        check_needs(profile, options.task, options.base)
     with leading(profile) as led:
         if led is None:
             return
