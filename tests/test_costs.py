@@ -30,8 +30,9 @@ def study(tmp_path_factory) -> Path:
     tokenizer = load_tokenizer()
     AutoConfig.for_model(
         "llama", vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=2, head_dim=6,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=LENGTH, architectures=["LlamaForCausalLM"],
-        eos_token_id=tokenizer.eos_token_id, rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=LENGTH,
+        architectures=["LlamaForCausalLM"], eos_token_id=tokenizer.eos_token_id,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
     ).to_json_file(folder / "tiny.json", use_diff=False)
     made = {"task": "mdqa", "length": LENGTH, "seed": 0, "tokenizer": tokenizer}
     for name, condition, split in (
