@@ -20,13 +20,14 @@ from retrieval_heads.commands import (
     prepare,
     pretrain,
     publish,
+    rank,
     run,
     write,
 )
 from retrieval_heads.errors import StudyError
 
 VERBS = (run, grid, publish, pretrain, write, fetch, prepare, convert, export, check, compare_scores,
-         costs)
+         rank, costs)
 """Each has a function `add(verbs)` that adds a verb to the parser, with the function that it runs."""
 
 

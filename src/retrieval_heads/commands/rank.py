@@ -1,0 +1,61 @@
+"""`rank`: an order of candidate training sets from short fine-tunes and a few real examples."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from retrieval_heads.errors import ConfigError
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    parser = verbs.add_parser(
+        "rank", help="order candidate training sets by short fine-tunes and a few dozen real examples",
+        description="Fine-tunes the model shortly on the first examples of each set, measures it on real probe "
+        "examples, and prints values and ranks of the sets by several predictors, an order, and how far the report "
+        "found each predictor to be right. The same command again makes only what is not there yet.",
+    )
+    parser.add_argument("--model", required=True, metavar="FOLDER", help="the base model, or a cached hub id")
+    parser.add_argument("--train", required=True, action="append", metavar="NAME=FILE",
+                        help="a candidate set (JSON Lines); give it at least twice")
+    parser.add_argument("--probe", required=True, type=Path, metavar="FILE", help="real examples, a few dozen")
+    real = parser.add_mutually_exclusive_group()
+    real.add_argument("--real-heads", type=Path, metavar="SCORES.json",
+                      help='head scores of a model trained on real examples, {"layer-head": [scores]}')
+    real.add_argument("--real-train", type=Path, metavar="FILE", help="real training examples, to find its heads by")
+    parser.add_argument("--base-probe", type=Path, metavar="FILE", help="real examples that are short enough for the "
+                        "model as it is, to find its own heads by; without it, those of --probe that are")
+    parser.add_argument("--length", type=int, metavar="N", help="most tokens of an example (default: of the longest)")
+    parser.add_argument("--rope-theta", type=float, metavar="T", help="of the fine-tuned models (default: the model's, "
+                        "raised by NTK-aware scaling where the length is greater than the model's)")
+    parser.add_argument("--examples", type=int, default=50, help="how many of each set are used (default 50)")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate (default 0.003, for models of "
+                        "millions of parameters; 0.0002 is usual for billions)")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threshold", type=float, default=0.1, help="retrieval heads score above this (default 0.1)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="adapters and results")
+    parser.set_defaults(function=_rank)
+
+
+def _rank(parsed: argparse.Namespace) -> None:
+    from retrieval_heads.rank import Request, rank_sets
+
+    names = ("model", "probe", "out", "real_heads", "real_train", "base_probe", "length", "rope_theta", "examples",
+             "epochs", "lr", "batch_size", "seed", "threshold")
+    request = Request(train=_sets(parsed.train), **{name: getattr(parsed, name) for name in names})
+    print(rank_sets(request, parsed.device).text())
+    print(f"\n{parsed.out / 'rank.csv'}\n{parsed.out / 'rank.json'}")
+
+
+def _sets(given: list[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for one in given:
+        name, equals, file = one.partition("=")
+        if not (name and equals and file) or name in found:
+            raise ConfigError("a name that was given already" if name in found else "not of the form NAME=FILE",
+                              where="--train", value=one, remedy="Give each set a name of its own, as in high=FILE.")
+        found[name] = Path(file)
+    return found

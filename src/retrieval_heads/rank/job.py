@@ -1,0 +1,169 @@
+"""`rank_sets`: from a request to `rank.csv`, `rank.json` and the text that is printed.
+
+    FOLDER/request.json       what the folder belongs to
+    FOLDER/adapters/NAME/     a short fine-tune of each set, as `finetune` writes it
+    FOLDER/reference/real/    the same of real examples, where they are given
+    FOLDER/measured/*.json    losses and head scores on the probe examples
+    FOLDER/rank.csv           one row a set and predictor: value and rank
+    FOLDER/rank.json          order, predictors, comparisons of sets, warnings
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from transformers import AutoConfig
+
+from retrieval_heads.attention.exchange import read_scores
+from retrieval_heads.data.encode import Encoded
+from retrieval_heads.data.example import Example
+from retrieval_heads.data.jsonl import read_examples
+from retrieval_heads.data.ngrams import ngram_overlap
+from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.executor import resolve_device
+from retrieval_heads.files import write_whole
+from retrieval_heads.models.extension import fingerprint
+from retrieval_heads.models.folder import as_model_error, model_folder, quiet
+from retrieval_heads.models.load import load_tokenizer
+from retrieval_heads.models.rope import rope_theta
+from retrieval_heads.rank.calibration import read_calibration
+from retrieval_heads.rank.measure import Maker, Measured, extended_theta, longest
+from retrieval_heads.rank.predictors import PREDICTORS, compared, ranked
+from retrieval_heads.rank.request import Request
+from retrieval_heads.rank.result import Result
+from retrieval_heads.stats.overlap import cosine
+from retrieval_heads.tables import to_csv
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Everything that is read before any work."""
+
+    maker: Maker
+    train: dict[str, list[Example]]
+    encoded: dict[str, list[Encoded]]
+    probe: list[Example]
+    base_probe: list[Example]
+    real_train: list[Encoded]
+    real_scores: np.ndarray | None
+
+
+def rank_sets(request: Request, device: str = "auto") -> Result:
+    """Rank candidate training sets; what an earlier call with the same request has made is not made again.
+
+    Args:
+        request: models, files and settings.
+        device: `auto`, `cpu`, `cuda`.
+
+    Returns:
+        The result, which is also written to the request's folder.
+
+    Raises:
+        DataError: a file that cannot be read, an example that is too long, no needles where heads are wanted.
+        ConfigError: settings that contradict each other.
+        ModelError: a model that is missing, or cannot be extended.
+        ResultError: the folder holds something else.
+    """
+    inputs = _read(request, resolve_device(device))
+    request.claim(fingerprint(inputs.maker.folder))
+    tuned = {
+        name: inputs.maker.tuned(name, "adapters", encoded, inputs.probe) for name, encoded in inputs.encoded.items()
+    }
+    real, real_scores = None, inputs.real_scores
+    if inputs.real_train:
+        real = inputs.maker.tuned("real", "reference", inputs.real_train, inputs.probe)
+        real_scores = real.scores
+    base = inputs.maker.base(inputs.base_probe) if inputs.base_probe else None
+    result = _result(inputs, tuned, real_scores, base, real)
+    write_whole(request.out / "rank.csv", to_csv(result.table()))
+    write_whole(request.out / "rank.json", (json.dumps(result.as_json(), indent=1) + "\n").encode())
+    return result
+
+
+def _read(request: Request, device: str) -> _Inputs:
+    folder = model_folder(request.model)
+    tokenizer = load_tokenizer(folder)
+    with quiet(), as_model_error(folder, "the config cannot be loaded"):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).get_text_config()
+    probe = read_examples(request.probe, tokenizer=tokenizer)
+    train = {
+        name: read_examples(path, limit=request.examples, tokenizer=tokenizer) for name, path in request.train.items()
+    }
+    real_train = read_examples(request.real_train, limit=request.examples, tokenizer=tokenizer) \
+        if request.real_train else []
+    found = {name: longest(examples, tokenizer, request.length) for name, examples in train.items()}
+    encoded_probe, most = longest(probe, tokenizer, request.length)
+    real_encoded, real_most = longest(real_train, tokenizer, request.length)
+    length = request.length or max(most, real_most, *(size for _, size in found.values()))
+    base_length = config.max_position_embeddings
+    if request.base_probe:
+        base_probe = read_examples(request.base_probe, tokenizer=tokenizer)
+        longest(base_probe, tokenizer, base_length)
+    else:
+        base_probe = [one for one, tokens in zip(probe, encoded_probe, strict=True) if len(tokens.ids) <= base_length]
+    real_scores = None
+    if request.real_heads is not None:
+        shape = (config.num_hidden_layers, config.num_attention_heads)
+        real_scores = read_scores(request.real_heads, shape).scores
+    if (real_train or real_scores is not None) and not any(example.needles for example in probe):
+        raise DataError("no probe example has needles, so heads cannot be found by them", where=request.probe,
+                        remedy="Add `needles` to the examples, or leave out --real-heads and --real-train.")
+    theta = request.rope_theta
+    if theta is None:
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        theta = extended_theta(rope_theta(config), head_dim, length, base_length)
+    kind = "insight" if {example.task for example in probe} == {"summhay"} else "copy"
+    if len({example.task for example in probe}) > 1:
+        raise ConfigError("examples of several tasks", where="--probe",
+                          value=sorted({example.task for example in probe}), remedy="Rank for one task at a time.")
+    return _Inputs(
+        Maker(request, folder, device, kind, length, theta), train, {name: one for name, (one, _) in found.items()},
+        probe, [example for example in base_probe if example.needles], real_encoded, real_scores,
+    )
+
+
+def _result(
+    inputs: _Inputs, tuned: dict[str, Measured], real_scores: np.ndarray | None, base: Measured | None,
+    real: Measured | None,
+) -> Result:
+    request = inputs.maker.request
+    rows = {
+        name: {
+            "probe_loss": float(one.losses.mean()),
+            **_beside("recall", "cosine", real_scores, one.scores, request.threshold),
+            **_beside("base_recall", "base_cosine", base and base.scores, one.scores, request.threshold),
+            "training_loss": one.training_loss, "ngram_overlap": ngram_overlap(inputs.train[name], inputs.probe),
+        }
+        for name, one in tuned.items()
+    }
+    values = pd.DataFrame.from_dict(rows, orient="index", columns=list(PREDICTORS), dtype=np.float64)
+    return Result(
+        values=values, ranks=ranked(values), calibration=read_calibration(), n_probe=len(inputs.probe),
+        n_train={name: len(examples) for name, examples in inputs.train.items()},
+        compared=compared({name: one.losses for name, one in tuned.items()}, request.seed),
+        n_real_heads=None if real_scores is None else int((real_scores > request.threshold).sum()),
+        n_base_heads=None if base is None else int((base.scores > request.threshold).sum()),
+        real_loss=None if real is None else float(real.losses.mean()), threshold=request.threshold,
+        asked_examples=request.examples, length=inputs.maker.length, rope_theta=inputs.maker.rope_theta,
+        leaked={name: _shared(examples, inputs.probe) for name, examples in inputs.train.items()},
+    )
+
+
+def _beside(
+    recall: str, cosine_name: str, reference: np.ndarray | None, scores: np.ndarray | None, threshold: float
+) -> dict[str, float]:
+    """Recall of the reference's heads and cosine with its scores; NaN where they are not known."""
+    if reference is None or scores is None:
+        return {recall: float("nan"), cosine_name: float("nan")}
+    wanted = reference > threshold
+    share = float((scores > threshold)[wanted].mean()) if wanted.any() else float("nan")
+    return {recall: share, cosine_name: cosine(reference, scores)}
+
+
+def _shared(train: Sequence[Example], probe: Sequence[Example]) -> int:
+    prompts = {example.prompt for example in train}
+    return sum(example.prompt in prompts for example in probe)

@@ -1,0 +1,122 @@
+"""What is to be ranked: checked before any work, and written beside the results so that no two requests mix."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrieval_heads.errors import ConfigError, DataError, ResultError
+from retrieval_heads.files import write_whole
+
+FILE = "request.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of `rank`.
+
+    Attributes:
+        model: folder or cached hub id of the base model.
+        train: file of examples of each candidate set, by name; at least two.
+        probe: file of real examples, on which losses and heads are measured.
+        out: folder for adapters, measurements, `rank.csv` and `rank.json`.
+        real_heads: score file of a model trained on real examples, in the form of `attention.exchange`.
+        real_train: instead, a file of real training examples, from which such a model is made.
+        base_probe: real examples that are short enough for the base model as it is; without it those of `probe`.
+        length: most tokens of an example; None for the longest one's.
+        rope_theta: of the fine-tuned models; None: the base's, raised for a greater length (see `measure.Maker`).
+        examples: how many of each set are used, from the first on.
+        epochs, lr, batch_size, seed: of the short fine-tunes.
+        threshold: heads with a score above are retrieval heads.
+
+    Raises:
+        ConfigError: fewer than two sets, a name that is no file's name, a number out of range, or both kinds of real
+            heads.
+    """
+
+    model: str
+    train: Mapping[str, Path]
+    probe: Path
+    out: Path
+    real_heads: Path | None = None
+    real_train: Path | None = None
+    base_probe: Path | None = None
+    length: int | None = None
+    rope_theta: float | None = None
+    examples: int = 50
+    epochs: int = 1
+    lr: float = 3e-3
+    batch_size: int = 4
+    seed: int = 0
+    threshold: float = 0.1
+
+    def __post_init__(self) -> None:
+        if len(self.train) < 2:
+            raise ConfigError("one training set has no order", where="--train", value=list(self.train),
+                              remedy="Give --train NAME=FILE at least twice.")
+        for name in self.train:
+            if not _NAME.fullmatch(name):
+                raise ConfigError("a name that no file can have", where="--train", value=name,
+                                  remedy="Use letters, digits, '-', '_' and '.', beginning with a letter or digit.")
+        if self.real_heads is not None and self.real_train is not None:
+            raise ConfigError("the real heads are given twice", where="--real-heads and --real-train",
+                              remedy="Give the scores, or examples to find them by, not both.")
+        for name in ("examples", "length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError("less than one", where=f"--{name}", value=value, remedy="Give 1 or more.")
+        if not 0 <= self.threshold < 1:
+            raise ConfigError("no threshold of a fraction", where="--threshold", value=self.threshold,
+                              remedy="Give a number from 0 to below 1; the report uses 0.1.")
+
+    def record(self, fingerprint: str) -> dict[str, Any]:
+        """What the results depend on: contents of files instead of their places."""
+        files = {"probe": self.probe, "real_heads": self.real_heads, "real_train": self.real_train,
+                 "base_probe": self.base_probe}
+        settings = ("length", "rope_theta", "examples", "epochs", "lr", "batch_size", "seed", "threshold")
+        return {
+            "model": fingerprint, "train": {name: _sha256(path) for name, path in self.train.items()},
+            **{name: None if path is None else _sha256(path) for name, path in files.items()},
+            **{name: getattr(self, name) for name in settings},
+        }
+
+    def claim(self, fingerprint: str) -> None:
+        """Make the folder this request's own, or find that it is.
+
+        Raises:
+            ResultError: the folder holds something else, or the results of another request.
+        """
+        wanted, path = self.record(fingerprint), self.out / FILE
+        remedy = "Give another --out, or delete the folder."
+        if not path.is_file():
+            if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+                raise ResultError("the folder holds something else", where=self.out, remedy=remedy)
+            try:
+                write_whole(path, (json.dumps(wanted, indent=1) + "\n").encode())
+            except OSError as error:
+                raise ResultError(f"nothing can be written there ({error.strerror or error})", where=self.out,
+                                  remedy="Give a place that can be written to and has room.") from error
+            return
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ResultError("the file is damaged", where=path, value=str(error), remedy=remedy) from error
+        if found != wanted:
+            found = found if isinstance(found, dict) else {}
+            raise ResultError("the folder holds a ranking with another " + ", ".join(
+                name for name in wanted if found.get(name, ...) != wanted[name]), where=self.out, remedy=remedy)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError("the file cannot be read", where=path, value=error.strerror,
+                        remedy="Check the path.") from error
