@@ -29,6 +29,7 @@ from retrieval_heads.files import write_whole
 from retrieval_heads.models.extension import fingerprint
 from retrieval_heads.models.folder import as_model_error, model_folder, quiet
 from retrieval_heads.models.load import load_tokenizer
+from retrieval_heads.models.lora_settings import LoraSettings
 from retrieval_heads.models.rope import rope_theta
 from retrieval_heads.rank.calibration import read_calibration
 from retrieval_heads.rank.measure import Maker, Measured, extended_theta, longest
@@ -120,8 +121,12 @@ def _read(request: Request, device: str) -> _Inputs:
     if len({example.task for example in probe}) > 1:
         raise ConfigError("examples of several tasks", where="--probe",
                           value=sorted({example.task for example in probe}), remedy="Rank for one task at a time.")
+    settings = LoraSettings(
+        theta, length, lr=request.lr, epochs=request.epochs, batch_size=request.batch_size, seed=request.seed,
+        save_steps=None,
+    )
     return _Inputs(
-        Maker(request, folder, device, kind, length, theta), train, {name: one for name, (one, _) in found.items()},
+        Maker(request, folder, device, kind, settings), train, {name: one for name, (one, _) in found.items()},
         probe, [example for example in base_probe if example.needles], real_encoded, real_scores,
     )
 
@@ -148,7 +153,7 @@ def _result(
         n_real_heads=None if real_scores is None else int((real_scores > request.threshold).sum()),
         n_base_heads=None if base is None else int((base.scores > request.threshold).sum()),
         real_loss=None if real is None else float(real.losses.mean()), threshold=request.threshold,
-        asked_examples=request.examples, length=inputs.maker.length, rope_theta=inputs.maker.rope_theta,
+        length=inputs.maker.settings.max_length, rope_theta=inputs.maker.settings.rope_theta,
         leaked={name: _shared(examples, inputs.probe) for name, examples in inputs.train.items()},
     )
 

@@ -52,28 +52,22 @@ class Maker:
         folder: of the base model.
         device: to compute on.
         kind: of retrieval score: `copy`, or `insight` where the answer is a document's number.
-        length: tokens of the longest example.
-        rope_theta: of the fine-tuned models.
+        settings: of the fine-tunes; their `max_length` is the length of the longest example in tokens.
     """
 
     request: Request
     folder: Path
     device: str
     kind: str
-    length: int
-    rope_theta: float
+    settings: LoraSettings
 
     def tuned(self, name: str, place: str, examples: Sequence[Encoded], probe: Sequence[Example]) -> Measured:
         """Fine-tune on one set, unless it has been, and measure; `place` is where below the folder the adapter lies."""
-        settings = LoraSettings(
-            self.rope_theta, self.length, lr=self.request.lr, epochs=self.request.epochs,
-            batch_size=self.request.batch_size, seed=self.request.seed, save_steps=None,
-        )
         adapter = self.request.out / place / name
 
         def make() -> Measured:
-            record = finetune(self.folder, examples, adapter, settings, self.device)
-            model, tokenizer = load_model(self.folder, adapter, self.device, max_length=self.length)
+            record = finetune(self.folder, examples, adapter, self.settings, self.device)
+            model, tokenizer = load_model(self.folder, adapter, self.device, max_length=self.settings.max_length)
             losses = answer_losses(model, tokenizer, probe, batch_size=BATCH)
             return Measured(losses, float(record["loss"][-1]["loss"]), *self._heads(model, tokenizer, probe))
 

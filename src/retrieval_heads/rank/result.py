@@ -30,7 +30,7 @@ class Result:
     Attributes:
         values, ranks: one row a set, one column a predictor; NaN where it is not known.
         calibration: what the report measured; None where its tables are not there.
-        n_probe: probe examples; `n_train`: examples used of each set, of `asked_examples`.
+        n_probe: probe examples; `n_train`: examples used of each set.
         compared: each two sets by probe loss, see `predictors.compared`.
         n_real_heads, n_base_heads: retrieval heads above `threshold`; None where they are not known.
         real_loss: probe loss after the same fine-tuning on real examples; None without them.
@@ -43,7 +43,6 @@ class Result:
     calibration: Calibration | None
     n_probe: int
     n_train: Mapping[str, int]
-    asked_examples: int
     compared: Sequence[Mapping[str, Any]]
     n_real_heads: int | None
     n_base_heads: int | None
@@ -158,8 +157,8 @@ class Result:
             worth = self.calibration and self.calibration.of(name, self.few)
             beside = f"{worth.spearman:+.2f}" if worth else "-"
             lines.append(f"{PREDICTORS[name].label:<{width}}{cells}  {beside:>13}")
-        lines += ["", "Each value with its rank; 1 is the most promising. In the report: Spearman's correlation of promising "
-                  "values with performance, 1 for a perfect predictor.",
+        lines += ["", "Each value with its rank; 1 is the most promising. In the report: Spearman's correlation of "
+                  "promising values with performance, 1 for a perfect predictor.",
                   f"Fine-tuned at {self.length} tokens and RoPE theta {self.rope_theta:.6g}.",
                   f"Recommended order, by {PREDICTORS[self.by].label}: {', '.join(self.order)}"]
         if self.real_loss is not None:
