@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from tiny_study import save_tiny_base, write_profile
@@ -11,6 +12,7 @@ from retrieval_heads import paths
 from retrieval_heads.cli import main
 from retrieval_heads.commands.choice import Options
 from retrieval_heads.config import load_profile
+from retrieval_heads.errors import DataError, ResultError
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.stages import grid, patch
 from retrieval_heads.store import Store, load_table
@@ -91,3 +93,18 @@ def test_the_command_takes_a_time_limit_and_its_tables_can_be_published(tiny, tm
     assert main(["publish", "--profile", profile]) == 0
     assert (tmp_path / "results" / "tiny" / "verdicts.csv").is_file()
     assert grid.base_keys(tiny, Options(task="musique")) == []
+
+
+def test_a_failed_real_run_is_not_waited_for(tiny, monkeypatch) -> None:
+    def fail_on_real(profile, run_key, device):
+        if run_key.condition == "real":
+            raise DataError("no heads today", where="test")
+        return scores_of_run(profile, run_key, device)
+
+    scores_of_run = grid.DETECT.function
+    monkeypatch.setattr(grid, "LOOKS", 1)
+    monkeypatch.setattr(grid, "DETECT", replace(grid.DETECT, function=fail_on_real))
+    with pytest.raises(ResultError, match=r"no heads today.*not finished"):
+        grid.run(tiny)
+    assert key(tiny, "symbolic").name in parts(tiny, "knockout")  # what needs no real run is kept
+    assert not parts(tiny, "patching")

@@ -38,12 +38,13 @@ def writing_whole(path: Path) -> Iterator[BinaryIO]:
 def _temporary(path: Path) -> Path:
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         writer = leftover.name.split(".")[-2]
-        if writer.isdigit() and not _alive(int(writer)):
+        if writer.isdigit() and not alive(int(writer)):
             leftover.unlink(missing_ok=True)
     return path.parent / f".{path.name}.{os.getpid()}.tmp"
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Whether a process of this machine with this id lives."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -11,8 +11,10 @@ is begun. The same command goes on later, also on another machine to which the p
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,9 @@ import torch
 from retrieval_heads.cluster import current_cluster
 from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.conditions import kind_of
+from retrieval_heads.errors import ResultError
 from retrieval_heads.executor import resolve_device, run_all
+from retrieval_heads.files import alive, write_whole
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import base, correlate, detect, finetune, knockout, lengths, patch
@@ -31,6 +35,9 @@ from retrieval_heads.store import Store
 
 POLL = 0.2
 """Seconds between two looks at whether the real run that another one needs is finished."""
+
+LOOKS = 25
+"""So many looks in a row without a process that is at the real run, and it is taken to have failed."""
 
 
 @dataclass(frozen=True)
@@ -148,14 +155,52 @@ def run_steps(store: Store, ends: float | None, key: RunKey, device: str) -> Non
     todo = unfinished(store, key)
     for table in (table for step in todo for table in step.tables):
         store.forget(table, key)  # rows of an adapter that is gone, which another run must not take for those of this
-    for step in todo:
-        while step.after_real and not (ready := _ready(store, key.to(REFERENCE))) and not _over(ends):
-            time.sleep(POLL)
-        if _over(ends) or (step.after_real and not ready):
-            return
-        make_part(store, step.tables, step.function, key, device)
-        if device.startswith("cuda"):
-            torch.cuda.empty_cache()  # what one step keeps would be missing to the other workers of this GPU
+    with _under_way(key):
+        for step in todo:
+            if step.after_real:
+                _await_real(store, ends, key.to(REFERENCE))
+            if _over(ends):
+                return
+            make_part(store, step.tables, step.function, key, device)
+            if device.startswith("cuda"):
+                torch.cuda.empty_cache()  # what one step keeps would be missing to the other workers of this GPU
+
+
+def _await_real(store: Store, ends: float | None, real: RunKey) -> None:
+    """Wait until a real run is trained and scored, or time is over.
+
+    Raises:
+        ResultError: it is not, and no process is at it: it has failed.
+    """
+    looks = 0
+    while not _ready(store, real) and not _over(ends):
+        # real runs are begun first; but one may be between its end and the next look at what it wrote
+        looks = 0 if _has_process(real) else looks + 1
+        if looks > LOOKS:
+            raise ResultError("the real run that this one is patched from is not finished", where=str(real),
+                              remedy="Mend what stopped it, and give the same command again.")
+        time.sleep(POLL)
+
+
+def _mark(key: RunKey) -> Path:
+    return key.part("under_way").with_suffix(".pid")
+
+
+def _has_process(key: RunKey) -> bool:
+    try:
+        return alive(int(_mark(key).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def _under_way(key: RunKey) -> Iterator[None]:
+    """Let those that wait for a run see that a process is at it, for as long as that process lives."""
+    write_whole(_mark(key), str(os.getpid()).encode())
+    try:
+        yield
+    finally:
+        _mark(key).unlink(missing_ok=True)
 
 
 def _ready(store: Store, real: RunKey) -> bool:
