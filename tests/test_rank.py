@@ -210,6 +210,10 @@ def test_ranks_order_and_warnings():
                  "few heads: 2 of the real heads", "few heads: 0 of the base's heads", "0.300 (3)"):
         assert part in text
     assert "no real heads are known" in result(n_real_heads=None).text()
+    measured = report_tables({"probe_loss": "worse"}, {"probe_loss": -0.8})
+    beside = "The ranking by heads is no better than a cheaper one"
+    assert beside in result(calibration=measured).text()
+    assert beside not in result(calibration=measured, n_real_heads=None).text()  # no ranking by heads was made
 
 
 def test_theta_of_a_greater_length():

@@ -93,7 +93,8 @@ class Result:
                 found.append(f"few heads: {count} of the {what} heads score above {self.threshold:g}, so recall "
                              + ("moves in large steps" if count else "has no value"))
         if self.n_real_heads is None:
-            found.append("no real heads are known (--real-heads or --real-train); the base model's own stand in")
+            found.append("no real heads are known (--real-heads or --real-train)"
+                         + ("; the base model's own stand in" if self.n_base_heads else ""))
         if self.n_base_heads is None:
             found.append("no probe example with needles is short enough for the base model as it is (--base-probe), "
                          "so its own heads are not known")
@@ -113,7 +114,7 @@ class Result:
             one = pairs.get((first, second)) or pairs[second, first]
             if one["probability"] < SURE:
                 told.append(f"{one['first']} and {one['second']} cannot be told apart by probe loss: the probability "
-                            f"that {one['first']} is better is {one['probability']:.2f}")
+                            f"that {one['first']} is better is {one['probability']:.3f}, below {SURE:g}")
         return told
 
     def worth(self) -> list[str]:
@@ -125,7 +126,8 @@ class Result:
         for name in self.known:
             worth = self.calibration.of(name, self.few)
             lines.append(f"{PREDICTORS[name].label}: {worth.text() if worth else 'not measured by the report'}")
-        lines.append(self.calibration.heads_against_cheaper())
+        if self.n_real_heads or self.n_base_heads:
+            lines.append(self.calibration.heads_against_cheaper())
         cheapest = self.calibration.least_regret(self.known, self.few)
         if cheapest not in (None, self.by):
             lines.append(f"Where only the first place counts: choices by {PREDICTORS[cheapest].label} lost less in the "
