@@ -37,7 +37,8 @@ def verdict_of(table: pd.DataFrame) -> str:
 
 
 def test_the_synthetic_conditions_are_ten_and_sizes_and_controls_are_left_out() -> None:
-    assert synthetic([*CONDITIONS, "real_short", "base", "real_4x", "unknown"]) == list(SYNTHETIC)
+    assert synthetic([*CONDITIONS, "real_short", "base", "real_4x"]) == list(SYNTHETIC)
+    assert synthetic(["set.A", "real", "low_low"]) == ["low_low", "set.A"]  # of the user's own, from a file
     assert len(mixtures(CONDITIONS)) == 3
     assert not {"real_short", "real_shuffled", "real_4x", "base"} & set(claimed([*CONDITIONS, "real_short", "real_4x"]))
 

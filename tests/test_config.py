@@ -73,8 +73,8 @@ def test_packaged_profiles_are_valid_and_say_what_every_key_means(name: str) -> 
             assert above.lstrip().startswith("#"), f"{name}.yaml: no comment above {line!r}"
 
 
-def test_the_profiles_are_the_five_of_the_study() -> None:
-    assert profile_names() == ["live", "paper", "quick", "report", "smoke"]
+def test_the_profiles_are_those_of_the_study() -> None:
+    assert profile_names() == ["live", "paper", "paper_mistral", "quick", "report", "smoke"]
 
 
 def test_report_covers_the_whole_study() -> None:
@@ -84,9 +84,31 @@ def test_report_covers_the_whole_study() -> None:
     assert (report.base_length, report.train_length) == (512, 2048)
 
 
-def test_paper_is_refused_with_what_is_missing() -> None:
-    with pytest.raises(ConfigError, match=r"paper\.yaml.*cannot be run.*Llama-3-8B-Instruct.*Run `smoke`"):
-        load_profile("paper")
+def test_a_profile_is_refused_with_what_is_missing(tmp_path) -> None:
+    text = (configs_folder() / "quick.yaml").read_text(encoding="utf-8")
+    (tmp_path / "later.yaml").write_text(text.replace("missing: []", "missing: [a larger machine]"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"later\.yaml.*cannot be run.*a larger machine.*Run `smoke`"):
+        load_profile(tmp_path / "later.yaml")
+
+
+@pytest.mark.parametrize("name", ["paper", "paper_mistral"])
+def test_the_profiles_of_the_paper_differ_in_base_model_and_theta_only(name) -> None:
+    profile, llama = load_profile(name), load_profile("paper")
+    own = {"name", "bases", "data", "rope_theta"}
+    assert profile.model_dump(exclude=own) == llama.model_dump(exclude=own)
+    assert (profile.base_length, profile.train_length, profile.eval_lengths[-1]) == (8192, 32768, 32768)
+    assert profile.data
+
+
+def test_with_files_of_examples_tasks_and_conditions_have_any_name() -> None:
+    names = {"tasks": ["mine"], "conditions": ["real", "set.A"], "data": "/somewhere"}
+    profile = load_profile("smoke", **names)
+    assert (profile.tasks, profile.conditions) == (("mine",), ("real", "set.A"))
+    assert config_hash(profile, "finetune") != config_hash(load_profile("smoke"), "finetune")
+    with pytest.raises(ConfigError, match=r"unknown value for `tasks\.0`.*'mine'.*Allowed: mdqa"):
+        load_profile("smoke", tasks=["mine"])
+    with pytest.raises(ConfigError, match=r"unknown value for `lengths\.conditions\.0`.*'rael'.*Did you mean `real`"):
+        load_profile("smoke", lengths={"conditions": ["rael"]})
 
 
 def test_unknown_profile_names_the_near_one() -> None:
