@@ -14,6 +14,7 @@ from retrieval_heads.commands import (
     compare_scores,
     convert,
     costs,
+    diagnose,
     export,
     fetch,
     grid,
@@ -27,7 +28,7 @@ from retrieval_heads.commands import (
 from retrieval_heads.errors import StudyError
 
 VERBS = (run, grid, publish, pretrain, write, fetch, prepare, convert, export, check, compare_scores,
-         rank, costs)
+         rank, diagnose, costs)
 """Each has a function `add(verbs)` that adds a verb to the parser, with the function that it runs."""
 
 

@@ -1,0 +1,142 @@
+"""The figures of a diagnosis, each with a caption and a text that stands in for it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from retrieval_heads import figures
+from retrieval_heads.diagnose.compare import Result
+from retrieval_heads.figures.style import interval_bars, metric_label, panels, use_style
+from retrieval_heads.settings import REFERENCE
+
+METRIC = "forced_exact_match"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure as it stands in the report.
+
+    Attributes:
+        title: its heading.
+        image: PNG in base64.
+        alt: what it shows, for those who do not see it.
+        caption: how to read it.
+    """
+
+    title: str
+    image: str
+    alt: str
+    caption: str
+
+
+def charts(result: Result) -> Iterator[Chart]:
+    """The figures that the tables allow: performance always, the others where heads were looked for."""
+    backend = plt.get_backend()
+    plt.switch_backend("agg")
+    try:
+        with plt.rc_context():
+            use_style()
+            yield _performance(result)
+            if len(result.tables["head_scores"]):
+                yield _maps(result)
+                yield _overlap(result)
+                yield _knockout(result)
+            if len(result.tables["patching"]):
+                yield _patching(result)
+    finally:
+        plt.switch_backend(backend)
+
+
+def _performance(result: Result) -> Chart:
+    table = result.tables["summary"]
+    rows = table[table["measure"] == "score"].iloc[::-1]
+    figure, ax = plt.subplots(figsize=(6, 0.8 + 0.4 * len(rows)))
+    places = np.arange(len(rows))
+    ax.errorbar(rows["value"], places, xerr=interval_bars(rows["value"], rows["low"], rows["high"]), fmt="o",
+                color="#0173b2", capsize=3)
+    ax.set_yticks(places, rows["condition"])
+    ax.set(xlim=(-0.03, 1.03), ylim=(-0.6, len(rows) - 0.4), xlabel=metric_label(result.metric))
+    told = "; ".join(f"{row.condition} {row.value:.2f}" for row in rows.iloc[::-1].itertuples())
+    return _chart("What each set teaches", figure, f"Score of each model: {told}.",
+                  f"Score on {len(result.inputs.test)} real test examples, with 95% intervals.")
+
+
+def _maps(result: Result) -> Chart:
+    names, table = result.inputs.conditions, result.tables["head_scores"]
+    figure, axes = panels(names, columns=2, height=2.8)
+    for name, ax in zip(names, axes, strict=True):
+        own = table[table["condition"] == name]
+        figures.head_map(own[own["seed"] == own["seed"].min()], result.inputs.request.threshold, ax)
+    told = "; ".join(f"{name} {', '.join(map(str, result.n_heads(name)))}" for name in names)
+    return _chart("Retrieval heads", figure, f"Maps of the score of every head. Retrieval heads of each run: {told}.",
+                  f"Retrieval score ({result.inputs.kind}) of every head on the probe examples, first seed; framed: "
+                  f"above {result.inputs.request.threshold:g}.")
+
+
+def _overlap(result: Result) -> Chart:
+    reference = REFERENCE if result.inputs.request.has_real else "untuned"
+    table = result.tables["overlap"]
+    rows = table[(table["reference"] == reference) & table["value"].notna()]
+    at = rows[(rows["threshold"] == result.inputs.request.threshold) & (rows["measure"] == "recall")]
+    told = "; ".join(f"{name} {value:.2f}" for name, value in at.groupby("condition")["value"].mean().items())
+    figure, axes = panels(["recall", "precision"], columns=2)
+    for measure, ax in zip(("recall", "precision"), axes, strict=True):
+        if (rows["measure"] == measure).any():
+            figures.head_overlap(rows, measure, ax)
+        else:
+            _nothing(ax)
+    whose = "the real run" if reference == REFERENCE else "the untuned model"
+    return _chart("Heads in common", figure,
+                  f"Overlap of heads with {whose} over thresholds. Recall at the chosen threshold: {told or 'none'}.",
+                  f"Recall: share of the heads of {whose} that a run has. Precision: share of a run's heads that "
+                  f"{whose} has. Dotted, with a band: 95% of random heads of the same layers.")
+
+
+def _knockout(result: Result) -> Chart:
+    names, table = result.inputs.conditions, result.tables["knockout"]
+    figure, axes = panels(names, columns=2, height=2.8, sharey=True)
+    for name, ax in zip(names, axes, strict=True):
+        # a number of heads that only some seeds have would make a jump
+        own = table[(table["condition"] == name) & (table["metric"] == METRIC)]
+        figures.knockout_curve(own[own["seed"] == own["seed"].min()], ax, METRIC)
+        ax.set(ylim=(-0.03, 1.03), ylabel="right answers (fraction)")
+        ax.set_xlabel("heads out (number)")
+    return _chart("Without heads", figure, "Right answers against the number of heads that are set to zero, for the "
+                  "strongest retrieval heads, random heads and the weakest heads of each run.",
+                  "Heads are set to zero where the answer is written; teacher-forced answers, first seed, 95% "
+                  "intervals.")
+
+
+def _patching(result: Result) -> Chart:
+    figure, ax = plt.subplots(figsize=(7.2, 3.8))
+    figures.patching_bars(result.tables["patching"], ax, METRIC)
+    ax.set(ylim=(0, 1.03), ylabel="right answers (fraction)", xlabel="patched run: trained on")
+    told = "; ".join(
+        f"{name}: " + ", ".join(f"{row['set']} {row['value']:.2f}" for _, row in own.groupby("set")["value"].mean()
+                                .reset_index().iterrows())
+        for name, own in result.tables["patching"].query("metric == @METRIC and draw == 0").groupby("condition")
+    )
+    return _chart("With heads of the real run", figure, f"Right answers with heads patched from the real run. {told}.",
+                  "Outputs of heads are taken from the real run where the answer is written. complement: the real "
+                  "run's retrieval heads that the run lacks; intersection: those of both; random: as many others of "
+                  "the same layers; source: the real run itself.")
+
+
+def _nothing(ax: Axes) -> None:
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, "no retrieval head", ha="center", va="center")
+
+
+def _chart(title: str, figure: Figure, alt: str, caption: str) -> Chart:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=130, metadata={"Software": None})
+    plt.close(figure)
+    return Chart(title, base64.b64encode(content.getvalue()).decode(), alt, caption)

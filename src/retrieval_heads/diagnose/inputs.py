@@ -1,0 +1,149 @@
+"""Everything that a diagnosis reads before any work: examples in two disjoint parts, their tokens, length and theta."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoConfig
+
+from retrieval_heads.data.encode import Encoded, encode_all
+from retrieval_heads.data.example import Example
+from retrieval_heads.data.jsonl import read_examples
+from retrieval_heads.diagnose.request import UNTUNED, Request
+from retrieval_heads.errors import ConfigError, DataError, ModelError
+from retrieval_heads.keys import RunKey
+from retrieval_heads.models.extension import read_extension
+from retrieval_heads.models.folder import as_model_error, model_folder, quiet
+from retrieval_heads.models.load import load_tokenizer
+from retrieval_heads.models.lora_settings import LoraSettings
+from retrieval_heads.models.rope import rope_theta
+from retrieval_heads.rank.measure import extended_theta
+from retrieval_heads.settings import REFERENCE
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a diagnosis computes from.
+
+    Attributes:
+        request: what is asked for.
+        folder: of the base model.
+        task: of the evaluation examples, which decides on metrics and on the kind of score.
+        encoded: training examples of each set that is trained, the real one among them.
+        probe: real examples that heads are scored on.
+        test: real examples that models are scored on, none of which is in `probe`.
+        tokens: prompt, answer and end of each test example.
+        length: tokens that the models are extended to.
+        base_length: tokens that the base model is made for.
+        theta: RoPE's base frequency of all models here.
+        leaked: by set, how many evaluation examples have the prompt of one of its training examples.
+    """
+
+    request: Request
+    folder: Path
+    task: str
+    encoded: Mapping[str, Sequence[Encoded]]
+    probe: Sequence[Example]
+    test: Sequence[Example]
+    tokens: Sequence[int]
+    length: int
+    base_length: int
+    theta: float
+    leaked: Mapping[str, int]
+
+    @property
+    def kind(self) -> str:
+        """The kind of retrieval score; `insight` where answers are documents' numbers, which no needle holds."""
+        return "insight" if self.task == "summhay" else "copy"
+
+    @property
+    def finds_heads(self) -> bool:
+        return any(example.needles for example in self.probe)
+
+    @property
+    def conditions(self) -> list[str]:
+        """All that is measured, the untuned model first and the real run, if there is one, second."""
+        return [UNTUNED, *([REFERENCE] if self.request.has_real else []), *self.request.names]
+
+    def runs(self, condition: str) -> list[RunKey]:
+        """One run a seed; a single one of a given adapter or of the untuned model."""
+        single = condition == UNTUNED or condition in self.request.adapters
+        seeds = self.request.seeds[:1] if single else self.request.seeds
+        return [RunKey("diagnose", _word(self.task), condition, seed, _word(self.folder.resolve().name))
+                for seed in seeds]
+
+    def lora(self, seed: int) -> LoraSettings:
+        one = self.request
+        return LoraSettings(
+            self.theta, self.length, rank=one.rank, alpha=float(one.rank), lr=one.lr, epochs=one.epochs,
+            batch_size=one.batch_size, seed=seed, bf16=one.bf16, gradient_checkpointing=one.gradient_checkpointing,
+        )
+
+
+def read_inputs(request: Request) -> Inputs:
+    """Read and check all files.
+
+    Raises:
+        DataError: a file that cannot be read, an example that is too long, or too few evaluation examples.
+        ConfigError: evaluation examples of several tasks, or settings that contradict each other.
+        ModelError: a model or adapter that is missing or does not fit.
+    """
+    folder = model_folder(request.model)
+    tokenizer = load_tokenizer(folder)
+    with quiet(), as_model_error(folder, "the config cannot be loaded"):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).get_text_config()
+
+    def read(path: Path) -> list[Example]:
+        found = read_examples(path, limit=request.limit, tokenizer=tokenizer)
+        if not found:
+            raise DataError("no examples", where=path, remedy="Give a file with at least one record.")
+        return found
+
+    files = {**({REFERENCE: request.real_train} if request.real_train else {}), **request.train}
+    train = {name: read(path) for name, path in files.items()}
+    real = read(request.evaluation)
+    tasks = sorted({example.task for example in real})
+    if len(tasks) > 1:
+        raise ConfigError("examples of several tasks", where=request.evaluation, value=tasks,
+                          remedy="Diagnose one task at a time.")
+    probe, test = (read(request.probe), real) if request.probe else split(real, request.n_probe, request.evaluation)
+    encoded = {name: encode_all(examples, tokenizer, request.length) for name, examples in train.items()}
+    held_out = encode_all([*probe, *test], tokenizer, request.length)
+    extensions = {name: read_extension(path) for name, path in request.adapters.items()}
+    length = request.length or max(
+        *(len(one.ids) for part in (held_out, *encoded.values()) for one in part),
+        *(one.max_length for one in extensions.values()), 2,
+    )
+    thetas = {name: one.rope_theta for name, one in extensions.items()}
+    theta = request.rope_theta or next(iter(thetas.values()), None)
+    if theta is None:
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        theta = extended_theta(rope_theta(config), head_dim, length, config.max_position_embeddings)
+    if set(thetas.values()) - {theta}:
+        raise ModelError("adapters of another RoPE theta cannot be compared", where="--adapter", value=thetas,
+                         remedy=f"Give adapters of one theta, and no other --rope-theta (here {theta:g}).")
+    held = {example.prompt for example in (*probe, *test)}
+    leaked = {name: len(held & {example.prompt for example in examples}) for name, examples in train.items()}
+    inputs = Inputs(request, folder, tasks[0], encoded, probe, test, [len(one.ids) for one in held_out[len(probe):]],
+                    length, config.max_position_embeddings, theta, leaked)
+    inputs.lora(request.seeds[0])  # settings out of range are found before any work
+    return inputs
+
+
+def split(examples: Sequence[Example], n_probe: int | None, where: object) -> tuple[list[Example], list[Example]]:
+    """Probe and test examples: `n_probe` (half of them when None) spread evenly over the file, and the others."""
+    n = len(examples) // 2 if n_probe is None else n_probe
+    if not 1 <= n < len(examples):
+        raise DataError(f"{len(examples)} examples do not make {n} for the probe and one or more for the test",
+                        where=where, value=len(examples), remedy="Give more examples, a smaller --n-probe, or --probe.")
+    chosen = {place * len(examples) // n for place in range(n)}
+    return ([one for place, one in enumerate(examples) if place in chosen],
+            [one for place, one in enumerate(examples) if place not in chosen])
+
+
+def _word(text: str) -> str:
+    """A text as a part of a run's name."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip(".-") or "own"

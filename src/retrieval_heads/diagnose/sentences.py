@@ -1,0 +1,150 @@
+"""A diagnosis in words: for each set what it teaches and which heads it lacks, and what warns against believing it."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from retrieval_heads.diagnose.compare import Result
+from retrieval_heads.diagnose.request import UNTUNED
+from retrieval_heads.figures.style import metric_label
+from retrieval_heads.settings import REFERENCE
+
+FEW_EXAMPLES = 30
+FEW_HEADS = 5
+ABLE = 0.2
+"""With fewer right answers there is too little to lose for a knock-out."""
+
+
+def performance(result: Result, condition: str) -> str:
+    """The score beside that of real examples and that of no fine-tuning."""
+    score, over, below = (result.of(condition, name) for name in ("score", "over_untuned", "below_real"))
+    untuned, real = result.of(UNTUNED, "score"), result.of(REFERENCE, "score")
+    text = f"The model trained on it scores {_interval(score)} ({metric_label(result.metric)}); without fine-tuning "
+    text += _interval(untuned)
+    text += f", trained on real examples {_interval(real)}. " if real is not None else ". "
+    if over["low"] > 0:
+        text += f"It teaches the task: {_signed(over)} over no fine-tuning"
+    elif over["high"] < 0:
+        text += f"It harms: {_signed(over)} against no fine-tuning"
+    else:
+        text += f"That it teaches anything is not shown: {_signed(over)} over no fine-tuning"
+    if below is not None:
+        if below["low"] > 0:
+            text += f", and it falls short of real examples by {_interval(below)}"
+        elif below["high"] < 0:
+            text += f", and it does better than these real examples by {-below['value']:.2f} "
+            text += f"({-below['high']:.2f} to {-below['low']:.2f})"
+        else:
+            text += f"; a difference to real examples is not shown ({_signed(below)} short of them)"
+    return text + "."
+
+
+def heads(result: Result, condition: str) -> str:
+    """How many of the reference's retrieval heads it has, beside chance."""
+    reference = REFERENCE if result.inputs.request.has_real else UNTUNED
+    whose = "the real run's" if reference == REFERENCE else "the untuned model's own"
+    if not result.n_heads(condition):
+        return "Heads were not looked for: no probe example has needles."
+    recall, precision = (result.of(condition, f"{name}_of_{reference}") for name in ("recall", "precision"))
+    if recall is None:
+        return f"There is no retrieval head among {whose}, so none can be missed."
+    text = (f"It has {recall['value']:.0%} of {whose} {recall['n']} retrieval heads (random heads of the same layers: "
+            f"{recall['chance']:.0%})")
+    if precision is None:
+        return text + "; it has no retrieval head at all."
+    return text + f"; {precision['value']:.0%} of its own {precision['n']} are among them."
+
+
+def patching(result: Result, condition: str) -> str:
+    """What the heads that it misses would give."""
+    if not result.inputs.request.has_real or not result.n_heads(condition):
+        return ""
+    gap, gain, random = (result.of(condition, name) for name in ("gap", "gain_complement", "gain_random_complement"))
+    if gain is None:
+        return ""
+    sizes = result.tables["patching"]
+    own = sizes[(sizes["condition"] == condition) & (sizes["set"] == "complement") & (sizes["metric"] == "nll")]
+    count = own["n_heads"].mean()
+    if not count:
+        return "It misses none of the real run's retrieval heads: their lack cannot be what it fails by."
+    text = f"Patching the {count:.0f} missing heads back changes the right answers by {_signed(gain)}"
+    text += f", as many random heads by {_signed(random)}. " if random is not None else ". "
+    closed = result.of(condition, "closed_complement")
+    if closed is None:
+        return text + f"There is no clear gap to the real run here that could be closed ({_signed(gap)})."
+    return text + f"That closes {closed['value']:.0%} ({closed['low']:.0%} to {closed['high']:.0%}) of the gap to real."
+
+
+def knockout(result: Result, condition: str) -> str:
+    """What its own retrieval heads carry."""
+    lost, random, over = (result.of(condition, f"loss_without_{name}")
+                          for name in ("retrieval", "random", "retrieval_over_random"))
+    if lost is None:
+        return ""
+    table = result.tables["knockout"]
+    start = table[(table["condition"] == condition) & (table["set"] == "none")
+                  & (table["metric"] == "forced_exact_match")]["value"].mean()
+    if start < ABLE:
+        return f"It gives too few right answers ({start:.0%}) for a knock-out of its heads to show anything."
+    text = f"Without its own retrieval heads it loses {_interval(lost)} of {start:.2f} right answers"
+    if over is None:
+        return text + "; there are too few other heads for a random control."
+    return text + f", without as many random ones {_interval(random)}" + (
+        ": it depends on them." if over["low"] > 0 else ": that it depends on them more is not shown.")
+
+
+def warnings(result: Result) -> list[str]:
+    """What limits the diagnosis; one sentence each."""
+    inputs, request = result.inputs, result.inputs.request
+    found = []
+    if len(inputs.test) < FEW_EXAMPLES:
+        found.append(f"Few test examples ({len(inputs.test)}): intervals are wide, and a bootstrap of so few makes "
+                     f"them a little too narrow. Give at least {FEW_EXAMPLES}.")
+    if len(inputs.probe) < FEW_EXAMPLES // 3:
+        found.append(f"Few probe examples ({len(inputs.probe)}): head scores are coarse, and heads near the threshold "
+                     "come and go.")
+    if not request.has_real:
+        found.append("No real training set: what these sets lack beside real data cannot be said, nothing is patched, "
+                     "and heads are compared with those of the untuned model only.")
+    for name in (REFERENCE, *request.names):
+        counts = result.n_heads(name)
+        if counts and min(counts) < FEW_HEADS:
+            found.append(f"Few retrieval heads ({min(counts)} above {request.threshold:g}) in the run on {name}: a "
+                         "share of so few means little; see the table overlap for other thresholds.")
+    bare = sum(not example.needles for example in inputs.probe)
+    if bare:
+        found.append(f"{bare} of {len(inputs.probe)} probe examples have no needles"
+                     + (" and were left out of the head scores." if inputs.finds_heads
+                        else ": heads were not looked for, knocked out or patched."))
+    elsewhere = sum(bool(one.needles) and not any(one.answer in text for text in one.needle_texts())
+                    for one in inputs.probe)
+    if elsewhere and inputs.kind == "copy":
+        found.append(f"{elsewhere} of {len(inputs.probe)} probe examples have an answer that none of their needles "
+                     "holds: the copy score misses heads that find such answers.")
+    sizes = {name: len(examples) for name, examples in inputs.encoded.items()}
+    if len(set(sizes.values())) > 1:
+        found.append("Sets of unequal size (" + ", ".join(f"{name} {size}" for name, size in sizes.items())
+                     + "): a larger set has an advantage that is not its quality.")
+    if len(request.seeds) == 1:
+        found.append("One seed: how much another fine-tuning on the same set would differ is unknown, and is not in "
+                     "any interval here. Give --seeds 1 2 3.")
+    if len(request.adapters):
+        found.append(f"Given adapters ({', '.join(request.adapters)}): on what, and how long, they were trained is "
+                     "not known here.")
+    found += [f"{count} evaluation examples have the same prompt as a training example of {name}: its score is "
+              "too high."
+              for name, count in inputs.leaked.items() if count]
+    found.append("Patching and knock-out count right answers token by token after the reference answer "
+                 f"(teacher forced), not {metric_label(result.metric)}; an interval is over examples"
+                 + (" and seeds." if len(request.seeds) > 1 else "."))
+    return found
+
+
+def _interval(row: pd.Series) -> str:
+    value = f"{row['value']:.2f}"
+    return value if row["low"] != row["low"] else f"{value} ({row['low']:.2f} to {row['high']:.2f})"
+
+
+def _signed(row: pd.Series) -> str:
+    value = f"{row['value']:+.2f}"
+    return value if row["low"] != row["low"] else f"{value} ({row['low']:+.2f} to {row['high']:+.2f})"

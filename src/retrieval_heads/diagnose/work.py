@@ -1,0 +1,173 @@
+"""The work of a diagnosis, run by run: fine-tune, answer, score heads, knock out, patch. What is made is kept.
+
+    FOLDER/adapters/RUN/           an adapter, as `finetune` writes it
+    FOLDER/measured/RUN.json       training, answers and head scores
+    FOLDER/knockout/RUN.json       rows of the tables `knockout` and `knockout_effects`
+    FOLDER/patching/RUN.json       rows of the table `patching`, and the right answers under each set of heads
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from retrieval_heads.attention.scores import score_heads
+from retrieval_heads.diagnose.inputs import Inputs
+from retrieval_heads.diagnose.request import UNTUNED
+from retrieval_heads.errors import ResultError
+from retrieval_heads.evaluation import evaluate_each
+from retrieval_heads.files import write_whole
+from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
+from retrieval_heads.keys import RunKey
+from retrieval_heads.models.finetune import finetune
+from retrieval_heads.models.load import load_model
+from retrieval_heads.settings import REFERENCE
+from retrieval_heads.stages import knockout, patch
+from retrieval_heads.stages.common import batch_size
+from retrieval_heads.stages.detect import head_rows
+from retrieval_heads.stages.head_sets import HeadSet, RunHeads, score_matrix
+from retrieval_heads.stages.sweeps import Resamples, per_example, together
+
+STRONGEST = (1, 2, 5, 10, 20)
+"""Numbers of heads that are knocked out, beside all retrieval heads of the run."""
+
+PATCHED = ("intersection", "complement", "random", "all")
+
+
+class Work:
+    """Makes the parts of one diagnosis below a folder.
+
+    Args:
+        inputs: what is computed from.
+        device: to compute on.
+        out: the folder.
+    """
+
+    def __init__(self, inputs: Inputs, device: str, out: Path) -> None:
+        self.inputs, self.device, self.out = inputs, device, out
+        self._source: tuple[RunKey, nn.Module, list[Any]] | None = None
+
+    def adapter(self, key: RunKey) -> Path | None:
+        """The folder of a run's adapter; None for the untuned model."""
+        if key.condition == UNTUNED:
+            return None
+        return self.inputs.request.adapters.get(key.condition, self.out / "adapters" / key.name)
+
+    def train(self, key: RunKey) -> dict[str, Any] | None:
+        """Fine-tune, unless it has been done or is not to be; the record of the training."""
+        if key.condition not in self.inputs.encoded:
+            return None
+        return finetune(self.inputs.folder, self.inputs.encoded[key.condition], self.adapter(key),
+                        self.inputs.lora(key.seed), self.device)
+
+    def measured(self, key: RunKey) -> dict[str, Any]:
+        """`training` (or None), `answers` (a row a test example) and `heads` (a row a head; empty without needles)."""
+        def make() -> dict[str, Any]:
+            record = self.train(key)
+            model, tokenizer = self._load(key)
+            size = batch_size(self.device, self.inputs.length)
+            answers = evaluate_each(model, tokenizer, self.inputs.test, batch_size=size)
+            heads: list[dict[str, Any]] = []
+            if self.inputs.finds_heads:
+                kind = self.inputs.kind
+                heads = head_rows(key, score_heads(model, tokenizer, self.inputs.probe, (kind,), batch_size=size)[kind])
+            training = None if record is None else {
+                "examples": record["examples"], "steps": record["steps"], "tokens": record["tokens_seen"],
+                "first_loss": record["loss"][0]["loss"], "final_loss": record["loss"][-1]["loss"],
+            }
+            return {"training": training, "answers": answers.to_dict("records"), "heads": heads}
+
+        return self._kept("measured", key, make)
+
+    def heads(self, key: RunKey) -> RunHeads:
+        """The heads of a run that is measured by then, or now."""
+        rows = pd.DataFrame(self.measured(key)["heads"])
+        return RunHeads(score_matrix(rows), score_matrix(rows, "mass"), self.inputs.request.threshold)
+
+    def knocked_out(self, key: RunKey) -> dict[str, Any]:
+        """`knockout` and `knockout_effects`: the strongest heads set to zero, and as many random ones of the layers."""
+        def make() -> dict[str, Any]:
+            heads, request = self.heads(key), self.inputs.request
+            counts = sorted({k for k in (*STRONGEST, len(heads.retrieval)) if 0 < k <= heads.scores.size // 2})
+            sets = knockout.knockout_sets(heads, counts, request.draws, key.name)
+            every = [knockout.BASELINE, *sets]
+            model, tokenizer = self._load(key)
+            found = knockout_sweep(model, tokenizer, self.inputs.test, {one.label: one.heads for one in every},
+                                   sets_per_pass=knockout.sets_per_pass(self.device))
+            scores = per_example(found, every, "zero")
+            resamples, place = self._resamples(), {**key.columns, "mode": "zero", "scope": "answer"}
+            rows = knockout.set_rows(place, knockout.BASELINE, scores[knockout.BASELINE], heads, resamples)
+            effects: list[dict[str, Any]] = []
+            for k in counts:
+                of_size = {one: scores[one] for one in sets if len(one.heads) == k}
+                rows += knockout.knockout_rows(place, of_size, heads, resamples)
+                effects += knockout.effect_rows(place, k, scores[knockout.BASELINE], of_size, resamples)
+            return {"knockout": rows, "knockout_effects": effects}
+
+        return self._kept("knockout", key, make)
+
+    def patched(self, key: RunKey, real: RunKey) -> dict[str, Any]:
+        """`patching`, and `right`: for each set the right answers `[n]`, teacher forced, a mean over random draws."""
+        def make() -> dict[str, Any]:
+            request = self.inputs.request
+            sets = [patch.BASELINE, *patch.patching_sets(self.heads(real), self.heads(key), PATCHED, request.draws,
+                                                         key.name)]
+            source, answers = self._source_of(real)
+            target, tokenizer = self._load(key)
+            found = patch_sweep(target, source, tokenizer, self.inputs.test, {one.label: one.heads for one in sets},
+                                answers=answers)
+            scores = per_example(found, sets, "patch")
+            own = [{"set": patch.SOURCE.label, "mode": "patch", **answer.metrics} for answer in answers]
+            scores |= per_example(own, [patch.SOURCE], "patch")
+            return {"patching": patch.patching_rows(key, scores, self._resamples()), "right": _right(scores)}
+
+        return self._kept("patching", key, make)
+
+    def _load(self, key: RunKey) -> tuple[nn.Module, Any]:
+        bf16 = self.inputs.request.bf16 and self.device.startswith("cuda")
+        return load_model(self.inputs.folder, self.adapter(key), self.device, torch.bfloat16 if bf16 else torch.float32,
+                          self.inputs.theta, self.inputs.length)
+
+    def _source_of(self, real: RunKey) -> tuple[nn.Module, list[Any]]:
+        """The real run and what its heads do, kept while the runs that are patched from it follow one another."""
+        if self._source is None or self._source[0] != real:
+            self._source = None  # its memory first
+            model, tokenizer = self._load(real)
+            self._source = (real, model, source_answers(model, tokenizer, self.inputs.test))
+        return self._source[1:]
+
+    def _resamples(self) -> Resamples:
+        return Resamples(len(self.inputs.test), self.inputs.request.bootstrap)
+
+    def _kept(self, kind: str, key: RunKey, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        path = self.out / kind / f"{key.name}.json"
+        if not path.is_file():
+            # through JSON, so that a first call and a later one see the same
+            write_whole(path, (json.dumps(make()) + "\n").encode())
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ResultError("the measurement is damaged", where=path, value=str(error),
+                              remedy="Delete the file: it is made again.") from error
+
+
+def _right(scores: dict[HeadSet, dict[str, np.ndarray]]) -> dict[str, list[float]]:
+    by_name: dict[str, list[dict[str, np.ndarray]]] = {}
+    for one, found in scores.items():
+        by_name.setdefault(one.name, []).append(found)
+    return {name: together(found)["forced_exact_match"].mean(axis=0).tolist() for name, found in by_name.items()}
+
+
+def real_run(inputs: Inputs, key: RunKey) -> RunKey | None:
+    """The real run that a run is compared with and patched from: of its seed where there is one; None without any."""
+    if not inputs.request.has_real:
+        return None
+    runs: Sequence[RunKey] = inputs.runs(REFERENCE)
+    return next((one for one in runs if one.seed == key.seed), runs[0])
