@@ -232,3 +232,12 @@ def test_known_parts_give_known_sentences(known):
     assert any("Few retrieval heads (4 above 0.1) in the run on real" in line for line in said)
     assert not any("Few test examples" in line for line in said)
     assert any("One seed" in line for line in said)
+    assert not any("without fine-tuning" in line for line in said)
+    assert any("score alike for untuned, real:" in line for line in said)
+
+
+def test_a_task_that_needs_no_training_is_said_so(known):
+    summary = known.tables["summary"].copy()
+    summary.loc[(summary["condition"] == UNTUNED) & (summary["measure"] == "score"), ["value", "high"]] = 0.95, 1.0
+    easy = replace(known, tables={**known.tables, "summary": summary})
+    assert any("scores 0.95 without fine-tuning" in line and "leave next to nothing" in line for line in warnings(easy))

@@ -91,6 +91,9 @@ def _overlap(result: Result) -> Chart:
     for measure, ax in zip(("recall", "precision"), axes, strict=True):
         if (rows["measure"] == measure).any():
             figures.head_overlap(rows, measure, ax)
+            ax.set_ylim(-0.04, 1.4)  # room for the legend above the lines
+            ax.set_yticks(np.linspace(0, 1, 6))
+            ax.legend(loc="upper left", ncols=2, fontsize="small")
         else:
             _nothing(ax)
     whose = "the real run" if reference == REFERENCE else "the untuned model"
@@ -107,8 +110,7 @@ def _knockout(result: Result) -> Chart:
         # a number of heads that only some seeds have would make a jump
         own = table[(table["condition"] == name) & (table["metric"] == METRIC)]
         figures.knockout_curve(own[own["seed"] == own["seed"].min()], ax, METRIC)
-        ax.set(ylim=(-0.03, 1.03), ylabel="right answers (fraction)")
-        ax.set_xlabel("heads out (number)")
+        ax.set(ylim=(-0.03, 1.03), ylabel="right answers (fraction)", xlabel="heads out (number)")
     return _chart("Without heads", figure, "Right answers against the number of heads that are set to zero, for the "
                   "strongest retrieval heads, random heads and the weakest heads of each run.",
                   "Heads are set to zero where the answer is written; teacher-forced answers, first seed, 95% "
@@ -117,17 +119,19 @@ def _knockout(result: Result) -> Chart:
 
 def _patching(result: Result) -> Chart:
     figure, ax = plt.subplots(figsize=(7.2, 3.8))
-    figures.patching_bars(result.tables["patching"], ax, METRIC)
+    table = result.tables["patching"]
+    figures.patching_bars(table, ax, METRIC)
     ax.set(ylim=(0, 1.03), ylabel="right answers (fraction)", xlabel="patched run: trained on")
     told = "; ".join(
         f"{name}: " + ", ".join(f"{row['set']} {row['value']:.2f}" for _, row in own.groupby("set")["value"].mean()
                                 .reset_index().iterrows())
-        for name, own in result.tables["patching"].query("metric == @METRIC and draw == 0").groupby("condition")
+        for name, own in table[(table["metric"] == METRIC) & (table["draw"] == 0)].groupby("condition")
     )
     return _chart("With heads of the real run", figure, f"Right answers with heads patched from the real run. {told}.",
                   "Outputs of heads are taken from the real run where the answer is written. complement: the real "
                   "run's retrieval heads that the run lacks; intersection: those of both; random: as many others of "
-                  "the same layers; source: the real run itself.")
+                  "the same layers; intersection_equal: the strongest of the intersection, as many as the complement "
+                  "has; source: the real run itself.")
 
 
 def _nothing(ax: Axes) -> None:

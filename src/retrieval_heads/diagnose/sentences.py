@@ -11,6 +11,9 @@ from retrieval_heads.settings import REFERENCE
 
 FEW_EXAMPLES = 30
 FEW_HEADS = 5
+CEILING = 0.9
+"""Where the untuned model scores as much, there is next to nothing left for a set to teach."""
+
 ABLE = 0.2
 """With fewer right answers there is too little to lose for a knock-out."""
 
@@ -35,7 +38,7 @@ def performance(result: Result, condition: str) -> str:
             text += f", and it does better than these real examples by {-below['value']:.2f} "
             text += f"({-below['high']:.2f} to {-below['low']:.2f})"
         else:
-            text += f"; a difference to real examples is not shown ({_signed(below)} short of them)"
+            text += f"; a difference to real examples is not shown: {_signed(below)} short of them"
     return text + "."
 
 
@@ -66,7 +69,7 @@ def patching(result: Result, condition: str) -> str:
     own = sizes[(sizes["condition"] == condition) & (sizes["set"] == "complement") & (sizes["metric"] == "nll")]
     count = own["n_heads"].mean()
     if not count:
-        return "It misses none of the real run's retrieval heads: their lack cannot be what it fails by."
+        return "It misses none of the real run's retrieval heads, so there is none to patch back."
     text = f"Patching the {count:.0f} missing heads back changes the right answers by {_signed(gain)}"
     text += f", as many random heads by {_signed(random)}. " if random is not None else ". "
     closed = result.of(condition, "closed_complement")
@@ -100,6 +103,16 @@ def warnings(result: Result) -> list[str]:
     if len(inputs.test) < FEW_EXAMPLES:
         found.append(f"Few test examples ({len(inputs.test)}): intervals are wide, and a bootstrap of so few makes "
                      f"them a little too narrow. Give at least {FEW_EXAMPLES}.")
+    untuned = result.of(UNTUNED, "score")
+    if untuned["value"] >= CEILING:
+        found.append(f"The model scores {untuned['value']:.2f} without fine-tuning: these examples, at RoPE theta "
+                     f"{inputs.theta:,.0f}, leave next to nothing to teach, and cannot tell the sets apart. Take "
+                     "longer or harder ones, or try the --rope-theta that you mean to train at.")
+    # sums of the bootstrap's weights differ from 1 by rounding
+    alike = [name for name in inputs.conditions if (one := result.of(name, "score"))["high"] - one["low"] < 1e-9]
+    if alike:
+        found.append(f"All test examples score alike for {', '.join(alike)}: an interval without width comes from the "
+                     "bootstrap, which has no variation to draw from, and is no certainty.")
     if len(inputs.probe) < FEW_EXAMPLES // 3:
         found.append(f"Few probe examples ({len(inputs.probe)}): head scores are coarse, and heads near the threshold "
                      "come and go.")
