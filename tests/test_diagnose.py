@@ -225,7 +225,8 @@ def test_known_parts_give_known_sentences(known):
     assert "falls short of real examples by 0.50" in performance(known, "low_low")
     # 2 of the 4 heads of layer 0, of which all are real ones: chance is 2 of 4
     assert heads(known, "low_low").startswith(
-        "It has 50% of the real run's 4 retrieval heads (random heads of the same layers: 50%); 100% of its own 2")
+        "It has 50% of the real run's 4 retrieval heads (random heads of the same layers: 50%; the model without "
+        "fine-tuning: 0%); 100% of its own 2")
     assert "closes 50%" in patching(known, "low_low")
     assert "+0.50 (+0.3" in patching(known, "low_low")
     said = warnings(known)

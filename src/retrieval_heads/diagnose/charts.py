@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from retrieval_heads import figures
 from retrieval_heads.diagnose.compare import Result
+from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.figures.style import interval_bars, metric_label, panels, use_style
 from retrieval_heads.settings import REFERENCE
 
@@ -82,7 +83,7 @@ def _maps(result: Result) -> Chart:
 
 
 def _overlap(result: Result) -> Chart:
-    reference = REFERENCE if result.inputs.request.has_real else "untuned"
+    reference = REFERENCE if result.inputs.request.has_real else UNTUNED
     table = result.tables["overlap"]
     rows = table[(table["reference"] == reference) & table["value"].notna()]
     at = rows[(rows["threshold"] == result.inputs.request.threshold) & (rows["measure"] == "recall")]
@@ -90,10 +91,13 @@ def _overlap(result: Result) -> Chart:
     figure, axes = panels(["recall", "precision"], columns=2)
     for measure, ax in zip(("recall", "precision"), axes, strict=True):
         if (rows["measure"] == measure).any():
-            figures.head_overlap(rows, measure, ax)
+            # in the looks of the study's untrained model, which no set has
+            figures.head_overlap(rows.replace({"condition": {UNTUNED: "base"}}), measure, ax)
+            handles, labels = ax.get_legend_handles_labels()
             ax.set_ylim(-0.04, 1.4)  # room for the legend above the lines
             ax.set_yticks(np.linspace(0, 1, 6))
-            ax.legend(loc="upper left", ncols=2, fontsize="small")
+            ax.legend(handles, [UNTUNED if label == "base" else label for label in labels], loc="upper left", ncols=2,
+                      fontsize="small")
         else:
             _nothing(ax)
     whose = "the real run" if reference == REFERENCE else "the untuned model"

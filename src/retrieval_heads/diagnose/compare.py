@@ -138,7 +138,8 @@ def _shares(inputs: Inputs, overlap: pd.DataFrame) -> list[dict[str, Any]]:
     for (condition, reference, measure), own in at.groupby(["condition", "reference", "measure"], sort=False):
         known = own.dropna(subset=["value"])
         if len(known):
-            value = Interval(known["value"].mean(), known["value"].min(), known["value"].max())
+            ends = (known["value"].min(), known["value"].max()) if len(known) > 1 else (None, None)
+            value = Interval(known["value"].mean(), *ends)
             size = known["n_reference" if measure == "recall" else "n_heads"].mean()
             rows.append({**_row(inputs, condition, f"{measure}_of_{reference}", value, len(known)),
                          "chance": known["chance"].mean(), "n": round(size)})

@@ -93,8 +93,8 @@ def _numbers(result: Result) -> str:
     ]
     rows.sort(key=lambda row: result.inputs.conditions.index(row[0]))
     return _table(("trained on", "what", "value", "95% interval", "chance", "n"), rows) + (
-        '<p class="small">The interval of a recall is from the least to the greatest seed. All of this and more is in '
-        "the folder tables beside this file.</p>"
+        '<p class="small">For a recall, the range from the least to the greatest seed stands in its place. All of '
+        "this and more is in the folder tables beside this file.</p>"
     )
 
 

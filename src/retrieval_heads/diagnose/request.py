@@ -20,7 +20,7 @@ UNTUNED = "untuned"
 
 _NAME = re.compile(r"[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*")
 _RESERVED = {REFERENCE: "Give real training examples by --real-train, or an adapter by --adapter real=FOLDER.",
-             UNTUNED: "It names the model without fine-tuning: choose another."}
+             **dict.fromkeys((UNTUNED, "base"), "It stands for the model without fine-tuning: choose another.")}
 
 
 @dataclass(frozen=True)

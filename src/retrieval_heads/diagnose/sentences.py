@@ -11,6 +11,9 @@ from retrieval_heads.settings import REFERENCE
 
 FEW_EXAMPLES = 30
 FEW_HEADS = 5
+NO_WIDTH = 1e-9
+"""An interval this narrow has none but that of rounding."""
+
 CEILING = 0.9
 """Where the untuned model scores as much, there is next to nothing left for a set to teach."""
 
@@ -52,7 +55,9 @@ def heads(result: Result, condition: str) -> str:
     if recall is None:
         return f"There is no retrieval head among {whose}, so none can be missed."
     text = (f"It has {recall['value']:.0%} of {whose} {recall['n']} retrieval heads (random heads of the same layers: "
-            f"{recall['chance']:.0%})")
+            f"{recall['chance']:.0%}")
+    before = result.of(UNTUNED, "recall_of_real")
+    text += ")" if before is None else f"; the model without fine-tuning: {before['value']:.0%})"
     if precision is None:
         return text + "; it has no retrieval head at all."
     return text + f"; {precision['value']:.0%} of its own {precision['n']} are among them."
@@ -70,7 +75,8 @@ def patching(result: Result, condition: str) -> str:
     count = own["n_heads"].mean()
     if not count:
         return "It misses none of the real run's retrieval heads, so there is none to patch back."
-    text = f"Patching the {count:.0f} missing heads back changes the right answers by {_signed(gain)}"
+    missing = "the missing head" if count == 1 else f"the {count:g} missing heads"
+    text = f"Patching {missing} back changes the right answers by {_signed(gain)}"
     text += f", as many random heads by {_signed(random)}. " if random is not None else ". "
     closed = result.of(condition, "closed_complement")
     if closed is None:
@@ -108,8 +114,7 @@ def warnings(result: Result) -> list[str]:
         found.append(f"The model scores {untuned['value']:.2f} without fine-tuning: these examples, at RoPE theta "
                      f"{inputs.theta:,.0f}, leave next to nothing to teach, and cannot tell the sets apart. Take "
                      "longer or harder ones, or try the --rope-theta that you mean to train at.")
-    # sums of the bootstrap's weights differ from 1 by rounding
-    alike = [name for name in inputs.conditions if (one := result.of(name, "score"))["high"] - one["low"] < 1e-9]
+    alike = [name for name in inputs.conditions if (one := result.of(name, "score"))["high"] - one["low"] < NO_WIDTH]
     if alike:
         found.append(f"All test examples score alike for {', '.join(alike)}: an interval without width comes from the "
                      "bootstrap, which has no variation to draw from, and is no certainty.")
@@ -154,10 +159,16 @@ def warnings(result: Result) -> list[str]:
 
 
 def _interval(row: pd.Series) -> str:
-    value = f"{row['value']:.2f}"
-    return value if row["low"] != row["low"] else f"{value} ({row['low']:.2f} to {row['high']:.2f})"
+    return _with_ends(row, ".2f")
 
 
 def _signed(row: pd.Series) -> str:
-    value = f"{row['value']:+.2f}"
-    return value if row["low"] != row["low"] else f"{value} ({row['low']:+.2f} to {row['high']:+.2f})"
+    return _with_ends(row, "+.2f")
+
+
+def _with_ends(row: pd.Series, form: str) -> str:
+    value, width = f"{row['value']:{form}}", row["high"] - row["low"]
+    if width != width:
+        return value
+    return f"{value} (the same on all examples)" if width < NO_WIDTH else \
+        f"{value} ({row['low']:{form}} to {row['high']:{form}})"
