@@ -36,20 +36,14 @@ profile = "smoke"
 import pandas as pd
 from IPython.display import HTML, Markdown
 
+from retrieval_heads import figures
 from retrieval_heads.config import load_profile
-from retrieval_heads.figures.common import shared_legend
-from retrieval_heads.figures.examples import table_html
-from retrieval_heads.figures.heads import plot_head_map
-from retrieval_heads.figures.interval_tables import with_interval
-from retrieval_heads.figures.performance import plot_performance
-from retrieval_heads.figures.style import panels, use_style
-from retrieval_heads.figures.training import plot_answer_loss, plot_exact_match_log
 from retrieval_heads.stages import base
 from retrieval_heads.stages.findings import base_finding, fitting_scores, retrieval_counts
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.store import load_table
 
-use_style()
+figures.style.use_style()
 settings = load_profile(profile)
 provide(settings, "base")
 table, head_scores = load_table(profile, "base"), load_table(profile, "head_scores")
@@ -65,25 +59,25 @@ heads = fitting_scores(settings, head_scores[head_scores.condition == "base"])
 
 # %% mystnb={"figure": {"name": "fig-base-training", "caption": "Training of the base model. Left: loss on the tokens of the answers. Right: exact match on held-out real examples of the base length, measured on a few dozen examples at a time, so that single points are rough."}, "image": {"alt": "Two panels against the millions of tokens read: the loss on answer tokens, which falls in steps on a logarithmic scale, and the exact match of the three tasks, which rises from near zero"}} tags=["hide-input"]
 steps, measured = base.training_log(settings)
-figure, (left, right) = panels(["answer loss", "exact match"], columns=2)
-plot_answer_loss(steps, ax=left)
-_ = plot_exact_match_log(measured, ["mdqa", "musique", "summhay"], ax=right)
+figure, (left, right) = figures.style.panels(["answer loss", "exact match"], columns=2)
+figures.training.plot_answer_loss(steps, ax=left)
+_ = figures.training.plot_exact_match_log(measured, ["mdqa", "musique", "summhay"], ax=right)
 
 # %% [markdown]
 # ## What it answers
 
 # %% mystnb={"figure": {"name": "fig-base-performance", "caption": "Exact match on held-out real examples, of the base model as it is and with the raised RoPE theta alone, by the length of the examples. Bars: 95% bootstrap intervals over examples."}, "image": {"alt": "One panel for each task: points with intervals for the exact match of the base model and of the model with raised RoPE theta, at each length"}} tags=["hide-input"]
-figure, axes = panels(settings.tasks, columns=2, height=2.3)
+figure, axes = figures.style.panels(settings.tasks, columns=2, height=2.3)
 for task, ax in zip(settings.tasks, axes, strict=True):
-    plot_performance(table[table.task == task], "exact_match", ax=ax)
-shared_legend(figure, axes, columns=4)
+    figures.performance.plot_performance(table[table.task == task], "exact_match", ax=ax)
+figures.common.shared_legend(figure, axes, columns=4)
 
 # %% tags=["hide-input"]
-shown = table.assign(score=[with_interval(*row) for row in table[["value", "low", "high"]].itertuples(index=False)])
+shown = table.assign(score=[figures.interval_tables.with_interval(*row) for row in table[["value", "low", "high"]].itertuples(index=False)])
 keys = ["task", "condition", "base", "eval_length", "n"]
 wide = shown.pivot(index=keys, columns="metric", values="score").reset_index()
 names = {"condition": "model", "eval_length": "tokens", "forced_exact_match": "exact_match, teacher forced"}
-HTML(table_html(wide.fillna("–"), names=names))
+HTML(figures.examples.table_html(wide.fillna("–"), names=names))
 
 # %% [markdown]
 # ## Its retrieval heads
@@ -92,16 +86,16 @@ HTML(table_html(wide.fillna("–"), names=names))
 # 0.1 that is not above chance means nothing.
 
 # %% mystnb={"figure": {"name": "fig-base-heads", "caption": "Score of every head of the base model on held-out real examples of the base length (copy score; insight score for summhay). Framed: retrieval heads, with a score above the threshold."}, "image": {"alt": "One map for each task, layers by heads, darker for a higher score: most heads are near zero, and a few framed ones in some layers stand out"}} tags=["hide-input"]
-figure, axes = panels(settings.tasks, columns=2, height=2.9)
+figure, axes = figures.style.panels(settings.tasks, columns=2, height=2.9)
 for task, ax in zip(settings.tasks, axes, strict=True):
     rows = heads[(heads.task == task) & (heads["base"] == settings.base_names[0])]
-    plot_head_map(rows, settings.detect.threshold, ax=ax)
+    figures.heads.plot_head_map(rows, settings.detect.threshold, ax=ax)
 
 # %% tags=["hide-input"]
 counts = retrieval_counts(heads, settings.detect.threshold)
 names = {"heads": "retrieval heads", "layers": "in layers", "beyond_chance": "of them above chance", "best": "best score",
          "chance": "highest chance level", "n_used": "examples"}
-HTML(table_html(counts.drop(columns=["condition", "seed"]), names=names))
+HTML(figures.examples.table_html(counts.drop(columns=["condition", "seed"]), names=names))
 
 # %% [markdown]
 # ## Finding

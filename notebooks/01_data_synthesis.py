@@ -35,20 +35,17 @@ profile = "smoke"
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown
 
+from retrieval_heads import figures
 from retrieval_heads.config import load_profile
 from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.data.example import TASKS
 from retrieval_heads.data.relations import relations
-from retrieval_heads.figures.common import shared_legend
-from retrieval_heads.figures.data import plot_unseen
-from retrieval_heads.figures.examples import folded_examples, table_html
-from retrieval_heads.figures.style import in_order, panels, use_style
 from retrieval_heads.stages.common import sample_examples
 from retrieval_heads.stages.findings import unseen_finding
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.store import load_table
 
-use_style()
+figures.style.use_style()
 settings = load_profile(profile)
 provide(settings, "data")
 table = load_table(profile, "examples")
@@ -64,19 +61,19 @@ OPENED = ("real", "low_low")
 # ### mdqa: one fact in one of many documents
 
 # %% tags=["hide-input"]
-HTML(folded_examples(sample_examples(settings, "mdqa"), OPENED))
+HTML(figures.examples.folded_examples(sample_examples(settings, "mdqa"), OPENED))
 
 # %% [markdown]
 # ### musique: a chain of facts in different documents
 
 # %% tags=["hide-input"]
-HTML(folded_examples(sample_examples(settings, "musique"), OPENED))
+HTML(figures.examples.folded_examples(sample_examples(settings, "musique"), OPENED))
 
 # %% [markdown]
 # ### summhay: cite the documents that contain an insight
 
 # %% tags=["hide-input"]
-HTML(folded_examples(sample_examples(settings, "summhay"), OPENED))
+HTML(figures.examples.folded_examples(sample_examples(settings, "summhay"), OPENED))
 
 # %% [markdown]
 # ## Statistics
@@ -85,10 +82,10 @@ HTML(folded_examples(sample_examples(settings, "summhay"), OPENED))
 # and the number of different words. The last one grows with *n*; compare training sets with each other.
 
 # %% tags=["hide-input"]
-order = {name: place for place, name in enumerate(in_order(table.condition))}
+order = {name: place for place, name in enumerate(figures.style.in_order(table.condition))}
 ordered = table.sort_values(["task", "split", "condition", "length"], key=lambda column: column.map(order)
                             if column.name == "condition" else column, ascending=[True, False, True, True])
-HTML(table_html(ordered.drop(columns=["unseen", "unseen_forms", "unseen_relations", "ngram_overlap"]), digits=1))
+HTML(figures.examples.table_html(ordered.drop(columns=["unseen", "unseen_forms", "unseen_relations", "ngram_overlap"]), digits=1))
 
 # %% [markdown]
 # ## What training never shows
@@ -99,10 +96,10 @@ HTML(table_html(ordered.drop(columns=["unseen", "unseen_forms", "unseen_relation
 
 # %% mystnb={"figure": {"name": "fig-unseen", "caption": "Share of the real test set's needle statements whose sentence form, relation, or both together never occur in a needle of the training examples, by training condition."}, "image": {"alt": "One panel for each task: horizontal bars for each training condition, the share of test statements with an unseen sentence form, an unseen relation, and an unseen pair of both"}} tags=["hide-input"]
 train = table[table.split == "train"]
-figure, axes = panels(settings.tasks, columns=2, height=0.9 + 0.55 * train.condition.nunique())
+figure, axes = figures.style.panels(settings.tasks, columns=2, height=0.9 + 0.55 * train.condition.nunique())
 for task, ax in zip(settings.tasks, axes, strict=True):
-    plot_unseen(train[train.task == task], ax=ax)
-shared_legend(figure, axes)
+    figures.data.plot_unseen(train[train.task == task], ax=ax)
+figures.common.shared_legend(figure, axes)
 
 # %% [markdown]
 # ## Finding

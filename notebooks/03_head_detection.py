@@ -33,46 +33,33 @@ profile = "smoke"
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown
 
+from retrieval_heads import figures
 from retrieval_heads.config import load_profile
-from retrieval_heads.figures.choice import few
-from retrieval_heads.figures.common import shared_legend
-from retrieval_heads.figures.examples import table_html
-from retrieval_heads.figures.heads import (
-    SHOWN,
-    plot_head_map,
-    plot_numbers_of_heads,
-    plot_score_against_chance,
-    plot_threshold_counts,
-)
-from retrieval_heads.figures.interval_tables import counts_table, in_run_order
-from retrieval_heads.figures.performance import ROW
-from retrieval_heads.figures.style import in_order, panels, use_style
 from retrieval_heads.keys import RUN, study_grid
-from retrieval_heads.stages.findings import cost_finding, detection_finding, fitting_scores, retrieval_counts, strongest
+from retrieval_heads.stages import findings
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.store import load_table
 
-use_style()
+figures.style.use_style()
 settings = load_profile(profile)
 provide(settings, "detect")
 table = load_table(profile, "head_scores")
-scores = fitting_scores(settings, table)
-counts = in_run_order(retrieval_counts(scores, settings.detect.threshold))
-some = scores[scores.condition.isin(few(scores.condition, SHOWN))]
-of_first = some.seed.isin([settings.seeds[0]]) | (some.condition == "base")  # whose seed says nothing
-first = some[of_first & (some["base"] == settings.base_names[0]) & some.condition.isin(SHOWN)]
+scores = findings.fitting_scores(settings, table)
+counts = figures.interval_tables.in_run_order(findings.retrieval_counts(scores, settings.detect.threshold))
+some = scores[scores.condition.isin(figures.choice.few(scores.condition, figures.heads.SHOWN))]
+first = findings.first_runs(some, settings, figures.heads.SHOWN)
 
 # %% [markdown]
 # ## Maps of heads
 
 # %% mystnb={"figure": {"name": "fig-head-maps", "caption": "Score of every head (copy score; insight score for summhay) by task and training condition, of the first seed and the first base model, for some conditions: base is the model before extension, at its own length, then real data, the most and the least real synthetic data, and symbolic data, as far as they have been run. Framed: retrieval heads, with a score above the threshold."}, "image": {"alt": "A map of layers by heads for each task and some training conditions, darker for a higher score: a few framed heads in some layers stand out in each"}} tags=["hide-input"]
 made = set(zip(first.task, first.condition, strict=True))
-maps = [(task, condition) for condition in SHOWN for task in settings.tasks if (task, condition) in made]
+maps = [(task, condition) for condition in figures.heads.SHOWN for task in settings.tasks if (task, condition) in made]
 columns = len(settings.tasks) if len(settings.tasks) > 1 else 3
-figure, axes = panels([f"{task}, {condition}" for task, condition in maps], columns=columns, height=1.35)
+figure, axes = figures.style.panels([f"{task}, {condition}" for task, condition in maps], columns=columns, height=1.35)
 for (task, condition), ax in zip(maps, axes, strict=True):
     rows = first[(first.task == task) & (first.condition == condition)]
-    plot_head_map(rows, settings.detect.threshold, ax=ax, bar=False)
+    figures.heads.plot_head_map(rows, settings.detect.threshold, ax=ax, bar=False)
     ax.label_outer()
 bar = figure.colorbar(axes[0].collections[0], ax=axes, label="score (fraction)", shrink=0.6, aspect=30)
 
@@ -80,33 +67,33 @@ bar = figure.colorbar(axes[0].collections[0], ax=axes, label="score (fraction)",
 # ## How many, and at which threshold?
 
 # %% mystnb={"figure": {"name": "fig-head-numbers", "caption": "Number of retrieval heads (score above the study's threshold; insight score for summhay) by training condition, and of the base model before extension. Diamonds: mean over seeds and base models; bars: from the least to the greatest run; small marks, where there are several runs: single runs."}, "image": {"alt": "One panel for each task with a row for each training condition and the base model: a diamond for the mean number of retrieval heads and small marks for the single runs"}} tags=["hide-input"]
-order = in_order(counts.condition)
-figure, axes = panels(settings.tasks, height=1.6 + ROW * len(order), sharey=True)
+order = figures.style.in_order(counts.condition)
+figure, axes = figures.style.panels(settings.tasks, height=1.6 + figures.performance.ROW * len(order), sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=True):
-    plot_numbers_of_heads(counts[counts.task == task], ax=ax, order=order)
-shared_legend(figure, axes)
+    figures.heads.plot_numbers_of_heads(counts[counts.task == task], ax=ax, order=order)
+figures.common.shared_legend(figure, axes)
 
 # %% mystnb={"figure": {"name": "fig-head-counts", "caption": "Number of heads with a score above the threshold, over thresholds, by training condition (mean over seeds and base models). Of more than eight conditions only the base model, real data, the most and the least real synthetic data, and symbolic data are drawn. Dotted, in the same colour: heads whose chance level is above it. Upright line: the study's threshold."}, "image": {"alt": "One panel for each task: falling lines of the number of heads above a threshold, one for each of some training conditions and the base model, with dotted lines for the chance level far below"}} tags=["hide-input"]
-figure, axes = panels(settings.tasks, height=3.2)
+figure, axes = figures.style.panels(settings.tasks, height=3.2)
 for task, ax in zip(settings.tasks, axes, strict=True):
-    plot_threshold_counts(some[some.task == task], settings.detect.thresholds, settings.detect.threshold, ax=ax)
-shared_legend(figure, axes)
+    figures.heads.plot_threshold_counts(some[some.task == task], settings.detect.thresholds, settings.detect.threshold, ax=ax)
+figures.common.shared_legend(figure, axes)
 
 # %% [markdown]
 # ## Scores beside chance
 
 # %% mystnb={"figure": {"name": "fig-score-chance", "caption": "Score of every head against its own chance level, of the runs of the first seed and the first base model, for the conditions of the maps. On the sloping line a head looks at needles no more than at other spans of the same length. Level line: the study's threshold."}, "image": {"alt": "One panel for each task: a point for each head, its score against its chance level; most lie near the origin, and retrieval heads lie far above the line of equality"}} tags=["hide-input"]
-figure, axes = panels(settings.tasks, height=3.2)
+figure, axes = figures.style.panels(settings.tasks, height=3.2)
 for task, ax in zip(settings.tasks, axes, strict=True):
-    plot_score_against_chance(first[first.task == task], settings.detect.threshold, ax=ax)
-shared_legend(figure, axes)
+    figures.heads.plot_score_against_chance(first[first.task == task], settings.detect.threshold, ax=ax)
+figures.common.shared_legend(figure, axes)
 
 # %% [markdown]
 # A row is a run; in a study of more than 40 runs a row is a condition, with the mean over its runs and, in brackets, the
 # least and the greatest run.
 
 # %% tags=["hide-input"]
-HTML(table_html(counts_table(counts)))
+HTML(figures.examples.table_html(figures.interval_tables.counts_table(counts)))
 
 # %% [markdown]
 # ## The strongest heads
@@ -115,14 +102,14 @@ HTML(table_html(counts_table(counts)))
 # average.
 
 # %% tags=["hide-input"]
-best = in_run_order(strongest(first, 3)).drop(columns="seed")
-HTML(table_html(best, names={"where": "head", "chance": "chance level", "mass": "attention mass"}))
+best = figures.interval_tables.in_run_order(findings.strongest(first, 3)).drop(columns="seed")
+HTML(figures.examples.table_html(best, names={"where": "head", "chance": "chance level", "mass": "attention mass"}))
 
 # %% [markdown]
 # ## Finding
 
 # %% tags=["hide-input"]
-Markdown(f"{detection_finding(counts)} {cost_finding()}")
+Markdown(f"{findings.detection_finding(counts)} {findings.cost_finding()}")
 
 # %% tags=["nbval-check-output"]
 sizes = scores.groupby(RUN).size()

@@ -36,20 +36,14 @@ profile = "smoke"
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown
 
+from retrieval_heads import figures
 from retrieval_heads.config import load_profile
-from retrieval_heads.figures.areas import plot_areas, plot_specificity, specificity_costs
-from retrieval_heads.figures.common import shared_legend
-from retrieval_heads.figures.examples import table_html
-from retrieval_heads.figures.interval_tables import effects_table
-from retrieval_heads.figures.knockout import knockout_panels, plot_effects, plot_knockout
-from retrieval_heads.figures.performance import ROW
-from retrieval_heads.figures.style import in_order, panels, use_style
 from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.stages.verdicts import comparison_k, knockout_finding
 from retrieval_heads.store import load_table
 
-use_style()
+figures.style.use_style()
 settings = load_profile(profile)
 provide(settings, "knockout")
 table = load_table(profile, "knockout")
@@ -58,7 +52,7 @@ areas = load_table(profile, "knockout_area")
 mode, scope = settings.knockout.modes[0], settings.knockout.scopes[0]
 at_k = table[table.k.isin([0, *settings.knockout.k])]  # without the k of one run: as many as it has retrieval heads
 ks = {task: comparison_k(at_k[at_k.task == task]) for task in settings.tasks}
-order = in_order(table.condition)
+order = figures.style.in_order(table.condition)
 
 # %% [markdown]
 # ## Score against the number of heads
@@ -66,13 +60,13 @@ order = in_order(table.condition)
 # The runs on real data, which have the best reason to rely on their retrieval heads:
 
 # %% mystnb={"figure": {"name": "fig-knockout-curves", "caption": "Exact match (teacher forced) of the runs on real data with more and more heads knocked out, for each task and knock-out mode. Lines: mean over seeds and base models; bars: 95% bootstrap intervals over examples, for random heads over draws too, averaged over runs; small marks: single runs, and single random draws. A line of random heads ends where too few are left."}, "image": {"alt": "One panel for each task and knock-out mode: lines of exact match against the number of heads knocked out, one line for retrieval heads, one for random heads of the same layers, one for the heads with the lowest scores, all starting from the unaltered run at zero heads"}} tags=["hide-input"]
-parts = knockout_panels(table, ["real"])
+parts = figures.knockout.knockout_panels(table, ["real"])
 columns = len(settings.knockout.modes) if len(settings.knockout.modes) > 1 else 3
-figure, axes = panels([title for title, _ in parts], columns=columns, height=2.2, sharey=True)
+figure, axes = figures.style.panels([title for title, _ in parts], columns=columns, height=2.2, sharey=True)
 for (_, rows), ax in zip(parts, axes, strict=True):
-    plot_knockout(rows, ax=ax)
+    figures.knockout.plot_knockout(rows, ax=ax)
     ax.label_outer()
-shared_legend(figure, axes)
+figures.common.shared_legend(figure, axes)
 
 # %% [markdown]
 # ## Every condition at one size
@@ -83,16 +77,16 @@ shared_legend(figure, axes)
 
 # %% mystnb={"figure": {"name": "fig-knockout-effects", "caption": "Loss of exact match (teacher forced) by knocking out equally many retrieval, random and lowest-scored heads, by training condition; mode zero or the first of the profile. Points: mean over seeds and base models; bars: 95% bootstrap intervals of the paired differences, over examples and draws, averaged over runs."}, "image": {"alt": "One panel for each task with a row for each training condition: three points with intervals, the loss of exact match by knocking out retrieval heads, random heads and the heads with the lowest scores"}} tags=["hide-input"]
 shown = effects[(effects["mode"] == mode) & (effects.scope == scope)]
-figure, axes = panels([f"{task}, k = {k}" for task, k in ks.items()], height=1.6 + 1.2 * ROW * len(order), sharey=True)
+figure, axes = figures.style.panels([f"{task}, k = {k}" for task, k in ks.items()], height=1.6 + 1.2 * figures.performance.ROW * len(order), sharey=True)
 for (task, k), ax in zip(ks.items(), axes, strict=True):
-    plot_effects(shown[shown.task == task], k, ax=ax, order=order)
-shared_legend(figure, axes)
+    figures.knockout.plot_effects(shown[shown.task == task], k, ax=ax, order=order)
+figures.common.shared_legend(figure, axes)
 
 # %% tags=["hide-input"]
 print("Loss of exact match with", ", ".join(f"{k} heads out ({task})" for task, k in ks.items()),
       f"mode {mode}, scope {scope}: a row a run, with 95% intervals;",
       "of more than 40 runs a row a condition, mean (least to greatest run)", sep="\n")
-HTML(table_html(effects_table(shown[shown.k == shown.task.map(ks)])))
+HTML(figures.examples.table_html(figures.interval_tables.effects_table(shown[shown.k == shown.task.map(ks)])))
 
 # %% [markdown]
 # ## The area between the curves
@@ -102,10 +96,10 @@ HTML(table_html(effects_table(shown[shown.k == shown.task.map(ks)])))
 
 # %% mystnb={"figure": {"name": "fig-knockout-areas", "caption": "Area between the knock-out curves of random and of retrieval heads (mean difference in exact match over log(1 + k); mode zero or the first of the profile), by training condition. Diamonds: mean over seeds and base models, with the runs' 95% bootstrap intervals over examples and draws, averaged over runs; open where the runs answer less than a fifth of the examples on average before anything is knocked out, so that there is little to lose. Small marks, where there are several: single runs. Right of 0: retrieval heads cost more."}, "image": {"alt": "One panel for each task with a row for each training condition: a diamond with a bar for the mean area and small marks for the single runs, beside a line at zero"}} tags=["hide-input"]
 shown = areas[(areas["mode"] == mode) & (areas.scope == scope) & (areas["set"] == "random")]
-figure, axes = panels(settings.tasks, height=1.6 + ROW * len(order), sharey=True)
+figure, axes = figures.style.panels(settings.tasks, height=1.6 + figures.performance.ROW * len(order), sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=True):
-    plot_areas(shown[shown.task == task], ax=ax, order=order)
-shared_legend(figure, axes)
+    figures.areas.plot_areas(shown[shown.task == task], ax=ax, order=order)
+figures.common.shared_legend(figure, axes)
 
 # %% [markdown]
 # ## Only where something is to be retrieved?
@@ -114,11 +108,11 @@ shared_legend(figure, axes)
 # with the same heads out.
 
 # %% mystnb={"figure": {"name": "fig-knockout-specificity", "caption": "Rise of the loss of the runs on real data with heads knocked out (mode zero), on the tokens of the answers (heads out at the answer positions) and on plain text (heads out everywhere). Lines: mean over seeds and base models; bars: from the least to the greatest run. Higher is worse."}, "image": {"alt": "One panel for each task: four lines of the rise of the loss against the number of heads knocked out, for retrieval and random heads, on answers and on plain text"}} tags=["hide-input"]
-costs = specificity_costs(load_table(profile, "text_loss"), table)
-figure, axes = panels(settings.tasks, height=3.2, sharey=True)
+costs = figures.areas.specificity_costs(load_table(profile, "text_loss"), table)
+figure, axes = figures.style.panels(settings.tasks, height=3.2, sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=True):
-    plot_specificity(costs[costs.task == task], ax=ax)
-shared_legend(figure, axes, columns=2)
+    figures.areas.plot_specificity(costs[costs.task == task], ax=ax)
+figures.common.shared_legend(figure, axes, columns=2)
 
 # %% [markdown]
 # ## Finding

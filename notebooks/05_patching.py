@@ -36,24 +36,15 @@ profile = "smoke"
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown
 
+from retrieval_heads import figures
 from retrieval_heads.claims.patching import judge_patching
 from retrieval_heads.config import load_profile
-from retrieval_heads.figures.examples import folded_table, table_html
-from retrieval_heads.figures.style import use_style
-from retrieval_heads.figures.sufficiency import (
-    against_table,
-    closed_figure,
-    equal_table,
-    patching_figure,
-    patching_html,
-)
-from retrieval_heads.figures.verdict_table import verdict_text
 from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.stages import patch
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.store import load_table
 
-use_style()
+figures.style.use_style()
 settings = load_profile(profile)
 provide(settings, "patch")
 table = load_table(profile, "patching")
@@ -63,7 +54,7 @@ judged = judge_patching(table, n_resamples=settings.bootstrap)
 # ## What each set of heads gains
 
 # %% mystnb={"figure": {"name": "fig-patching", "caption": "Runs with the outputs of a set of heads taken from the run on real data, by exact match (teacher forced). With many conditions: the gain over the same run as it is, in the synthetic runs that have a gap; diamonds are means over these runs, with 95% bootstrap intervals over seeds and base models where there are enough; small points are conditions; some runs have no complement, or no random heads as many as it. With few conditions: the score itself, one bar a set, beside the real run (dashed); black bars and the band are 95% bootstrap intervals over examples, for random heads over draws too, and small numbers are heads patched, 0 being an empty set, which changes nothing."}, "image": {"alt": "One panel for each task: for the intersection, the complement, random heads as many as either, and all heads, what is gained in exact match or the exact match itself when they are patched in from the run on real data"}} tags=["hide-input"]
-figure = patching_figure(table, judged.tables["sufficiency"], settings.tasks)
+figure = figures.sufficiency.patching_figure(table, judged.tables["sufficiency"], settings.tasks)
 
 # %% [markdown]
 # ## The share of the gap
@@ -72,10 +63,10 @@ figure = patching_figure(table, judged.tables["sufficiency"], settings.tasks)
 # with a gap are shown.
 
 # %% mystnb={"figure": {"name": "fig-gap-closed", "caption": "Share of the gap to the real run that is closed by each set of heads, by what the patched runs were trained on, mean over the runs with a gap; their number stands on the right of each row. Dashed: the real run itself. Bars: 95% bootstrap intervals over these runs, missing where there are too few."}, "image": {"alt": "One panel for each task: for each training condition whose runs have a gap, points for the share of the gap that is closed by the intersection, the complement, matched random heads and all heads; a dashed line at one"}} tags=["hide-input"]
-figure = closed_figure(judged.tables["sufficiency"], settings.tasks)
+figure = figures.sufficiency.closed_figure(judged.tables["sufficiency"], settings.tasks)
 
 # %% tags=["hide-input"]
-HTML(patching_html(table, judged.tables["sufficiency"]))
+HTML(figures.sufficiency.patching_html(table, judged.tables["sufficiency"]))
 
 # %% [markdown]
 # ## At equal numbers
@@ -84,8 +75,8 @@ HTML(patching_html(table, judged.tables["sufficiency"]))
 # intersection the strongest, and as many random ones; the difference is that of the gains in exact match within a run.
 
 # %% tags=["hide-input"]
-equal = equal_table(judged.tables["sufficiency_equal"])
-HTML(table_html(equal) if len(equal) else "<p>No run with a gap has a complement to compare.</p>")
+equal = figures.sufficiency.equal_table(judged.tables["sufficiency_equal"])
+HTML(figures.examples.table_html(equal) if len(equal) else "<p>No run with a gap has a complement to compare.</p>")
 
 # %% [markdown]
 # ## Finding
@@ -95,10 +86,10 @@ HTML(table_html(equal) if len(equal) else "<p>No run with a gap has a complement
 # the gap open in most.
 
 # %% tags=["hide-input"]
-Markdown(verdict_text(judged.verdicts))
+Markdown(figures.verdict_table.verdict_text(judged.verdicts))
 
 # %% tags=["hide-input"]
-HTML(folded_table("Runs that speak against the claim, one by one", against_table(judged.tables["sufficiency_against"])))
+HTML(figures.examples.folded_table("Runs that speak against the claim, one by one", figures.sufficiency.against_table(judged.tables["sufficiency_against"])))
 
 # %% tags=["nbval-check-output"]
 runs = table[RUN].drop_duplicates()

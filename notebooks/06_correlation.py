@@ -32,19 +32,15 @@ profile = "smoke"
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown
 
+from retrieval_heads import figures
 from retrieval_heads.claims.subsets import subset_rows, subset_verdicts
 from retrieval_heads.config import load_profile
-from retrieval_heads.figures.correlation import correlations_html, has_claims, performance_figure
-from retrieval_heads.figures.overlap import overlap_figure
-from retrieval_heads.figures.style import use_style
-from retrieval_heads.figures.subsets import subsets_figure, thresholds_figure
-from retrieval_heads.figures.verdict_table import finding_of_tables, verdict_text
 from retrieval_heads.stages import correlate
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.stages.verdicts import correlation_finding, overlap_finding
 from retrieval_heads.store import load_table
 
-use_style()
+figures.style.use_style()
 settings = load_profile(profile)
 provide(settings, "correlate")
 overlap, correlation = load_table(profile, "overlap"), load_table(profile, "correlation")
@@ -55,7 +51,7 @@ conditions = correlate.conditions_table(settings, overlap, load_table(profile, "
 # ## Overlap with the real run's heads
 
 # %% mystnb={"figure": {"name": "fig-overlap", "caption": "Recall and precision of the heads of each run against those of the real run of the same seed and base model, over thresholds of the score (copy score; insight score for summhay), mean over runs; of a large study, some conditions. Dotted, in the same colour: chance level of sets with as many heads in each layer, with a band that holds 95% of them. Upright line: the study's threshold, and n is the number of heads of a real run there. Lines end where a set has no head."}, "image": {"alt": "Two panels for each task, recall and precision of retrieval heads against the threshold: one line for each training condition and the base model, with dotted chance levels below"}} tags=["hide-input"]
-figure = overlap_figure(paired, settings.detect.threshold, settings.tasks)
+figure = figures.overlap.overlap_figure(paired, settings.detect.threshold, settings.tasks)
 
 # %% [markdown]
 # ## Every condition, beside chance and ceiling
@@ -66,10 +62,10 @@ figure = overlap_figure(paired, settings.detect.threshold, settings.tasks)
 
 # %% mystnb={"figure": {"name": "fig-subsets", "caption": "Precision of the heads of each condition's runs among those of real runs of other seeds and the same base model, at the study's threshold. Ticks: the 97.5% quantile of random sets with as many heads in each layer. Dashed: real runs beside real runs of other seeds, the ceiling, where these have such heads. Gained: heads that the base model does not have. Bars: 95% bootstrap intervals over base models and seeds, from three seeds on. On the right of each row: the mean numbers of all and of gained heads."}, "image": {"alt": "One panel for each task: for each training condition a point for the precision of all its heads and one for the heads that the base model does not have, with ticks for chance and a dashed line for the ceiling"}} tags=["hide-input"]
 subsets = subset_rows(load_table(profile, "head_scores"), settings.detect.thresholds, n_resamples=settings.bootstrap)
-figure = subsets_figure(subsets, settings.detect.threshold, settings.tasks)
+figure = figures.subsets.subsets_figure(subsets, settings.detect.threshold, settings.tasks)
 
 # %% mystnb={"figure": {"name": "fig-subsets-thresholds", "caption": "The same precision over thresholds: lines are means over the synthetic conditions that have such heads, bands reach from the lowest to the highest condition. Coarsely dotted, in the same colour: the 97.5% quantile of chance. Dashed: the ceiling. Upright line: the study's threshold. Points are left out where the real runs have less than one such head on average."}, "image": {"alt": "One panel for each task: precision of all heads and of gained heads against the threshold, each beside chance and ceiling"}} tags=["hide-input"]
-figure = thresholds_figure(subsets, settings.detect.threshold, settings.tasks)
+figure = figures.subsets.thresholds_figure(subsets, settings.detect.threshold, settings.tasks)
 
 # %% [markdown]
 # ## Recall and performance
@@ -78,11 +74,11 @@ figure = thresholds_figure(subsets, settings.detect.threshold, settings.tasks)
 
 # %% mystnb={"figure": {"name": "fig-recall-performance", "caption": "Performance on held-out real examples of the longest length against the recall of the real run's heads, one point for each condition. Lines: with several seeds, from the lowest to the highest run; with one seed, 95% bootstrap intervals over examples. The horizontal axis covers the points only. Below: Spearman's rank correlation with its 95% bootstrap interval over conditions, permutation p-value and n, as far as they are defined."}, "image": {"alt": "One panel for each task: points of performance against recall of heads, one for each training condition, with lines for their spread, and the rank correlation below"}} tags=["hide-input"]
 tables = ("run_predictors", "correlation_runs", "verdicts")
-claims = {name: load_table(profile, name) for name in tables} if has_claims(settings) else None
-figure = performance_figure(settings, conditions, correlation, claims)
+claims = {name: load_table(profile, name) for name in tables} if figures.correlation.has_claims(settings) else None
+figure = figures.correlation.performance_figure(settings, conditions, correlation, claims)
 
 # %% tags=["hide-input"]
-HTML(correlations_html(correlation, claims))
+HTML(figures.correlation.correlations_html(correlation, claims))
 
 # %% [markdown]
 # ## Finding
@@ -95,7 +91,7 @@ at_threshold = paired[paired.threshold == settings.detect.threshold]
 if claims is None:
     text = f"{overlap_finding(at_threshold)}\n\n{correlation_finding(correlation)}"
 else:
-    text = f"{verdict_text(subset_verdicts(subsets))}\n\n{finding_of_tables(claims['verdicts'], 'C3')}"
+    text = f"{figures.verdict_table.verdict_text(subset_verdicts(subsets))}\n\n{figures.verdict_table.finding_of_tables(claims['verdicts'], 'C3')}"
 Markdown(text)
 
 # %% tags=["nbval-check-output"]

@@ -28,17 +28,13 @@ profile = "smoke"
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown
 
+from retrieval_heads import figures
 from retrieval_heads.config import load_profile
-from retrieval_heads.figures.common import shared_legend
-from retrieval_heads.figures.examples import folded_table
-from retrieval_heads.figures.prediction import errors_table, list_height, plot_errors, plot_predictors, plot_regret
-from retrieval_heads.figures.style import WIDTH, panels, use_style
-from retrieval_heads.figures.verdict_table import task_verdicts_html, verdicts_html
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.stages.verdicts import study_size
 from retrieval_heads.store import load_table
 
-use_style()
+figures.style.use_style()
 settings = load_profile(profile)
 provide(settings, "claims")
 verdicts, correlations, choice = (load_table(profile, name) for name in ("verdicts", "correlation_runs", "choice"))
@@ -47,7 +43,7 @@ verdicts, correlations, choice = (load_table(profile, name) for name in ("verdic
 # ## The claims
 
 # %% tags=["hide-input", "verdicts"]
-HTML(verdicts_html(verdicts))
+HTML(figures.verdict_table.verdicts_html(verdicts))
 
 # %% tags=["hide-input", "verdicts"]
 Markdown(study_size(settings, load_table(profile, "training")))
@@ -56,7 +52,7 @@ Markdown(study_size(settings, load_table(profile, "training")))
 # ## Task by task
 
 # %% tags=["hide-input"]
-HTML(task_verdicts_html(verdicts, settings.tasks))
+HTML(figures.verdict_table.task_verdicts_html(verdicts, settings.tasks))
 
 # %% [markdown]
 # ## What goes with performance
@@ -66,9 +62,9 @@ tasks = "all" if "all" in set(correlations.task) else settings.tasks[0]
 title = "all tasks, ranks within each" if tasks == "all" else tasks
 known = correlations[(correlations.task == tasks) & (correlations.method == "spearman") & (correlations.base == "all")
                      & (correlations.conditions == "all") & (correlations.threshold == settings.detect.threshold)]
-figure, axes = panels([title], columns=1, height=list_height(known, "estimate"), width=WIDTH)
-plot_predictors(known, ax=axes[0])
-shared_legend(figure, axes)
+figure, axes = figures.style.panels([title], columns=1, height=figures.prediction.list_height(known, "estimate"), width=figures.style.WIDTH)
+figures.prediction.plot_predictors(known, ax=axes[0])
+figures.common.shared_legend(figure, axes)
 
 # %% [markdown]
 # ## Predicting a condition that was left out
@@ -79,21 +75,21 @@ shared_legend(figure, axes)
 # %% mystnb={"figure": {"name": "fig-prediction-errors", "caption": "Mean absolute error in predicting the performance of a condition that was left out, mean over tasks, by each quantity; the smallest is on top. Grey strokes: the error of the mean of the other conditions. Points on the left of them predict better than that. Bars: 95% intervals over conditions."}, "image": {"alt": "A list of predictors with points and intervals for the error in predicting a left-out condition, the smallest on top, each beside a stroke for the error of the mean of the other conditions"}} tags=["hide-input"]
 errors = load_table(profile, "prediction_errors")
 left_out = errors[(errors.conditions == "all") & (errors.task == tasks) & (errors.reference == "mean")]
-figure, axes = panels(["mean over tasks" if tasks == "all" else tasks], columns=1, height=list_height(left_out, "error"), width=WIDTH)
-plot_errors(left_out, ax=axes[0])
-shared_legend(figure, axes, columns=2)
+figure, axes = figures.style.panels(["mean over tasks" if tasks == "all" else tasks], columns=1, height=figures.prediction.list_height(left_out, "error"), width=figures.style.WIDTH)
+figures.prediction.plot_errors(left_out, ax=axes[0])
+figures.common.shared_legend(figure, axes, columns=2)
 
 # %% tags=["hide-input"]
-HTML(folded_table("The numbers, and whether each is better than the mean", errors_table(left_out)))
+HTML(figures.examples.folded_table("The numbers, and whether each is better than the mean", figures.prediction.errors_table(left_out)))
 
 # %% [markdown]
 # ## Choosing a training set
 
 # %% mystnb={"figure": {"name": "fig-regret", "caption": "How much worse the synthetic training set is that each quantity chooses than the best one, mean over tasks, base models and seeds; the head scores of the real run come from another seed. Of losses the lowest is taken, of all else the highest. Dashed: a random choice. Bars and band: 95% bootstrap intervals over base models and seeds, missing where there are too few."}, "image": {"alt": "A list of predictors with points for the regret of the training set chosen by each, the smallest on top, beside a dashed line for a random choice"}} tags=["hide-input"]
 shown = choice[(choice.task == tasks) & (choice.candidates == "synthetic")]
-figure, axes = panels(["mean over tasks" if tasks == "all" else tasks], columns=1, height=list_height(shown, "regret"), width=WIDTH)
-plot_regret(shown, ax=axes[0])
-shared_legend(figure, axes, columns=2)
+figure, axes = figures.style.panels(["mean over tasks" if tasks == "all" else tasks], columns=1, height=figures.prediction.list_height(shown, "regret"), width=figures.style.WIDTH)
+figures.prediction.plot_regret(shown, ax=axes[0])
+figures.common.shared_legend(figure, axes, columns=2)
 
 # %% tags=["nbval-check-output"]
 print("decided by rules:", ", ".join(sorted(set(verdicts.claim))))

@@ -27,25 +27,12 @@ profile = "smoke"
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown
 
+from retrieval_heads import figures
 from retrieval_heads.config import load_profile
-from retrieval_heads.figures.common import shared_legend
-from retrieval_heads.figures.costs import (
-    VARIANTS,
-    benchmark_table,
-    lora_table,
-    names_of,
-    plot_seconds,
-    shown_targets,
-    speed_table,
-    study_text,
-    targets_text,
-)
-from retrieval_heads.figures.examples import table_html
-from retrieval_heads.figures.style import WIDTH, panels, use_style
 from retrieval_heads.stages.costs import estimate
 
-use_style()
-summary, passes, steps, tried, whole = map(benchmark_table, ("full_size", "passes", "lora_step", "costs", "costs_full"))
+figures.style.use_style()
+summary, passes, steps, tried, whole = map(figures.costs.benchmark_table, ("full_size", "passes", "lora_step", "costs", "costs_full"))
 one = summary.iloc[0]
 about = f"{one.device}, {one.parameters / 1e9:.2f}B parameters, {one.tokens:,} tokens, {one['dtype']}"
 Markdown(f"Measured on one {about}; torch {one.torch}, transformers {one.transformers}.")
@@ -54,12 +41,12 @@ Markdown(f"Measured on one {about}; torch {one.torch}, transformers {one.transfo
 # ## Seconds, beside the floor
 
 # %% mystnb={"figure": {"name": "fig-costs-seconds", "caption": "Seconds of each pass at full size. Bars: medians over the rounds; points: the rounds; orange strokes: the floor, from operations and bytes. The bar of many questions is for all of them together."}, "image": {"alt": "Five horizontal bars of seconds with an orange stroke for the floor across each; the procedure of Wu et al. is the longest, a plain pass the shortest, and detection is hardly longer than that"}} tags=["hide-input"]
-figure, axes = panels(["8B shape, 32,768 tokens"], columns=1, height=3.2, width=WIDTH)
-plot_seconds(summary, passes, ax=axes[0])
-shared_legend(figure, axes)
+figure, axes = figures.style.panels(["8B shape, 32,768 tokens"], columns=1, height=3.2, width=figures.style.WIDTH)
+figures.costs.plot_seconds(summary, passes, ax=axes[0])
+figures.common.shared_legend(figure, axes)
 
 # %% tags=["hide-input"]
-HTML(table_html(summary.assign(what=names_of(summary))[["what", "seconds", "peak_gb", "seconds_per_question", "to_plain", "floor_seconds", "share"]], names={
+HTML(figures.examples.table_html(summary.assign(what=figures.costs.names_of(summary))[["what", "seconds", "peak_gb", "seconds_per_question", "to_plain", "floor_seconds", "share"]], names={
     "peak_gb": "peak GB", "seconds_per_question": "seconds a question", "to_plain": "times a plain pass",
     "floor_seconds": "floor, seconds", "share": "floor over measured"}))
 
@@ -69,11 +56,11 @@ HTML(table_html(summary.assign(what=names_of(summary))[["what", "seconds", "peak
 # They were set before this measurement, from earlier trials. *Missed by* is the share of the limit.
 
 # %% tags=["hide-input"]
-targets = speed_table(benchmark_table("targets"), steps)
-HTML(table_html(shown_targets(targets)))
+targets = figures.costs.speed_table(figures.costs.benchmark_table("targets"), steps)
+HTML(figures.examples.table_html(figures.costs.shown_targets(targets)))
 
 # %% tags=["hide-input"]
-Markdown(targets_text(targets))
+Markdown(figures.costs.targets_text(targets))
 
 # %% [markdown]
 # ## One step of LoRA
@@ -83,8 +70,8 @@ Markdown(targets_text(targets))
 # gradient, attention, adapters, nothing twice) over the seconds.
 
 # %% tags=["hide-input"]
-lora = lora_table(steps)
-HTML(table_html(lora.assign(variant=lora.variant.map(VARIANTS)), names={
+lora = figures.costs.lora_table(steps)
+HTML(figures.examples.table_html(lora.assign(variant=lora.variant.map(figures.costs.VARIANTS)), names={
     "peak_gb": "peak GB", "times_faster": "times faster", "share": "floor over measured"}))
 
 # %% [markdown]
@@ -94,7 +81,7 @@ HTML(table_html(lora.assign(variant=lora.variant.map(VARIANTS)), names={
 # conditions, three seeds. *Seconds* are those of a run, *hours* of all runs on one card.
 
 # %% tags=["hide-input"]
-HTML(table_html(whole, digits=1, names={"examples": "examples a run", "peak_gb": "peak GB", "disk_gb": "disk, GB"}))
+HTML(figures.examples.table_html(whole, digits=1, names={"examples": "examples a run", "peak_gb": "peak GB", "disk_gb": "disk, GB"}))
 
 # %% tags=["hide-input"]
 found = summary.set_index("what")
@@ -102,7 +89,7 @@ Markdown(
     f"**Finding.** Reading all heads costs {found.to_plain['detection'] - 1:.0%} of a plain pass in time and nothing worth naming in "
     f"memory, and is {found.faster_than_wu['detection']:.1f} times faster than the procedure of Wu et al.; with "
     f"{found.questions['detection_many']} questions on one haystack each is {found.faster_than_wu['detection_many']:.0f} times faster. "
-    f"{study_text(whole)}"
+    f"{figures.costs.study_text(whole)}"
 )
 
 # %% tags=["nbval-check-output"]

@@ -25,6 +25,12 @@ def fitting_scores(profile: Profile, head_scores: pd.DataFrame) -> pd.DataFrame:
     return head_scores[(head_scores.kind == kind) & (head_scores.score_mode == score_mode(profile))]
 
 
+def first_runs(scores: pd.DataFrame, profile: Profile, conditions: Iterable[str]) -> pd.DataFrame:
+    """The rows of the first seed and the first base model, of these conditions; an untuned model has no seed."""
+    first = scores.seed.isin([profile.seeds[0]]) | (scores.condition == "base")
+    return scores[first & (scores["base"] == profile.base_names[0]) & scores.condition.isin(list(conditions))]
+
+
 def retrieval_counts(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """One row a run: how many heads retrieve, in how many layers, how many of them beyond their chance level.
 
