@@ -172,8 +172,7 @@ def test_no_scheduler(address, monkeypatch):
 def test_workers_must_have_the_same_versions(processes, monkeypatch):
     processes.add_workers(1)
     own = cluster._versions()
-    monkeypatch.setattr(cluster, "metadata", type("Other", (), {"version": lambda name: "0", "PackageNotFoundError":
-                                                                KeyError}))
+    monkeypatch.setattr(cluster, "versions", lambda packages: dict.fromkeys(packages, "0"))
     with pytest.raises(ConfigError, match=re.escape(f"has other versions (python {own['python']}")), \
             connected(processes.address):
         pass

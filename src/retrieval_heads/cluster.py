@@ -22,11 +22,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from typing import Any
 
 from retrieval_heads import paths
 from retrieval_heads.errors import ConfigError
+from retrieval_heads.manifest import versions
 from retrieval_heads.workers import limit_threads, release_gpu_memory
 
 SAME_VERSIONS = ("retrieval-heads", "torch", "transformers", "peft", "distributed")
@@ -126,26 +126,20 @@ def _checked(client: Any, address: str) -> int:
     except Exception as error:  # whatever their own set-up raises
         raise _refusal(f"scheduler or workers cannot do what they are sent ({type(error).__name__}: {error})", address,
                        f"Install there what is here: {_listed(own)}.") from error
-    for place, versions in found.items():
-        if versions != own:
-            raise _refusal(f"{place} has other versions ({_listed(versions)}) than this process", address,
+    for place, theirs in found.items():
+        if theirs != own:
+            raise _refusal(f"{place} has other versions ({_listed(theirs)}) than this process", address,
                            f"Install there what is here: {_listed(own)}.")
     return len(found) - 1
 
 
 def _versions() -> dict[str, str]:
-    """Those of this process; sent to the workers."""
-    found = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for name in SAME_VERSIONS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "none"
-    return found
+    """Those of this process; sent to the workers. What is new in a Python changes between its minor versions."""
+    return {**versions(SAME_VERSIONS), "python": ".".join(platform.python_version_tuple()[:2])}
 
 
-def _listed(versions: dict[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
+def _listed(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
 def _refusal(problem: str, address: str, remedy: str) -> ConfigError:

@@ -85,10 +85,10 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 @cache
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that the numbers depend on."""
+def versions(packages: tuple[str, ...] = _PACKAGES) -> dict[str, str]:
+    """Versions of Python and of packages, by default of those that the numbers depend on."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

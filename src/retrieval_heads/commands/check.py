@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `check` to the command line."""
     parser = verbs.add_parser(
         "check", help="check files of examples: counts, lengths in a model's tokens, needles, repeats, leaks",
         description="Reads every line of JSON Lines files of examples (book/data_format.md), prints what is in each, "

@@ -11,6 +11,7 @@ from retrieval_heads.errors import DataError
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `compare-scores` to the command line."""
     parser = verbs.add_parser(
         "compare-scores", help='compare two files of head scores, {"layer-head": [scores]} as in Retrieval_Head'
     )

@@ -10,6 +10,7 @@ LOADERS = {"mdqa": "load_mdqa", "musique": "load_musique", "summhay": "load_summ
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `convert` to the command line."""
     parser = verbs.add_parser(
         "convert", help="write the examples of an official file as JSON Lines",
         description="The records as they are. To bring them to a wanted length and to split them, see `prepare`.",

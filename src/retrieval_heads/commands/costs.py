@@ -12,6 +12,7 @@ from retrieval_heads.needs import check_needs
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `costs` to the command line."""
     parser = verbs.add_parser("costs", help="try a study on a few examples and work out its time, memory and disk")
     parser.add_argument("--profile", required=True, help="paper, report, ... or the path of a YAML file")
     parser.add_argument("--random-weights", metavar="SHAPE",

@@ -9,6 +9,7 @@ from retrieval_heads.errors import ConfigError
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `diagnose` to the command line."""
     parser = verbs.add_parser(
         "diagnose", help="fine-tune on each training set and report what it teaches, and which heads it misses",
         description="Fine-tunes an adapter a set and seed (or takes given ones), scores them on real examples, finds "

@@ -11,6 +11,7 @@ SPLITS = ("train", "probe", "test")
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `export` to the command line."""
     from retrieval_heads.data.conditions import CONDITIONS
     from retrieval_heads.data.example import TASKS
 

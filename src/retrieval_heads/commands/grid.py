@@ -11,6 +11,7 @@ from retrieval_heads.needs import check_needs
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `grid` to the command line."""
     parser = verbs.add_parser(
         "grid", help="all runs of a study, each through all stages at once: for GPUs and limited time",
         epilog="Several GPUs: one such command for each, with CUDA_VISIBLE_DEVICES and --base or --task, or "

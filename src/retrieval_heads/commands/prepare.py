@@ -12,6 +12,7 @@ from retrieval_heads.fetch import origins
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `prepare` to the command line."""
     parser = verbs.add_parser(
         "prepare", help="make training and held-out examples of a wanted length from official files",
         description="Adds documents of other records, which do not hold the answer, until a record has the wanted "

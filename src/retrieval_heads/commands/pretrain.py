@@ -7,6 +7,7 @@ from pathlib import Path
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `pretrain` to the command line."""
     parser = verbs.add_parser("pretrain", help="train the base model from scratch (about ten minutes on one H200)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model; a tokenizer there is kept")
     parser.add_argument("--seconds", type=float, default=560.0, help="time limit of the training")

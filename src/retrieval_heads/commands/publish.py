@@ -9,6 +9,7 @@ from retrieval_heads.config import load_profile
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `publish` to the command line."""
     parser = verbs.add_parser("publish", help="merge what is there of a profile, decide the claims, and copy its "
                                 "tables to results/, to be committed")
     parser.add_argument("--profile", required=True)

@@ -9,6 +9,7 @@ from retrieval_heads.errors import ConfigError
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `rank` to the command line."""
     parser = verbs.add_parser(
         "rank", help="order candidate training sets by short fine-tunes and a few dozen real examples",
         description="Fine-tunes the model shortly on the first examples of each set, measures it on real probe "

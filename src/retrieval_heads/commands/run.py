@@ -48,6 +48,7 @@ examples:
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `run` to the command line."""
     parser = verbs.add_parser(
         "run", help="run one stage of the study, or all", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

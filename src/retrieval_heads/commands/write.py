@@ -26,6 +26,7 @@ CONDITIONS = ("high_high", "high_low", "low_high", "low_low", "symbolic")
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `write` to the command line."""
     parser = verbs.add_parser(
         "write", help="make the synthetic conditions of a file of real training examples", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from retrieval_heads.claimed_folder import claim
 from retrieval_heads.diagnose.compare import Result, result
 from retrieval_heads.diagnose.inputs import Inputs, read_inputs
 from retrieval_heads.diagnose.request import Request
@@ -33,7 +34,7 @@ def diagnose(request: Request, device: str = "auto") -> Result:
     except ImportError as error:
         raise ConfigError("the report needs matplotlib and seaborn", where="diagnose", value=str(error),
                           remedy='Install them: pip install "retrieval-heads[book]".') from error
-    request.claim(fingerprint(inputs.folder))
+    claim(request.out, request.record(fingerprint(inputs.folder)), "a diagnosis")
     found = compute(inputs, Work(inputs, device, request.out))
     for name, table in found.tables.items():
         if len(table):

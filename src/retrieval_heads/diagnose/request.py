@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrieval_heads.errors import ConfigError, DataError, ResultError
-from retrieval_heads.files import write_whole
+from retrieval_heads.claimed_folder import content_digest
+from retrieval_heads.errors import ConfigError
+from retrieval_heads.models.extension import ADAPTER_WEIGHTS
 from retrieval_heads.settings import REFERENCE
 
-FILE = "request.json"
 UNTUNED = "untuned"
 """The model without any fine-tuning, with the RoPE theta of the fine-tuned ones."""
 
@@ -112,49 +110,13 @@ class Request:
 
     def record(self, fingerprint: str) -> dict[str, Any]:
         """What the results depend on: contents of files instead of their places."""
-        adapters = {name: _sha256(folder / "adapter_model.safetensors") for name, folder in self.adapters.items()}
+        adapters = {name: content_digest(folder / ADAPTER_WEIGHTS) for name, folder in self.adapters.items()}
         plain = ("length", "rope_theta", "n_probe", "limit", "epochs", "lr", "rank", "batch_size", "bf16",
                  "gradient_checkpointing", "threshold", "draws", "bootstrap")
         return {
-            "model": fingerprint, "train": {name: _sha256(path) for name, path in self.train.items()},
-            "adapter": adapters, "eval": _sha256(self.evaluation),
-            "real_train": None if self.real_train is None else _sha256(self.real_train),
-            "probe": None if self.probe is None else _sha256(self.probe), "seeds": list(self.seeds),
+            "model": fingerprint, "train": {name: content_digest(path) for name, path in self.train.items()},
+            "adapter": adapters, "eval": content_digest(self.evaluation),
+            "real_train": None if self.real_train is None else content_digest(self.real_train),
+            "probe": None if self.probe is None else content_digest(self.probe), "seeds": list(self.seeds),
             **{name: getattr(self, name) for name in plain},
         }
-
-    def claim(self, fingerprint: str) -> None:
-        """Make the folder this request's own, or find that it is.
-
-        Raises:
-            ResultError: the folder holds something else, or the results of other arguments.
-        """
-        wanted, path = self.record(fingerprint), self.out / FILE
-        remedy = "Give another --out, or delete the folder."
-        if not path.is_file():
-            if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-                raise ResultError("the folder holds something else", where=self.out, remedy=remedy)
-            try:
-                write_whole(path, (json.dumps(wanted, indent=1) + "\n").encode())
-            except OSError as error:
-                raise ResultError(f"nothing can be written there ({error.strerror or error})", where=self.out,
-                                  remedy="Give a place that can be written to and has room.") from error
-            return
-        try:
-            found = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ResultError("the file is damaged", where=path, value=str(error), remedy=remedy) from error
-        differing = [name for name in wanted if found.get(name, ...) != wanted[name]]
-        if differing:
-            raise ResultError(f"the folder holds a diagnosis with another {', '.join(differing)}", where=self.out,
-                              value={name: found.get(name) for name in differing},
-                              remedy=f"Give the same arguments as before to go on. {remedy}")
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError("the file cannot be read", where=path, value=error.strerror,
-                        remedy="Check the path.") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from retrieval_heads.diagnose.compare import Result
@@ -104,58 +106,71 @@ def knockout(result: Result, condition: str) -> str:
 
 def warnings(result: Result) -> list[str]:
     """What limits the diagnosis; one sentence each."""
-    inputs, request = result.inputs, result.inputs.request
-    found = []
+    request = result.inputs.request
+    return [*_of_tests(result), *_of_probe(result), *_of_sets(result), (
+        "Patching and knock-out count right answers token by token after the reference answer "
+        f"(teacher forced), not {metric_label(result.metric)}; an interval is over examples"
+        + (" and seeds." if len(request.seeds) > 1 else ".")
+    )]
+
+
+def _of_tests(result: Result) -> Iterator[str]:
+    inputs = result.inputs
     if len(inputs.test) < FEW_EXAMPLES:
-        found.append(f"Few test examples ({len(inputs.test)}): intervals are wide, and a bootstrap of so few makes "
-                     f"them a little too narrow. Give at least {FEW_EXAMPLES}.")
+        yield (f"Few test examples ({len(inputs.test)}): intervals are wide, and a bootstrap of so few makes "
+               f"them a little too narrow. Give at least {FEW_EXAMPLES}.")
     untuned = result.of(UNTUNED, "score")
     if untuned["value"] >= CEILING:
-        found.append(f"The model scores {untuned['value']:.2f} without fine-tuning: these examples, at RoPE theta "
-                     f"{inputs.theta:,.0f}, leave next to nothing to teach, and cannot tell the sets apart. Take "
-                     "longer or harder ones, or try the --rope-theta that you mean to train at.")
+        yield (f"The model scores {untuned['value']:.2f} without fine-tuning: these examples, at RoPE theta "
+               f"{inputs.theta:,.0f}, leave next to nothing to teach, and cannot tell the sets apart. Take "
+               "longer or harder ones, or try the --rope-theta that you mean to train at.")
     alike = [name for name in inputs.conditions if (one := result.of(name, "score"))["high"] - one["low"] < NO_WIDTH]
     if alike:
-        found.append(f"All test examples score alike for {', '.join(alike)}: an interval without width comes from the "
-                     "bootstrap, which has no variation to draw from, and is no certainty.")
+        yield (f"All test examples score alike for {', '.join(alike)}: an interval without width comes from the "
+               "bootstrap, which has no variation to draw from, and is no certainty.")
+
+
+def _of_probe(result: Result) -> Iterator[str]:
+    inputs, request = result.inputs, result.inputs.request
     if len(inputs.probe) < FEW_EXAMPLES // 3:
-        found.append(f"Few probe examples ({len(inputs.probe)}): head scores are coarse, and heads near the threshold "
-                     "come and go.")
-    if not request.has_real:
-        found.append("No real training set: what these sets lack beside real data cannot be said, nothing is patched, "
-                     "and heads are compared with those of the untuned model only.")
+        yield (f"Few probe examples ({len(inputs.probe)}): head scores are coarse, and heads near the threshold "
+               "come and go.")
     for name in (REFERENCE, *request.names):
         counts = result.n_heads(name)
         if counts and min(counts) < FEW_HEADS:
-            found.append(f"Few retrieval heads ({min(counts)} above {request.threshold:g}) in the run on {name}: a "
-                         "share of so few means little; see the table overlap for other thresholds.")
+            yield (f"Few retrieval heads ({min(counts)} above {request.threshold:g}) in the run on {name}: a "
+                   "share of so few means little; see the table overlap for other thresholds.")
     bare = sum(not example.needles for example in inputs.probe)
     if bare:
-        found.append(f"{bare} of {len(inputs.probe)} probe examples have no needles"
-                     + (" and were left out of the head scores." if inputs.finds_heads
-                        else ": heads were not looked for, knocked out or patched."))
+        yield f"{bare} of {len(inputs.probe)} probe examples have no needles" + (
+            " and were left out of the head scores." if inputs.finds_heads
+            else ": heads were not looked for, knocked out or patched.")
     elsewhere = sum(bool(one.needles) and not any(one.answer in text for text in one.needle_texts())
                     for one in inputs.probe)
     if elsewhere and inputs.kind == "copy":
-        found.append(f"{elsewhere} of {len(inputs.probe)} probe examples have an answer that none of their needles "
-                     "holds: the copy score misses heads that find such answers.")
+        yield (f"{elsewhere} of {len(inputs.probe)} probe examples have an answer that none of their needles "
+               "holds: the copy score misses heads that find such answers.")
+
+
+def _of_sets(result: Result) -> Iterator[str]:
+    inputs, request = result.inputs, result.inputs.request
+    if not request.has_real:
+        yield ("No real training set: what these sets lack beside real data cannot be said, nothing is patched, "
+               "and heads are compared with those of the untuned model only.")
     sizes = {name: len(examples) for name, examples in inputs.encoded.items()}
     if len(set(sizes.values())) > 1:
-        found.append("Sets of unequal size (" + ", ".join(f"{name} {size}" for name, size in sizes.items())
-                     + "): a larger set has an advantage that is not its quality.")
+        yield ("Sets of unequal size (" + ", ".join(f"{name} {size}" for name, size in sizes.items())
+               + "): a larger set has an advantage that is not its quality.")
     if len(request.seeds) == 1:
-        found.append("One seed: how much another fine-tuning on the same set would differ is unknown, and is not in "
-                     "any interval here. Give --seeds 1 2 3.")
-    if len(request.adapters):
-        found.append(f"Given adapters ({', '.join(request.adapters)}): on what, and how long, they were trained is "
-                     "not known here.")
-    found += [f"{count} evaluation examples have the same prompt as a training example of {name}: its score is "
-              "too high."
-              for name, count in inputs.leaked.items() if count]
-    found.append("Patching and knock-out count right answers token by token after the reference answer "
-                 f"(teacher forced), not {metric_label(result.metric)}; an interval is over examples"
-                 + (" and seeds." if len(request.seeds) > 1 else "."))
-    return found
+        yield ("One seed: how much another fine-tuning on the same set would differ is unknown, and is not in "
+               "any interval here. Give --seeds 1 2 3.")
+    if request.adapters:
+        yield (f"Given adapters ({', '.join(request.adapters)}): on what, and how long, they were trained is "
+               "not known here.")
+    for name, count in inputs.leaked.items():
+        if count:
+            yield (f"{count} evaluation examples have the same prompt as a training example of {name}: its score is "
+                   "too high.")
 
 
 def _interval(row: pd.Series) -> str:

@@ -70,6 +70,7 @@ class Work:
     def measured(self, key: RunKey) -> dict[str, Any]:
         """`training` (or None), `answers` (a row a test example) and `heads` (a row a head; empty without needles)."""
         def make() -> dict[str, Any]:
+            """Train, test, score the heads."""
             record = self.train(key)
             model, tokenizer = self._load(key)
             size = batch_size(self.device, self.inputs.length)
@@ -94,6 +95,7 @@ class Work:
     def knocked_out(self, key: RunKey) -> dict[str, Any]:
         """`knockout` and `knockout_effects`: the strongest heads set to zero, and as many random ones of the layers."""
         def make() -> dict[str, Any]:
+            """Score every set of heads."""
             heads, request = self.heads(key), self.inputs.request
             counts = sorted({k for k in (*STRONGEST, len(heads.retrieval)) if 0 < k <= heads.scores.size // 2})
             sets = knockout.knockout_sets(heads, counts, request.draws, key.name)
@@ -116,6 +118,7 @@ class Work:
     def patched(self, key: RunKey, real: RunKey) -> dict[str, Any]:
         """`patching`, and `right`: for each set the right answers `[n]`, teacher forced, a mean over random draws."""
         def make() -> dict[str, Any]:
+            """Score every set with the real run's outputs."""
             request = self.inputs.request
             sets = [patch.BASELINE, *patch.patching_sets(self.heads(real), self.heads(key), PATCHED, request.draws,
                                                          key.name)]

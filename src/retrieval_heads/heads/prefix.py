@@ -103,6 +103,7 @@ def source_answers(
     encoded = encode_all(examples, tokenizer, _length(source, max_length))
 
     def answer(members: list[int], prompts: CachedPrompts) -> list[SourceAnswer]:
+        """Those of the examples that share a pass."""
         with record_head_outputs(source) as outputs:
             logits = prompts.logits()
         hits, likelihood = (part.cpu() for part in raw_scores(logits[:, 0], prompts.targets))

@@ -19,6 +19,7 @@ import pandas as pd
 from transformers import AutoConfig
 
 from retrieval_heads.attention.exchange import read_scores
+from retrieval_heads.claimed_folder import claim
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import read_examples
@@ -70,7 +71,7 @@ def rank_sets(request: Request, device: str = "auto") -> Result:
         ResultError: the folder holds something else.
     """
     inputs = _read(request, resolve_device(device))
-    request.claim(fingerprint(inputs.maker.folder))
+    claim(request.out, request.record(fingerprint(inputs.maker.folder)), "a ranking")
     tuned = {
         name: inputs.maker.tuned(name, "adapters", encoded, inputs.probe) for name, encoded in inputs.encoded.items()
     }

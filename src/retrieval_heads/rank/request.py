@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrieval_heads.errors import ConfigError, DataError, ResultError
-from retrieval_heads.files import write_whole
+from retrieval_heads.claimed_folder import content_digest
+from retrieval_heads.errors import ConfigError
 
-FILE = "request.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -81,42 +78,7 @@ class Request:
                  "base_probe": self.base_probe}
         settings = ("length", "rope_theta", "examples", "epochs", "lr", "batch_size", "seed", "threshold")
         return {
-            "model": fingerprint, "train": {name: _sha256(path) for name, path in self.train.items()},
-            **{name: None if path is None else _sha256(path) for name, path in files.items()},
+            "model": fingerprint, "train": {name: content_digest(path) for name, path in self.train.items()},
+            **{name: None if path is None else content_digest(path) for name, path in files.items()},
             **{name: getattr(self, name) for name in settings},
         }
-
-    def claim(self, fingerprint: str) -> None:
-        """Make the folder this request's own, or find that it is.
-
-        Raises:
-            ResultError: the folder holds something else, or the results of another request.
-        """
-        wanted, path = self.record(fingerprint), self.out / FILE
-        remedy = "Give another --out, or delete the folder."
-        if not path.is_file():
-            if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-                raise ResultError("the folder holds something else", where=self.out, remedy=remedy)
-            try:
-                write_whole(path, (json.dumps(wanted, indent=1) + "\n").encode())
-            except OSError as error:
-                raise ResultError(f"nothing can be written there ({error.strerror or error})", where=self.out,
-                                  remedy="Give a place that can be written to and has room.") from error
-            return
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ResultError("the file is damaged", where=path, value=str(error), remedy=remedy) from error
-        if found != wanted:
-            found = found if isinstance(found, dict) else {}
-            raise ResultError("the folder holds a ranking with another " + ", ".join(
-                name for name in wanted if found.get(name, ...) != wanted[name]), where=self.out, remedy=remedy)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError("the file cannot be read", where=path, value=error.strerror,
-                        remedy="Check the path.") from error

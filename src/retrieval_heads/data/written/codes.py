@@ -65,6 +65,7 @@ def _pairs(real: Real, count: Counter) -> Build:
         return value
 
     def build(budget: int) -> Scene:
+        """The scene in so many tokens."""
         rng = random.Random(f"symbolic|{real.id}")
         codes = Codes(rng)
         chain = [*(codes.draw(KEY) for _ in real.facts), answer]
@@ -85,6 +86,7 @@ def _pairs(real: Real, count: Counter) -> Build:
 
 def _lists(real: Real, count: Counter) -> Build:
     def build(budget: int) -> Scene:
+        """The scene in so many tokens."""
         rng = random.Random(f"symbolic|{real.id}")
         codes = Codes(rng)
         code = codes.draw(KEY)

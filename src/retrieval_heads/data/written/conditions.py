@@ -110,6 +110,7 @@ def _among_documents(real: Real, written: list[Piece] | None, pool: Pool) -> Bui
     """Documents about other things around written needles, or with stated ones inside some of them."""
 
     def build(budget: int) -> Scene:
+        """The scene in so many tokens; without haystack for 0."""
         rng = random.Random(f"documents|{real.id}")
         drawn = pool.draw(real, rng)
         needles = written
