@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from retrieval_heads import paths
 from retrieval_heads.config import load_profile
 from retrieval_heads.data import make_examples
 from retrieval_heads.data.folder import held_out_file, training_file
 from retrieval_heads.data.jsonl import write_examples
-from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.errors import ConfigError, DataError, ResultError
 from retrieval_heads.keys import RunKey
+from retrieval_heads.manifest import Facts
 from retrieval_heads.stages.common import held_out, training_examples
+from retrieval_heads.store import Store
 
 
 @pytest.fixture
@@ -46,3 +49,18 @@ def test_missing_and_short_files_are_named(profile) -> None:
         training_file(profile, "mine", "real", 9)
     with pytest.raises(ConfigError, match=r"no such folder of examples.*prepare"):
         training_file(profile.model_copy(update={"data": "/nowhere"}), "mine", "real", 1)
+
+
+def test_results_of_other_files_are_refused(profile, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path / "home"))
+    own, other = (RunKey("smoke", "mine", name, 0, profile.base_names[0]) for name in profile.conditions)
+    row = {**own.columns, "steps": 1, "tokens": 1, "first_loss": 1.0, "final_loss": 1.0}
+    store = Store.open(profile)
+    for run in (own, other):
+        store.write_part("training", run, [{**row, **run.columns}], Facts())
+    assert store.done("training", own)
+    file = tmp_path / "data" / "mine" / "real.jsonl"
+    file.write_text(file.read_text(encoding="utf-8").replace("Document", "Text", 1), encoding="utf-8")
+    with pytest.raises(ResultError, match="made from other files of examples"):
+        store.done("training", own)
+    assert store.done("training", other)  # whose files are as they were

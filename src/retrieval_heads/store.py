@@ -26,6 +26,7 @@ import pandas as pd
 from retrieval_heads import paths
 from retrieval_heads.bases import base_digest, check_bases
 from retrieval_heads.config import config_hash
+from retrieval_heads.data.folder import data_digest
 from retrieval_heads.errors import ResultError
 from retrieval_heads.files import write_whole
 from retrieval_heads.keys import RunKey, part_path, table_path
@@ -72,7 +73,7 @@ class Store:
         """Whether a part is there and whole.
 
         Raises:
-            ResultError: it was made with other settings or from another base model.
+            ResultError: it was made with other settings, from another base model or from other files of examples.
         """
         path = self._part(table, part)
         made = self._manifest(path.with_suffix(".json"), get_table(table).stage, part)
@@ -94,8 +95,10 @@ class Store:
         Raises:
             ResultError: the rows do not follow the data dictionary.
         """
-        path = self._part(table, part)
-        self._write(path, table, conform(table, rows), facts, self._digest(part), part=str(getattr(part, "name", part)))
+        path, data = self._part(table, part), self._data_digest(part)
+        more = {} if data is None else {"data_digest": data}
+        self._write(path, table, conform(table, rows), facts, self._digest(part), part=str(getattr(part, "name", part)),
+                    **more)
         return path
 
     def read_part(self, table: str, part: Part) -> pd.DataFrame:
@@ -143,6 +146,10 @@ class Store:
         """Identifies the base model of a run; for another part, all base models of the profile that are there."""
         return _together(map(self._digest_of, [part.base] if isinstance(part, RunKey) else self.profile.base_names))
 
+    def _data_digest(self, part: Part) -> str | None:
+        """Identifies the files that a run's examples come from; None where they are generated, or not here."""
+        return data_digest(self.profile, part.task, part.condition) if isinstance(part, RunKey) else None
+
     def _write(
         self, path: Path, table: str, frame: pd.DataFrame, facts: Facts, digest: str | None, **more: Any,
     ) -> None:
@@ -163,6 +170,9 @@ class Store:
         # finished runs of a base model that is not here (any more) can be read: none can be added that differs
         if digest is not None:
             checks.append(("base_digest", digest, "from another base model"))
+        data = self._data_digest(part)
+        if data is not None:
+            checks.append(("data_digest", data, "from other files of examples"))
         for name, wanted, what in checks:
             if made.get(name) != wanted:
                 raise ResultError(

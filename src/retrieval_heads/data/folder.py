@@ -10,6 +10,7 @@ folder from official files; one of your own needs the training length in `probe`
 
 from __future__ import annotations
 
+import hashlib
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,25 @@ def training_file(profile: Profile, task: str, condition: str, n: int) -> tuple[
 def held_out_file(profile: Profile, task: str, split: str, length: int, n: int) -> tuple[Example, ...]:
     """The first `n` held-out real examples of that length; `split` is `probe` or `test`. Raises as `training_file`."""
     return _examples(_found(data_folder(profile) / task / "held_out" / f"{split}_{length}"), task, n)
+
+
+def data_digest(profile: Profile, task: str, condition: str) -> str | None:
+    """16 hexadecimal digits that identify what a run reads: its training file and the held-out ones of its task.
+
+    None for a study of generated examples, and where the folder is not here (any more).
+    """
+    folder = profile.data and (paths.checkout() or paths.home()) / Path(profile.data).expanduser() / task
+    if not folder or not folder.is_dir():
+        return None
+    files = sorted([*folder.glob(f"{condition}.jsonl*"), *folder.glob("held_out/*.jsonl*")])
+    digests = [f"{path.name}:{_file_digest(path, path.stat().st_size, path.stat().st_mtime_ns)}" for path in files]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=256)
+def _file_digest(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:  # size and time are part of the cache's key
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _found(stem: Path) -> Path:
