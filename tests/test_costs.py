@@ -134,8 +134,10 @@ def test_a_shape_with_fewer_words_than_the_tokenizer_is_refused(study, tmp_path)
 def test_the_estimate_has_known_answers() -> None:
     profile = load_profile("paper")
     tried = pd.DataFrame([
-        ("mdqa", "real", "train", 2, 10.0, 0.0, 70.0, 100.0), ("musique", "real", "train", 2, 14.0, 0.0, 60.0, 300.0),
-        ("mdqa", "real", "detect", 2, 5.0, 1.0, 30.0, 0.0), ("mdqa", "symbolic", "patch", 2, 3.0, 1.0, 40.0, 0.0),
+        ("mdqa", "real", "train", 2, 10.0, 0.0, 70.0, 100.0, "a"),
+        ("musique", "real", "train", 2, 14.0, 0.0, 60.0, 300.0, "a"),
+        ("mdqa", "real", "detect", 2, 5.0, 1.0, 30.0, 0.0, "a"),
+        ("mdqa", "symbolic", "patch", 2, 3.0, 1.0, 40.0, 0.0, "a"),
     ], columns=COLUMNS)
     found = estimate(tried, profile).set_index("stage")
     # 63 runs, 9 of them real; 400 examples three times, 100 and 200; the model is loaded once a stage

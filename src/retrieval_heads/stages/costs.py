@@ -20,12 +20,13 @@ import torch
 from retrieval_heads.config import limited
 from retrieval_heads.executor import resolve_device
 from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.manifest import device_name
 from retrieval_heads.settings import REFERENCE, Profile
-from retrieval_heads.stages import grid
+from retrieval_heads.stages import grid, patch
 from retrieval_heads.stages.common import adapter_path, load_run, make_part
 from retrieval_heads.store import Store
 
-COLUMNS = ["task", "condition", "stage", "examples", "seconds", "load_seconds", "peak_gb", "disk_mb"]
+COLUMNS = ["task", "condition", "stage", "examples", "seconds", "load_seconds", "peak_gb", "disk_mb", "device"]
 _NAMES = ("finetune", "detect", "knockout", "patch")
 
 
@@ -42,6 +43,8 @@ def small(profile: Profile, n: int) -> Profile:
 def measure(profile: Profile, out: Path, conditions: Sequence[str], seconds: float | None = None) -> pd.DataFrame:
     """Take some runs of a `small` profile through their stages; write a row each to `out` as it ends.
 
+    One task after the other, so that what a limit of time leaves out are whole tasks and not whole stages.
+
     Args:
         conditions: of these, the real one first for each task: the others are patched from it.
         seconds: no stage is begun after so many; None for no limit.
@@ -54,7 +57,7 @@ def measure(profile: Profile, out: Path, conditions: Sequence[str], seconds: flo
     made: dict[str, list[RunKey]] = {}
     keys = [key for key in study_grid(profile) if key.condition in (REFERENCE, *conditions)]
     store.prepare(keys)
-    for key in sorted(keys, key=lambda key: key.condition != REFERENCE):
+    for key in sorted(keys, key=lambda key: (profile.tasks.index(key.task), key.condition != REFERENCE)):
         for step in grid.steps(profile, key):
             if ends is not None and time.monotonic() > ends:
                 break
@@ -70,6 +73,7 @@ def measure(profile: Profile, out: Path, conditions: Sequence[str], seconds: flo
 def _measured(profile: Profile, store: Store, key: RunKey, step: grid.Step, device: str) -> list[dict[str, Any]]:
     name = next(name for name in _NAMES if step is getattr(grid, name.upper()))
     on_gpu = device.startswith("cuda")
+    patch.let_go()  # the real run of the task before would take of the memory that the training plans with
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -81,7 +85,8 @@ def _measured(profile: Profile, store: Store, key: RunKey, step: grid.Step, devi
     loaded = load_run(profile, key, device)
     load = time.perf_counter() - start
     del loaded
-    row = {"task": key.task, "condition": key.condition, "load_seconds": load, "peak_gb": peak}
+    row = {"task": key.task, "condition": key.condition, "load_seconds": load, "peak_gb": peak,
+           "device": device_name(device)}
     adapter = _size(adapter_path(profile, key))
     if name != "finetune":
         examples = {"detect": profile.n_probe, "knockout": profile.knockout.n, "patch": profile.patch.n}[name]

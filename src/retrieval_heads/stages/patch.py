@@ -56,7 +56,7 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
         ResultError: runs failed, or were made with other settings.
     """
     detect.run(profile, options)
-    _source.cache_clear()  # the adapters may be others than at the last call
+    let_go()  # the adapters may be others than at the last call
     wanted = targets(study_grid(profile, options.task, options.seed, options.base))
     return make_tables(
         profile, ("patching",), wanted, patch_run, grid=targets(study_grid(profile)), description="patching",
@@ -95,6 +95,11 @@ def _source(profile: Profile, real: RunKey, device: str) -> tuple[nn.Module, Any
     """The real run and its answers, kept while the runs that are patched from it follow one another."""
     source, tokenizer = load_run(profile, real, device)
     return source, tokenizer, source_answers(source, tokenizer, _examples(profile, real.task))
+
+
+def let_go() -> None:
+    """Forget the real run that is kept, and free its memory."""
+    _source.cache_clear()
 
 
 def patching_sets(
