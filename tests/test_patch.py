@@ -11,6 +11,7 @@ from transformers import DynamicCache
 
 from conftest import FAMILIES
 from retrieval_heads.errors import HeadError, ModelError
+from retrieval_heads.evaluation import evaluate, greedy_answers
 from retrieval_heads.heads.ablate import ablate_heads
 from retrieval_heads.heads.patch import patch_heads, record_head_outputs, write_head_outputs
 
@@ -108,7 +109,7 @@ def test_a_prefix_in_the_cache_is_refused(tiny_model):
     target, source = tiny_model("llama"), tiny_model("llama", seed=1)
     cache = DynamicCache()
     run(target, input_ids=IDS[:, :10], past_key_values=cache)
-    with patch_heads(target, source, SOME), pytest.raises(ModelError, match=r"got 10.*patch_sweep"):
+    with patch_heads(target, source, SOME), pytest.raises(ModelError, match=r"got 10.*inside the same"):
         run(target, input_ids=IDS[:, 10:], past_key_values=cache)
     assert n_hooks(target) == n_hooks(source) == 0
 
@@ -162,13 +163,43 @@ def test_unmerged_adapters_give_what_the_merged_models_give(tiny_model):
     assert torch.equal(run(target), baseline)
 
 
-def test_generation_without_a_cache_runs_patched(tiny_model):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_decoding_with_caches_is_patched_as_without(tiny_model, family):
+    short = {} if family not in ("mistral", "gemma2") else {"sliding_window": 8}  # shorter than the prompt
+    target, source = tiny_model(family, **short), tiny_model(family, seed=1, **short)
+    settings = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": -1}
+    alone = target.generate(IDS, **settings)
+    with patch_heads(target, source, SOME):
+        expected = target.generate(IDS, **settings, use_cache=False)
+        assert torch.equal(target.generate(IDS, **settings), expected)
+        assert torch.equal(target.generate(IDS, **settings), expected)  # and again, from empty caches
+    assert not torch.equal(expected, alone)
+    assert torch.equal(target.generate(IDS, **settings), alone)
+    assert n_hooks(target) == n_hooks(source) == 0
+
+
+def test_a_cache_that_was_altered_is_refused(tiny_model):
     target, source = tiny_model("llama"), tiny_model("llama", seed=1)
-    with patch_heads(target, source, ALL, -1):
-        generated = target.generate(IDS, max_new_tokens=3, do_sample=False, use_cache=False)
-        assert generated[0, IDS.shape[1]] == run(target)[0, -1].argmax()
-        with pytest.raises(ModelError, match="use_cache=False"):
-            target.generate(IDS, max_new_tokens=3, do_sample=False)
+    with patch_heads(target, source, SOME):
+        whole = run(target)
+        for alter in (lambda cache: cache.crop(-1), lambda cache: cache.reorder_cache(torch.tensor([0]))):
+            cache = DynamicCache()
+            run(target, input_ids=IDS[:, :10], past_key_values=cache)
+            last = run(target, input_ids=IDS[:, 10:], past_key_values=cache)[:, -1]
+            torch.testing.assert_close(last, whole[:, -1])
+            alter(cache)
+            with pytest.raises(ModelError, match="beam search"):
+                run(target, input_ids=IDS[:, :1], past_key_values=cache)
+
+
+def test_evaluation_runs_patched_in_batches(tiny_model, tiny_tokenizer, tiny_examples):
+    target, source = tiny_model("llama"), tiny_model("llama", seed=1)
+    alone = greedy_answers(target, tiny_tokenizer, tiny_examples, batch_size=3)
+    with patch_heads(target, source, ALL):
+        one_by_one = greedy_answers(target, tiny_tokenizer, tiny_examples, batch_size=1)
+        assert greedy_answers(target, tiny_tokenizer, tiny_examples, batch_size=3) == one_by_one
+        assert evaluate(target, tiny_tokenizer, tiny_examples)["n"] == 5
+    assert one_by_one != alone
 
 
 def test_recording_and_writing_by_hand_is_patching(tiny_model):

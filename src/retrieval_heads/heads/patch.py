@@ -7,7 +7,8 @@ mixes the heads. Both models need heads of the same number and size; their weigh
         logits = target(input_ids=ids).logits
 
 Each model runs on its own; no key/value cache ever passes between them. A cache grows in place, even with
-`use_cache=False`, so a shared one would show the target keys of the source.
+`use_cache=False`, so a shared one would show the target keys of the source. Where the target decodes with a cache, as
+in `evaluate` and `generate`, the source decodes beside it with one of its own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import nn
 
 from retrieval_heads.errors import HeadError, ModelError
 from retrieval_heads.heads.hooks import Positions, head_masks, output_hooks, row_index
+from retrieval_heads.heads.source_cache import SourceCaches
 from retrieval_heads.models.layout import Head, head_layout
 
 # what makes an input; the rest of a call (cache, labels, which logits) is the target's own business
@@ -89,45 +91,57 @@ def patch_heads(
 ) -> Iterator[None]:
     """Inside the block, chosen heads of `target` put out what those of `source` put out on the same input.
 
-    Every call of the target first runs the source on the call's tokens, without a cache and without gradients. Pass
+    Every call of the target first runs the source on the call's tokens, without gradients. If the target keeps a cache,
+    so does the source, and both go on from their own: `evaluate(target, ...)` and `target.generate` run patched. Pass
     `inputs` to run the source once instead, on entry, when the target is called several times on the same input.
 
     Args:
         target: a causal language model, plain or wrapped by PEFT; called as usual inside the block.
         source: a model with the same layers, heads, head size and vocabulary; may be the target itself.
         heads: `(layer, head)` pairs.
-        positions: rows that are patched, None for all; the answer positions are those that predict answer tokens.
+        positions: rows of each call that are patched, None for all; the answer positions are those that predict answer
+            tokens. When decoding with a cache, the first call has the rows of the prompt, each later one a single row.
         inputs: keyword arguments of the source's pass.
 
     Raises:
         HeadError: a head outside the models, or positions outside a pass.
-        ModelError: the models do not match, or the target is called with tokens in its cache (the source would have
-            to see them too: give whole inputs, or record and write yourself, as `patch_sweep` does).
+        ModelError: the models do not match, or the target is called with tokens in its cache that it did not read
+            inside the block (the source would have to see them too).
     """
     layout = head_layout(target)
     check_match(target, source)
     masks = head_masks(layout, heads)
     recorded: dict[int, torch.Tensor] = {}
-    running = False
+    caches, running, own_cache = SourceCaches(), False, None
 
-    def run_source(call: Mapping[str, Any]) -> None:
-        """Record the source's head outputs on the inputs of one call."""
-        nonlocal running
+    def run_source(call: Mapping[str, Any], cache: Any = None, keep: bool = False) -> None:
+        """Record the source's head outputs on the inputs of one call, after the tokens in its own cache."""
+        nonlocal running, own_cache
         device = source.get_input_embeddings().weight.device
         given = {name: value.to(device) for name, value in call.items() if name in _INPUTS and value is not None}
         running = True
         try:
             with torch.no_grad(), record_head_outputs(source, positions, masks) as outputs:
-                source(**given, use_cache=False, logits_to_keep=1)
+                output = source(**given, past_key_values=cache, use_cache=keep, logits_to_keep=1)
         finally:
             running = False
+        own_cache = output.past_key_values if keep else None
         recorded.update(outputs)
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not running:  # the source may be the target itself
             call = _named_arguments(module, args, kwargs)
-            _refuse_prefix(call.get("past_key_values"))
-            run_source(call)
+            keep = call.get("use_cache")
+            if keep is None:
+                keep = getattr(target.config.get_text_config(), "use_cache", False)
+            run_source(call, caches.of(call.get("past_key_values")), bool(keep))
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        nonlocal own_cache
+        if not running:
+            recorded.clear()
+            caches.link(getattr(output, "past_key_values", None), own_cache)
+            own_cache = None
 
     def values(layer: int) -> torch.Tensor | None:
         if running:
@@ -146,10 +160,7 @@ def patch_heads(
             # PEFT's forward goes past the hooks of the model it wraps, its generate past its own
             for module in {id(module): module for module in (target, _base(target))}.values():
                 stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-                after = module.register_forward_hook(
-                    lambda *_: None if running else recorded.clear(), always_call=True
-                )
-                stack.callback(after.remove)
+                stack.callback(module.register_forward_hook(after, always_call=True).remove)
         stack.enter_context(output_hooks(layout, masks, values, positions))
         yield
 
@@ -174,12 +185,3 @@ def _base(model: nn.Module) -> nn.Module:
 def _named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     bound = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
     return {**bound.pop("kwargs", {}), **bound}
-
-
-def _refuse_prefix(cache: Any) -> None:
-    if cache is not None and cache.get_seq_length():
-        raise ModelError(
-            "the target is called with tokens in its cache, which the source has not seen", where="past_key_values",
-            value=int(cache.get_seq_length()),
-            remedy="Call it on the whole input without a cache (in `generate`: use_cache=False), or use `patch_sweep`.",
-        )
