@@ -198,7 +198,7 @@ def test_the_command_on_sound_odd_and_broken_files(tmp_path: Path, model: Path, 
 @pytest.mark.parametrize(("arguments", "message"), [
     (("--length", "0"), "--length: not a length (got 0)"),
     (("--model", "nowhere"), "no such folder"),
-    (("--json", "train.jsonl/inside"), "--json: the file cannot be written"),
+    (("--json", "train.jsonl/inside"), "inside: the file cannot be written"),
 ])
 def test_wrong_arguments_are_one_line(tmp_path: Path, model: Path, capsys, monkeypatch, arguments, message: str):
     write(tmp_path, record())

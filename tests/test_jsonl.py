@@ -14,7 +14,7 @@ import pytest
 from retrieval_heads.data import make_examples
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import SCHEMA, each_example, iterate_examples, read_examples, write_examples
-from retrieval_heads.errors import DataError
+from retrieval_heads.errors import DataError, ResultError
 
 ROOT = Path(__file__).parents[1]
 SOUND = {"prompt": "The pier opens at nine. When?", "answer": "nine", "needles": ["The pier opens at nine."]}
@@ -148,7 +148,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path):
     with pytest.raises(DataError, match="line 2"):
         write_examples(tmp_path / "copy.jsonl.gz", iterate_examples(path))
     assert sorted(tmp_path.iterdir()) == [path]
-    with pytest.raises(DataError, match=r"the file cannot be written.*Give a place"):
+    with pytest.raises(ResultError, match=r"the file cannot be written.*Give a place"):
         write_examples(path / "inside.jsonl", [])
 
 

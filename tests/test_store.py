@@ -261,7 +261,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
     path = tmp_path / "sub" / "file.txt"
     write_whole(path, b"old")
     monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ResultError, match="disk full"):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert [one.name for one in path.parent.iterdir()] == ["file.txt"]

@@ -29,11 +29,7 @@ def claim(folder: Path, wanted: Mapping[str, Any], what: str) -> None:
     if not path.is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ResultError("the folder holds something else", where=folder, remedy=remedy)
-        try:
-            write_whole(path, (json.dumps(wanted, indent=1) + "\n").encode())
-        except OSError as error:
-            raise ResultError(f"nothing can be written there ({error.strerror or error})", where=folder,
-                              remedy="Give a place that can be written to and has room.") from error
+        write_whole(path, (json.dumps(wanted, indent=1) + "\n").encode())
         return
     try:
         found = dict(json.loads(path.read_text(encoding="utf-8")))

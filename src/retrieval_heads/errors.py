@@ -48,4 +48,4 @@ class HeadError(StudyError):
 
 
 class ResultError(StudyError):
-    """A result file that is missing, incomplete or made by other settings."""
+    """A result file that is missing, incomplete, made by other settings, or cannot be written."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whenever the process is killed.
+"""Files that are there whole or not at all, whenever the process is killed or the disk is full.
 
 A file is first written beside its place under a hidden name that ends in the process id, and then renamed, which
 is atomic within a folder. What a killed process left under such a name is removed when the same file is written next.
@@ -6,33 +6,112 @@ is atomic within a folder. What a killed process left under such a name is remov
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from retrieval_heads.errors import ResultError, StudyError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk, one's share of it, or the largest size of a file is used up."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, replacing what is there; its folder is made. A reader sees the old content or the new."""
+    """Write a file, replacing what is there; its folder is made. A reader sees the old content or the new.
+
+    Raises:
+        ResultError: it cannot be written.
+    """
     with writing_whole(path) as file:
         file.write(content)
 
 
 @contextmanager
 def writing_whole(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write to, which takes its place when the block ends; an exception in it leaves nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    """A binary file to write to, which takes its place when the block ends; an exception in it leaves nothing.
+
+    Raises:
+        ResultError: it cannot be written. An `OSError` of the block itself is let through.
+    """
+    new = [folder for folder in path.parents if not folder.exists()]
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
     try:
-        with temporary.open("wb") as file:
+        with _told(path):
+            raw = _Raw(temporary, path)
+        with io.BufferedWriter(raw, 2**20) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+            with _told(path):
+                os.fsync(file.fileno())
+        with _told(path):
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # another process may have put something there
+            for folder in new:
+                folder.rmdir()
         raise
+
+
+@contextmanager
+def written_by_others(folder: Path) -> Iterator[None]:
+    """Around writers of other libraries, which name a full disk each in its own way: all are one `ResultError`."""
+    try:
+        yield
+    except StudyError:
+        raise
+    except OSError as error:
+        raise unwritable(Path(error.filename or folder), error) from error
+    except Exception as error:
+        # safetensors writes in Rust and torch in C++, whose exceptions keep no number of the system's error
+        if "SafetensorError" in type(error).__name__ or "inline_container" in str(error):
+            raise unwritable(folder, error) from error
+        raise
+
+
+def unwritable(path: Path, error: Exception) -> ResultError:
+    """The error of a place that cannot be written to: why, and how much is free there."""
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    remedy = "Give a place that can be written to and has room."
+    if getattr(error, "errno", errno.ENOSPC) in FULL:
+        remedy = "Make room or give a place that has some; what was finished is kept."
+    return ResultError(f"the file cannot be written ({reason}; {_free(path)})", where=path, remedy=remedy)
+
+
+def _free(path: Path) -> str:
+    for folder in (path, *path.parents):
+        try:
+            return f"{shutil.disk_usage(folder).free / 1e6:,.1f} MB are free there"
+        except OSError:
+            continue
+    return "what is free there is not known"
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+class _Raw(io.FileIO):
+    """A new file whose failed writes are told by the name that it is to take."""
+
+    def __init__(self, temporary: Path, path: Path) -> None:
+        super().__init__(temporary, "wb")
+        self._path = path
+
+    def write(self, content: Any) -> int:
+        with _told(self._path):
+            return super().write(content)
 
 
 def _temporary(path: Path) -> Path:

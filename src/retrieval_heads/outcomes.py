@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrieval_heads.errors import ResultError, StudyError
+from retrieval_heads.shortage import shortage
 from retrieval_heads.workers import release_gpu_memory, under_way
 
 Function = Callable[[Any, str], Any]
@@ -42,8 +43,12 @@ def attempt(function: Function, key: Any, device: str) -> Outcome:
     except StudyError as error:
         return Outcome(seconds=time.perf_counter() - start, problem=str(error))
     except Exception as error:
-        return Outcome(seconds=time.perf_counter() - start, problem=f"{type(error).__name__}: {error}",
-                        trace=traceback.format_exc())
+        seconds, short = time.perf_counter() - start, shortage(error)
+        if short is None:
+            return Outcome(seconds=seconds, problem=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+    # here the exception is gone, and with it what its frames held in the memory of the device
+    release_gpu_memory(device)
+    return Outcome(seconds=seconds, problem=str(short))
 
 
 def attempts(function: Function, piece: list[tuple[int, Any]], device: str) -> list[Outcome]:

@@ -42,7 +42,8 @@ def _check(parsed: argparse.Namespace) -> None:
     found = check_files(parsed.files, tokenizer, limits, parsed.against)
     print("\n\n".join("\n".join(_lines(findings)) for findings in found))
     if parsed.json is not None:
-        _write(parsed.json, {"model": parsed.model, "files": [findings.as_json() for findings in found]})
+        content = {"model": parsed.model, "files": [findings.as_json() for findings in found]}
+        write_whole(parsed.json, (json.dumps(content, indent=1, ensure_ascii=True) + "\n").encode())
     broken = [findings for findings in found if findings.broken]
     if broken:
         raise DataError(
@@ -65,14 +66,6 @@ def _tokenizer(model: str) -> tuple[Any, int | None]:
     with quiet(), as_model_error(folder / "config.json", "the config cannot be loaded"):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return tokenizer, getattr(config.get_text_config(), "max_position_embeddings", None)
-
-
-def _write(path: Path, content: Any) -> None:
-    try:
-        write_whole(path, (json.dumps(content, indent=1, ensure_ascii=True) + "\n").encode())
-    except OSError as error:
-        raise ConfigError(f"the file cannot be written ({error.strerror or error})", where="--json", value=str(path),
-                          remedy="Give a place that can be written to and has room.") from error
 
 
 def _lines(findings: Findings) -> list[str]:

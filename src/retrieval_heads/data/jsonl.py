@@ -105,20 +105,16 @@ def write_examples(path: str | Path, examples: Iterable[Example]) -> int:
     The file appears whole or not at all, also when the iterable raises. The same examples give the same bytes.
 
     Raises:
-        DataError: the place cannot be written to.
+        ResultError: the place cannot be written to.
     """
     path, count = Path(path), 0
-    try:
-        with ExitStack() as stack:
-            file: IO[bytes] = stack.enter_context(writing_whole(path))
-            if path.suffix == ".gz":  # neither name nor time go into the packed file
-                file = stack.enter_context(gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0))
-            for example in examples:
-                file.write(_line(example))
-                count += 1
-    except OSError as error:
-        raise DataError(f"the file cannot be written ({error.strerror or error})", where=path,
-                        remedy="Give a place that can be written to and has room.") from error
+    with ExitStack() as stack:
+        file: IO[bytes] = stack.enter_context(writing_whole(path))
+        if path.suffix == ".gz":  # neither name nor time go into the packed file
+            file = stack.enter_context(gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0))
+        for example in examples:
+            file.write(_line(example))
+            count += 1
     return count
 
 

@@ -13,9 +13,11 @@ from retrieval_heads.errors import ConfigError
 from retrieval_heads.executor import resolve_device
 from retrieval_heads.files import write_whole
 from retrieval_heads.models.extension import fingerprint
+from retrieval_heads.shortage import clear_shortages
 from retrieval_heads.tables import to_csv
 
 
+@clear_shortages()
 def diagnose(request: Request, device: str = "auto") -> Result:
     """Fine-tune, evaluate, detect, compare, knock out and patch; write tables and report to the request's folder.
 
@@ -25,7 +27,7 @@ def diagnose(request: Request, device: str = "auto") -> Result:
 
     Raises:
         DataError, ConfigError, ModelError: as in `inputs.read_inputs`; matplotlib is missing.
-        ResultError: the folder holds something else, or results of other arguments.
+        ResultError: the folder holds something else, or results of other arguments; memory or disk do not suffice.
     """
     inputs, device = read_inputs(request), resolve_device(device)
     try:

@@ -26,6 +26,7 @@ from transformers.trainer_callback import TrainerState
 
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.errors import DataError, ModelError, ResultError
+from retrieval_heads.files import written_by_others
 from retrieval_heads.models.answer_trainer import AnswerTrainer, own_part, plan_batches
 from retrieval_heads.models.checkpointing import checkpoint_layers, decoder_layers, layers_with_products
 from retrieval_heads.models.extension import Extension, fingerprint
@@ -42,6 +43,7 @@ from retrieval_heads.models.training_record import (
     publish,
     read_training,
 )
+from retrieval_heads.models.working_folder import left_tidy, open_work, step_of
 
 
 def finetune(
@@ -69,7 +71,7 @@ def finetune(
         DataError: no examples, or one longer than `settings.max_length` or with ids outside the vocabulary.
         ModelError: a base that cannot be loaded or has no such projections, a device that is missing, a loss that is
             not finite.
-        ResultError: `out_dir` exists and is something else.
+        ResultError: `out_dir` exists and is something else, or cannot be written.
     """
     join(device)
     out_dir, folder, examples = Path(out_dir), model_folder(base), list(examples)
@@ -86,14 +88,10 @@ def finetune(
     announce(base=str(base), examples=[asdict(example) for example in examples], out_dir=str(out_dir),
              settings=asdict(settings), device=device.type)
     model = _adapted_model(folder, base_name, settings, examples, device)
-    with all_or_none():
-        checkpoint = share(_open_work(work, inputs) if is_first() else None)
+    with all_or_none(), left_tidy(work, is_first()), written_by_others(work):
+        checkpoint = share(open_work(work, inputs) if is_first() else None)
         started = time.monotonic()
-        try:
-            state = _train(model, examples, settings, device, work, checkpoint)
-        except ModelError:
-            shutil.rmtree(work, ignore_errors=True)  # a run that diverged would only diverge again
-            raise
+        state = _train(model, examples, settings, device, work, checkpoint)
         weights = {name: whole(weight.data) for name, weight in model.named_parameters() if "lora_" in name}
         record = {
             "base_name": base_name, **inputs, **count_tokens(examples, settings.epochs), "steps": state.global_step,
@@ -101,7 +99,7 @@ def finetune(
         }
         timing = {
             "seconds": round(time.monotonic() - started, 3),
-            "resumed_from_step": _step(Path(checkpoint)) if checkpoint else 0,
+            "resumed_from_step": step_of(Path(checkpoint)) if checkpoint else 0,
         }
         extension = Extension(
             base_name, inputs["base_fingerprint"], settings.rope_theta, settings.max_length, settings.rank,
@@ -212,30 +210,3 @@ def _train(
         with lean_step(model):
             trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.state
-
-
-def _open_work(work: Path, inputs: dict[str, Any]) -> str | None:
-    """Make the working folder, or take up that of an interrupted call; returns its last whole checkpoint."""
-    if _read_json(work / "inputs.json") != inputs:
-        shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True, exist_ok=True)
-    (work / "inputs.json").write_text(json.dumps(inputs), encoding="utf-8")
-    last = None
-    for folder in sorted((work / "checkpoints").glob("checkpoint-*"), key=_step):
-        # the Trainer writes this file last
-        if _read_json(folder / "trainer_state.json") is None:
-            shutil.rmtree(folder)
-        else:
-            last = str(folder)
-    return last
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

@@ -13,6 +13,7 @@ from huggingface_hub import snapshot_download
 from transformers.utils import logging as transformers_logging
 
 from retrieval_heads.errors import ModelError
+from retrieval_heads.shortage import shortage
 
 
 def model_folder(path_or_id: str | Path, allow_download: bool = False) -> Path:
@@ -65,6 +66,8 @@ def as_model_error(where: Path, problem: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
+        if short := shortage(error):
+            raise short from error
         lines = str(error).strip().splitlines() or [""]
         raise ModelError(
             problem, where=where, value=f"{type(error).__name__}: {lines[0]}", remedy="Check its files.",

@@ -37,6 +37,7 @@ from retrieval_heads.rank.measure import Maker, Measured, extended_theta, longes
 from retrieval_heads.rank.predictors import PREDICTORS, compared, ranked
 from retrieval_heads.rank.request import Request
 from retrieval_heads.rank.result import Result
+from retrieval_heads.shortage import clear_shortages
 from retrieval_heads.stats.overlap import cosine
 from retrieval_heads.tables import to_csv
 
@@ -54,6 +55,7 @@ class _Inputs:
     real_scores: np.ndarray | None
 
 
+@clear_shortages()
 def rank_sets(request: Request, device: str = "auto") -> Result:
     """Rank candidate training sets; what an earlier call with the same request has made is not made again.
 
@@ -68,7 +70,7 @@ def rank_sets(request: Request, device: str = "auto") -> Result:
         DataError: a file that cannot be read, an example that is too long, no needles where heads are wanted.
         ConfigError: settings that contradict each other.
         ModelError: a model that is missing, or cannot be extended.
-        ResultError: the folder holds something else.
+        ResultError: the folder holds something else; memory or disk do not suffice.
     """
     inputs = _read(request, resolve_device(device))
     claim(request.out, request.record(fingerprint(inputs.maker.folder)), "a ranking")

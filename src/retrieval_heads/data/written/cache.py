@@ -77,10 +77,7 @@ class Cache:
         """
         content = reply.model_dump()
         entry = {"key": key, "reply": content, "digest": _digest([key, content])}
-        try:
-            write_whole(self.path(key), json.dumps(entry, indent=1).encode())
-        except OSError as error:
-            raise self._refused(error) from error
+        write_whole(self.path(key), json.dumps(entry, indent=1).encode())
 
     def _refused(self, error: OSError) -> ResultError:
         return ResultError(
