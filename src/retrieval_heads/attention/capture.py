@@ -81,9 +81,8 @@ def attention_rows(
     batch, n_heads, n_queries, head_dim = query.shape
     n_kv_heads, n_keys, n_rows = key.shape[1], key.shape[2], rows.shape[1]
     index = rows[:, None, :, None].expand(-1, n_heads, -1, head_dim)
-    wanted = query.gather(2, index).float() * (head_dim**-0.5 if scaling is None else scaling)
-    wanted = wanted.reshape(batch, n_kv_heads, -1, head_dim)  # [batch, n_kv_heads, group x n_rows, head_dim]
-    scores = wanted @ key.float().transpose(2, 3)
+    wanted = query.gather(2, index).reshape(batch * n_kv_heads, -1, head_dim)  # [.., group x n_rows, head_dim]
+    scores = _products(wanted, key.reshape(-1, n_keys, head_dim), head_dim**-0.5 if scaling is None else scaling)
     scores = scores.view(batch, n_heads, n_rows, n_keys)
     if mask is not None:
         scores.add_(_additive(mask, rows, n_keys))
@@ -93,6 +92,15 @@ def attention_rows(
         seen = (torch.arange(first, n_keys, device=rows.device) <= rows[:, :, None])[:, None]
         scores[..., first:].add_(_bias(seen))
     return scores.softmax(-1)
+
+
+def _products(query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.Tensor:
+    """float32 `[batch, n_rows, n_keys]`: scaled products of the rows of `[batch, n_rows, size]` and `[batch, n_keys,
+    size]`, summed in float32; on a GPU without a copy of the keys in float32."""
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+        unused = torch.empty(1, device=query.device)
+        return torch.baddbmm(unused, query, key.transpose(1, 2), out_dtype=torch.float32, beta=0, alpha=scaling)
+    return (query.float() * scaling) @ key.float().transpose(1, 2)
 
 
 def _additive(mask: torch.Tensor, rows: torch.Tensor, n_keys: int) -> torch.Tensor:

@@ -24,7 +24,8 @@ class Contribution:
     Args:
         model: a causal language model, plain or wrapped by PEFT.
         targets: int64 `[batch, n_rows]`, the token that each row predicts.
-        contrast: float `[batch, n_keys]`, 1 inside the needles less the average mask of the displaced spans.
+        contrast: float `[batch, n_keys]`, 1 inside the needles less the average mask of the displaced spans. Keys
+            where it is 0 can be left out, here and in what is called.
     """
 
     def __init__(self, model: nn.Module, targets: torch.Tensor, contrast: torch.Tensor) -> None:
@@ -35,7 +36,7 @@ class Contribution:
         self.directions = rows.float() * _norm_weight(base, weight)  # [batch, n_rows, hidden]
 
     def __call__(self, probabilities: torch.Tensor, value: torch.Tensor, layer: int) -> torch.Tensor:
-        """float32 `[batch, n_heads, n_rows]`; arguments as `capture.ValueReducer` gets them."""
+        """float32 `[batch, n_heads, n_rows]`; arguments as of `capture.ValueReducer`, of the keys of `contrast`."""
         batch, n_heads, n_rows, n_keys = probabilities.shape
         n_kv_heads, head_dim = value.shape[1], value.shape[3]
         contrast = self.contrast[:, None, None].to(probabilities.device, torch.float32)

@@ -42,7 +42,7 @@ def find_haystacks(encoded: Sequence[Encoded], ends: Sequence[int]) -> tuple[lis
     """
     groups: list[tuple[list[int], np.ndarray]] = []
     for index in sorted(range(len(encoded)), key=lambda index: (encoded[index].ids, index)):
-        tokens = np.asarray(encoded[index].ids[: ends[index]], dtype=np.int64)
+        tokens = encoded[index].tokens[: ends[index]]
         if groups:
             members, common = groups[-1]
             length = _common_length(common, tokens)

@@ -33,7 +33,7 @@ def span_score(largest: np.ndarray, weights: np.ndarray, encoded: Encoded, kind:
     """
     hits = weights[largest]
     if kind == "copy":
-        ids = np.asarray(encoded.ids)
+        ids = encoded.tokens
         predicted = ids[np.asarray(encoded.query_rows) + 1]
         hits = hits * (ids[largest] == predicted)
     return hits.mean(-1)
@@ -50,7 +50,7 @@ def displaced_spans(encoded: Encoded, draws: int = 32, seed: int = 0) -> np.ndar
     Returns:
         float64 `[len(ids)]`: the share of the draws that cover each position; None when the prompt has no room.
     """
-    content = np.asarray(encoded.ids[: encoded.prompt_length], dtype=np.int64).tobytes()
+    content = encoded.tokens[: encoded.prompt_length].tobytes()
     rng = np.random.default_rng([seed, zlib.crc32(content)])
     lengths = sorted((end - start for start, end in encoded.needles), reverse=True)
     inside = encoded.needle_mask()

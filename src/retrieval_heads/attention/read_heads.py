@@ -15,8 +15,15 @@ from torch import nn
 from retrieval_heads.attention.capture import capture_attention, lean_attention
 from retrieval_heads.attention.contribution import Contribution
 from retrieval_heads.attention.haystacks import Haystack, find_haystacks
-from retrieval_heads.attention.measure import displaced_spans
-from retrieval_heads.attention.reading import Reading, gather_layers, make_reading, question_rows, reader, row_table
+from retrieval_heads.attention.reading import (
+    Reading,
+    find_spans,
+    gather_layers,
+    make_reading,
+    question_rows,
+    reader,
+    row_table,
+)
 from retrieval_heads.attention.shared_prefix import SharedPrefix, can_share
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.decoding import length_batches
@@ -49,12 +56,12 @@ def _read_batch(model: nn.Module, encoded: Sequence[Encoded], members: list[int]
     width = max(len(one.ids) for one in chosen)
     padded = np.zeros((len(chosen), width), dtype=np.int64)
     for row, one in zip(padded, chosen, strict=True):
-        row[: len(one.ids)] = one.ids
+        row[: len(one.ids)] = one.tokens
     ids = torch.tensor(padded, device=device)
     answers, questions = _rows(chosen, device)
-    inside, contrast = _masks(chosen, [range(len(one.ids)) for one in chosen], width, device, seed)
-    contribution = Contribution(model, ids.gather(1, answers + 1), contrast)
-    reduce = reader(inside, answers.shape[1], contribution)
+    spans = find_spans(chosen, [np.arange(len(one.ids)) for one in chosen], device, seed)
+    contribution = Contribution(model, ids.gather(1, answers + 1), spans.contrast)
+    reduce = reader(spans, answers.shape[1], contribution)
     with capture_attention(model, torch.cat([answers, questions], 1), reduce, with_values=True) as layers:
         model(input_ids=ids, logits_to_keep=1, use_cache=False)
     parts = zip(*gather_layers(layers, device), strict=True)
@@ -85,20 +92,15 @@ def _read_side_by_side(
     answers, questions = _rows(chosen, torch.device("cpu"))
     rows = torch.cat([answers, questions], 1) - prefix.length + torch.tensor(shifts)[:, None]
     targets = [[one.ids[row + 1] for row in own] for one, own in zip(chosen, answers.tolist(), strict=True)]
-    places = [
-        [*range(prefix.length), *range(prefix.length + shift, shift + len(one.ids))]
-        for one, shift in zip(chosen, shifts, strict=True)
-    ]
-    inside, contrast = _masks(chosen, places, prefix.length + n_questions * n_rows, device, seed)
-    reducers = [
-        reader(inside[[place]], answers.shape[1], Contribution(model, torch.tensor([own]), contrast[[place]]))
-        for place, own in enumerate(targets)
-    ]
+    places = [np.arange(len(one.ids)) for one in chosen]
+    for columns, shift in zip(places, shifts, strict=True):
+        columns[prefix.length :] += shift
+    spans = find_spans(chosen, places, device, seed)
+    read = reader(spans, answers.shape[1], Contribution(model, torch.tensor(targets), spans.contrast))
 
     def reduce(probabilities: torch.Tensor, value: torch.Tensor, layer: int) -> tuple[torch.Tensor, ...]:
-        own = probabilities.split(rows.shape[1], 2)
-        parts = [one(part, value, layer) for one, part in zip(reducers, own, strict=True)]
-        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+        own = probabilities.unflatten(2, rows.shape)  # [1, n_heads, n_questions, n_rows, n_keys]
+        return read(own[0].transpose(0, 1), value, layer)
 
     with capture_attention(model, rows.view(1, -1).to(device), reduce, with_values=True) as layers:
         prefix.run(suffixes)
@@ -112,17 +114,3 @@ def _rows(chosen: Sequence[Encoded], device: torch.device) -> tuple[torch.Tensor
     """Positions that are read, of the answers and of the questions, int64 `[examples, longest]` each."""
     answers = row_table([one.query_rows for one in chosen], device)
     return answers, row_table([question_rows(one) for one in chosen], device)
-
-
-def _masks(
-    chosen: Sequence[Encoded], places: Sequence[Sequence[int]], width: int, device: torch.device, seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """float32 `[examples, width]`: the needles, and the same less the displaced spans; `places` are the columns of the
-    positions of each example.
-    """
-    inside, contrast = np.zeros((2, len(chosen), width), dtype=np.float32)
-    for one, columns, needles, difference in zip(chosen, places, inside, contrast, strict=True):
-        displaced = displaced_spans(one, seed=seed)
-        needles[columns] = one.needle_mask()
-        difference[columns] = needles[columns] - (0 if displaced is None else displaced.astype(np.float32))
-    return tuple(torch.tensor(mask, device=device) for mask in (inside, contrast))

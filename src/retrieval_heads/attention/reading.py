@@ -61,19 +61,56 @@ def make_reading(
     )
 
 
-def reader(inside: torch.Tensor, n_answer: int, contribution: Contribution) -> ValueReducer:
-    """Reducer to three tensors `[batch, n_heads, n_rows]`: the largest key (int32) and the contribution of the first
-    `n_answer` rows, and of all rows the probability inside `inside`, float `[batch, n_keys]`.
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """The keys that are looked at beside the largest: those of the needles and of the displaced spans.
 
-    Of equal keys one is taken, on a CPU the first.
+    Attributes:
+        columns: int64 `[batch, n_columns]`, their indices among the keys; filled up with columns that weigh nothing.
+        inside: float32 `[batch, n_columns]`, 1 inside the needles.
+        contrast: float32 `[batch, n_columns]`, the same less the average mask of the displaced spans.
     """
-    column = inside.float().unsqueeze(-1)
+
+    columns: torch.Tensor
+    inside: torch.Tensor
+    contrast: torch.Tensor
+
+
+def find_spans(
+    chosen: Sequence[Encoded], places: Sequence[np.ndarray], device: torch.device, seed: int
+) -> Spans:
+    """The spans of examples whose positions lie in the columns `places`, int `[len(ids)]` each."""
+    found = []
+    for one, columns in zip(chosen, places, strict=True):
+        needles, displaced = one.needle_mask(), displaced_spans(one, seed=seed)
+        contrast = needles.astype(np.float64) - (0 if displaced is None else displaced)
+        used = np.flatnonzero(needles | (contrast != 0))
+        found.append((columns[used], needles[used], contrast[used]))
+    width = max(len(columns) for columns, *_ in found)
+    parts = zip(*found, strict=True)
+    types = (torch.int64, torch.float32, torch.float32)
+    return Spans(*(
+        torch.tensor(np.stack([np.pad(row, (0, width - len(row))) for row in part]), dtype=dtype, device=device)
+        for part, dtype in zip(parts, types, strict=True)
+    ))
+
+
+def reader(spans: Spans, n_answer: int, contribution: Contribution) -> ValueReducer:
+    """Reducer to three tensors `[batch, n_heads, n_rows]`: the largest key (int32) and the contribution of the first
+    `n_answer` rows, and of all rows the probability inside the needles.
+
+    Of equal keys one is taken, on a CPU the first. The values may be those of one example for the whole batch.
+    """
 
     def reduce(probabilities: torch.Tensor, value: torch.Tensor, layer: int) -> tuple[torch.Tensor, ...]:
-        n_heads, n_rows = probabilities.shape[1:3]
-        mass = (probabilities.flatten(1, 2) @ column.to(probabilities.device)).view(-1, n_heads, n_rows)
-        answers = probabilities[:, :, :n_answer]
-        return answers.argmax(-1).int(), mass, contribution(answers, value, layer)
+        # reading whole rows is what costs, so only the largest key is sought in all of them
+        (batch, n_heads, n_rows, _), (_, n_kv_heads, _, size) = probabilities.shape, value.shape
+        columns = spans.columns.to(probabilities.device)
+        looks = probabilities.gather(3, columns[:, None, None].expand(-1, n_heads, n_rows, -1))
+        values = value.expand(batch, -1, -1, -1).gather(2, columns[:, None, :, None].expand(-1, n_kv_heads, -1, size))
+        mass = (looks @ spans.inside.to(looks.device)[:, None, :, None]).squeeze(-1)
+        largest = probabilities[:, :, :n_answer].argmax(-1).int()
+        return largest, mass, contribution(looks[:, :, :n_answer], values, layer)
 
     return reduce
 

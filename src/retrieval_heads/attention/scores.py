@@ -42,8 +42,8 @@ class HeadScores:
         chance: float32 `[n_layers, n_heads]`, the same measure on spans of the same lengths that are no needles; over
             the examples whose prompt has room for them, nan when none has.
         mass: float32 `[n_layers, n_heads]`, mean attention probability inside the needles at the same rows.
-        query_mass: float32 `[n_layers, n_heads]`, the same from the tokens of the question; see `reading.Reading`.
-        contribution: float32 `[n_layers, n_heads]`, mean logit contribution of the needles; see `contribution.py`.
+        query_mass: float32 `[n_layers, n_heads]`, the same from the tokens of the question (after QRHead).
+        contribution: float32 `[n_layers, n_heads]`, mean logit contribution of the needles (after LOCOS).
         per_example: float32 `[n_used, n_layers, n_heads]`, the score on each example, in the order of `used`.
         contribution_per_example: the same of the contribution; NaN for an example without room for displaced spans.
         used: indices of the examples used.
@@ -87,7 +87,26 @@ def retrieval_scores(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], kind: str = "copy", mode: str = "forced",
     **settings: Any,
 ) -> HeadScores:
-    """Scores of one kind; the settings and errors are those of `score_heads`, which gives several kinds at one cost."""
+    """Retrieval scores of every head, of one kind.
+
+    Copy score (Wu et al. 2024, arXiv 2404.15574): over the answer's tokens, the fraction for which the key with the
+    head's largest attention, at the position that predicts the token, lies inside a needle and holds the same token.
+    Insight score: the same without the token match.
+
+    Args:
+        model: a causal language model on any device, plain or wrapped by PEFT; it is used in evaluation mode.
+        tokenizer: its fast tokenizer.
+        examples: what to score on. Those without a needle are dropped and counted.
+        kind: `copy` or `insight`.
+        mode: `forced` (over the reference answer) or `generated` (over the model's own greedy answer).
+        settings: keywords of `score_heads`, which gives several kinds at the cost of one.
+
+    Returns:
+        Scores `[n_layers, n_heads]` in [0, 1], with their chance level and the number of examples used.
+
+    Raises:
+        ConfigError, DataError, ModelError: as in `score_heads`.
+    """
     return score_heads(model, tokenizer, examples, (kind,), mode, **settings)[kind]
 
 
@@ -109,11 +128,14 @@ def score_heads(
         max_new_tokens: longest generated answer, in tokens; what does not end before is scored as far as it goes.
         seed: of the displaced spans that give the chance level.
 
+    Returns:
+        By kind, scores `[n_layers, n_heads]` in [0, 1].
+
     Raises:
         ConfigError: an unknown kind or mode, a batch or an answer of less than one.
         DataError: an example that cannot be encoded, or longer than the model when `max_length` is None; no example
             left to score on.
-        ModelError: see `capture_attention`.
+        ModelError: a model whose attention cannot be read, such as one without layers `self_attn.o_proj`.
     """
     for values, known, name in ((kinds, KINDS, "kind"), ((mode,), MODES, "mode")):
         for value in values:

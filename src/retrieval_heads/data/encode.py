@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,13 @@ class Encoded:
     answer_length: int
     needles: tuple[tuple[int, int], ...]
     question: int | None = None
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """int64 `[len(ids)]`: `ids` as an array, not to be written to; made once, as that takes a while when long."""
+        tokens = np.asarray(self.ids, dtype=np.int64)
+        tokens.flags.writeable = False
+        return tokens
 
     @property
     def query_rows(self) -> range:
