@@ -83,7 +83,7 @@ def on_call(number: int, function: Callable, real: Callable) -> Callable:
 
 
 @pytest.mark.parametrize(("raised", "told"), [
-    (torch.OutOfMemoryError("CUDA out of memory.\nMore"), r"out of memory on the device \(CUDA out of memory\)\. Lower"),
+    (torch.OutOfMemoryError("CUDA is full.\nMore"), r"^out of memory on the device \(CUDA is full\)\. Lower"),
     (MemoryError(), "out of memory .*Lower the batch size"),
     (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to "
                   "allocate 8 bytes"), "out of memory .*8 bytes.*Lower"),
