@@ -41,7 +41,9 @@ def evaluate(
         max_new_tokens: longest answer in tokens; the longest accepted answer and `SLACK` more when None.
         batch_size: most examples decoded at a time.
         max_length: most tokens of prompt and reference answer; the model's `max_position_embeddings` when None.
-        level, n_resamples, seed: coverage, number of samples and random seed of the bootstrap.
+        level: coverage of the intervals.
+        n_resamples: number of bootstrap samples.
+        seed: of the bootstrap.
 
     Returns:
         `NAME`, `NAME_low`, `NAME_high`, all in [0, 1], for every name of `metric_names` and `forced_exact_match`, and

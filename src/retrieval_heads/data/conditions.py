@@ -65,12 +65,12 @@ class Condition:
 
     @property
     def dissected(self) -> bool:
-        """Whether heads are knocked out of its runs and patched into them: all that a claim is about."""
+        """Whether heads are knocked out of its runs and patched into them, which is all that a claim is about."""
         return not (self.control or self.sized)
 
     @property
     def synthetic(self) -> bool:
-        """Whether no example has real needles in a real haystack: false for `real...` and for mixtures with it."""
+        """Whether no example has real needles in a real haystack; false for `real...` and for mixtures with it."""
         return all(CONDITIONS[name].synthetic for name in self.members) if self.members else self.concept != "real"
 
 

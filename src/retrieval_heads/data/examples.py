@@ -43,6 +43,10 @@ def make_examples(
         split: `base`, `train`, `probe` or `test`; no two share a name.
         tokenizer: a fast tokenizer; the embedded base model's when None.
 
+    Returns:
+        The examples; `meta` has `id`, `hops`, `documents` (how many), `gold`
+        (numbers of the documents that hold a needle) and `forms` (how the needles are put).
+
     Raises:
         ConfigError: an unknown task, condition or split.
         DataError: `length` is too short for the documents that the task needs; `real_shuffled` with a single example.

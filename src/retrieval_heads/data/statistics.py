@@ -65,7 +65,7 @@ def unseen_shares(seen: Collection[str], wanted: Sequence[str]) -> dict[str, flo
         wanted: `stated_forms` of the test examples; each occurrence counts.
 
     Returns:
-        Fractions in [0, 1]: `unseen` (relation and form together), `unseen_forms`, `unseen_relations`.
+        Fractions in [0, 1] called `unseen` (relation and form together), `unseen_forms`, `unseen_relations`.
 
     Raises:
         DataError: nothing is wanted, so no share exists.

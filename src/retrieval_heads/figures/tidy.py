@@ -61,7 +61,7 @@ def head_overlap(
     Args:
         table: with `condition`, `threshold` (of the score) and `value` (a fraction); if there is a column `measure`,
             the rows of `measure` are drawn. With a column `chance` a dotted line shows the chance level, and with
-            `chance_low` and `chance_high` a band around it. The study's table `overlap` is one.
+            `chance_low` and `chance_high` a band around it. The study's table ``overlap`` is one.
         measure: which measure, and the name of the vertical axis.
         ax: drawn on; a new one when None.
         chance: name of that column; `layer_chance` for chance within each layer in the study's table.
@@ -96,7 +96,8 @@ def recall_against_performance(
             `performance_high`. The study's table `run_predictors` is one. Rows without recall or performance are left
             out.
         ax: drawn on; a new one when None.
-        recall, performance: names of the columns, and of the axes.
+        recall: name of that column, and of the horizontal axis.
+        performance: name of that column, and of the vertical axis.
 
     Raises:
         DataError: a column is missing, or there is no row.

@@ -49,8 +49,9 @@ def ablate_heads(
     Args:
         model: a causal language model, plain or wrapped by PEFT.
         heads: `(layer, head)` pairs, query heads counted from 0.
-        mode: one of `MODES`.
-        positions: rows of each pass at which the heads are out; see `hooks.Positions`.
+        mode: `zero` (a head puts out nothing), `mean` (always its mean output over other examples, Wang et al. 2022,
+            arXiv 2211.00593) or `uniform` (it attends evenly, as in the code of Wu et al. 2024, arXiv 2404.15574).
+        positions: rows of each pass at which the heads are out, see `Positions`; None for all.
         means: float `[n_layers, n_heads, head_dim]` for mode `mean`; see `mean_head_outputs`.
 
     Raises:

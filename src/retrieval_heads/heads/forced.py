@@ -31,7 +31,7 @@ def forced_metrics(logits: torch.Tensor, targets: Sequence[int] | torch.Tensor) 
         targets: `[n]`, the answer's tokens and, where there is one, the end-of-sequence token.
 
     Returns:
-        `exact_match`: 1.0 if every target has the largest logit, which is when greedy decoding gives exactly the
+        `exact_match`, 1.0 if every target has the largest logit, which is when greedy decoding gives exactly the
         targets; `token_accuracy`: the fraction of targets that have; `nll`: nats a target, mean.
     """
     return metrics_of(raw_scores(logits[None], torch.as_tensor(targets, device=logits.device)))[0]

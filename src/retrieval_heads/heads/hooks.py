@@ -18,8 +18,8 @@ from retrieval_heads.errors import HeadError
 from retrieval_heads.models.layout import Head, HeadLayout
 
 Positions = int | slice | Sequence[int] | torch.Tensor | None
-"""Rows of a forward pass: None (all), an index (negative from the end), indices, a slice, or a bool mask `[n_rows]` or
-`[batch, n_rows]`. They count the tokens given to the pass, so a cached prefix is not counted."""
+"""Rows of a forward pass. None stands for all; else an index (negative from the end), indices, a slice, or a bool mask
+`[n_rows]` or `[batch, n_rows]`. They count the tokens given to the pass, so a cached prefix is not counted."""
 
 Masks = dict[int, torch.Tensor]
 """For each layer that has a chosen head: bool `[n_heads]`, or `[n_rows, n_heads]` where rows differ."""

@@ -45,16 +45,25 @@ def knockout_sweep(
     """Score every example with every set of heads knocked out.
 
     Args:
-        head_sets: sets by name; their order does not matter.
-        mode: one of `ablate.MODES`, or several, which then share the prefix (the dear part in scope `answer`).
+        model, tokenizer: a causal language model, plain or PEFT, and its fast tokenizer.
+        examples: what is answered; the reference answer is given token by token.
+        head_sets: sets of `(layer, head)` pairs by name; their order does not matter.
+        mode: one of the modes of `ablate_heads`, or several, which then share the prefix (the dear part in scope
+            `answer`).
         means: for mode `mean`; see `ablate_heads`.
         scope: `answer`: only the rows that predict the answer; `all`: every position, a whole pass for each set.
         sets_per_pass: how many sets share a pass in scope `answer`; on a GPU each of them with all modes.
         max_length: tokens; longer examples raise `DataError`. None stands for the model's `max_position_embeddings`.
 
     Returns:
-        a row for each example, mode and set: `set`, `k` (its size), `mode`, `scope`, `example` (index), and the
+        A row for each example, mode and set, with `set`, `k` (its size), `mode`, `scope`, `example` (index), and the
         `forced_metrics`.
+
+    Raises:
+        ConfigError: an unknown mode or scope, or `mean` without means.
+        HeadError: a head outside the model.
+        DataError: an example that is too long or cannot be encoded.
+        ModelError: as in `ablate_heads`.
     """
     if scope not in SCOPES:
         raise ConfigError("unknown scope", where="scope", value=scope, remedy=f"Use one of {', '.join(SCOPES)}.")

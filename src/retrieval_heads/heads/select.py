@@ -28,6 +28,9 @@ def select_heads(scores: Any, threshold: float = 0.1, k: int | None = None) -> l
         threshold: heads strictly above it are taken (0.1 in Wu et al. 2024, arXiv 2404.15574).
         k: take the k best heads instead, whatever their scores.
 
+    Returns:
+        `(layer, head)` pairs, both counted from 0.
+
     Raises:
         HeadError: scores that are no finite table, or a k outside 0 to the number of heads.
     """
@@ -59,7 +62,7 @@ def random_heads(
             missing ones come from the nearest layers that have some, with a warning (count them by `layer_mismatch`).
 
     Returns:
-        the heads in order of layer and head, disjoint from `heads` and `exclude`.
+        The heads in order of layer and head, disjoint from `heads` and `exclude`.
 
     Raises:
         HeadError: heads outside the model, an unknown `match`, or too few free heads.

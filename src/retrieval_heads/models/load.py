@@ -47,6 +47,9 @@ def load_model(
         max_length: tokens; raises `max_position_embeddings` where that is lower.
         allow_download: whether a hub id may be fetched.
 
+    Returns:
+        The model and its tokenizer.
+
     Raises:
         ModelError: a folder that is missing or lacks config, weights or tokenizer; a slow tokenizer; a model without
             RoPE where theta is asked for; an adapter without `extension.json`, made for another base or theta.

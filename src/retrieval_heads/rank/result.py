@@ -63,7 +63,7 @@ class Result:
 
     @property
     def by(self) -> str:
-        """The predictor that the recommended order is by: the report's best, or probe loss without its tables."""
+        """The predictor that the recommended order is by, the report's best, or probe loss without its tables."""
         return (self.calibration and self.calibration.best(self.known, self.few)) or "probe_loss"
 
     @property

@@ -24,7 +24,7 @@ RESAMPLES = 2000
 
 
 class Interval(NamedTuple):
-    """An estimate with the ends of its interval, all in the unit of the values."""
+    """An `estimate` with `low` and `high`, the ends of its interval, all in the unit of the values."""
 
     estimate: float
     low: float
@@ -84,9 +84,13 @@ def bootstrap_two_level(
         same_examples: column j is the same example in every row, so seeds and examples are drawn independently of each
             other (the pigeonhole bootstrap, Owen 2007). Otherwise every seed has its own examples, any number of them,
             and these are drawn anew within each drawn seed (Davison and Hinkley 1997, section 3.8).
-        level, n_resamples, seed: coverage, number of samples and random seed of the bootstrap.
+        level: coverage of the interval.
+        n_resamples: number of bootstrap samples.
+        seed: of the bootstrap.
 
-    With one seed, chance over seeds is unknown: `low` and `high` are NaN (use `bootstrap_mean` for the examples alone).
+    Returns:
+        The interval. With one seed, chance over seeds is unknown, and `low` and `high` are NaN (use `bootstrap_mean`
+        for the examples alone).
 
     Raises:
         ConfigError: no rows, rows of unequal length with `same_examples`, or as in `bootstrap_mean`.
@@ -131,10 +135,12 @@ def bootstrap_crossed(
     models in 93%. With two base models, show each of them too.
 
     Args:
-        values: `[..., ...]`, no value missing. To compare, give the paired differences.
+        values: an axis a factor, no value missing. To compare, give the paired differences.
         fixed: axes whose levels are all there is and are not drawn, such as tasks. Axes of one level are not drawn
             either, so the interval says nothing of chance along them.
-        level, n_resamples, seed: coverage, number of samples and random seed of the bootstrap.
+        level: coverage of the interval.
+        n_resamples: number of bootstrap samples.
+        seed: of the bootstrap.
 
     Returns:
         The interval; `low` and `high` are NaN where no axis is left to draw from.

@@ -56,7 +56,10 @@ def correlate(
         exchange: with clusters, whether the permutations exchange rows `within` a cluster or `whole` clusters, which
             must then have as many rows, in the same order of groups.
         covariate: `[n]` numbers whose part in both columns is removed (Spearman only).
-        level, n_resamples, n_permutations, seed: coverage of the interval, sample counts and random seed.
+        level: coverage of the interval.
+        n_resamples: number of bootstrap samples.
+        n_permutations: number of permutations, where not all can be listed.
+        seed: of both.
 
     Returns:
         `method`, `estimate`, `low`, `high`, `p`, `n` (rows used), `n_dropped`, `n_groups`, `n_clusters` (`n` without

@@ -43,7 +43,9 @@ def area_between(
         k: numbers of heads knocked out, rising from 0, at which both curves are the model as it is.
         n_heads: heads of the model.
         axis: `log` or `fraction`, see above.
-        level, n_resamples, seed: coverage, number of samples and random seed of the bootstrap.
+        level: coverage of the interval.
+        n_resamples: number of bootstrap samples.
+        seed: of the bootstrap.
 
     Returns:
         `area`, `low`, `high`; `share`, `share_low`, `share_high`, the area as a share of the mean score at k = 0, which

@@ -73,7 +73,15 @@ COLUMNS = _columns()
 def overlap(
     real: ArrayLike, synthetic: ArrayLike, threshold: float = 0.1, *, n_permutations: int = PERMUTATIONS, seed: int = 0
 ) -> dict[str, float]:
-    """One tidy row comparing two score matrices `[n_layers, n_heads]`; the columns are those of `COLUMNS`.
+    """One tidy row comparing two score matrices `[n_layers, n_heads]`.
+
+    Args:
+        real, synthetic: scores of all heads in the two runs.
+        threshold: heads with a score above it are the retrieval heads of a run.
+        n_permutations, seed: of the cosine's chance level.
+
+    Returns:
+        The columns of `COLUMNS`.
 
     Chance ranges are central 95% ranges. A one-sided p-value is NaN where there is nothing to test: an empty set, or a
     matrix of zeros for the cosine. The cosine's p-value counts the observed arrangement, so it is never below

@@ -35,9 +35,9 @@ def load_mdqa(
         dropped: counts what was dropped by reason; without it a warning tells.
 
     Returns:
-        Examples; `meta` has `id` (file and line: the format has none), `file`, `line`, `documents` (how many), `gold`
-        (their numbers, from 1), `needle`, and `whole_words`: False where the answer stands in the gold passage only
-        inside longer words (`5` in `2015`), so that the needle may be no support.
+        Examples; `meta` has `id` (file and line, as the format has none), `file`, `line`, `documents` (how many),
+        `gold` (their numbers, from 1), `needle`, and `whole_words`: False where the answer stands in the gold passage
+        only inside longer words (`5` in `2015`), so that the needle may be no support.
 
     Raises:
         DataError: the file or a record is not in the official format, or see `on_unusable`.
