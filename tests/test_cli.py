@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -177,7 +178,7 @@ def test_help_shows_examples_that_parse(stages, line: str, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         run(line)
     assert caught.value.code == 0
-    out = capsys.readouterr().out
+    out = re.sub(r"\\\n\s+", "", capsys.readouterr().out)  # commands of several lines
     examples = [text.strip() for text in out.splitlines() if text.startswith("  python -m retrieval_heads ")]
     assert len(examples) >= 3
     for example in examples:

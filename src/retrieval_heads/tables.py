@@ -1,6 +1,7 @@
 """The tables of the study: their columns, and CSV files that are equal byte for byte when their rows are equal.
 
-The data dictionary stands in `tables.yaml`; a table that does not follow it is neither written nor read.
+The data dictionary stands in `tables.yaml`; a table that does not follow it is neither written nor read. That of the
+tables which verbs write over files of examples stands in `verb_tables.yaml`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,7 +28,10 @@ _DTYPES = {"str": object, "int": "int64", "float": "float64", "bool": "bool"}
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `type` is `str`, `int`, `float` or `bool`; `key` columns identify a row; `empty` allows none."""
+    """One column: `type` is `str`, `int`, `float` or `bool`; `key` columns identify a row; `empty` allows none.
+
+    A column that may be `absent` is not there where it does not apply.
+    """
 
     name: str
     type: str
@@ -34,11 +39,12 @@ class Column:
     unit: str = ""
     key: bool = False
     empty: bool = False
+    absent: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table: what makes it, what a row is, and its columns in the order of the file."""
+    """One table: the stage or verb that makes it, what a row is, and its columns in the order of the file."""
 
     name: str
     stage: str
@@ -64,6 +70,25 @@ def all_tables() -> dict[str, Table]:
     }
 
 
+@cache
+def verb_tables() -> dict[str, dict[str, Table]]:
+    """By verb and name, the tables that it writes over files of examples."""
+    text = yaml.safe_load((Path(__file__).with_name("verb_tables.yaml")).read_text(encoding="utf-8"))
+
+    def column(table: str, name: str, facts: Any) -> Column:
+        if facts == "study":
+            return next(column for column in get_table(table).columns if column.name == name)
+        return Column(name, **(text["shared"][name] if facts == "shared" else facts))
+
+    return {
+        verb: {
+            name: Table(name, verb, table["row"], tuple(column(name, *one) for one in table["columns"].items()))
+            for name, table in tables.items()
+        }
+        for verb, tables in text["verbs"].items()
+    }
+
+
 def get_table(name: str) -> Table:
     """The table of that name; `ResultError` names the known ones otherwise."""
     if name not in all_tables():
@@ -78,7 +103,28 @@ def conform(name: str, rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> pd.D
         ResultError: a missing or unknown column, a value of another type, an empty cell where none may be, an infinite
             number, or two rows with one key.
     """
-    return _conform(name, pd.DataFrame(rows), f"table {name}")
+    return follow(get_table(name), pd.DataFrame(rows), f"table {name}")
+
+
+def follow(table: Table, frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    """As `conform`, for a table that is given itself; errors say `where`."""
+    wanted = [column.name for column in table.columns if column.name in frame or not column.absent]
+    if not len(frame) and not len(frame.columns):
+        frame = frame.reindex(columns=wanted)
+    absent, unknown = [c for c in wanted if c not in frame], [c for c in frame if c not in wanted]
+    if absent or unknown:
+        raise ResultError(
+            f"the columns do not follow the data dictionary: missing {absent}, unknown {unknown}", where=where,
+            remedy="It was made by another version: delete it and make it again.",
+        )
+    frame = pd.DataFrame({
+        column.name: _cast(frame[column.name], column, where) for column in table.columns if column.name in wanted
+    })
+    doubled = frame[frame.duplicated(table.key)]
+    if len(doubled):
+        raise ResultError("two rows have one key", where=where, value=doubled.iloc[0][table.key].to_dict(),
+                          remedy=f"The key is {', '.join(table.key)}.")
+    return frame.sort_values(table.key, ignore_index=True)
 
 
 def to_csv(frame: pd.DataFrame) -> bytes:
@@ -107,9 +153,9 @@ def read_table(name: str, path: Path) -> pd.DataFrame:
             "no such table", where=where,
             remedy=f"Make it with `python -m retrieval_heads run {get_table(name).stage} --profile PROFILE`.",
         ) from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, gzip.BadGzipFile) as error:
+    except (ValueError, EOFError, OSError, zlib.error) as error:
         raise ResultError(f"not a CSV table: {error}", where=where, remedy="Delete it and make it again.") from error
-    return _conform(name, frame, where)
+    return follow(get_table(name), frame, where)
 
 
 def dictionary_markdown() -> str:
@@ -124,25 +170,6 @@ def dictionary_markdown() -> str:
                 f"| `{column.name}` | {kind} | {column.unit} | {'yes' if column.key else ''} | {column.meaning} |")
         lines.append("")
     return "\n".join(lines)
-
-
-def _conform(name: str, frame: pd.DataFrame, where: str) -> pd.DataFrame:
-    table = get_table(name)
-    wanted = [column.name for column in table.columns]
-    if not len(frame) and not len(frame.columns):
-        frame = frame.reindex(columns=wanted)
-    absent, unknown = [c for c in wanted if c not in frame], [c for c in frame if c not in wanted]
-    if absent or unknown:
-        raise ResultError(
-            f"the columns do not follow the data dictionary: missing {absent}, unknown {unknown}", where=where,
-            remedy="It was made by another version: delete it and make it again.",
-        )
-    frame = pd.DataFrame({column.name: _cast(frame[column.name], column, where) for column in table.columns})
-    doubled = frame[frame.duplicated(table.key)]
-    if len(doubled):
-        raise ResultError("two rows have one key", where=where, value=doubled.iloc[0][table.key].to_dict(),
-                          remedy=f"The key is {', '.join(table.key)}.")
-    return frame.sort_values(table.key, ignore_index=True)
 
 
 def _cast(cells: pd.Series, column: Column, where: str) -> pd.Series:

@@ -15,8 +15,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "compare-scores", help='compare two files of head scores, {"layer-head": [scores]} as in Retrieval_Head'
     )
-    parser.add_argument("first", type=Path, metavar="FILE")
-    parser.add_argument("second", type=Path, metavar="FILE")
+    parser.add_argument("first", type=Path, metavar="FILE", help="scores of one model")
+    parser.add_argument("second", type=Path, metavar="FILE2", help="scores to compare them with")
     parser.add_argument("--threshold", type=float, default=0.1, help="retrieval heads score above this (default 0.1)")
     parser.set_defaults(function=_compare)
 

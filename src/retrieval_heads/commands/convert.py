@@ -15,7 +15,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
         "convert", help="write the examples of an official file as JSON Lines",
         description="The records as they are. To bring them to a wanted length and to split them, see `prepare`.",
     )
-    parser.add_argument("task", choices=tuple(LOADERS))
+    parser.add_argument("task", choices=tuple(LOADERS), help="whose file it is")
     parser.add_argument("file", metavar="OFFICIAL_FILE", help="as published, packed or not")
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help=".jsonl, or .jsonl.gz to pack it")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N records (insights, of summhay) only")

@@ -34,11 +34,12 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--rope-theta", type=float, metavar="T", help="of all models compared (default: the model's, "
                         "raised by NTK-aware scaling where the length is greater than the model's)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="a fine-tuning each (default 1)")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=5, metavar="N",
+                        help="how often each example is trained on (default 5)")
     parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate (default 0.003, for models of "
                         "millions of parameters; 0.0002 is usual for billions)")
     parser.add_argument("--rank", type=int, default=8, help="of the LoRA matrices (default 8)")
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="examples a step (default 4)")
     parser.add_argument("--bf16", action="store_true", help="train, and on a GPU measure, in bfloat16")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
     parser.add_argument("--threshold", type=float, default=0.1, help="retrieval heads score above this (default 0.1)")
@@ -47,7 +48,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument("--dry-run", action="store_true", help="say what is to be done, and about how long it takes "
                         "and how much memory, by a short trial; write nothing")
-    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER")
+    parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="adapters, tables and the report")
     parser.set_defaults(function=_diagnose)
 
 

@@ -16,11 +16,11 @@ def add(verbs: argparse._SubParsersAction) -> None:
     from retrieval_heads.data.example import TASKS
 
     parser = verbs.add_parser("export", help="write examples of the study's own tasks as JSON Lines")
-    parser.add_argument("--task", required=True, choices=TASKS)
+    parser.add_argument("--task", required=True, choices=TASKS, help="which task")
     parser.add_argument("--condition", required=True, metavar="NAME", help=f"one of {', '.join(CONDITIONS)}")
     parser.add_argument("--length", required=True, type=int, help="most tokens of an example")
     parser.add_argument("--n", required=True, type=int, help="number of examples")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="another one gives other examples")
     parser.add_argument("--split", default="train", choices=SPLITS, help="no two splits share a name")
     parser.add_argument("--tokenizer", metavar="FOLDER", help="the model whose tokens are counted; the embedded one's "
                         "without it")

@@ -11,7 +11,7 @@ from retrieval_heads.errors import ConfigError
 def add(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `fetch` to the command line."""
     parser = verbs.add_parser("fetch", help="download the official data files of a task (nothing else downloads them)")
-    parser.add_argument("task", choices=sorted(fetch.origins()))
+    parser.add_argument("task", choices=sorted(fetch.origins()), help="whose files")
     parser.add_argument("--to", required=True, metavar="FOLDER", help="the files go to FOLDER/TASK")
     parser.add_argument("--sha256", action="append", default=[], metavar="NAME=DIGEST",
                         help="a file is refused unless it has this sha256; can be given for each file")

@@ -20,7 +20,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
         "held_out/probe_LENGTH.jsonl.gz, held_out/test_LENGTH.jsonl.gz and manifest.json.",
     )
     parser.add_argument("--official", required=True, metavar="FOLDER", help="the official files, see `fetch`")
-    parser.add_argument("--task", required=True, choices=sorted(origins()))
+    parser.add_argument("--task", required=True, choices=sorted(origins()), help="whose files they are")
     parser.add_argument("--tokenizer", required=True, metavar="FOLDER", help="the model whose tokens are counted")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="data folder; files go to FOLDER/TASK")
     parser.add_argument("--length", required=True, type=int, help="tokens of the training examples")

@@ -19,8 +19,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--short", type=float, nargs=2, default=(0.9, 0.3), metavar=("FIRST", "LAST"),
                         help="share of rows with short scenes, at first and in the second half of the steps")
     parser.add_argument("--workers", type=int, default=15, help="processes that make text")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and text")
+    parser.add_argument("--device", default="cuda", help="cpu for a short try")
     parser.add_argument("--no-compile", action="store_true", help="run the model as it is, for a short try on a CPU")
     parser.add_argument("--resume", action="store_true", help="start from the weights in --out, with new rows")
     parser.set_defaults(function=_pretrain)

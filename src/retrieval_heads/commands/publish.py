@@ -12,7 +12,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `publish` to the command line."""
     parser = verbs.add_parser("publish", help="merge what is there of a profile, decide the claims, and copy its "
                                 "tables to results/, to be committed")
-    parser.add_argument("--profile", required=True)
+    parser.add_argument("--profile", required=True, help="such as report, or the path of a YAML file")
     parser.set_defaults(function=_publish)
 
 

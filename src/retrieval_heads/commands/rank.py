@@ -30,11 +30,12 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--rope-theta", type=float, metavar="T", help="of the fine-tuned models (default: the model's, "
                         "raised by NTK-aware scaling where the length is greater than the model's)")
     parser.add_argument("--examples", type=int, default=50, help="how many of each set are used (default 50)")
-    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=1, metavar="N",
+                        help="how often each example is trained on (default 1)")
     parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate (default 0.003, for models of "
                         "millions of parameters; 0.0002 is usual for billions)")
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="examples a step (default 4)")
+    parser.add_argument("--seed", type=int, default=0, help="of the fine-tunes (default 0)")
     parser.add_argument("--threshold", type=float, default=0.1, help="retrieval heads score above this (default 0.1)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="adapters and results")

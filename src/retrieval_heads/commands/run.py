@@ -19,7 +19,7 @@ from retrieval_heads.settings import Profile
 STAGES = {
     "base": "score the base model before extension",
     "data": "make the examples and their statistics",
-    "finetune": "fine-tune an adapter for each task, condition and seed, and score it",
+    "finetune": "fine-tune an adapter a task, condition and seed, and score it",
     "lengths": "score some runs at other lengths",
     "detect": "score every head of every run",
     "knockout": "knock out retrieval heads and random ones",
@@ -36,12 +36,16 @@ EXAMPLES = """\
 examples:
   python -m retrieval_heads run all --profile smoke
       every stage on very little data, in seconds
-  python -m retrieval_heads run finetune --profile report --device cuda --workers 4
-      fine-tune all runs of the report on one GPU; give the same command again to go on after an interruption
+  python -m retrieval_heads run finetune --profile report --device cuda \\
+      --workers 4
+      fine-tune all runs of the report on one GPU; give the same command again
+      to go on after an interruption
   python -m retrieval_heads run detect --profile quick --task mdqa --limit 4
       try one task on four examples; the results go to runs/quick-limit4
-  accelerate launch --num_processes 4 --use_fsdp -m retrieval_heads run finetune --profile paper --device cuda
-      train each run on four GPUs together (without --use_fsdp each holds the whole model)
+  accelerate launch --num_processes 4 --use_fsdp -m retrieval_heads run \\
+      finetune --profile paper --device cuda
+      train each run on four GPUs together (without --use_fsdp each holds the
+      whole model)
   python -m retrieval_heads run all --profile report --dry-run
       list what would be run, and run nothing
 """

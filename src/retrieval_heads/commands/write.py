@@ -12,15 +12,19 @@ from retrieval_heads.errors import ConfigError
 
 EXAMPLES = """\
 examples:
-  python -m retrieval_heads write --real data/mdqa/real.jsonl.gz --tokenizer MODEL --length 32768 --out data/mdqa \\
+  python -m retrieval_heads write --real data/mdqa/real.jsonl.gz \\
+      --tokenizer MODEL --length 32768 --out data/mdqa \\
       --conditions low_high low_low symbolic
       the conditions that need no language model
-  python -m retrieval_heads write --real data/mdqa/real.jsonl.gz --tokenizer MODEL --length 32768 --out data/mdqa \\
+  python -m retrieval_heads write --real data/mdqa/real.jsonl.gz \\
+      --tokenizer MODEL --length 32768 --out data/mdqa \\
       --endpoint http://localhost:8000/v1 --model NAME --dry-run
-      how many requests, tokens and what cost all five conditions would take; without --dry-run, make them
+      how many requests, tokens and what cost all five conditions would take;
+      without --dry-run, make them
 
-The key of a service is read from the environment variable OPENAI_API_KEY; OPENAI_BASE_URL and OPENAI_MODEL stand in for
---endpoint and --model. Texts are kept in the cache: give the same command again to go on after an interruption.
+The key of a service is read from the environment variable OPENAI_API_KEY;
+OPENAI_BASE_URL and OPENAI_MODEL stand in for --endpoint and --model. Texts are
+kept in the cache: give the same command again to go on after an interruption.
 """
 CONDITIONS = ("high_high", "high_low", "low_high", "low_low", "symbolic")
 
