@@ -6,7 +6,8 @@ from peft import LoraConfig, get_peft_model
 from torch.testing import assert_close
 
 from conftest import FAMILIES
-from retrieval_heads.attention.capture import _ACTIVE, IMPLEMENTATION, attention_rows, capture_attention
+from retrieval_heads.attention.capture import _ACTIVE, _LAST, IMPLEMENTATION, capture_attention, stop_at_last_attention
+from retrieval_heads.attention.rows import attention_rows
 from retrieval_heads.errors import ModelError
 
 WINDOWED = {
@@ -92,6 +93,33 @@ def test_bfloat16_rows_are_float32_and_near_eager(tiny_model):
         assert ours.dtype == torch.float32
         assert_close(ours, eager.float(), rtol=0.1, atol=0.02)
         assert_close(ours.sum(-1), torch.ones(3, 4, 3))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("peft", [False, True])
+def test_a_pass_that_stops_early_has_read_all_rows_and_leaves_nothing_behind(tiny_model, family, peft):
+    model, (ids, rows) = tiny_model(family, **SMOOTH), a_batch()
+    whole, logits = captured_rows(model, rows, input_ids=ids)
+    calls, last = [], model.model.layers[-1].mlp
+    wrapped = get_peft_model(model, LoraConfig(target_modules=["q_proj"])) if peft else model
+    handle = last.register_forward_hook(lambda *_: calls.append(1))
+    with torch.inference_mode(), capture_attention(wrapped, rows, keep) as layers, stop_at_last_attention(wrapped):
+        wrapped(input_ids=ids)
+        calls.append("not stopped")
+    handle.remove()
+    assert calls == []
+    for ours, expected in zip(layers, whole, strict=True):
+        assert torch.equal(ours, expected)
+    assert not _LAST
+    with torch.inference_mode():
+        assert torch.equal(wrapped(input_ids=ids).logits, logits)
+
+
+def test_an_error_inside_a_pass_that_stops_early_is_not_swallowed(tiny_model):
+    model = tiny_model("llama")
+    with pytest.raises(ZeroDivisionError), stop_at_last_attention(model):
+        raise ZeroDivisionError
+    assert not _LAST
 
 
 def test_attention_rows_take_an_additive_mask_for_each_head_and_the_default_scaling():

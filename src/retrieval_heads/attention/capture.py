@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import nn
@@ -28,6 +28,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from retrieval_heads.attention.rows import attention_rows
 from retrieval_heads.errors import ModelError
 from retrieval_heads.models.layout import head_layout
 
@@ -56,65 +57,11 @@ class _Capture:
 # not global, so that two models can be read at the same time (patching) and other parts of a model are left alone.
 _ACTIVE: WeakKeyDictionary[nn.Module, tuple[int, _Capture]] = WeakKeyDictionary()
 
+# Attention modules behind which a pass ends.
+_LAST: WeakSet[nn.Module] = WeakSet()
+
 # Arguments that change the probabilities and that SDPA does not apply, or that we have no model to test with.
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
-
-
-def attention_rows(
-    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, rows: torch.Tensor, scaling: float | None,
-    first: int = 0,
-) -> torch.Tensor:
-    """Attention probabilities of some query rows, as SDPA would weigh the values.
-
-    Args:
-        query: `[batch, n_heads, n_queries, head_dim]`, after rotary embedding.
-        key: `[batch, n_kv_heads, n_keys, head_dim]`; each key head serves n_heads / n_kv_heads query heads in a row.
-        mask: as given to SDPA, boolean (True: attend) or additive, `[batch or 1, n_heads or 1, n_queries, n_keys]`;
-            None stands for the causal mask.
-        rows: int64 `[batch, n_rows]`, indices into the queries.
-        scaling: factor of the scores; None stands for 1/sqrt(head_dim).
-        first: no row is before this one, so that without a mask all rows see the keys up to it.
-
-    Returns:
-        float32 `[batch, n_heads, n_rows, n_keys]`.
-    """
-    batch, n_heads, n_queries, head_dim = query.shape
-    n_kv_heads, n_keys, n_rows = key.shape[1], key.shape[2], rows.shape[1]
-    index = rows[:, None, :, None].expand(-1, n_heads, -1, head_dim)
-    wanted = query.gather(2, index).reshape(batch * n_kv_heads, -1, head_dim)  # [.., group x n_rows, head_dim]
-    scores = _products(wanted, key.reshape(-1, n_keys, head_dim), head_dim**-0.5 if scaling is None else scaling)
-    scores = scores.view(batch, n_heads, n_rows, n_keys)
-    if mask is not None:
-        scores.add_(_additive(mask, rows, n_keys))
-    elif n_queries > 1:  # a single query sees all keys of its cache
-        # several are aligned with the first keys, as in SDPA; what all of them see is left as it is, since it is the
-        # passes over whole rows that reading costs
-        seen = (torch.arange(first, n_keys, device=rows.device) <= rows[:, :, None])[:, None]
-        scores[..., first:].add_(_bias(seen))
-    return scores.softmax(-1)
-
-
-def _products(query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.Tensor:
-    """float32 `[batch, n_rows, n_keys]`: scaled products of the rows of `[batch, n_rows, size]` and `[batch, n_keys,
-    size]`, summed in float32; on a GPU without a copy of the keys in float32."""
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        unused = torch.empty(1, device=query.device)
-        return torch.baddbmm(unused, query, key.transpose(1, 2), out_dtype=torch.float32, beta=0, alpha=scaling)
-    return (query.float() * scaling) @ key.float().transpose(1, 2)
-
-
-def _additive(mask: torch.Tensor, rows: torch.Tensor, n_keys: int) -> torch.Tensor:
-    """The mask of the wanted rows, `[batch, n_heads or 1, n_rows, n_keys]`: 0 where a key is seen, or a bias.
-
-    Added rather than filled in, since it is the same for all heads: filling is ten times slower on a CPU.
-    """
-    batch = torch.arange(len(rows), device=rows.device)[:, None]
-    some = mask.expand(len(rows), -1, -1, -1)[batch, :, rows, :n_keys].transpose(1, 2)
-    return _bias(some) if some.dtype == torch.bool else some.float()
-
-
-def _bias(seen: torch.Tensor) -> torch.Tensor:
-    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, torch.finfo(torch.float32).min)
 
 
 def _attention(
@@ -133,6 +80,8 @@ def _attention(
             capture.rows = capture.rows.to(query.device)
             rows = attention_rows(query, key, attention_mask, capture.rows, scaling, capture.first)
             capture.results[layer] = capture.reduce(rows, value, layer) if capture.with_values else capture.reduce(rows)
+    if module in _LAST:
+        raise _Enough
     if _falls_to_square(query, key, attention_mask):
         groups = query.shape[1] // key.shape[1]
         key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
@@ -173,6 +122,27 @@ def lean_attention(model: nn.Module, whatever_it_was: bool = False) -> Iterator[
         yield
     finally:
         base.set_attn_implementation(before)
+
+
+class _Enough(Exception):  # noqa: N818 - not an error
+    """Ends a forward pass of which nothing more is wanted."""
+
+
+@contextmanager
+def stop_at_last_attention(model: nn.Module) -> Iterator[None]:
+    """The forward pass of this block ends, and the block with it, once the last layer has its queries, keys and values.
+
+    The rows of all layers have been read then, and a cache is full; what would follow costs a layer's time. Only where
+    the attention is that of this module (`capture_attention`, `lean_attention`); elsewhere the pass goes to its end.
+    """
+    last = head_layout(model).attentions[-1]
+    _LAST.add(last)
+    try:
+        yield
+    except _Enough:
+        pass
+    finally:
+        _LAST.discard(last)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from retrieval_heads.attention.capture import capture_attention, lean_attention
+from retrieval_heads.attention.capture import capture_attention, lean_attention, stop_at_last_attention
 from retrieval_heads.attention.contribution import Contribution
 from retrieval_heads.attention.haystacks import Haystack, find_haystacks
 from retrieval_heads.attention.reading import (
@@ -62,7 +62,8 @@ def _read_batch(model: nn.Module, encoded: Sequence[Encoded], members: list[int]
     spans = find_spans(chosen, [np.arange(len(one.ids)) for one in chosen], device, seed)
     contribution = Contribution(model, ids.gather(1, answers + 1), spans.contrast)
     reduce = reader(spans, answers.shape[1], contribution)
-    with capture_attention(model, torch.cat([answers, questions], 1), reduce, with_values=True) as layers:
+    rows = torch.cat([answers, questions], 1)
+    with capture_attention(model, rows, reduce, with_values=True) as layers, stop_at_last_attention(model):
         model(input_ids=ids, logits_to_keep=1, use_cache=False)
     parts = zip(*gather_layers(layers, device), strict=True)
     for index, one, part in zip(members, chosen, parts, strict=True):
@@ -102,7 +103,8 @@ def _read_side_by_side(
         own = probabilities.unflatten(2, rows.shape)  # [1, n_heads, n_questions, n_rows, n_keys]
         return read(own[0].transpose(0, 1), value, layer)
 
-    with capture_attention(model, rows.view(1, -1).to(device), reduce, with_values=True) as layers:
+    wanted = rows.view(1, -1).to(device)
+    with capture_attention(model, wanted, reduce, with_values=True) as layers, stop_at_last_attention(model):
         prefix.run(suffixes)
     parts = zip(*gather_layers(layers, device), strict=True)
     for index, one, shift, (largest, *others) in zip(members, chosen, shifts, parts, strict=True):

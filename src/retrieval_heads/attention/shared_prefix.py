@@ -15,7 +15,7 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.masking_utils import create_masks_for_generate
 
-from retrieval_heads.attention.capture import lean_attention
+from retrieval_heads.attention.capture import lean_attention, stop_at_last_attention
 from retrieval_heads.errors import ModelError
 
 
@@ -38,7 +38,7 @@ class SharedPrefix:
         self.model, self.length = model, len(ids)
         self.cache = new_cache(model)
         self._device = model.get_input_embeddings().weight.device
-        with torch.no_grad(), lean_attention(model):
+        with torch.no_grad(), lean_attention(model), stop_at_last_attention(model):
             model(
                 input_ids=torch.tensor([list(ids)], device=self._device), past_key_values=self.cache, use_cache=True,
                 logits_to_keep=1,
