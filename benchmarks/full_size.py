@@ -16,6 +16,7 @@ take turns in one process, and medians are reported. The first round warms up an
 Files, written anew after each pass: `passes.csv` (every pass), `full_size.csv` (a row each of the five) and
 `targets.csv`. The floor is the time that the device cannot do without: for each pass over the model the larger of its
 operations at `--tflops` and its bytes (weights, cached keys and values) at `--tbytes`; `share` is floor over measured.
+Detection needs of the last layer the queries, keys and values only, and no logits: so it can be quicker than `plain`.
 """
 
 from __future__ import annotations

@@ -20,21 +20,26 @@ def floor_seconds(options: argparse.Namespace) -> dict[str, float]:
     """Least seconds of each of the five, see full_size.py; logits count where they are needed."""
     o, size = options, 2 if options.dtype == "bfloat16" else 4
     head_dim = o.hidden // o.heads
-    weights = o.layers * (2 * o.hidden**2 + 2 * o.hidden * o.kv_heads * head_dim + 3 * o.hidden * o.intermediate)
+    keys = 2 * o.hidden * o.kv_heads * head_dim  # and values
+    layer = 2 * o.hidden**2 + keys + 3 * o.hidden * o.intermediate
 
-    def a_pass(n: int, before: int, n_logits: int = 1, own: int | None = None) -> float:
-        """Over n tokens after so many in the cache, of which each sees those of its own suffix before it."""
-        seen = n * before + n * (own or n) / 2
-        flops = 2 * weights * n + 4 * seen * o.hidden * o.layers + 2 * o.hidden * o.vocab * n_logits
-        read = weights + o.hidden * o.vocab + 2 * before * o.kv_heads * head_dim * o.layers
-        return max(flops / o.tflops, read * size / o.tbytes) / 1e12
+    def a_pass(n: int, before: int, n_logits: int = 1, own: int | None = None, read: bool = False) -> float:
+        """Over n tokens after so many in the cache, of which each sees those of its own suffix before it.
 
-    plain, suffix = a_pass(o.tokens, 0), QUESTION + o.answer + 1
-    rows = o.answer + 1
+        Where attention is only read, the last layer's keys and values are the last that is needed.
+        """
+        layers, seen = o.layers - read, n * before + n * (own or n) / 2
+        weights, vocabulary = layers * layer + read * keys, 0 if read else o.hidden * o.vocab
+        flops = 2 * weights * n + 4 * seen * o.hidden * layers + 2 * vocabulary * n_logits
+        bytes_read = size * (weights + vocabulary + 2 * before * o.kv_heads * head_dim * layers)
+        return max(flops / o.tflops, bytes_read / o.tbytes) / 1e12
+
+    suffix, rows = QUESTION + o.answer + 1, o.answer + 1
+    haystack = o.tokens - suffix
     return {
-        "plain": plain, "detection": plain,
+        "plain": a_pass(o.tokens, 0), "detection": a_pass(o.tokens, 0, read=True),
         "wu": a_pass(o.tokens - rows - 1, 0) + o.answer * a_pass(1, o.tokens - rows),
-        "detection_many": a_pass(o.tokens - suffix, 0) + a_pass(o.questions * suffix, o.tokens - suffix, own=suffix),
+        "detection_many": a_pass(haystack, 0, read=True) + a_pass(o.questions * suffix, haystack, 1, suffix, True),
         "knockout": a_pass(o.tokens - rows - 1, 0) + a_pass(o.sets * rows, o.tokens - rows, o.sets * rows, rows),
     }
 
