@@ -103,7 +103,10 @@ CONDITIONS = {
         *_sizes("low", "low", "low_low"),
     )
 }
-"""By name: real, then from more to less real, mixtures, controls, sizes; tables and figures have this order."""
+"""All conditions by name, real ones first, then from more to less real, mixtures, controls, sizes.
+
+Tables and figures have this order.
+"""
 
 
 def kind_of(name: str) -> Condition:

@@ -53,7 +53,7 @@ class Dictionary(SphinxDirective):
         whose = self.arguments[0]
         tables = all_tables() if whose == "study" else verb_tables()[whose]
         lines = [line for table in tables.values() for line in table_text(whose, table)]
-        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+        return _as_dictionary(self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True))
 
 
 class Columns(SphinxDirective):
@@ -64,7 +64,14 @@ class Columns(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         meanings = resolve_name(self.arguments[0])
         rows = [f"| `{name}` | {_inline(meaning)} |" for name, meaning in meanings.items()]
-        return self.parse_text_to_nodes("\n".join(["| column | meaning |", "|---|---|", *rows]))
+        return _as_dictionary(self.parse_text_to_nodes("\n".join(["| column | meaning |", "|---|---|", *rows])))
+
+
+def _as_dictionary(made: list[nodes.Node]) -> list[nodes.Node]:
+    """With tables that a style sheet can set in another way on a phone."""
+    for table in (table for node in made for table in node.findall(nodes.table)):
+        table["classes"].append("dictionary")
+    return made
 
 
 def verb_text(name: str) -> Iterator[str]:
