@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_heads.errors import DataError, ResultError
-from retrieval_heads.files import write_whole
+from retrieval_heads.files import UNREADABLE, write_whole
 
 FILE = "request.json"
 
@@ -33,7 +33,7 @@ def claim(folder: Path, wanted: Mapping[str, Any], what: str) -> None:
         return
     try:
         found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise ResultError("the file is damaged", where=path, value=str(error), remedy=remedy) from error
     differing = [name for name in wanted if found.get(name, ...) != wanted[name]]
     if differing:

@@ -120,15 +120,29 @@ def _profile_path(name_or_path: str | Path) -> Path:
             raise ConfigError("unknown profile", where="profile", value=text,
                               remedy=close_match(text, profile_names()) + " Or give the path of a YAML file.")
         return paths.configs_folder() / f"{text}.yaml"
-    path = Path(text).expanduser().resolve()
-    if not path.is_file():
+    try:
+        path = Path(text).expanduser().resolve()
+        there = path.is_file()
+    except (OSError, RuntimeError):  # a name that is too long, a link to itself, the home of nobody
+        there = False
+    if not there:
         raise ConfigError("no such profile file", where="profile", value=text,
                           remedy=f"Give the path of a YAML file, or one of {', '.join(profile_names())}.")
     return path
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose keys are unique in each mapping, and in which 1e-3 is a number."""
+    """YAML whose keys are unique in each mapping, in which 1e-3 is a number, and without references inside the file.
+
+    A few lines of references to references make a value that fills the memory; no profile needs any.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(problem=f"a reference, *{event.anchor}: write the value itself",
+                                       problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set[str] = set()
@@ -148,9 +162,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     where = paths.shown(path)
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise ConfigError(f"the file cannot be read ({error.strerror})", where=where,
+                          remedy="Check its permissions.") from error
     except UnicodeDecodeError as error:
         raise ConfigError("not UTF-8 text", where=where, remedy="Save the file as UTF-8.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # also nested too deeply, a number of many digits
         mark = getattr(error, "problem_mark", None)
         raise ConfigError(
             f"not valid YAML: {getattr(error, 'problem', None) or error}",

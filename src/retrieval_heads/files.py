@@ -20,6 +20,9 @@ from retrieval_heads.errors import ResultError, StudyError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The disk, one's share of it, or the largest size of a file is used up."""
 
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""What is raised where a JSON file is read that is not there, or not as this package wrote it."""
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file, replacing what is there; its folder is made. A reader sees the old content or the new.

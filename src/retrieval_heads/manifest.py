@@ -21,9 +21,13 @@ from typing import Any
 
 from retrieval_heads import paths
 from retrieval_heads.errors import ResultError
-from retrieval_heads.files import write_whole
+from retrieval_heads.files import UNREADABLE, write_whole
 
 _PACKAGES = ("retrieval-heads", "torch", "transformers", "peft", "numpy", "pandas")
+
+_KINDS = {"config_hash": str, "sha256": str, "seconds": (int, float), "device": str, "seeds": list, "used": int,
+          "dropped": dict}
+"""What is read from a manifest again, with its types in JSON."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,13 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except UNREADABLE as error:
         raise ResultError(f"not a manifest: {error}", where=paths.shown(path),
                           remedy="Delete it: what it describes is then made again.") from error
-    if not isinstance(content, dict) or "config_hash" not in content:
-        raise ResultError("not a manifest: no `config_hash`", where=paths.shown(path),
-                          remedy="Delete it: what it describes is then made again.")
+    for name, kind in _KINDS.items():
+        if not isinstance(content, dict) or not isinstance(content.get(name), kind):
+            raise ResultError(f"not a manifest: no sound `{name}`", where=paths.shown(path),
+                              remedy="Delete it: what it describes is then made again.")
     return content
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from retrieval_heads.errors import ResultError, StudyError
 from retrieval_heads.files import FULL, unwritable
 
-_REFUSED = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM)
+_REFUSED = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR)
 _LESS = ("Lower the batch size (`lora.batch_size`, --batch-size) or the length of the examples, turn on gradient "
          "checkpointing or bf16, or let fewer processes share the device (--workers). What was finished is kept.")
 

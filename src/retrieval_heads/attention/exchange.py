@@ -115,9 +115,11 @@ def _load(path: Path) -> Any:
 
     try:
         return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
+    except DataError:  # is a ValueError, too
+        raise
     except OSError as error:
         problem, value, remedy = "the file cannot be read", error.strerror, "Check the path."
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         problem, value, remedy = "no JSON", str(error), "Give a score file as it was written."
     raise DataError(problem, where=path, value=value, remedy=remedy)
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from retrieval_heads.errors import ModelError
+from retrieval_heads.files import UNREADABLE
 
 EXTENSION_FILE = "extension.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -69,7 +70,7 @@ def read_extension(adapter: str | Path) -> Extension:
             values[name] = float(values[name])
         for name in ("max_length", "rank"):
             values[name] = int(values[name])
-    except (ValueError, TypeError, KeyError) as error:
+    except UNREADABLE as error:
         raise ModelError(
             "not a readable record of an extension", where=folder / EXTENSION_FILE, value=str(error),
             remedy="Restore the file, or fine-tune again.",
@@ -89,7 +90,7 @@ def fingerprint(folder: str | Path) -> str:
     folder = Path(folder)
     try:
         config = dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise ModelError(
             "the config cannot be loaded", where=folder / "config.json", value=f"{type(error).__name__}: {error}",
             remedy="Restore the file.",

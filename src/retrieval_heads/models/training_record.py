@@ -19,6 +19,7 @@ from transformers.trainer_callback import TrainerState
 
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.errors import ModelError, ResultError
+from retrieval_heads.files import UNREADABLE
 from retrieval_heads.models.extension import ADAPTER_CONFIG, Extension, read_extension
 from retrieval_heads.models.folder import quiet
 
@@ -43,7 +44,7 @@ def read_record(adapter: str | Path) -> dict[str, Any]:
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / name).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise _unfinished(folder, error) from error
 
 

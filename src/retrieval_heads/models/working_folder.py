@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_heads.errors import ModelError
+from retrieval_heads.files import UNREADABLE
 
 
 @contextmanager
@@ -54,5 +55,5 @@ def step_of(checkpoint: Path) -> int:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except UNREADABLE:
         return None

@@ -16,7 +16,7 @@ from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ResultError
 from retrieval_heads.evaluation import answer_losses
-from retrieval_heads.files import write_whole
+from retrieval_heads.files import UNREADABLE, write_whole
 from retrieval_heads.models.finetune import finetune
 from retrieval_heads.models.load import load_model
 from retrieval_heads.models.lora_settings import LoraSettings
@@ -110,7 +110,7 @@ def _read(path: Path) -> Measured:
             np.array(found["losses"], dtype=np.float64), float("nan") if loss is None else float(loss),
             None if scores is None else np.array(scores, dtype=np.float32), int(found["n_scored"]),
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except UNREADABLE as error:
         raise ResultError("the measurement is damaged", where=path, value=str(error),
                           remedy="Delete the file: it is made again.") from error
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
+
+from retrieval_heads.claimed_folder import content_digest
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -13,9 +14,8 @@ TOKENIZER_FILES = (
 
 
 def file_facts(path: Path) -> dict[str, Any]:
-    """Size in bytes and sha256 of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    """Size in bytes and sha256 of a file; `DataError` where it cannot be read."""
+    digest = content_digest(path)
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 

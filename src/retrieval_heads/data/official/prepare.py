@@ -31,7 +31,7 @@ from retrieval_heads.data.official.sources import official_files, read_sources, 
 from retrieval_heads.data.official.split import Split
 from retrieval_heads.errors import ConfigError, ResultError
 from retrieval_heads.fetch import origin
-from retrieval_heads.files import write_whole
+from retrieval_heads.files import UNREADABLE, write_whole
 
 MANIFEST = "manifest.json"
 
@@ -173,7 +173,7 @@ def _made(folder: Path, arguments: dict[str, Any], request: Request) -> bool:
     if path.is_file():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))["arguments"]
-        except (ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             raise ResultError(
                 "no manifest of `prepare`", where=path, value=str(error), remedy="Name another folder.",
             ) from None

@@ -1,25 +1,27 @@
 """Records of a data file, each with its file and line: JSON Lines, gzipped or not, or a JSON array of the same records.
 
-JSON Lines are read one line at a time, so memory does not grow with the file. A file is known by its first bytes and
-not by its name, so a `.gz` that a browser has unpacked already is read as well. Whatever is wrong with a file is one
-`DataError` that names file and line; records before it have been handed out by then.
+Records are read one at a time, so memory grows with the longest record and not with the file. A file is known by its
+first bytes and not by its name, so a `.gz` that a browser has unpacked already is read as well. Whatever is wrong with
+a file is one `DataError` that names file and line; records before it have been handed out by then.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
-import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
+from retrieval_heads.data.official.json_stream import JsonStream
 from retrieval_heads.errors import ConfigError, DataError
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_SPACE = re.compile(r"[ \t\n\r]*")  # the white space of JSON, which is less than that of `str.isspace`
+_PIECE = 2**18
 _AGAIN = "Fetch the file again."
 
 
@@ -58,19 +60,26 @@ def each_record(path: str | Path) -> Iterator[Record | DataError]:
     """
     path, anything = Path(path), False
     try:
-        for line, raw in _byte_lines(path):
+        lines = _byte_lines(path)
+        for line, raw in lines:
             try:
                 text = _decoded(path, line, raw)
                 if not text.strip():
                     continue
                 if not anything and text.lstrip().startswith("["):
-                    yield from _whole_text(path)
-                    return
-                outcome = _line_record(path, line, text)
+                    break
+                outcome: Record | DataError = _line_record(path, line, text)
             except DataError as error:
                 outcome = error
             anything = True
             yield outcome
+        else:
+            if not anything:
+                raise DataError("the file holds no record", where=path, remedy=_AGAIN)
+            return
+        for record in _values(path, chain(["\n" * (line - 1), text], _texts(path, lines))):
+            anything = True
+            yield record
         if not anything:
             raise DataError("the file holds no record", where=path, remedy=_AGAIN)
     except DataError as error:
@@ -78,7 +87,7 @@ def each_record(path: str | Path) -> Iterator[Record | DataError]:
 
 
 def read_documents(path: str | Path, limit: int | None = None) -> Iterator[Record]:
-    """Read JSON objects that may each run over several lines, or a JSON array of them; the whole file is in memory.
+    """Read JSON objects that may each run over several lines, or a JSON array of them.
 
     Raises: as `read_records`.
     """
@@ -108,12 +117,12 @@ def _read(path: Path, limit: int | None, parse: Callable[[Path], Iterator[Record
 
 
 def _json_lines(path: Path) -> Iterator[Record]:
-    count = 0
-    for line, text in _text_lines(path):
+    count, lines = 0, _text_lines(path)
+    for line, text in lines:
         if not text.strip():
             continue
         if not count and text.lstrip().startswith("["):
-            yield from _whole_text(path)
+            yield from _values(path, chain(["\n" * (line - 1), text], (part for _, part in lines)))
             return
         yield _line_record(path, line, text, count)
         count += 1
@@ -128,47 +137,22 @@ def _line_record(path: Path, line: int, text: str, count: int | None = None) -> 
 
 
 def _whole_text(path: Path) -> Iterator[Record]:
-    text = "".join(part for _, part in _text_lines(path))
-    line, counted, count = 1, 0, 0
+    return _values(path, (part for _, part in _text_lines(path, in_pieces=True)))
+
+
+def _values(path: Path, pieces: Iterable[str]) -> Iterator[Record]:
+    """The records of a JSON array, or objects one after the other, from pieces of text."""
+    stream, line, count = JsonStream(pieces), 1, 0
     try:
-        for start, value in _values(text):
-            line, counted = line + text.count("\n", counted, start), start
+        for line, value in stream.values():
             yield _record(path, line, value)
             count += 1
     except DataError:  # is a ValueError, too, and has its message already
         raise
+    except json.JSONDecodeError as error:
+        _malformed(path, stream.line_of(error.pos), stream.text, error, count)
     except (ValueError, RecursionError) as error:
-        _malformed(path, getattr(error, "lineno", line), text, error, count)
-
-
-def _values(text: str) -> Iterator[tuple[int, Any]]:
-    """The elements of an array, or values one after the other, each with the place where it begins."""
-    decode = json.JSONDecoder().raw_decode
-    position = _skip(text, 0)
-    if not text.startswith("[", position):
-        while position < len(text):
-            value, end = decode(text, position)
-            yield position, value
-            position = _skip(text, end)
-        return
-    position = _skip(text, position + 1)
-    closed = text.startswith("]", position)
-    while not closed:
-        value, end = decode(text, position)
-        yield position, value
-        position = _skip(text, end)
-        closed = text.startswith("]", position)
-        if not closed:
-            if not text.startswith(",", position):
-                raise json.JSONDecodeError("Expecting ',' or ']'", text, position)
-            position = _skip(text, position + 1)
-    position = _skip(text, position + 1)
-    if position < len(text):
-        raise json.JSONDecodeError("Extra data behind the array", text, position)
-
-
-def _skip(text: str, position: int) -> int:
-    return _SPACE.match(text, position).end()
+        _malformed(path, line, stream.text[stream.position :], error, count)
 
 
 def _record(path: Path, line: int, value: Any) -> Record:
@@ -200,16 +184,18 @@ def _malformed(
     raise DataError(problem, where=f"{path}, line {line}", value=value, remedy=remedy) from None
 
 
-def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
+def _text_lines(path: Path, in_pieces: bool = False) -> Iterator[tuple[int, str]]:
     """Lines from 1 as text. Split at line feeds only: other line separators may stand inside a JSON string."""
-    for line, raw in _byte_lines(path):
-        yield line, _decoded(path, line, raw)
+    return ((line, _decoded(path, line, raw)) for line, raw in _byte_lines(path, in_pieces))
+
+
+def _texts(path: Path, lines: Iterable[tuple[int, bytes]]) -> Iterator[str]:
+    return (_decoded(path, line, raw) for line, raw in lines)
 
 
 def _decoded(path: Path, line: int, raw: bytes) -> str:
     try:
-        # a byte order mark is no part of the first record
-        return raw.decode("utf-8-sig" if line == 1 else "utf-8")
+        return raw.decode()
     except UnicodeDecodeError as error:
         raise DataError(
             f"byte {error.start + 1} of the line is not UTF-8", where=f"{path}, line {line}",
@@ -217,12 +203,21 @@ def _decoded(path: Path, line: int, raw: bytes) -> str:
         ) from None
 
 
-def _byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _byte_lines(path: Path, in_pieces: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers; in pieces of a line where that is wanted, or where the file is an array."""
     line = 0
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=2**16) as file:
             packed = file.peek(2)[:2] == _GZIP_MAGIC
-            for line, raw in enumerate(gzip.GzipFile(fileobj=file) if packed else file, start=1):
+            opened = gzip.GzipFile(fileobj=file) if packed else file
+            # a byte order mark is no part of the first record
+            mark = len(codecs.BOM_UTF8) * opened.peek(3).startswith(codecs.BOM_UTF8)
+            in_pieces |= opened.peek(2**16)[mark:].lstrip().startswith(b"[")
+            opened.read(mark)
+            whole = True
+            while raw := _line(opened, _PIECE if in_pieces else -1):
+                line += whole
+                whole = raw.endswith(b"\n")
                 yield line, raw
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
@@ -234,3 +229,11 @@ def _byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         ) from None
     except OSError as error:
         raise DataError(f"the file cannot be read ({error.strerror or error})", where=path, remedy=_AGAIN) from None
+
+
+def _line(file: Any, most: int) -> bytes:
+    """The rest of a line, or about so many bytes of it, and no part of a character."""
+    raw = file.readline(most)
+    while raw and not raw.endswith(b"\n") and (after := file.peek(1)[:1]) and after[0] & 0xC0 == 0x80:
+        raw += file.read(1)
+    return raw
