@@ -22,6 +22,7 @@ from retrieval_heads.diagnose.inputs import read_inputs, split
 from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.diagnose.sentences import heads, patching, performance, warnings
 from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.tables import follow, verb_tables
 
 TABLES = {"performance", "answers", "training", "head_scores", "overlap", "knockout", "knockout_effects", "patching",
           "summary"}
@@ -96,6 +97,14 @@ def test_tables_are_complete(done: Path):
     assert set(tables["performance"]["n"]) == {3}
     score = tables["summary"].query("measure == 'score'").set_index("condition")["value"]
     assert score.to_dict() == pytest.approx(tables["answers"].groupby("condition")["citation_f1"].mean().to_dict())
+
+
+def test_tables_follow_the_dictionary(done: Path):
+    known, made = verb_tables()["diagnose"], list((done / "tables").glob("*.csv"))
+    assert len(made) >= len(TABLES) - 1
+    for path in made:
+        rows = pd.read_csv(path, dtype=object, keep_default_na=False, na_values=[""])
+        assert len(follow(known[path.stem], rows, path.name))
 
 
 def test_the_report_stands_alone_and_runs_nothing_of_the_data(done: Path):
