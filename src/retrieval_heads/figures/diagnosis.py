@@ -1,0 +1,173 @@
+"""A diagnosis on a page: where needles stand, scores by that place, the finding in words, and the report in a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from itertools import cycle
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from retrieval_heads.data.example import Example
+from retrieval_heads.diagnose.compare import Result
+from retrieval_heads.diagnose.request import UNTUNED
+from retrieval_heads.figures.interval_tables import with_interval
+from retrieval_heads.figures.style import axis, colour, interval_bars, marker, metric_label
+from retrieval_heads.settings import REFERENCE
+from retrieval_heads.stats.bootstrap import Interval, bootstrap_crossed
+
+PARTS = ("first third", "middle third", "last third")
+"""Of the text before the answer, where the needle begins."""
+
+
+def places(examples: Sequence[Example]) -> np.ndarray:
+    """Where the first needle of each example begins, as a fraction of the prompt's characters: float64 `[n]`."""
+    return np.array([example.needles[0][0] / len(example.prompt) for example in examples])
+
+
+def plot_places(sets: Mapping[str, Sequence[Example]], ax: Axes | None = None) -> Axes:
+    """A row for each set of examples with needles: a stroke where each first needle begins.
+
+    Args:
+        sets: by name, from the top.
+        ax: drawn on; a new one when None.
+    """
+    ax = axis(ax)
+    looks = _looks(sets)
+    for row, (name, examples) in enumerate(sets.items()):
+        ax.vlines(places(examples), row - 0.3, row + 0.3, color=looks[name][0], linewidth=1.4)
+    ax.set_yticks(range(len(sets)), [f"{name} ({len(examples)})" for name, examples in sets.items()])
+    ax.set(xlim=(0, 1), ylim=(len(sets) - 0.5, -0.5), xlabel="where the needle begins (fraction of the prompt)")
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def by_place(result: Result) -> pd.DataFrame:
+    """The score of each condition on the test examples whose needle stands in each third of the prompt.
+
+    Returns:
+        one row a condition and part of `PARTS` that has examples: `condition`, `part`, `value`, `low`, `high`, `n`
+        (examples).
+    """
+    part = np.minimum(places(result.inputs.test) * len(PARTS), len(PARTS) - 1).astype(int)
+    rows = []
+    for condition in result.inputs.conditions:
+        scores = _scores(result, condition)
+        for number, name in enumerate(PARTS):
+            inside = scores[:, part == number]
+            if inside.shape[1]:
+                value, low, high = bootstrap_crossed(inside)
+                rows.append({"condition": condition, "part": name, "value": value, "low": low, "high": high,
+                             "n": inside.shape[1]})
+    return pd.DataFrame(rows)
+
+
+def plot_by_place(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> Axes:
+    """Points with intervals for each third of the prompt, side by side for the conditions.
+
+    Args:
+        table: of `by_place`.
+        metric: what its values are, for the axis.
+        ax: drawn on; a new one when None.
+    """
+    ax = axis(ax)
+    parts = [name for name in PARTS if (table["part"] == name).any()]
+    looks = _looks(table["condition"].unique())
+    for number, (name, (tone, shape)) in enumerate(looks.items()):
+        own = table[table["condition"] == name].set_index("part").reindex(parts)
+        at = np.arange(len(parts)) + 0.14 * (number - (len(looks) - 1) / 2)
+        ax.errorbar(at, own["value"], yerr=interval_bars(own["value"], own["low"], own["high"]), color=tone,
+                    marker=shape, linestyle="", capsize=3, label=name)
+    sizes = table.drop_duplicates("part").set_index("part")["n"]
+    ax.set_xticks(range(len(parts)), [f"{part}\n({sizes[part]} examples)" for part in parts])
+    ax.set(ylim=(-0.03, 1.03), ylabel=f"{metric_label(metric)} (0 to 1)", xlabel="where the needle stands")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def score_table(result: Result) -> pd.DataFrame:
+    """One row a condition: score, difference to no fine-tuning, recall of the real run's heads and its chance level."""
+    rows = []
+    for condition in result.inputs.conditions:
+        score, over, recall = (result.of(condition, name) for name in ("score", "over_untuned", "recall_of_real"))
+        training = result.tables["training"].query("condition == @condition")
+        rows.append({
+            "trained on": condition, metric_label(result.metric): _told(score), "over no fine-tuning": _told(over),
+            "loss at the first step": training["first_loss"].mean(), "heads": np.mean(result.n_heads(condition)),
+            "recall of real heads": _told(recall), "chance": np.nan if recall is None else recall["chance"],
+        })
+    return pd.DataFrame(rows)
+
+
+def difference(result: Result, one: str, other: str) -> Interval:
+    """How much better one set's model answers the same examples than another's, with its 95% bootstrap interval."""
+    return bootstrap_crossed(_scores(result, one) - _scores(result, other))
+
+
+def finding(result: Result, sound: str, flawed: str) -> str:
+    """What the tables say of two sets, the second of which has a known flaw; worded by the intervals."""
+    scores = {name: _told(result.of(name, "score")) for name in result.inputs.conditions}
+    gap = difference(result, sound, flawed)
+    told = with_interval(*gap)
+    text = (
+        f"On {len(result.inputs.test)} real examples the model trained on `{sound}` scores {scores[sound]} "
+        f"({metric_label(result.metric)}), on `{flawed}` {scores[flawed]}, on real examples {scores[REFERENCE]}, and "
+        f"without fine-tuning {scores[UNTUNED]}. "
+    )
+    if gap.low > 0:
+        text += f"The flawed set teaches less: `{sound}` is ahead by {told} on the same examples."
+    elif gap.high < 0:
+        text += f"Against what one expects, the flawed set teaches more: `{sound}` is ahead by {told}."
+    else:
+        text += (f"That the flawed set teaches less **is not shown** here: `{sound}` is ahead by {told} on the same "
+                 "examples, an interval that holds 0. More examples would narrow it.")
+    return f"{text} {_heads(result, sound, flawed)}"
+
+
+def framed(report: str, title: str, height: str = "38rem") -> str:
+    """A whole HTML report as a part of a page: in a frame of its own, which runs no script and is scrolled.
+
+    Args:
+        report: the report's file as text.
+        title: what it is, for those who do not see it.
+        height: of the frame, as CSS.
+    """
+    # IPython warns of HTML that begins with a frame, so it stands in a block
+    return (f'<div class="framed-report"><iframe title="{escape(title)}" sandbox loading="lazy" '
+            f'style="width: 100%; height: {height}; border: 1px solid #8888; border-radius: 6px" '
+            f'srcdoc="{escape(report)}"></iframe></div>')
+
+
+def _heads(result: Result, sound: str, flawed: str) -> str:
+    """Which share of the real run's heads each set has, beside chance and no fine-tuning."""
+    found = {name: result.of(name, "recall_of_real") for name in (sound, flawed, UNTUNED)}
+    if any(row is None for row in found.values()):
+        return "The real run has no retrieval head here, so nothing can be said of heads."
+    shares = {name: f"{row['value']:.0%} (chance {row['chance']:.0%})" for name, row in found.items()}
+    text = (f"Of the real run's {found[sound]['n']} retrieval heads, `{sound}` has {shares[sound]}, `{flawed}` "
+            f"{shares[flawed]}, and the model without fine-tuning {shares[UNTUNED]}.")
+    if found[flawed]["value"] >= found[sound]["value"]:
+        return f"{text} Heads do not tell the flawed set from the sound one."
+    return f"{text} The flawed set has fewer of them; the report says what patching the missing ones is worth."
+
+
+def _scores(result: Result, condition: str) -> np.ndarray:
+    """The score of each run on each test example: float64 `[runs, n]`."""
+    own = result.tables["answers"].query("condition == @condition")
+    return own.pivot(index="seed", columns="example", values=result.metric).to_numpy(dtype=float)
+
+
+def _told(row: pd.Series | None) -> str:
+    return "–" if row is None else with_interval(row["value"], row["low"], row["high"])
+
+
+def _looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker by name: those of the study's untrained and real models, and others for sets of one's own."""
+    own = cycle(_OWN)
+    return {name: (colour(_LIKE[name]), marker(_LIKE[name])) if name in _LIKE else next(own) for name in names}
+
+
+_LIKE = {UNTUNED: "base", REFERENCE: REFERENCE, "real_train": REFERENCE, "real_eval": "base"}
+_OWN = tuple((colour(name), marker(name)) for name in ("high_high", "high_low", "low_high", "low_low", "symbolic"))
