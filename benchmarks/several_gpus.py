@@ -1,8 +1,8 @@
 """Several processes that train one run together give the losses and the adapter of one process: by DDP and by FSDP.
 
-The embedded base model is fine-tuned by the command line that a user gives (`run finetune`), from the same settings
-once by one process, then by several, on a GPU each with NCCL or on the CPU with gloo. In `float32` the losses differ by
-rounding alone; in `bfloat16` the base model lies in bf16 and the adapters in float32, as at full size.
+A model of the embedded one's shape with random weights is fine-tuned by the command line that a user gives (`run
+finetune`), once by one process, then by several, on a GPU each with NCCL or on the CPU with gloo. In `float32` the
+losses differ by rounding alone; in `bfloat16` the base model lies in bf16 and the adapters in float32, as at full size.
 
     python benchmarks/several_gpus.py --out several_gpus.csv                 # two GPUs, two minutes
     python benchmarks/several_gpus.py --out several_gpus.csv --device cpu --tokens 768 --examples 8
@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from retrieval_heads.models.base import BASE_PATH, load_tokenizer
 from retrieval_heads.models.processes import FSDP_VARIABLE
@@ -68,8 +68,9 @@ def main() -> None:
 
 def write_profile(folder: Path, precision: str, given: argparse.Namespace) -> Path:
     """A study of one run, and its base model in the wanted precision; the profile's path."""
-    model = AutoModelForCausalLM.from_pretrained(BASE_PATH, dtype=getattr(torch, precision))
-    model.save_pretrained(folder / "base")
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(BASE_PATH)
+    AutoModelForCausalLM.from_config(config, dtype=getattr(torch, precision)).save_pretrained(folder / "base")
     load_tokenizer().save_pretrained(folder / "base")
     profile = yaml.safe_load((configs_folder() / "smoke.yaml").read_text(encoding="utf-8"))
     profile |= {"bases": [str(folder / "base")], "conditions": ["real"], "train_length": given.tokens,

@@ -140,10 +140,10 @@ def test_the_estimate_has_known_answers() -> None:
         ("mdqa", "symbolic", "patch", 2, 3.0, 1.0, 40.0, 0.0, "a"),
     ], columns=COLUMNS)
     found = estimate(tried, profile).set_index("stage")
-    # 63 runs, 9 of them real; 400 examples three times, 100 and 200; the model is loaded once a stage
+    # 63 runs, 9 of them real; 250 examples three times, 80 and 200; the model is loaded once a stage
     assert found.runs.to_dict() == {"train": 63, "detect": 63, "patch": 54, "all": 63}
-    assert found.seconds[:-1].tolist() == [1200 * 6, 1 + 100 * 2, 1 + 200 * 1]
-    hours = [7200 * 63 / 3600, 201 * 63 / 3600, 201 * 54 / 3600]
+    assert found.seconds[:-1].tolist() == [750 * 6, 1 + 80 * 2, 1 + 200 * 1]
+    hours = [4500 * 63 / 3600, 161 * 63 / 3600, 201 * 54 / 3600]
     assert found.hours.tolist() == pytest.approx([*hours, sum(hours)])
     assert found.peak_gb.tolist() == [70, 30, 40, 70]
     assert found.disk_gb["all"] == pytest.approx(0.2 * 63)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -125,13 +126,14 @@ def test_what_is_shared_when_topics_are_few(tmp_path: Path):
 def test_records_that_cannot_be_used_are_passed_over_and_counted(tmp_path: Path):
     sources = read_sources("mdqa", official_files(save_official(tmp_path, "mdqa", 30), "mdqa"))
 
-    def check(source):
+    def check(source, training):
         if source.line % 2:
             raise UnusableRecordError("it is odd", where=source.where)
 
     parts = split(sources, train=4, probe=2, test=3, seed=0, check=check)
     assert all(source.line % 2 == 0 for source in (*parts.train, *parts.limited, *parts.probe, *parts.test))
-    with pytest.raises(DataError, match=r"15 records are usable \(left out: 15 because it is odd\).*'10 \+ 2 \+ 4'"):
+    with pytest.raises(DataError, match=r"mdqa: train.*: 9 \+ 2 \+ 4 of 30 records are usable \(left out: 15 "
+                                        r"because it is odd\).*'10 \+ 2 \+ 4'"):
         split(sources, train=10, probe=2, test=4, seed=0, check=check)
 
 
@@ -140,7 +142,7 @@ def test_records_that_the_other_sides_gold_documents_leave_too_few_are_given_up(
     first = split(sources, train=4, probe=2, test=3, seed=0)
     victim = first.test[0].id
 
-    def room(source, apart):
+    def room(source, training, apart):
         if source.id == victim and apart:
             raise UnusableRecordError("too few", where=source.where)
 
@@ -149,6 +151,43 @@ def test_records_that_the_other_sides_gold_documents_leave_too_few_are_given_up(
     assert victim not in {source.id for source in (*parts.train, *parts.limited, *parts.probe, *parts.test)}
     assert len(parts.test) == 3
     assert dropped == {"too few": 1}
+
+
+def test_held_out_records_need_room_at_their_own_lengths_only(tmp_path: Path):
+    sources = read_sources("mdqa", official_files(save_official(tmp_path, "mdqa", 30), "mdqa"))
+    long = {source.id for source in sources if source.line % 2}
+
+    def room(source, training, apart):
+        if source.id in long and not training:
+            raise UnusableRecordError("too long to be tested", where=source.where)
+
+    dropped: Counter[str] = Counter()
+    parts = choose(sources, room, train=15, probe=3, test=7, seed=0, dropped=dropped)
+    assert not long & {source.id for source in (*parts.probe, *parts.test)}
+    assert len(long & {source.id for source in parts.train}) >= 10
+    assert 0 < dropped["too long to be tested"] <= 15
+
+
+def test_too_few_records_are_told_before_anything_is_measured(
+    tmp_path: Path, tokenizer_folder: Path, monkeypatch, capsys,
+):
+    official = save_official(tmp_path / "official", "summhay", 2)
+    monkeypatch.setattr(prepare_module, "check_room", lambda *_, **__: pytest.fail("documents were counted"))
+    assert main(["prepare", "--official", str(official), "--task", "summhay", "--tokenizer", str(tokenizer_folder),
+                 "--length", "1500", "--train", "250", "--probe", "80", "--test", "200",
+                 "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert re.match(r"error: summhay: train \+ probe \+ test: the files hold \d\d different questions, and each "
+                    r"example needs one of its own \(got '250 \+ 80 \+ 200 = 530'\)\. Give all official files", told)
+    assert "n_train, n_probe and n_test in a copy of the profile" in told
+    assert not (tmp_path / "out" / "summhay").exists()
+
+
+def test_short_examples_are_made_where_asked_for(tmp_path: Path, tokenizer_folder: Path):
+    official = save_official(tmp_path / "official", "mdqa", 40)
+    path, _ = prepare(_request("mdqa", train=3, short_length=None), official, tokenizer_folder, tmp_path / "out")
+    assert "real_short.jsonl.gz" not in json.loads(path.read_text())["files"]
+    assert not (path.parent / "real_short.jsonl.gz").exists()
 
 
 def test_same_arguments_are_left_alone_and_others_refused(tmp_path: Path, tokenizer_folder: Path, capsys):

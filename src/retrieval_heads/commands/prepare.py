@@ -16,15 +16,16 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "prepare", help="make training and held-out examples of a wanted length from official files",
         description="Adds documents of other records, which do not hold the answer, until a record has the wanted "
-        "number of tokens. Writes OUT/TASK/real.jsonl.gz, real_limited.jsonl.gz, real_short.jsonl.gz, "
-        "held_out/probe_LENGTH.jsonl.gz, held_out/test_LENGTH.jsonl.gz and manifest.json.",
+        "number of tokens. Writes OUT/TASK/real.jsonl.gz, real_limited.jsonl.gz, held_out/probe_LENGTH.jsonl.gz, "
+        "held_out/test_LENGTH.jsonl.gz and manifest.json, with --short-length also real_short.jsonl.gz.",
     )
     parser.add_argument("--official", required=True, metavar="FOLDER", help="the official files, see `fetch`")
     parser.add_argument("--task", required=True, choices=sorted(origins()), help="whose files they are")
     parser.add_argument("--tokenizer", required=True, metavar="FOLDER", help="the model whose tokens are counted")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="data folder; files go to FOLDER/TASK")
     parser.add_argument("--length", required=True, type=int, help="tokens of the training examples")
-    parser.add_argument("--short-length", type=int, help="tokens of those of real_short; a quarter of --length")
+    parser.add_argument("--short-length", type=int, metavar="LENGTH",
+                        help="also make real_short, the control of short examples, of so many tokens")
     parser.add_argument("--eval-length", type=int, action="append", default=[], metavar="LENGTH",
                         help="tokens of the held-out examples beside --length; can be given several times")
     for name, what in (("train", "training"), ("probe", "probe"), ("test", "test")):
@@ -44,7 +45,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
         raise ConfigError("not numbers", where="--depths", value=parsed.depths,
                           remedy="Give numbers from 0 to 1 with commas between them.") from None
     request = Request(
-        task=parsed.task, length=parsed.length, short_length=parsed.short_length or max(1, parsed.length // 4),
+        task=parsed.task, length=parsed.length, short_length=parsed.short_length,
         eval_lengths=tuple(parsed.eval_length), train=parsed.train, probe=parsed.probe, test=parsed.test,
         seed=parsed.seed, chat=parsed.chat, instruction=parsed.instruction, depths=depths,
     )

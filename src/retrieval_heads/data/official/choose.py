@@ -9,9 +9,9 @@ from retrieval_heads.data.official.assemble import Source
 from retrieval_heads.data.official.split import Split, split
 from retrieval_heads.data.official.usable import UnusableRecordError
 
-Room = Callable[[Source, frozenset[str]], None]
-"""Raises `UnusableRecordError` for a record that has no example at the wanted lengths, given keys of texts that are
-kept out of its haystack; see `check_room`."""
+Room = Callable[[Source, bool, frozenset[str]], None]
+"""Raises `UnusableRecordError` for a record that has no example at the wanted lengths, those of training (True) or of
+held-out examples, given keys of texts that are kept out of its haystack; see `check_room`."""
 
 
 def choose(
@@ -25,21 +25,23 @@ def choose(
 
     Args and errors: as `split`; `dropped` counts by reason.
     """
-    known: dict[str, UnusableRecordError | None] = {}
+    known: dict[tuple[str, bool], UnusableRecordError | None] = {}
 
-    def check(source: Source) -> None:
-        if source.id not in known:
-            known[source.id] = _problem(room, source, frozenset())
-        if known[source.id] is not None:
-            raise known[source.id]
+    def check(source: Source, training: bool) -> None:
+        key = (source.id, training)
+        if key not in known:
+            known[key] = _problem(room, source, training, frozenset())
+        if known[key] is not None:
+            raise known[key]
 
     while True:
         refused: Counter[str] = Counter()
         parts = split(sources, train=train, probe=probe, test=test, seed=seed, check=check, dropped=refused)
         crowded = {
-            source.id: problem for training, members in (
+            (source.id, training): problem for training, members in (
                 (True, [*parts.train, *parts.limited]), (False, [*parts.probe, *parts.test]),
-            ) for source in members if (problem := _problem(room, source, parts.kept_away(training))) is not None
+            ) for source in members
+            if (problem := _problem(room, source, training, parts.kept_away(training))) is not None
         }
         if not crowded:
             if dropped is not None:
@@ -48,9 +50,9 @@ def choose(
         known.update(crowded)
 
 
-def _problem(room: Room, source: Source, apart: frozenset[str]) -> UnusableRecordError | None:
+def _problem(room: Room, source: Source, training: bool, apart: frozenset[str]) -> UnusableRecordError | None:
     try:
-        room(source, apart)
+        room(source, training, apart)
     except UnusableRecordError as error:
         return error
     return None

@@ -2,7 +2,7 @@
 
     OUT/TASK/real.jsonl.gz                  training examples of `length` tokens
     OUT/TASK/real_limited.jsonl.gz          as many, of few kinds of question (`split.py`)
-    OUT/TASK/real_short.jsonl.gz            the questions of real.jsonl.gz at the short length
+    OUT/TASK/real_short.jsonl.gz            the questions of real.jsonl.gz at the short length, where one is asked for
     OUT/TASK/held_out/probe_LENGTH.jsonl.gz, test_LENGTH.jsonl.gz   the same questions at every length
     OUT/TASK/manifest.json                  arguments, files, counts, digests; written last
 """
@@ -28,8 +28,8 @@ from retrieval_heads.data.official.lengthen import check_room, lengthen
 from retrieval_heads.data.official.pool import Pool
 from retrieval_heads.data.official.records import check_count
 from retrieval_heads.data.official.sources import official_files, read_sources, without_repeats
-from retrieval_heads.data.official.split import Split
-from retrieval_heads.errors import ConfigError, ResultError
+from retrieval_heads.data.official.split import FEWER, Split
+from retrieval_heads.errors import ConfigError, DataError, ResultError
 from retrieval_heads.fetch import origin
 from retrieval_heads.files import UNREADABLE, write_whole
 
@@ -43,7 +43,7 @@ class Request:
     Attributes:
         task: `mdqa`, `musique` or `summhay`.
         length: tokens of the training examples.
-        short_length: tokens of those of `real_short`.
+        short_length: tokens of those of `real_short`; None makes none.
         eval_lengths: tokens of the held-out examples; `length` is always among them.
         train, probe, test: numbers of examples.
         seed: of the split, the haystacks and the depths.
@@ -53,7 +53,7 @@ class Request:
 
     task: str
     length: int
-    short_length: int
+    short_length: int | None
     eval_lengths: tuple[int, ...]
     train: int
     probe: int
@@ -64,8 +64,9 @@ class Request:
     depths: tuple[float, ...] = DEPTHS
 
     def __post_init__(self) -> None:
-        for name in ("length", "short_length", "train", "probe", "test"):
+        for name in ("length", "train", "probe", "test"):
             check_count(name, getattr(self, name))
+        check_count("short_length", self.short_length)
         for length in self.eval_lengths:
             check_count("eval_lengths", length)
         object.__setattr__(self, "eval_lengths", tuple(sorted({*self.eval_lengths, self.length})))
@@ -75,7 +76,7 @@ class Request:
                 "white space around the instruction", where="instruction", value=self.instruction,
                 remedy="Give the line alone.",
             )
-        if self.short_length >= self.length:
+        if self.short_length is not None and self.short_length >= self.length:
             raise ConfigError(
                 f"not below the length of {self.length}", where="short_length", value=self.short_length,
                 remedy="Give the length that the model was trained at before it is extended.",
@@ -110,9 +111,11 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
     dropped: Counter[str] = Counter()
     read = read_sources(request.task, files, dropped)
     sources, pool = without_repeats(read, dropped), Pool(read)
-    lengths = (request.short_length, *request.eval_lengths)
+    _check_numbers(request, len(sources))
+    for_training = tuple(length for length in (request.short_length, request.length) if length is not None)
 
-    def room(source: Source, apart: frozenset[str]) -> None:
+    def room(source: Source, training: bool, apart: frozenset[str]) -> None:
+        lengths = for_training if training else request.eval_lengths
         check_room(source, pool, frame, lengths, seed=request.seed, apart=apart)
 
     parts = choose(sources, room, train=request.train, probe=request.probe, test=request.test, seed=request.seed,
@@ -135,7 +138,19 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
 def file_names(request: Request) -> list[str]:
     """The files of a request in `OUT/TASK`, without the manifest."""
     held_out = [f"held_out/{part}_{length}.jsonl.gz" for part in ("probe", "test") for length in request.eval_lengths]
-    return ["real.jsonl.gz", "real_limited.jsonl.gz", "real_short.jsonl.gz", *held_out]
+    short = [] if request.short_length is None else ["real_short.jsonl.gz"]
+    return ["real.jsonl.gz", "real_limited.jsonl.gz", *short, *held_out]
+
+
+def _check_numbers(request: Request, questions: int) -> None:
+    """Before anything is measured: that there are as many questions as examples are asked for."""
+    wanted = request.train + request.probe + request.test
+    if questions < wanted:
+        raise DataError(
+            f"the files hold {questions} different questions, and each example needs one of its own",
+            where=f"{request.task}: train + probe + test",
+            value=f"{request.train} + {request.probe} + {request.test} = {wanted}", remedy=FEWER,
+        )
 
 
 def _examples(request: Request, parts: Split, pool: Pool, frame: Frame) -> Iterator[tuple[str, list[Example]]]:
@@ -153,7 +168,8 @@ def _examples(request: Request, parts: Split, pool: Pool, frame: Frame) -> Itera
 
     yield "real.jsonl.gz", make(parts.train, "real", request.length)
     yield "real_limited.jsonl.gz", make(parts.limited, "real_limited", request.length)
-    yield "real_short.jsonl.gz", make(parts.train, "real", request.short_length)
+    if request.short_length is not None:
+        yield "real_short.jsonl.gz", make(parts.train, "real", request.short_length)
     for name in ("probe", "test"):
         for length in request.eval_lengths:
             yield f"held_out/{name}_{length}.jsonl.gz", make(getattr(parts, name), name, length)

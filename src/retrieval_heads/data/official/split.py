@@ -22,6 +22,10 @@ from retrieval_heads.data.official.pool import text_key
 from retrieval_heads.data.official.usable import UnusableRecordError, told
 from retrieval_heads.errors import DataError
 
+FEWER = ("Give all official files of the task (`fetch` brings them), lower the numbers here and n_train, n_probe and "
+         "n_test in a copy of the profile, or leave the task out of it.")
+"""What to do where there are too few records."""
+
 QUESTION_WORDS = ("who", "when", "where", "what", "which", "why", "how")
 
 
@@ -73,7 +77,7 @@ def group_of(source: Source) -> str:
 
 def split(
     sources: Sequence[Source], *, train: int, probe: int, test: int, seed: int,
-    check: Callable[[Source], None] = lambda source: None, dropped: Counter[str] | None = None,
+    check: Callable[[Source, bool], None] = lambda source, training: None, dropped: Counter[str] | None = None,
 ) -> Split:
     """Split records; insights of one topic are kept together as far as that goes.
 
@@ -84,9 +88,9 @@ def split(
         sources: records without a repeated question.
         train, probe, test: how many of each.
         seed: of the order in which records are chosen.
-        check: raises `UnusableRecordError` for a record that cannot be used; called only for records that are about to
-            be taken.
-        dropped: counts the records that `check` refused, by reason.
+        check: raises `UnusableRecordError` for a record that cannot be used, for training (True) or held out; called
+            only for records that are about to be taken.
+        dropped: counts the records that `check` refused, by reason; one that is refused twice counts once.
 
     Raises:
         DataError: too few usable records, or `real_limited` would need every kind of question.
@@ -94,9 +98,9 @@ def split(
     reasons: Counter[str] = Counter() if dropped is None else dropped
     chooser = _Chooser(sources, check, reasons, seed)
     for disjoint, apart in ((True, True), (False, True), (False, False)):
-        tested = chooser.take(test, set(), frozenset())
+        tested = chooser.take(test, set(), frozenset(), training=False)
         taken, held = {source.id for source in tested}, gold_keys(tested)
-        probed = chooser.take(probe, taken, held if disjoint else frozenset())
+        probed = chooser.take(probe, taken, held if disjoint else frozenset(), training=False)
         taken |= {source.id for source in probed}
         held |= gold_keys(probed)
         trained = chooser.take(train, taken, held, others=not apart)
@@ -104,9 +108,9 @@ def split(
             break
     else:
         raise DataError(
-            f"{len(tested) + len(probed) + len(trained)} records are usable (left out: {told(reasons) or 'none'})",
-            where="train, probe, test", value=f"{train} + {probe} + {test}",
-            remedy="Lower the numbers or the lengths, or give more records.",
+            f"{len(trained)} + {len(probed)} + {len(tested)} of {len(sources)} records are usable (left out: "
+            f"{told(reasons) or 'none'})", where=f"{sources[0].task}: train + probe + test" if sources else "records",
+            value=f"{train} + {probe} + {test}", remedy=f"{FEWER} Or lower the lengths.",
         )
     limited, groups = _limited(chooser, train, taken, held, not apart)
     return Split(trained, limited, probed, tested, groups, not gold_keys([*trained, *limited]) & held)
@@ -116,7 +120,7 @@ class _Chooser:
     """Records in a seeded order, those of a topic one after the other."""
 
     def __init__(
-        self, sources: Sequence[Source], check: Callable[[Source], None], dropped: Counter[str], seed: int,
+        self, sources: Sequence[Source], check: Callable[[Source, bool], None], dropped: Counter[str], seed: int,
     ) -> None:
         rng = random.Random(f"split:{seed}")
         clusters: dict[str, list[Source]] = {}
@@ -127,11 +131,13 @@ class _Chooser:
             for source in rng.sample(clusters[name], len(clusters[name]))
         ]
         self.keys = {source.id: gold_keys([source]) for source in self.order}
-        self._check, self._dropped, self._known = check, dropped, {}
+        self._check, self._dropped, self._known, self._refused = check, dropped, {}, set()
 
-    def take(self, n: int, taken: set[str], held: frozenset[str], others: bool = False) -> list[Source]:
+    def take(
+        self, n: int, taken: set[str], held: frozenset[str], others: bool = False, *, training: bool = True,
+    ) -> list[Source]:
         """The first `n` usable records outside `taken`, without gold documents in `held`; then those with, if asked."""
-        return list(islice((source for source in self.open(taken, held, others) if self.usable(source)), n))
+        return list(islice((source for source in self.open(taken, held, others) if self.usable(source, training)), n))
 
     def open(self, taken: set[str], held: frozenset[str], others: bool) -> Iterator[Source]:
         """The records that may be taken, usable or not."""
@@ -140,15 +146,18 @@ class _Chooser:
         if others:
             yield from (source for source in left if self.keys[source.id] & held)
 
-    def usable(self, source: Source) -> bool:
-        if source.id not in self._known:
+    def usable(self, source: Source, training: bool = True) -> bool:
+        key = (source.id, training)
+        if key not in self._known:
             try:
-                self._check(source)
-                self._known[source.id] = True
+                self._check(source, training)
+                self._known[key] = True
             except UnusableRecordError as error:
-                self._dropped[error.reason] += 1
-                self._known[source.id] = False
-        return self._known[source.id]
+                if source.id not in self._refused:
+                    self._dropped[error.reason] += 1
+                    self._refused.add(source.id)
+                self._known[key] = False
+        return self._known[key]
 
 
 def _limited(
