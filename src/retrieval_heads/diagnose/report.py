@@ -13,6 +13,7 @@ import pandas as pd
 from retrieval_heads.diagnose import sentences
 from retrieval_heads.diagnose.charts import Chart
 from retrieval_heads.diagnose.compare import Result
+from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.figures.style import metric_label
 
 SHOWN = 3
@@ -40,7 +41,7 @@ def report(result: Result, charts: Iterable[Chart]) -> str:
     names = result.inputs.request.names
     body = [
         "<h1>Which training set teaches this task, and why another does not</h1>", _setting(result),
-        "<h2>The sets</h2>", *(_set(result, name) for name in names),
+        "<h2>At a glance</h2>", _glance(result), "<h2>The sets</h2>", *(_set(result, name) for name in names),
         "<h2>Before you believe it</h2>", '<div class="warnings"><ul>',
         *(f"<li>{escape(text)}</li>" for text in sentences.warnings(result)), "</ul></div>",
         "<h2>In numbers</h2>", _numbers(result), *map(_figure, charts),
@@ -66,6 +67,32 @@ def _setting(result: Result) -> str:
     )
 
 
+def _glance(result: Result) -> str:
+    """One row a model: the numbers that most look for, with their intervals."""
+    real = result.inputs.request.has_real
+    columns = {
+        metric_label(result.metric): ("score", ".2f"), "over no fine-tuning": ("over_untuned", "+.2f"),
+        **({"short of real": ("below_real", ".2f")} if real else {}),
+        f"heads of {'real' if real else 'untuned'}": (f"recall_of_{'real' if real else UNTUNED}", ".0%"),
+        **({"gap closed by those it misses": ("closed_complement", ".0%")} if real else {}),
+    }
+    cells = [[_cell(result.of(condition, name), form) for name, form in columns.values()]
+             for condition in result.inputs.conditions]
+    kept = [place for place in range(len(columns)) if any(row[place] for row in cells)]
+    return _table(
+        ("trained on", *(list(columns)[place] for place in kept)),
+        [(condition, *(row[place] for place in kept))
+         for condition, row in zip(result.inputs.conditions, cells, strict=True)],
+    )
+
+
+def _cell(row: pd.Series | None, form: str) -> str:
+    if row is None:
+        return ""
+    ends = "" if pd.isna(row["low"]) else f" ({row['low']:{form}} to {row['high']:{form}})"
+    return f"{row['value']:{form}}{ends}"
+
+
 def _set(result: Result, name: str) -> str:
     texts = (part(result, name) for part in (sentences.performance, sentences.heads, sentences.patching,
                                              sentences.knockout))
@@ -78,23 +105,30 @@ def _numbers(result: Result) -> str:
     names = {
         "score": f"score ({metric_label(result.metric)})",
         "over_untuned": "over no fine-tuning", "below_real": "short of real",
-        "recall_of_real": "recall of the real run's heads", "gap": "gap to real (right answers)",
+        "recall_of_real": "recall of the real run's heads", "precision_of_real": "its heads that the real run has",
+        **({} if result.inputs.request.has_real else {"recall_of_untuned": "recall of the untuned model's heads"}),
+        "gap": "gap to real (right answers)",
         "gain_complement": "gain by the missing heads", "gain_random_complement": "gain by as many random heads",
-        "closed_complement": "share of the gap closed", "loss_without_retrieval": "loss without its heads",
-        "loss_without_random": "loss without random heads",
+        "gain_complement_over_random": "the first gain less the second", "closed_complement": "share of the gap closed",
+        "loss_without_retrieval": "loss without its heads", "loss_without_random": "loss without random heads",
+        "loss_without_retrieval_over_random": "the first loss less the second",
     }
+    probe = sum(bool(example.needles) for example in result.inputs.probe)
+    order = list(names)
+    table = table[table["measure"].isin(order)]
+    table = table.sort_values("measure", key=lambda measures: measures.map(order.index), kind="stable")
     rows = [
         (row.condition, names[row.measure], f"{row.value:.2f}",
          "" if pd.isna(row.low) else f"{row.low:.2f} to {row.high:.2f}",
          "" if pd.isna(row.chance) else f"{row.chance:.2f}",
-         f"{row.n} {'heads' if row.measure.startswith('recall') else 'examples'}, {row.n_seeds} "
-         f"seed{'s' * (row.n_seeds > 1)}")
-        for row in table.itertuples() if row.measure in names and pd.notna(row.value)
+         (f"{row.n} heads, {probe}" if row.measure.startswith(("recall", "precision")) else f"{row.n}")
+         + f" examples, {row.n_seeds} seed{'s' * (row.n_seeds > 1)}")
+        for row in table.itertuples() if pd.notna(row.value)
     ]
     rows.sort(key=lambda row: result.inputs.conditions.index(row[0]))
     return _table(("trained on", "what", "value", "95% interval", "chance", "n"), rows) + (
-        '<p class="small">For a recall, the range from the least to the greatest seed stands in its place. All of '
-        "this and more is in the folder tables beside this file.</p>"
+        '<p class="small">Intervals are over examples and seeds together; right answers are teacher forced. Of seeds, '
+        "those count in which the number is defined. All of this and more is in the folder tables beside this file.</p>"
     )
 
 

@@ -16,6 +16,9 @@ from retrieval_heads.settings import REFERENCE
 UNTUNED = "untuned"
 """The model without any fine-tuning, with the RoPE theta of the fine-tuned ones."""
 
+_FORMAT = 2
+"""Of the kept measurements: those of another one are not gone on with."""
+
 _NAME = re.compile(r"[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*")
 _RESERVED = {REFERENCE: "Give real training examples by --real-train, or an adapter by --adapter real=FOLDER.",
              **dict.fromkeys((UNTUNED, "base"), "It stands for the model without fine-tuning: choose another.")}
@@ -114,8 +117,9 @@ class Request:
         plain = ("length", "rope_theta", "n_probe", "limit", "epochs", "lr", "rank", "batch_size", "bf16",
                  "gradient_checkpointing", "threshold", "draws", "bootstrap")
         return {
-            "model": fingerprint, "train": {name: content_digest(path) for name, path in self.train.items()},
-            "adapter": adapters, "eval": content_digest(self.evaluation),
+            "format": _FORMAT, "model": fingerprint,
+            "train": {name: content_digest(path) for name, path in self.train.items()}, "adapter": adapters,
+            "eval": content_digest(self.evaluation),
             "real_train": None if self.real_train is None else content_digest(self.real_train),
             "probe": None if self.probe is None else content_digest(self.probe), "seeds": list(self.seeds),
             **{name: getattr(self, name) for name in plain},

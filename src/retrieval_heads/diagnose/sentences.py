@@ -9,10 +9,15 @@ import pandas as pd
 from retrieval_heads.diagnose.compare import Result
 from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.figures.style import metric_label
+from retrieval_heads.rank.calibration import read_calibration
 from retrieval_heads.settings import REFERENCE
 
 FEW_EXAMPLES = 30
 FEW_HEADS = 5
+FEW_SEEDS = 5
+NAMED = 6
+"""Missed heads that are named in the report."""
+
 NO_WIDTH = 1e-9
 """An interval this narrow has none but that of rounding."""
 
@@ -48,7 +53,7 @@ def performance(result: Result, condition: str) -> str:
 
 
 def heads(result: Result, condition: str) -> str:
-    """How many of the reference's retrieval heads it has, beside chance."""
+    """How many of the reference's retrieval heads it has, beside chance, and which it misses."""
     reference = REFERENCE if result.inputs.request.has_real else UNTUNED
     whose = "the real run's" if reference == REFERENCE else "the untuned model's own"
     if not result.n_heads(condition):
@@ -56,20 +61,36 @@ def heads(result: Result, condition: str) -> str:
     recall, precision = (result.of(condition, f"{name}_of_{reference}") for name in ("recall", "precision"))
     if recall is None:
         return f"There is no retrieval head among {whose}, so none can be missed."
-    text = (f"It has {recall['value']:.0%} of {whose} {recall['n']} retrieval heads (random heads of the same layers: "
-            f"{recall['chance']:.0%}")
+    low, high = result.chance_range(condition, reference)
+    text = f"It has {_share(recall)} of {whose} {recall['n']} retrieval heads, "
+    text += "more than" if recall["value"] > high else "less than" if recall["value"] < low else "no more than"
+    text += f" random heads of the same layers, {recall['chance']:.0%} (95% of draws: {low:.0%} to {high:.0%})"
     before = result.of(UNTUNED, "recall_of_real")
-    text += ")" if before is None else f"; the model without fine-tuning: {before['value']:.0%})"
-    if precision is None:
-        return text + "; it has no retrieval head at all."
-    return text + f"; {precision['value']:.0%} of its own {precision['n']} are among them."
+    text += "." if before is None else f"; the model without fine-tuning has {_share(before)}."
+    text += " It has no retrieval head at all." if precision is None else (
+        f" {_share(precision)} of its own {precision['n']} are among them.")
+    return text + _missed(result, condition)
+
+
+def _missed(result: Result, condition: str) -> str:
+    table = result.tables["missed_heads"]
+    own = table[table["condition"] == condition] if len(table) else table
+    if own.empty:
+        return ""
+    told = []
+    for one in own.head(NAMED).itertuples():
+        seeds = f", missed in {one.missed} of {one.n_seeds} seeds" if one.n_seeds > 1 else ""
+        told.append(f"layer {one.layer} head {one.head} ({one.real_score:.2f} there, {one.score:.2f} here{seeds})")
+    more = f", and {len(own) - NAMED} more in the table missed_heads" if len(own) > NAMED else ""
+    return f" It misses, with their scores, {'; '.join(told)}{more}. Layers and heads count from 0."
 
 
 def patching(result: Result, condition: str) -> str:
     """What the heads that it misses would give."""
     if not result.inputs.request.has_real or not result.n_heads(condition):
         return ""
-    gap, gain, random = (result.of(condition, name) for name in ("gap", "gain_complement", "gain_random_complement"))
+    gap, gain, random, over = (result.of(condition, name) for name in (
+        "gap", "gain_complement", "gain_random_complement", "gain_complement_over_random"))
     if gain is None:
         return ""
     sizes = result.tables["patching"]
@@ -78,12 +99,17 @@ def patching(result: Result, condition: str) -> str:
     if not count:
         return "It misses none of the real run's retrieval heads, so there is none to patch back."
     missing = "the missing head" if count == 1 else f"the {count:g} missing heads"
+    if len(result.inputs.runs(condition)) > 1:
+        missing = f"the missing heads ({count:g} a seed)"
     text = f"Patching {missing} back changes the right answers by {_signed(gain)}"
-    text += f", as many random heads by {_signed(random)}. " if random is not None else ". "
+    text += (". There are too few other heads for a random control. " if over is None else
+             f", as many random heads by {_signed(random)}: "
+             + ("the missing ones give more" if over["low"] > 0 else "that the missing ones give more is not shown")
+             + f" ({_signed(over)}). ")
     closed = result.of(condition, "closed_complement")
     if closed is None:
         return text + f"There is no clear gap to the real run here that could be closed ({_signed(gap)})."
-    return text + f"That closes {closed['value']:.0%} ({closed['low']:.0%} to {closed['high']:.0%}) of the gap to real."
+    return text + f"Patching them closes {_share(closed)} of the gap to the real run ({_signed(gap)})."
 
 
 def knockout(result: Result, condition: str) -> str:
@@ -107,7 +133,7 @@ def knockout(result: Result, condition: str) -> str:
 def warnings(result: Result) -> list[str]:
     """What limits the diagnosis; one sentence each."""
     request = result.inputs.request
-    return [*_of_tests(result), *_of_probe(result), *_of_sets(result), (
+    return [*_of_tests(result), *_of_probe(result), *_of_sets(result), *_of_heads(result), (
         "Patching and knock-out count right answers token by token after the reference answer "
         f"(teacher forced), not {metric_label(result.metric)}; an interval is over examples"
         + (" and seeds." if len(request.seeds) > 1 else ".")
@@ -164,6 +190,9 @@ def _of_sets(result: Result) -> Iterator[str]:
     if len(request.seeds) == 1:
         yield ("One seed: how much another fine-tuning on the same set would differ is unknown, and is not in "
                "any interval here. Give --seeds 1 2 3.")
+    elif len(request.seeds) < FEW_SEEDS:
+        yield (f"Few seeds ({len(request.seeds)}): intervals are drawn over them, too, but of so few a bootstrap makes "
+               "them too narrow.")
     if request.adapters:
         yield (f"Given adapters ({', '.join(request.adapters)}): on what, and how long, they were trained is "
                "not known here.")
@@ -171,6 +200,17 @@ def _of_sets(result: Result) -> Iterator[str]:
         if count:
             yield (f"{count} evaluation examples have the same prompt as a training example of {name}: its score is "
                    "too high.")
+
+
+def _of_heads(result: Result) -> Iterator[str]:
+    if not result.inputs.finds_heads:
+        return
+    yield ("Intervals of shares of heads are over probe examples and seeds. A resampled score is blurred twice, so "
+           "they are rather wide and lie rather low: a share may stand near the upper end of its own.")
+    calibration = read_calibration()
+    if calibration is not None and calibration.heads_against_cheaper_ones():
+        yield (f"In this study's report, {calibration.heads_against_cheaper_ones()} in predicting how well a set "
+               "teaches. Missing heads say where models differ; which set is better is said by the scores.")
 
 
 def _interval(row: pd.Series) -> str:
@@ -181,9 +221,13 @@ def _signed(row: pd.Series) -> str:
     return _with_ends(row, "+.2f")
 
 
-def _with_ends(row: pd.Series, form: str) -> str:
+def _share(row: pd.Series) -> str:
+    return _with_ends(row, ".0%", "in all samples")
+
+
+def _with_ends(row: pd.Series, form: str, same: str = "the same on all examples") -> str:
     value, width = f"{row['value']:{form}}", row["high"] - row["low"]
     if width != width:
         return value
-    return f"{value} (the same on all examples)" if width < NO_WIDTH else \
+    return f"{value} ({same})" if width < NO_WIDTH else \
         f"{value} ({row['low']:{form}} to {row['high']:{form}})"

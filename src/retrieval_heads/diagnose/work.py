@@ -2,7 +2,7 @@
 
     FOLDER/adapters/RUN/           an adapter, as `finetune` writes it
     FOLDER/measured/RUN.json       training, answers and head scores
-    FOLDER/knockout/RUN.json       rows of the tables `knockout` and `knockout_effects`
+    FOLDER/knockout/RUN.json       rows of the tables `knockout` and `knockout_effects`, and right answers without heads
     FOLDER/patching/RUN.json       rows of the table `patching`, and the right answers under each set of heads
 """
 
@@ -23,7 +23,7 @@ from retrieval_heads.diagnose.inputs import Inputs
 from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.errors import ResultError
 from retrieval_heads.evaluation import evaluate_each
-from retrieval_heads.files import write_whole
+from retrieval_heads.files import UNREADABLE, write_whole
 from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
 from retrieval_heads.keys import RunKey
 from retrieval_heads.models.finetune import finetune
@@ -68,7 +68,10 @@ class Work:
                         self.inputs.lora(key.seed), self.device)
 
     def measured(self, key: RunKey) -> dict[str, Any]:
-        """`training` (or None), `answers` (a row a test example) and `heads` (a row a head; empty without needles)."""
+        """`training` (or None), `answers` (a row a test example), `heads` (a row a head) and `each`.
+
+        `each` holds the scores by example, `[n_probe, n_layers, n_heads]`. Without needles it and `heads` are empty.
+        """
         def make() -> dict[str, Any]:
             """Train, test, score the heads."""
             record = self.train(key)
@@ -76,14 +79,16 @@ class Work:
             size = batch_size(self.device, self.inputs.length)
             answers = evaluate_each(model, tokenizer, self.inputs.test, batch_size=size)
             heads: list[dict[str, Any]] = []
+            each: list[Any] = []
             if self.inputs.finds_heads:
                 kind = self.inputs.kind
-                heads = head_rows(key, score_heads(model, tokenizer, self.inputs.probe, (kind,), batch_size=size)[kind])
+                scores = score_heads(model, tokenizer, self.inputs.probe, (kind,), batch_size=size)[kind]
+                heads, each = head_rows(key, scores), scores.per_example.astype(np.float64).round(6).tolist()
             training = None if record is None else {
                 "examples": record["examples"], "steps": record["steps"], "tokens": record["tokens_seen"],
                 "first_loss": record["loss"][0]["loss"], "final_loss": record["loss"][-1]["loss"],
             }
-            return {"training": training, "answers": answers.to_dict("records"), "heads": heads}
+            return {"training": training, "answers": answers.to_dict("records"), "heads": heads, "each": each}
 
         return self._kept("measured", key, make)
 
@@ -93,7 +98,10 @@ class Work:
         return RunHeads(score_matrix(rows), score_matrix(rows, "mass"), self.inputs.request.threshold)
 
     def knocked_out(self, key: RunKey) -> dict[str, Any]:
-        """`knockout` and `knockout_effects`: the strongest heads set to zero, and as many random ones of the layers."""
+        """`knockout` and `knockout_effects`: the strongest heads set to zero, and as many random ones of the layers.
+
+        And `right`: right answers `[draws, n]` as it is, without all retrieval heads, and without as many random ones.
+        """
         def make() -> dict[str, Any]:
             """Score every set of heads."""
             heads, request = self.heads(key), self.inputs.request
@@ -111,12 +119,15 @@ class Work:
                 of_size = {one: scores[one] for one in sets if len(one.heads) == k}
                 rows += knockout.knockout_rows(place, of_size, heads, resamples)
                 effects += knockout.effect_rows(place, k, scores[knockout.BASELINE], of_size, resamples)
-            return {"knockout": rows, "knockout_effects": effects}
+            every_head = {one: scores[one] for one in sets if one.name != "bottom"
+                          and len(one.heads) == len(heads.retrieval)}
+            right = _right({knockout.BASELINE: scores[knockout.BASELINE], **every_head})
+            return {"knockout": rows, "knockout_effects": effects, "right": right}
 
         return self._kept("knockout", key, make)
 
     def patched(self, key: RunKey, real: RunKey) -> dict[str, Any]:
-        """`patching`, and `right`: for each set the right answers `[n]`, teacher forced, a mean over random draws."""
+        """`patching`, and `right`: for each set of heads the right answers `[draws, n]`, teacher forced."""
         def make() -> dict[str, Any]:
             """Score every set with the real run's outputs."""
             request = self.inputs.request
@@ -156,16 +167,16 @@ class Work:
             write_whole(path, (json.dumps(make()) + "\n").encode())
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+        except UNREADABLE as error:
             raise ResultError("the measurement is damaged", where=path, value=str(error),
                               remedy="Delete the file: it is made again.") from error
 
 
-def _right(scores: dict[HeadSet, dict[str, np.ndarray]]) -> dict[str, list[float]]:
+def _right(scores: dict[HeadSet, dict[str, np.ndarray]]) -> dict[str, list[list[float]]]:
     by_name: dict[str, list[dict[str, np.ndarray]]] = {}
     for one, found in scores.items():
         by_name.setdefault(one.name, []).append(found)
-    return {name: together(found)["forced_exact_match"].mean(axis=0).tolist() for name, found in by_name.items()}
+    return {name: together(found)["forced_exact_match"].tolist() for name, found in by_name.items()}
 
 
 def real_run(inputs: Inputs, key: RunKey) -> RunKey | None:

@@ -47,6 +47,10 @@ class Worth:
     def text(self) -> str:
         found = (f"Spearman {self.spearman:+.2f} ({self.low:+.2f} to {self.high:+.2f}) over {self.n_conditions} "
                  "training sets")
+        if self.high < 0:
+            found += ", so it points the wrong way"
+        elif self.low <= 0:
+            found += ", so that it tells sets apart is not shown"
         if self.regret == self.regret:
             found += (f"; choosing by it lost {self.regret:.3f} against the best, a random choice "
                       f"{self.random_regret:.3f} ({self.n_choices} choices)")
@@ -81,18 +85,26 @@ class Calibration:
                  if (found := self.of(name, few)) is not None and found.regret == found.regret}
         return min(known, key=known.__getitem__) if known else None
 
+    def heads_against_cheaper_ones(self) -> str:
+        """`recall of the real heads was worse than X; ...`; empty where the report does not say or it was better."""
+        if set(self.findings.values()) <= {"better"}:
+            return ""
+        return f"recall of the real heads was {self._findings()}"
+
     def heads_against_cheaper(self) -> str:
         """One plain sentence: was recall of the real run's heads any better than a cheaper predictor?"""
         if not self.findings:
             return "The report does not say how recall of heads compares with cheaper predictors."
+        if told := self.heads_against_cheaper_ones():
+            return f"The ranking by heads is no better than a cheaper one: in the report, {told}."
+        return ("In the report, recall of the real heads predicted performance better than what is cheaper: "
+                f"{self._findings()}.")
+
+    def _findings(self) -> str:
         by_finding: dict[str, list[str]] = {}
         for name, finding in self.findings.items():
             by_finding.setdefault(finding, []).append(name.replace("_", " "))
-        told = "; ".join(f"{finding} than {', '.join(names)}" for finding, names in sorted(by_finding.items()))
-        if set(self.findings.values()) == {"better"}:
-            return f"In the report, recall of the real heads predicted performance better than what is cheaper: {told}."
-        return ("The ranking by heads is no better than a cheaper one: in the report, recall of the real heads was "
-                f"{told}.")
+        return "; ".join(f"{finding} than {', '.join(names)}" for finding, names in sorted(by_finding.items()))
 
 
 def read_calibration() -> Calibration | None:
