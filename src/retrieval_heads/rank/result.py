@@ -19,6 +19,9 @@ FEW_PROBE = 32
 FEW_HEADS = 5
 """With fewer heads recall moves in steps of more than a fifth."""
 
+FREE = "ngram_overlap"
+"""The predictor that needs no model at all."""
+
 SURE = 0.95
 """Below this probability that the better of two sets is the better one, they are not told apart."""
 
@@ -128,6 +131,8 @@ class Result:
             lines.append(f"{PREDICTORS[name].label}: {worth.text() if worth else 'not measured by the report'}")
         if self.n_real_heads or self.n_base_heads:
             lines.append(self.calibration.heads_against_cheaper())
+        if self.by != FREE and FREE in self.known and order(self.values, FREE) == self.order:
+            lines.append(f"The order is the same as that by {PREDICTORS[FREE].label}, which needs no fine-tuning.")
         cheapest = self.calibration.least_regret(self.known, self.few)
         if cheapest not in (None, self.by):
             lines.append(f"Where only the first place counts: choices by {PREDICTORS[cheapest].label} lost less in the "
@@ -168,7 +173,8 @@ class Result:
         lines += ["", "How sure this is:", *(f"  {line}" for line in self.undecided() or (
             [f"each two neighbours by probe loss are told apart: probability of at least {SURE:g} that the first is "
              "better"]))]
-        lines.append("  (over probe examples only: another seed of the fine-tuning is not in it)")
+        lines.append("  (over probe examples only, not over seeds of the fine-tuning: see whether another --seed, in "
+                     "another --out, gives the same order)")
         lines += ["", "What the report measured:", *(f"  {line}" for line in self.worth())]
         return "\n".join([*lines, "", *(f"warning: {line}" for line in self.warnings())]).rstrip()
 
