@@ -169,7 +169,7 @@ def test_a_read_only_folder_is_told_and_left_as_it_was(verb: str, folder: Path, 
     (tmp_path / "shut").mkdir()
     with read_only(tmp_path / "shut"):
         assert main(line(verb, folder, tmp_path / "shut" / "out")) == 2
-    assert_told(capsys.readouterr().err, "shut/out/request.json", "cannot be written (Permission denied",
+    assert_told(capsys.readouterr().err, "shut/out: ", "cannot be written (Permission denied",
                 "Give a place that can be written to")
     assert not list((tmp_path / "shut").iterdir())
 

@@ -1,21 +1,30 @@
-"""A folder of results that belongs to one request: the same request goes on in it, another one is refused."""
+"""A folder of results that belongs to one request: the same request goes on in it, another one is refused.
+
+One process is at work in it at a time: a second one is refused while the first one lives, whatever it asks for.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from retrieval_heads.errors import DataError, ResultError
 from retrieval_heads.files import UNREADABLE, write_whole
+from retrieval_heads.locks import holder, locked
 
 FILE = "request.json"
 
 
-def claim(folder: Path, wanted: Mapping[str, Any], what: str) -> None:
-    """Make a folder a request's own, or find that it is.
+LOCK = ".lock"
+
+
+@contextmanager
+def claimed(folder: Path, wanted: Mapping[str, Any], what: str) -> Iterator[None]:
+    """Make a folder a request's own, or find that it is, and keep other processes out of it for the block.
 
     Args:
         folder: of the results; made where it is missing.
@@ -23,11 +32,24 @@ def claim(folder: Path, wanted: Mapping[str, Any], what: str) -> None:
         what: the kind of result, for the message: `a ranking`.
 
     Raises:
-        ResultError: the folder holds something else, or the results of another request, or cannot be written to.
+        ResultError: the folder holds something else, or the results of another request, another process is at work in
+            it, or it cannot be written to.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ResultError("it is no folder", where=folder, remedy="Give another --out.")
+    with locked(folder / LOCK, seconds=0) as held:
+        if not held:
+            raise ResultError(f"{holder(folder / LOCK)} is at work in the folder", where=folder,
+                              remedy="Wait until it has ended and give the same command again, or give another --out.")
+        _claim(folder, wanted, what)
+        yield
+
+
+def _claim(folder: Path, wanted: Mapping[str, Any], what: str) -> None:
     path, remedy = folder / FILE, "Give another --out, or delete the folder."
     if not path.is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        # a call that was killed while it wrote the file leaves it under its hidden name
+        if any(one.name != LOCK and not one.name.startswith(f".{FILE}.") for one in folder.iterdir()):
             raise ResultError("the folder holds something else", where=folder, remedy=remedy)
         write_whole(path, (json.dumps(wanted, indent=1) + "\n").encode())
         return

@@ -101,6 +101,12 @@ def table_path(profile: str, table: str) -> Path:
     return paths.runs_folder(profile) / "tables" / f"{table}.csv"
 
 
+def lock_path(profile: str, part: RunKey | str) -> Path:
+    """The lock of one unit of work, whichever its tables: one process is at a run at a time."""
+    name = part.name if isinstance(part, RunKey) else part
+    return paths.runs_folder(profile) / f".{name}.lock"
+
+
 def study_grid(
     profile: Profile, task: str | None = None, seed: int | None = None, base: str | None = None,
     limit: int | None = None,

@@ -16,7 +16,8 @@ that is no run, and a table of all runs, by the weights of all that it was made 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from retrieval_heads.config import config_hash
 from retrieval_heads.data.folder import data_digest
 from retrieval_heads.errors import ResultError
 from retrieval_heads.files import write_whole
-from retrieval_heads.keys import RunKey, part_path, table_path
+from retrieval_heads.keys import RunKey, lock_path, part_path, table_path
+from retrieval_heads.locks import clear, locked
 from retrieval_heads.manifest import Facts, combine, read_manifest, sha256, write_manifest
 from retrieval_heads.publish import find_committed
 from retrieval_heads.settings import Profile
@@ -107,6 +109,14 @@ class Store:
         if not self.done(table, part):
             raise ResultError("not made yet, or damaged", where=paths.shown(path), remedy=self._command(table))
         return read_table(table, path)
+
+    @contextmanager
+    def merging(self) -> Iterator[None]:
+        """Around everything that reads or writes tables of all runs, so that the last one to merge has seen all."""
+        lock = lock_path(self.profile.name, "tables")
+        with locked(lock, what="the tables"):
+            yield
+        clear(lock.parent)
 
     def merge(self, table: str, parts: Iterable[Part], partial: bool = False) -> Path:
         """Put the parts together as the final table, sorted by key.

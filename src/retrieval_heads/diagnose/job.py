@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retrieval_heads.claimed_folder import claim
+from retrieval_heads.claimed_folder import claimed
 from retrieval_heads.diagnose.compare import Result, result
 from retrieval_heads.diagnose.inputs import Inputs, read_inputs
 from retrieval_heads.diagnose.request import Request
@@ -27,7 +27,8 @@ def diagnose(request: Request, device: str = "auto") -> Result:
 
     Raises:
         DataError, ConfigError, ModelError: as in `inputs.read_inputs`; matplotlib is missing.
-        ResultError: the folder holds something else, or results of other arguments; memory or disk do not suffice.
+        ResultError: the folder holds something else, or results of other arguments; another process is at work in it;
+            memory or disk do not suffice.
     """
     inputs, device = read_inputs(request), resolve_device(device)
     try:
@@ -36,12 +37,12 @@ def diagnose(request: Request, device: str = "auto") -> Result:
     except ImportError as error:
         raise ConfigError("the report needs matplotlib and seaborn", where="diagnose", value=str(error),
                           remedy='Install them: pip install "retrieval-heads[book]".') from error
-    claim(request.out, request.record(fingerprint(inputs.folder)), "a diagnosis")
-    found = compute(inputs, Work(inputs, device, request.out))
-    for name, table in found.tables.items():
-        if len(table):
-            write_whole(request.out / "tables" / f"{name}.csv", to_csv(table))
-    write_whole(report_path(request.out), report(found, charts(found)).encode("utf-8", "replace"))
+    with claimed(request.out, request.record(fingerprint(inputs.folder)), "a diagnosis"):
+        found = compute(inputs, Work(inputs, device, request.out))
+        for name, table in found.tables.items():
+            if len(table):
+                write_whole(request.out / "tables" / f"{name}.csv", to_csv(table))
+        write_whole(report_path(request.out), report(found, charts(found)).encode("utf-8", "replace"))
     return found
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from transformers import AutoConfig
 
 from retrieval_heads.attention.exchange import read_scores
-from retrieval_heads.claimed_folder import claim
+from retrieval_heads.claimed_folder import claimed
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import read_examples
@@ -70,10 +70,18 @@ def rank_sets(request: Request, device: str = "auto") -> Result:
         DataError: a file that cannot be read, an example that is too long, no needles where heads are wanted.
         ConfigError: settings that contradict each other.
         ModelError: a model that is missing, or cannot be extended.
-        ResultError: the folder holds something else; memory or disk do not suffice.
+        ResultError: the folder holds something else; another process is at work in it; memory or disk do not suffice.
     """
     inputs = _read(request, resolve_device(device))
-    claim(request.out, request.record(fingerprint(inputs.maker.folder)), "a ranking")
+    with claimed(request.out, request.record(fingerprint(inputs.maker.folder)), "a ranking"):
+        result = _ranked(request, inputs)
+        write_whole(request.out / "rank.csv", to_csv(result.table()))
+        write_whole(request.out / "rank.json", (json.dumps(result.as_json(), indent=1) + "\n").encode())
+    return result
+
+
+def _ranked(request: Request, inputs: _Inputs) -> Result:
+    """Every measurement that is missing, and what all say together."""
     tuned = {
         name: inputs.maker.tuned(name, "adapters", encoded, inputs.probe) for name, encoded in inputs.encoded.items()
     }
@@ -82,10 +90,7 @@ def rank_sets(request: Request, device: str = "auto") -> Result:
         real = inputs.maker.tuned("real", "reference", inputs.real_train, inputs.probe)
         real_scores = real.scores
     base = inputs.maker.base(inputs.base_probe) if inputs.base_probe else None
-    result = _result(inputs, tuned, real_scores, base, real)
-    write_whole(request.out / "rank.csv", to_csv(result.table()))
-    write_whole(request.out / "rank.json", (json.dumps(result.as_json(), indent=1) + "\n").encode())
-    return result
+    return _result(inputs, tuned, real_scores, base, real)
 
 
 def _read(request: Request, device: str) -> _Inputs:

@@ -51,14 +51,15 @@ def judge(profile: Profile) -> list[Path]:
         ResultError: a table is missing.
     """
     store, made, verdicts = Store.open(profile), {}, []
-    for judged in judgements(profile):
-        made |= judged.tables
-        verdicts += judged.verdicts
-    made["verdicts"] = as_rows(verdicts)
-    wanted = [name for name, table in all_tables().items() if table.stage == "claims"]
-    for name in wanted:
-        store.write_part(name, "all", made[name], Facts(device="cpu", seeds=(0,)))
-    return [store.merge(name, ["all"]) for name in wanted]
+    with store.merging():
+        for judged in judgements(profile):
+            made |= judged.tables
+            verdicts += judged.verdicts
+        made["verdicts"] = as_rows(verdicts)
+        wanted = [name for name, table in all_tables().items() if table.stage == "claims"]
+        for name in wanted:
+            store.write_part(name, "all", made[name], Facts(device="cpu", seeds=(0,)))
+        return [store.merge(name, ["all"]) for name in wanted]
 
 
 def judgements(profile: Profile) -> Iterator[Judged]:

@@ -6,9 +6,7 @@ name so that worker processes can call it, and gets the paths of its tables.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,13 +22,13 @@ from retrieval_heads.data.conditions import CONDITIONS, kind_of
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.folder import held_out_file, training_file
-from retrieval_heads.executor import resolve_device, run_all
+from retrieval_heads.executor import resolve_device
 from retrieval_heads.keys import RunKey
-from retrieval_heads.manifest import Facts, device_name
 from retrieval_heads.metrics import metric_names
 from retrieval_heads.models.folder import model_folder
 from retrieval_heads.models.load import load_model, load_tokenizer
 from retrieval_heads.settings import REFERENCE, Profile
+from retrieval_heads.stages.parts import Made, make_part_once, share_out
 from retrieval_heads.stats.bootstrap import bootstrap_mean
 from retrieval_heads.store import Part, Store
 
@@ -44,23 +42,6 @@ CONTROL_SEED = 0
 """Stands in the seed column of the controls without training, which have none."""
 
 
-@dataclass(frozen=True)
-class Made:
-    """One computed part.
-
-    Attributes:
-        rows: the rows of each table.
-        seeds: every seed that was used.
-        used: number of examples that the rows are computed from.
-        dropped: number of examples left out, by reason.
-    """
-
-    rows: Mapping[str, pd.DataFrame | Sequence[Mapping[str, Any]]]
-    seeds: tuple[int, ...] = (HELD_OUT_SEED,)
-    used: int = 0
-    dropped: Mapping[str, int] = field(default_factory=dict)
-
-
 def make_tables(
     profile: Profile, tables: Sequence[str], parts: Sequence[Part], function: Callable[[Profile, Any, str], Made], *,
     grid: Iterable[Part] | None = None, ready: Callable[[Any], bool] | None = None, description: str = "runs",
@@ -72,7 +53,8 @@ def make_tables(
         parts: what is wanted now.
         function: computes one part; only what is missing is computed.
         grid: everything that belongs to the tables, where `parts` is a piece of it; what else is there is merged too.
-        ready: whether a part has whatever it leaves beside its rows; one that has not is computed again.
+        ready: whether a part has whatever it leaves beside its rows; one that has not is computed again. Importable by
+            name too.
         description: what stands beside the progress bar.
 
     Returns:
@@ -88,20 +70,9 @@ def make_tables(
     if todo:
         store.prepare(todo)
         device = resolve_device(profile.device)
-        run_all(partial(make_part, store, tuple(tables), function), todo, profile.workers, device,
-                threads=profile.threads, description=description)
-    return [store.merge(table, grid, partial=len(grid) > len(parts)) for table in tables]
-
-
-def make_part(
-    store: Store, tables: tuple[str, ...], function: Callable[[Profile, Any, str], Made], part: Part, device: str,
-) -> None:
-    """Compute one part and write its rows of each table."""
-    start = time.perf_counter()
-    made = function(store.profile, part, device)
-    facts = Facts(time.perf_counter() - start, device_name(device), made.seeds, made.used, made.dropped)
-    for table in tables:
-        store.write_part(table, part, made.rows[table], facts)
+        share_out(partial(make_part_once, store, tuple(tables), function, ready), todo, profile, device, description)
+    with store.merging():
+        return [store.merge(table, grid, partial=len(grid) > len(parts)) for table in tables]
 
 
 def study_tokenizer(profile: Profile) -> Any:
@@ -119,6 +90,11 @@ def adapter_path(profile: Profile, key: RunKey) -> Path:
     if profile.adapters is None:
         return key.adapter
     return (paths.checkout() or paths.home()) / Path(profile.adapters).expanduser() / key.name
+
+
+def has_adapter(profile: Profile, key: RunKey) -> bool:
+    """Whether the adapter of a run is there."""
+    return adapter_path(profile, key).is_dir()
 
 
 def load_run(profile: Profile, key: RunKey, device: str) -> tuple[nn.Module, Any]:

@@ -56,6 +56,11 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
 def derive(profile: Profile) -> list[Path]:
     """Make the tables `overlap` and `correlation` from the tables `head_scores` and `performance` that are there."""
     store = Store.open(profile)
+    with store.merging():
+        return _derived(profile, store)
+
+
+def _derived(profile: Profile, store: Store) -> list[Path]:
     tables = {name: read_table(name, table_path(profile.name, name)) for name in ("head_scores", "performance")}
     scores = tables["head_scores"]
     kind = scores.task.map({task: score_kind(profile, task) for task in profile.tasks})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from retrieval_heads.stages.common import (
     Made,
     adapter_path,
     batch_size,
+    has_adapter,
     held_out,
     load_run,
     make_tables,
@@ -55,7 +57,7 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
     wanted = study_grid(profile, options.task, options.seed, options.base)
     tables = make_tables(
         profile, TABLES, wanted, train_and_test, grid=study_grid(profile),
-        ready=lambda key: adapter_path(profile, key).is_dir(), description="fine-tuning",
+        ready=partial(has_adapter, profile), description="fine-tuning",
     )
     return [*tables, derive(profile)]
 
@@ -63,10 +65,11 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
 def derive(profile: Profile) -> Path:
     """Make the table `shortfall` from the table `answers` that is there; its path."""
     store = Store.open(profile)
-    answers = read_table("answers", table_path(profile.name, "answers"))
-    rows = shortfall(answers, n_resamples=profile.bootstrap)
-    store.write_part("shortfall", "all", rows, Facts(seeds=(HELD_OUT_SEED,)))
-    return store.merge("shortfall", ["all"])
+    with store.merging():
+        answers = read_table("answers", table_path(profile.name, "answers"))
+        rows = shortfall(answers, n_resamples=profile.bootstrap)
+        store.write_part("shortfall", "all", rows, Facts(seeds=(HELD_OUT_SEED,)))
+        return store.merge("shortfall", ["all"])
 
 
 def train_and_test(profile: Profile, key: RunKey, device: str) -> Made:

@@ -11,10 +11,8 @@ is begun. The same command goes on later, also on another machine to which the p
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,16 +23,14 @@ from retrieval_heads.cluster import current_cluster
 from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.errors import ResultError
-from retrieval_heads.executor import resolve_device, run_all
-from retrieval_heads.files import alive, write_whole
-from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.executor import resolve_device
+from retrieval_heads.keys import RunKey, lock_path, study_grid
+from retrieval_heads.locks import POLL, locked
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import base, correlate, detect, finetune, knockout, lengths, patch
-from retrieval_heads.stages.common import EVERYTHING, Made, adapter_path, make_part
+from retrieval_heads.stages.common import EVERYTHING, Made, adapter_path
+from retrieval_heads.stages.parts import make_part, share_out
 from retrieval_heads.store import Store
-
-POLL = 0.2
-"""Seconds between two looks at whether the real run that another one needs is finished."""
 
 LOOKS = 25
 """So many looks in a row without a process that is at the real run, and it is taken to have failed."""
@@ -74,8 +70,7 @@ def run(profile: Profile, options: Options = EVERYTHING, seconds: float | None =
     if todo:
         store.prepare(todo)
         for keys in waves(todo):
-            run_all(partial(run_steps, store, ends), keys, profile.workers, resolve_device(profile.device),
-                    threads=profile.threads, description="runs")
+            share_out(partial(run_steps, store, ends), keys, profile, resolve_device(profile.device), "runs")
     return [] if _over(ends) else merge(profile)
 
 
@@ -95,7 +90,8 @@ def merge(profile: Profile) -> list[Path]:
         for step in steps(profile, key):
             for table in step.tables:
                 parts.setdefault(table, []).append(key)
-    made = [store.merge(table, wanted, partial=True) for table, wanted in parts.items()]
+    with store.merging():
+        made = [store.merge(table, wanted, partial=True) for table, wanted in parts.items()]
     return [*made, finetune.derive(profile), *correlate.derive(profile)]
 
 
@@ -150,20 +146,31 @@ def _to_be_patched(store: Store, real: RunKey) -> list[RunKey]:
     return store.todo("patching", patch.targets([real.to(name) for name in store.profile.conditions]))
 
 
-def run_steps(store: Store, ends: float | None, key: RunKey, device: str) -> None:
-    """Take one run through what is left of its steps; stop where time is over."""
+def run_steps(store: Store, ends: float | None, key: RunKey, device: str, *, wait: bool) -> bool:
+    """Take one run through what is left of its steps; stop where time is over.
+
+    Returns:
+        False where another process is at the run, with `wait` until time was over.
+    """
+    seconds = 0 if not wait else None if ends is None else max(0, ends - time.time())
+    with locked(_lock(key), seconds, what=str(key)) as held:
+        if held:
+            _run_steps(store, ends, key, device)
+        return held
+
+
+def _run_steps(store: Store, ends: float | None, key: RunKey, device: str) -> None:
     todo = unfinished(store, key)
     for table in (table for step in todo for table in step.tables):
         store.forget(table, key)  # rows of an adapter that is gone, which another run must not take for those of this
-    with _under_way(key):
-        for step in todo:
-            if step.after_real:
-                _await_real(store, ends, key.to(REFERENCE))
-            if _over(ends):
-                return
-            make_part(store, step.tables, step.function, key, device)
-            if device.startswith("cuda"):
-                torch.cuda.empty_cache()  # what one step keeps would be missing to the other workers of this GPU
+    for step in todo:
+        if step.after_real:
+            _await_real(store, ends, key.to(REFERENCE))
+        if _over(ends):
+            return
+        make_part(store, step.tables, step.function, key, device)
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()  # what one step keeps would be missing to the other workers of this GPU
 
 
 def _await_real(store: Store, ends: float | None, real: RunKey) -> None:
@@ -175,32 +182,16 @@ def _await_real(store: Store, ends: float | None, real: RunKey) -> None:
     looks = 0
     while not _ready(store, real) and not _over(ends):
         # real runs are begun first; but one may be between its end and the next look at what it wrote
-        looks = 0 if _has_process(real) else looks + 1
+        with locked(_lock(real), seconds=0) as free:
+            looks = looks + 1 if free else 0
         if looks > LOOKS:
             raise ResultError("the real run that this one is patched from is not finished", where=str(real),
                               remedy="Mend what stopped it, and give the same command again.")
         time.sleep(POLL)
 
 
-def _mark(key: RunKey) -> Path:
-    return key.part("under_way").with_suffix(".pid")
-
-
-def _has_process(key: RunKey) -> bool:
-    try:
-        return alive(int(_mark(key).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return False
-
-
-@contextmanager
-def _under_way(key: RunKey) -> Iterator[None]:
-    """Let those that wait for a run see that a process is at it, for as long as that process lives."""
-    write_whole(_mark(key), str(os.getpid()).encode())
-    try:
-        yield
-    finally:
-        _mark(key).unlink(missing_ok=True)
+def _lock(key: RunKey) -> Path:
+    return lock_path(key.profile, key)
 
 
 def _ready(store: Store, real: RunKey) -> bool:
