@@ -6,7 +6,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-LOADERS = {"mdqa": "load_mdqa", "musique": "load_musique", "summhay": "load_summhay"}
+LOADERS = {"mdqa": "iterate_mdqa", "musique": "iterate_musique", "summhay": "iterate_summhay"}
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -41,11 +41,12 @@ def _convert(parsed: argparse.Namespace) -> None:
             parsed.file, parsed.limit, n_documents=parsed.n_documents, instruction=parsed.instruction,
             on_unusable="drop" if parsed.drop_unusable else "raise", dropped=dropped, **settings,
         )
+        count = write_examples(parsed.out, examples)
     except UnusableRecordError as error:  # the loader's remedy is one for Python
         raise UnusableRecordError(
             error.reason, where=error.where, value=error.value,
             remedy="Give --drop-unusable to leave such records out; they are counted by reason.",
         ) from error
-    print(f"{parsed.out}: {write_examples(parsed.out, examples)} examples")
+    print(f"{parsed.out}: {count} examples")
     for reason, count in dropped.most_common():
         print(f"left out {count} records: {reason}")

@@ -11,13 +11,14 @@ folder from official files; one of your own needs the training length in `probe`
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval_heads import paths
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.jsonl import read_examples
+from retrieval_heads.data.jsonl import iterate_examples, read_examples
 from retrieval_heads.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -36,6 +37,15 @@ def data_folder(profile: Profile) -> Path:
 def training_file(profile: Profile, task: str, condition: str, n: int) -> tuple[Example, ...]:
     """The first `n` training examples of a condition; `DataError` where the file is missing or holds fewer."""
     return _examples(_found(data_folder(profile) / task / condition), task, n)
+
+
+def each_training_example(profile: Profile, task: str, condition: str, n: int) -> Iterator[Example]:
+    """The same, one at a time."""
+    path, count = _found(data_folder(profile) / task / condition), 0
+    for example in iterate_examples(path, task, limit=n):
+        count += 1
+        yield example
+    _check_number(path, count, n)
 
 
 def held_out_file(profile: Profile, task: str, split: str, length: int, n: int) -> tuple[Example, ...]:
@@ -74,7 +84,11 @@ def _found(stem: Path) -> Path:
 @lru_cache(maxsize=32)
 def _examples(path: Path, task: str, n: int) -> tuple[Example, ...]:
     examples = read_examples(path, task, limit=n)
-    if len(examples) < n:
-        raise DataError(f"the profile asks for {n} examples", where=path, value=len(examples),
-                        remedy="Add examples, or lower n_train, n_probe or n_test.")
+    _check_number(path, len(examples), n)
     return tuple(examples)
+
+
+def _check_number(path: Path, found: int, n: int) -> None:
+    if found < n:
+        raise DataError(f"the profile asks for {n} examples", where=path, value=found,
+                        remedy="Add examples, or lower n_train, n_probe or n_test.")

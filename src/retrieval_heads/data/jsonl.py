@@ -191,7 +191,7 @@ def _list(record: Record, key: str) -> list[Any]:
 
 
 def _text(record: Record, key: str, value: Any) -> str:
-    if not isinstance(value, str) or any("\ud800" <= character <= "\udfff" for character in value):
+    if not isinstance(value, str) or (not value.isascii() and any("\ud800" <= one <= "\udfff" for one in value)):
         _refuse(record, key, described(value), f"`{key}` is no text", f"Give `{key}` as a JSON string.")
     return value
 

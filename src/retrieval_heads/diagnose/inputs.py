@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,12 @@ from transformers import AutoConfig
 
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.jsonl import read_examples
+from retrieval_heads.data.jsonl import iterate_examples, read_examples
+from retrieval_heads.data.spilled import Spilled
 from retrieval_heads.diagnose.request import UNTUNED, Request
 from retrieval_heads.errors import ConfigError, DataError, ModelError
 from retrieval_heads.keys import RunKey
+from retrieval_heads.metrics import score_prediction
 from retrieval_heads.models.extension import read_extension
 from retrieval_heads.models.folder import as_model_error, model_folder, quiet
 from retrieval_heads.models.load import load_tokenizer
@@ -32,7 +34,7 @@ class Inputs:
         request: what is asked for.
         folder: of the base model.
         task: of the evaluation examples, which decides on metrics and on the kind of score.
-        encoded: training examples of each set that is trained, the real one among them.
+        encoded: training examples of each set that is trained, the real one among them; they lie on the disk.
         probe: real examples that heads are scored on.
         test: real examples that models are scored on, none of which is in `probe`.
         tokens: prompt, answer and end of each test example.
@@ -102,15 +104,26 @@ def read_inputs(request: Request) -> Inputs:
             raise DataError("no examples", where=path, remedy="Give a file with at least one record.")
         return found
 
-    files = {**({REFERENCE: request.real_train} if request.real_train else {}), **request.train}
-    train = {name: read(path) for name, path in files.items()}
     real = read(request.evaluation)
     tasks = sorted({example.task for example in real})
     if len(tasks) > 1:
         raise ConfigError("examples of several tasks", where=request.evaluation, value=tasks,
                           remedy="Diagnose one task at a time.")
     probe, test = (read(request.probe), real) if request.probe else split(real, request.n_probe, request.evaluation)
-    encoded = {name: encode_all(examples, tokenizer, request.length) for name, examples in train.items()}
+    _check_answers(test, request.evaluation)
+    held = {example.prompt for example in (*probe, *test)}
+    files = {**({REFERENCE: request.real_train} if request.real_train else {}), **request.train}
+    encoded: dict[str, Spilled] = {}
+    leaked = {name: set() for name in files}
+
+    def train(name: str) -> Iterator[Example]:
+        for example in iterate_examples(files[name], limit=request.limit, tokenizer=tokenizer):
+            if example.prompt in held:
+                leaked[name].add(example.prompt)
+            yield example
+
+    for name in files:
+        encoded[name] = Spilled(train(name), tokenizer, request.length)
     held_out = encode_all([*probe, *test], tokenizer, request.length)
     extensions = {name: read_extension(path) for name, path in request.adapters.items()}
     length = request.length or max(
@@ -125,10 +138,9 @@ def read_inputs(request: Request) -> Inputs:
     if set(thetas.values()) - {theta}:
         raise ModelError("adapters of another RoPE theta cannot be compared", where="--adapter", value=thetas,
                          remedy=f"Give adapters of one theta, and no other --rope-theta (here {theta:g}).")
-    held = {example.prompt for example in (*probe, *test)}
-    leaked = {name: len(held & {example.prompt for example in examples}) for name, examples in train.items()}
     inputs = Inputs(request, folder, tasks[0], encoded, probe, test, [len(one.ids) for one in held_out[len(probe):]],
-                    length, config.max_position_embeddings, theta, leaked)
+                    length, config.max_position_embeddings, theta,
+                    {name: len(prompts) for name, prompts in leaked.items()})
     inputs.lora(request.seeds[0])  # settings out of range are found before any work
     return inputs
 
@@ -142,6 +154,16 @@ def split(examples: Sequence[Example], n_probe: int | None, where: object) -> tu
     chosen = {place * len(examples) // n for place in range(n)}
     return ([one for place, one in enumerate(examples) if place in chosen],
             [one for place, one in enumerate(examples) if place not in chosen])
+
+
+def _check_answers(test: Sequence[Example], path: Path) -> None:
+    """That they can be scored, before hours of work; `DataError` otherwise."""
+    for example in test:
+        try:
+            score_prediction(example, "")
+        except DataError as error:
+            raise DataError(error.problem, where=f"{path}, line {example.meta['line']}, {error.where}",
+                            value=error.value, remedy=error.remedy) from error
 
 
 def _word(text: str) -> str:

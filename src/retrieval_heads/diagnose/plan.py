@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from heapq import nlargest
 from pathlib import Path
 
 import torch
@@ -88,7 +89,7 @@ def _trial(inputs: Inputs, device: str, folder: Path) -> tuple[dict[str, float],
         torch.cuda.reset_peak_memory_stats()
     request = replace(inputs.request, epochs=1, seeds=inputs.request.seeds[:1])
     longest = {
-        name: sorted(examples, key=lambda one: -len(one.ids))[: request.batch_size]
+        name: nlargest(request.batch_size, examples, key=lambda one: len(one.ids))
         for name, examples in inputs.encoded.items()
     }
     probe = sorted(inputs.probe, key=lambda one: not one.needles)[:TRIAL]

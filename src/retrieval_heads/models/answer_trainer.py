@@ -65,6 +65,19 @@ def own_part(
     return own, passes
 
 
+class Batches(Sequence[list[Encoded]]):
+    """The examples of each batch of a plan, taken when they are needed: they may lie on the disk (`data.spilled`)."""
+
+    def __init__(self, examples: Sequence[Encoded], plan: Sequence[Sequence[int]]) -> None:
+        self._examples, self._plan = examples, plan
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __getitem__(self, index: Any) -> Any:
+        return [self._examples[place] for place in self._plan[index]]
+
+
 def collate(examples: Sequence[Encoded]) -> Batch:
     """Pad examples on the right to the longest.
 

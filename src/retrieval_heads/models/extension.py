@@ -70,6 +70,8 @@ def read_extension(adapter: str | Path) -> Extension:
             values[name] = float(values[name])
         for name in ("max_length", "rank"):
             values[name] = int(values[name])
+        for name in ("base_name", "base_fingerprint"):
+            values[name] = values[name] + ""  # raises for anything but text
     except UNREADABLE as error:
         raise ModelError(
             "not a readable record of an extension", where=folder / EXTENSION_FILE, value=str(error),

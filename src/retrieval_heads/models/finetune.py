@@ -27,14 +27,25 @@ from transformers.trainer_callback import TrainerState
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.errors import DataError, ModelError, ResultError
 from retrieval_heads.files import written_by_others
-from retrieval_heads.models.answer_trainer import AnswerTrainer, own_part, plan_batches
+from retrieval_heads.models.answer_trainer import AnswerTrainer, Batches, own_part, plan_batches
 from retrieval_heads.models.checkpointing import checkpoint_layers, decoder_layers, layers_with_products
 from retrieval_heads.models.extension import Extension, fingerprint
 from retrieval_heads.models.folder import model_folder, quiet, usable_device
 from retrieval_heads.models.lean_step import lean_step
 from retrieval_heads.models.load import build_model
 from retrieval_heads.models.lora_settings import LoraSettings
-from retrieval_heads.models.processes import all_or_none, announce, is_first, join, place, shard, sharded, share, whole
+from retrieval_heads.models.processes import (
+    all_or_none,
+    announce,
+    is_first,
+    join,
+    place,
+    several,
+    shard,
+    sharded,
+    share,
+    whole,
+)
 from retrieval_heads.models.training_record import (
     count_tokens,
     environment,
@@ -74,7 +85,7 @@ def finetune(
         ResultError: `out_dir` exists and is something else, or cannot be written.
     """
     join(device)
-    out_dir, folder, examples = Path(out_dir), model_folder(base), list(examples)
+    out_dir, folder, examples = Path(out_dir), model_folder(base), examples
     device = _training_device(device)
     inputs = {
         "base_fingerprint": fingerprint(folder), "examples": len(examples),
@@ -85,8 +96,9 @@ def finetune(
         return _finished(out_dir, inputs, work)
     _check_examples(examples, settings)
     base_name = folder.resolve().name if Path(base).is_dir() else str(base)
-    announce(base=str(base), examples=[asdict(example) for example in examples], out_dir=str(out_dir),
-             settings=asdict(settings), device=device.type)
+    if several():
+        announce(base=str(base), examples=[asdict(example) for example in examples], out_dir=str(out_dir),
+                 settings=asdict(settings), device=device.type)
     model = _adapted_model(folder, base_name, settings, examples, device)
     with all_or_none(), left_tidy(work, is_first()), written_by_others(work):
         checkpoint = share(open_work(work, inputs) if is_first() else None)
@@ -206,7 +218,7 @@ def _train(
         arguments._n_gpu = min(arguments.n_gpu, 1)  # the Trainer would split each batch over all visible GPUs
         if sharded():
             shard(model, decoder_layers(model), arguments.device)
-        trainer = AnswerTrainer(model, arguments, [[examples[index] for index in batch] for batch in batches])
+        trainer = AnswerTrainer(model, arguments, Batches(examples, batches))
         with lean_step(model):
             trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.state

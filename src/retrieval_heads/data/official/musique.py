@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ from retrieval_heads.data.layout import Span
 from retrieval_heads.data.official.assemble import NEEDLES, Source, assemble, find_answer, keep
 from retrieval_heads.data.official.records import Record, check_count, read_records
 from retrieval_heads.data.official.schema import MusiqueRecord, parse
-from retrieval_heads.data.official.usable import OnUnusable, UnusableRecordError, check_choice, collect
+from retrieval_heads.data.official.usable import OnUnusable, UnusableRecordError, built, check_choice
 from retrieval_heads.errors import DataError
 
 
@@ -45,6 +46,18 @@ def load_musique(
         DataError: the file or a record is not in the official format, or see `on_unusable`.
         ConfigError: an argument out of range.
     """
+    return list(iterate_musique(
+        path, limit, needle=needle, n_documents=n_documents, instruction=instruction, on_unusable=on_unusable,
+        dropped=dropped,
+    ))
+
+
+def iterate_musique(
+    path: str | Path, limit: int | None = None, *, needle: Literal["sentence", "passage", "answer"] = "sentence",
+    n_documents: int | None = None, instruction: str = "", on_unusable: OnUnusable = "raise",
+    dropped: Counter[str] | None = None,
+) -> Iterator[Example]:
+    """`load_musique`, one example at a time: memory does not grow with the file."""
     check_choice("needle", needle, NEEDLES)
     check_choice("on_unusable", on_unusable, ("raise", "drop"))
     check_count("n_documents", n_documents)
@@ -55,7 +68,7 @@ def load_musique(
         kept = keep(len(source.documents), source.marked, others, n_documents, source.where)
         return assemble(source, kept, instruction)
 
-    return collect(read_records(path, limit), build, on_unusable, dropped)
+    yield from built(read_records(path, limit), build, on_unusable, dropped)
 
 
 def musique_source(record: Record, needle: str) -> Source:

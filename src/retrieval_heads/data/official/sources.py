@@ -14,7 +14,7 @@ from retrieval_heads.data.official.mdqa import mdqa_source
 from retrieval_heads.data.official.musique import musique_source
 from retrieval_heads.data.official.records import read_records
 from retrieval_heads.data.official.summhay import summhay_source, topic_items
-from retrieval_heads.data.official.usable import check_choice, collect
+from retrieval_heads.data.official.usable import built, check_choice
 from retrieval_heads.errors import DataError
 
 REPEATED = "another record asks the same question"
@@ -68,7 +68,7 @@ def read_sources(task: str, files: Sequence[Path], dropped: Counter[str] | None 
     counted: Counter[str] = Counter() if dropped is None else dropped
     return [
         source for path in files
-        for source in collect(reader.items(path), lambda item: reader.source(item, reader.needle), "drop", counted)
+        for source in built(reader.items(path), lambda item: reader.source(item, reader.needle), "drop", counted)
     ]
 
 

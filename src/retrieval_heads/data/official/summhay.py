@@ -16,7 +16,7 @@ from retrieval_heads.data.official.assemble import Source, assemble, keep
 from retrieval_heads.data.official.records import Record, check_count, read_documents
 from retrieval_heads.data.official.schema import Insight, Topic, parse
 from retrieval_heads.data.official.text import occurrences, sentences, sentences_around
-from retrieval_heads.data.official.usable import OnUnusable, UnusableRecordError, check_choice, collect
+from retrieval_heads.data.official.usable import OnUnusable, UnusableRecordError, built, check_choice
 from retrieval_heads.errors import DataError
 
 NEEDLES = ("document", "sentence")
@@ -61,6 +61,18 @@ def load_summhay(
         DataError: the file or a record is not in the official format, or see `on_unusable`.
         ConfigError: an argument out of range.
     """
+    return list(iterate_summhay(
+        path, limit, needle=needle, n_documents=n_documents, seed=seed, instruction=instruction,
+        on_unusable=on_unusable, dropped=dropped,
+    ))
+
+
+def iterate_summhay(
+    path: str | Path, limit: int | None = None, *, needle: Literal["document", "sentence"] = "document",
+    n_documents: int | None = None, seed: int = 0, instruction: str = "", on_unusable: OnUnusable = "raise",
+    dropped: Counter[str] | None = None,
+) -> Iterator[Example]:
+    """`load_summhay`, one example at a time: memory does not grow with the file."""
     check_choice("needle", needle, NEEDLES)
     check_choice("on_unusable", on_unusable, ("raise", "drop"))
     check_count("n_documents", n_documents)
@@ -73,7 +85,7 @@ def load_summhay(
         kept = keep(len(source.documents), source.marked, others, n_documents, source.where)
         return assemble(source, kept, instruction)
 
-    return collect(islice(topic_items(path), limit), build, on_unusable, dropped)
+    yield from built(islice(topic_items(path), limit), build, on_unusable, dropped)
 
 
 def topic_items(path: str | Path) -> Iterator[Item]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, TypeVar
 
 from retrieval_heads.errors import ConfigError, DataError
@@ -29,10 +29,10 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError("unknown choice", where=name, value=value, remedy=f"Give one of {', '.join(choices)}.")
 
 
-def collect(
+def built(
     items: Iterable[T], build: Callable[[T], R], on_unusable: OnUnusable, dropped: Counter[str] | None,
-) -> list[R]:
-    """Make an example, or whatever `build` makes, of each item.
+) -> Iterator[R]:
+    """Make an example, or whatever `build` makes, of each item, one at a time.
 
     Args:
         items: records, or whatever `build` takes.
@@ -44,17 +44,20 @@ def collect(
         UnusableRecordError: see `on_unusable`.
         DataError: nothing is left.
     """
-    examples: list[R] = []
+    count = 0
     reasons: Counter[str] = Counter()
     for item in items:
         try:
-            examples.append(build(item))
+            example = build(item)
         except UnusableRecordError as error:
             if on_unusable == "raise":
                 raise
             reasons[error.reason] += 1
             last = error
-    if reasons and not examples:
+            continue
+        count += 1
+        yield example
+    if reasons and not count:
         raise DataError(
             f"no record is usable: {told(reasons)}", where=last.where, value=last.value,
             remedy="Mend the file or the arguments.",
@@ -63,8 +66,7 @@ def collect(
         dropped.update(reasons)
     elif reasons:
         total = reasons.total()
-        warnings.warn(f"left out {total} of {total + len(examples)} records: {told(reasons)}", stacklevel=3)
-    return examples
+        warnings.warn(f"left out {total} of {total + count} records: {told(reasons)}", stacklevel=3)
 
 
 def told(reasons: Counter[str]) -> str:
