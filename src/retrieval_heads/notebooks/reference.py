@@ -53,7 +53,7 @@ class Dictionary(SphinxDirective):
         whose = self.arguments[0]
         tables = all_tables() if whose == "study" else verb_tables()[whose]
         lines = [line for table in tables.values() for line in table_text(whose, table)]
-        return _as_dictionary(self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True))
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 
 class Columns(SphinxDirective):
@@ -64,14 +64,7 @@ class Columns(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         meanings = resolve_name(self.arguments[0])
         rows = [f"| `{name}` | {_inline(meaning)} |" for name, meaning in meanings.items()]
-        return _as_dictionary(self.parse_text_to_nodes("\n".join(["| column | meaning |", "|---|---|", *rows])))
-
-
-def _as_dictionary(made: list[nodes.Node]) -> list[nodes.Node]:
-    """With tables that a style sheet can set in another way on a phone."""
-    for table in (table for node in made for table in node.findall(nodes.table)):
-        table["classes"].append("dictionary")
-    return made
+        return self.parse_text_to_nodes("\n".join(_table("| column | meaning |", rows)))
 
 
 def verb_text(name: str) -> Iterator[str]:
@@ -123,14 +116,19 @@ def _explained(action: argparse.Action) -> str:
 def table_text(whose: str, table: Table) -> Iterator[str]:
     """A table of the data dictionary as MyST Markdown, with a label for links: `table-NAME`, or `VERB-table-NAME`."""
     label = f"table-{table.name}" if whose == "study" else f"{whose}-table-{table.name}"
-    yield from (f"({label.replace('_', '-')})=", f"### `{table.name}`", "", f"One row: {_inline(table.row)}.", "",
-                "| column | type | meaning |", "|---|---|---|")
+    yield from (f"({label.replace('_', '-')})=", f"### `{table.name}`", "", f"One row: {_inline(table.row)}.", "")
+    rows = []
     for column in table.columns:
         unit = f", {column.unit}" if column.unit else ""
         may = [f", may be {what}" for what in ("empty", "absent") if getattr(column, what)]
         kind = column.type + unit + "".join(may) + (", **key**" if column.key else "")
-        yield f"| `{column.name}` | {kind} | {_inline(column.meaning)} |"
-    yield ""
+        rows.append(f"| `{column.name}` | {kind} | {_inline(column.meaning)} |")
+    yield from _table("| column | type | meaning |", rows)
+
+
+def _table(head: str, rows: Sequence[str]) -> Sequence[str]:
+    """A table that the style sheet sets in another way on a phone."""
+    return (":::{table}", ":class: dictionary", "", head, "|---" * (head.count("|") - 1) + "|", *rows, ":::", "")
 
 
 def _block(text: str) -> Sequence[str]:
