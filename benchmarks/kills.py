@@ -189,12 +189,12 @@ def summary(rows: list[dict[str, object]], known: Reference) -> dict[str, object
     hit = [row for row in rows if row["at_work"]]
     moments = [float(row["moment"]) for row in hit]
     return {
-        "what": rows[0]["what"], "kills": len(hit), "too_late": len(rows) - len(hit),
-        "runs": len({row["run"] for row in rows}), "equal": sum(bool(row["equal"]) for row in hit),
+        "what": rows[0]["what"], "kills": len(hit), "runs": len({row["run"] for row in rows}),
+        "equal": sum(bool(row["equal"]) for row in hit),
         "files_left": sum({row["run"]: int(row["files_left"]) for row in rows}.values()),
-        "processes_left": sum(bool(row["processes_left"]) for row in hit), "files": len(known.files),
-        "first_moment": min(moments), "median_moment": round(statistics.median(moments), 4),
-        "last_moment": max(moments), "reference_seconds": round(known.seconds, 1),
+        "processes_left": sum(bool(row["processes_left"]) for row in hit), "first_moment": min(moments),
+        "median_moment": round(statistics.median(moments), 4), "last_moment": max(moments),
+        "reference_seconds": round(known.seconds, 1),
     }
 
 
