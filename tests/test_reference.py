@@ -53,8 +53,9 @@ def test_public_functions_say_arguments_and_errors(module: str) -> None:
     home = import_module(module)
     for name in home.__all__:
         text = getattr(home, name).__doc__
-        said = [part for part in ("Args:", "Attributes:", "Errors as in", "Arguments and errors as in") if part in text]
-        assert said, name
+        if text.startswith(f"`{name.replace('iterate_', 'load_')}`, "):
+            continue  # the same, one example at a time
+        assert any(part in text for part in ("Args:", "Attributes:", "rrors as in")), name
         assert "Raises:" in text or "rrors as in" in text, name
 
 

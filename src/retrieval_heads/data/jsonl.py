@@ -37,15 +37,16 @@ KEYS = ("prompt", "messages", "answer", "answers", "needles", "task", "joint")
 def read_examples(
     path: str | Path, task: str | None = None, limit: int | None = None, tokenizer: Any = None,
 ) -> list[Example]:
-    """Read a file of examples; see the module's text for the format.
+    """Read a file of examples.
 
     Args:
+        path: JSON Lines as `SCHEMA` has them, packed or not.
         task: stands in for a record's missing `task`; None for the file's name without its endings.
         limit: read the first so many records only.
         tokenizer: one with a chat template, for records with `messages`.
 
     Returns:
-        Examples; `meta` has the record's other keys, `id` (`FILE:LINE` where it has none), `file` and `line`.
+        Examples; `meta` has the record's other keys, `id` (file and line where it has none), `file` and `line`.
 
     Raises:
         DataError: a file that cannot be read, or a record that is no example: names file, line, key and value.
