@@ -14,8 +14,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `grid` to the command line."""
     parser = verbs.add_parser(
         "grid", help="all runs of a study, each through all stages at once: for GPUs and limited time",
-        epilog="Several GPUs: one such command for each, with CUDA_VISIBLE_DEVICES; they share the runs. Or --scheduler "
-               "with one Dask worker for each.",
+        epilog="Several GPUs: one such command for each, with CUDA_VISIBLE_DEVICES; they share the runs. Or "
+               "--scheduler with one Dask worker for each.",
     )
     add_choice(parser)
     parser.add_argument("--seconds", type=float, metavar="S", help="begin nothing after so many seconds")
