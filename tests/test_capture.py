@@ -1,5 +1,8 @@
 """Rows read during an SDPA pass are those of eager attention, and reading leaves no trace."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -113,6 +116,21 @@ def test_a_pass_that_stops_early_has_read_all_rows_and_leaves_nothing_behind(tin
     assert not _LAST
     with torch.inference_mode():
         assert torch.equal(wrapped(input_ids=ids).logits, logits)
+
+
+def test_a_pass_that_stops_early_keeps_no_states(tiny_model):
+    model, (ids, rows) = tiny_model("llama"), a_batch()
+    states, norm = [], model.model.layers[-1].input_layernorm
+    handle = norm.register_forward_hook(lambda *call: states.append(weakref.ref(call[2])))
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.inference_mode(), capture_attention(model, rows, keep), stop_at_last_attention(model):
+            model(input_ids=ids)
+        assert [state() for state in states] == [None]
+    finally:
+        gc.enable()
+        handle.remove()
 
 
 def test_an_error_inside_a_pass_that_stops_early_is_not_swallowed(tiny_model):

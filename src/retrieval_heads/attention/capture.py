@@ -15,6 +15,7 @@ padding and sliding-window masks, plain or wrapped by PEFT.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -139,8 +140,8 @@ def stop_at_last_attention(model: nn.Module) -> Iterator[None]:
     _LAST.add(last)
     try:
         yield
-    except _Enough:
-        pass
+    except _Enough as enough:
+        traceback.clear_frames(enough.__traceback__)  # which hold the states of the pass, in cycles
     finally:
         _LAST.discard(last)
 
