@@ -25,7 +25,7 @@ from retrieval_heads.commands import (
     run,
     write,
 )
-from retrieval_heads.errors import StudyError
+from retrieval_heads.errors import StudyError, printable
 from retrieval_heads.shortage import shortage
 
 VERBS = (run, grid, publish, pretrain, write, fetch, prepare, convert, export, check, compare_scores,
@@ -65,5 +65,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _told(error: StudyError) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {' '.join(printable(str(error)).split())}", file=sys.stderr)
     return 2

@@ -31,6 +31,11 @@ class StudyError(ValueError):
         self.problem, self.where, self.value, self.remedy = problem, where, value, remedy
 
 
+def printable(text: str) -> str:
+    """A text for a terminal: control characters, which could move its cursor or worse, are written as escapes."""
+    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
+
+
 class DataError(StudyError):
     """An example, a record of a data file or a span that cannot be used."""
 

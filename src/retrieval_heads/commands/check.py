@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.errors import ConfigError, DataError, printable
 from retrieval_heads.files import write_whole
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _check(parsed: argparse.Namespace) -> None:
     named = {"--length": parsed.length, "the model's maximum": maximum}
     limits = {name: limit for name, limit in named.items() if limit is not None}
     found = check_files(parsed.files, tokenizer, limits, parsed.against)
-    print("\n\n".join("\n".join(_lines(findings)) for findings in found))
+    print(printable("\n\n".join("\n".join(_lines(findings)) for findings in found)))
     if parsed.json is not None:
         content = {"model": parsed.model, "files": [findings.as_json() for findings in found]}
         write_whole(parsed.json, (json.dumps(content, indent=1, ensure_ascii=True) + "\n").encode())

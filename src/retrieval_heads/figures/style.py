@@ -60,6 +60,7 @@ def use_style() -> None:
         "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 110,
         "axes.edgecolor": "#666666", "grid.color": "#e4e4e4", "axes.titleweight": "bold", "axes.titlesize": 10,
         "legend.frameon": False, "figure.constrained_layout.use": True,
+        "text.parse_math": False,  # a dollar in a name opens no formula
     })
 
 
