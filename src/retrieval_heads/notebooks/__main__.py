@@ -14,6 +14,7 @@ from typing import Any
 from retrieval_heads.errors import StudyError
 from retrieval_heads.files import write_whole
 from retrieval_heads.notebooks import NotebookError
+from retrieval_heads.shortage import shortage
 from retrieval_heads.stages.provide import AS_IS
 
 try:
@@ -23,6 +24,7 @@ try:
     from retrieval_heads.notebooks.build import build_book, report_problems, stored_problems
     from retrieval_heads.notebooks.execute import execute
     from retrieval_heads.notebooks.layout import REPORT_PROFILE, STORED_PROFILE, Layout
+    from retrieval_heads.notebooks.links import one_deeper
     from retrieval_heads.notebooks.status import duration, read_status, record, table_digests, write_status
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed. Install what the book needs: pip install -e '.[book]'")
@@ -48,6 +50,7 @@ def run_chapters(
         line = f"[{number}/{len(chapters)}] {chapter:<20} "
         print(line, end="", flush=True)
         page, seconds = execute(layout, chapter, given, timeout, partial(show_waiting, line))
+        page = page if target == layout.sources else one_deeper(page)
         write_whole(target / f"{chapter}.ipynb", (nbformat.writes(page) + "\n").encode())
         entry = record(given.get("profile", STORED_PROFILE), seconds) | {"origin": origin}
         if origin == "report":
@@ -121,8 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(f"book: {build_book(layout)}")
         print(f"done in {duration(time.perf_counter() - start)}", flush=True)
-    except StudyError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
+    except Exception as error:
+        told = error if isinstance(error, StudyError) else shortage(error)
+        if told is None:
+            raise
+        print(f"\nerror: {told}", file=sys.stderr)
         return 2
     return 0
 

@@ -16,7 +16,8 @@ from retrieval_heads import paths
 from retrieval_heads.bases import base_path
 from retrieval_heads.claims.shortfall import shortfall
 from retrieval_heads.commands.choice import Options
-from retrieval_heads.data.encode import encode_all
+from retrieval_heads.data.folder import each_training_example
+from retrieval_heads.data.spilled import Spilled
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.evaluation import evaluate_each
 from retrieval_heads.keys import RunKey, study_grid, table_path
@@ -97,7 +98,10 @@ def train_and_test(profile: Profile, key: RunKey, device: str) -> Made:
 
 def train(profile: Profile, key: RunKey, device: str) -> dict[str, Any]:
     """Fine-tune one run, unless its adapter is there; the record of the training."""
-    examples = encode_all(training_examples(profile, key), study_tokenizer(profile))
+    # files of examples are read one at a time: there may be many
+    each = training_examples(profile, key) if profile.data is None else each_training_example(
+        profile, key.task, key.condition, n_training_examples(profile, key))
+    examples = Spilled(each, study_tokenizer(profile))
     return finetune(
         base_path(profile, key.base), examples, adapter_path(profile, key), profile.lora_settings(key.seed), device,
     )
