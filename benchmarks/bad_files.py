@@ -23,9 +23,9 @@ from tiny_study import save_tiny_base, write_profile
 from retrieval_heads.attention.exchange import write_scores
 from retrieval_heads.cli import main
 from retrieval_heads.config import load_profile
+from retrieval_heads.data import folder as data_folder
 from retrieval_heads.data import official
 from retrieval_heads.data.examples import make_examples
-from retrieval_heads.data.folder import held_out_file, training_file
 from retrieval_heads.data.jsonl import read_examples, write_examples
 from retrieval_heads.models.load import load_model
 
@@ -209,12 +209,13 @@ def adapters(rng: random.Random, valid: Valid, folder: Path) -> tuple[str, Call]
 
 def data_folders(rng: random.Random, valid: Valid, folder: Path) -> tuple[str, Call]:
     data = valid.copy("data", folder)
+    data_folder._examples.cache_clear()  # the last case lay in the same place
     profile = load_profile(valid.folder / "tiny.yaml", data=str(data))
     place = rng.choice(["real", "held_out/test_256"])
     fault = _spoil_lines(rng, data / "mdqa" / f"{place}.jsonl", only=lambda path: path[0] in ("prompt", "needles"))
     if place == "real":
-        return fault, partial(training_file, profile, "mdqa", "real", 3)
-    return fault, partial(held_out_file, profile, "mdqa", "test", 256, 3)
+        return fault, partial(data_folder.training_file, profile, "mdqa", "real", 3)
+    return fault, partial(data_folder.held_out_file, profile, "mdqa", "test", 256, 3)
 
 
 FILES: dict[str, Surface] = {

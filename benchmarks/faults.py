@@ -54,13 +54,9 @@ def json_fault(rng: random.Random, value: Any, only: Callable[[tuple], bool] = l
     return "wrong type", value
 
 
-def _cut(rng: random.Random, content: bytes) -> bytes:
-    return content[: rng.randrange(1, max(2, len(content) * 9 // 10))]
-
-
 def _cut_inside(rng: random.Random, content: bytes) -> bytes:
     lines = content.rstrip().splitlines(keepends=True)
-    return b"".join(lines[:-1]) + lines[-1].rstrip()[: rng.randrange(1, max(2, len(lines[-1].rstrip()) - 1))]
+    return b"".join(lines[:-1]) + lines[-1].rstrip()[: rng.randrange(max(1, len(lines[-1].rstrip()) - 1))]
 
 
 def _inside(rng: random.Random, content: bytes, new: bytes) -> bytes:

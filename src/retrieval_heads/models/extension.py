@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -66,10 +67,10 @@ def read_extension(adapter: str | Path) -> Extension:
         values = json.loads((folder / EXTENSION_FILE).read_text(encoding="utf-8"))
         values = {field.name: values[field.name] for field in fields(Extension)}
         values["target_modules"] = tuple(map(str, values["target_modules"]))
-        for name in ("rope_theta", "alpha"):
-            values[name] = float(values[name])
-        for name in ("max_length", "rank"):
-            values[name] = int(values[name])
+        for name, kind in (("rope_theta", float), ("alpha", float), ("max_length", int), ("rank", int)):
+            if isinstance(values[name], bool | str) or not 0 < values[name] < math.inf:
+                raise ValueError(f"{name} is {values[name]!r}")
+            values[name] = kind(values[name])
         for name in ("base_name", "base_fingerprint"):
             values[name] = values[name] + ""  # raises for anything but text
     except UNREADABLE as error:
