@@ -19,7 +19,7 @@
 # {term}`token F1` or {term}`citation F1 <citation precision, recall and F1>`. It does so twice: as it is (`base`), and
 # with its {term}`RoPE theta` raised and nothing else changed (`rope`). A raised theta makes far positions look nearer
 # {cite:p}`xiong2024effective`, so a part of any gain from fine-tuning may be owed to it alone; `rope` is the control
-# that shows how much.
+# that shows how much. In code: {py:func}`~retrieval_heads.load_model` and {py:func}`~retrieval_heads.evaluate`.
 #
 # Then each {term}`attention head` gets a {term}`retrieval score` {cite:p}`wu2025retrieval`: over the tokens of the
 # answer, the fraction for which the place that the head looks at most, when that token is predicted, lies inside a
@@ -63,21 +63,29 @@ figure, (left, right) = figures.style.panels(["answer loss", "exact match"], col
 figures.training.plot_answer_loss(steps, ax=left)
 _ = figures.training.plot_exact_match_log(measured, ["mdqa", "musique", "summhay"], ax=right)
 
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, f"{settings.bases[0]}/train_log.json")
+
 # %% [markdown]
 # ## What it answers
 
-# %% mystnb={"figure": {"name": "fig-base-performance", "caption": "Exact match on held-out real examples, of the base model as it is and with the raised RoPE theta alone, by the length of the examples. Bars: 95% bootstrap intervals over examples."}, "image": {"alt": "One panel for each task: points with intervals for the exact match of the base model and of the model with raised RoPE theta, at each length"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-base-performance", "caption": "Exact match on held-out real examples, of the base model as it is and with the raised RoPE theta alone, at the longest length; the table below has the others. Bars: 95% bootstrap intervals over examples."}, "image": {"alt": "One panel for each task: points with intervals for the exact match of the base model and of the model with raised RoPE theta, at the longest length"}} tags=["hide-input"]
 figure, axes = figures.style.panels(settings.tasks, columns=2, height=2.3)
 for task, ax in zip(settings.tasks, axes, strict=True):
     figures.performance.plot_performance(table[table.task == task], "exact_match", ax=ax)
 figures.common.shared_legend(figure, axes, columns=4)
 
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "base", rows="exact_match")
+
 # %% tags=["hide-input"]
-shown = table.assign(score=[figures.interval_tables.with_interval(*row) for row in table[["value", "low", "high"]].itertuples(index=False)])
+metrics = {"exact_match": "exact match", "forced_exact_match": "exact match, teacher forced", "f1": "token F1", "citation_f1": "citation F1"}
+shown = table[table.metric.isin(metrics)]
+shown = shown.assign(score=[figures.interval_tables.with_interval(*row) for row in shown[["value", "low", "high"]].itertuples(index=False)])
 keys = ["task", "condition", "base", "eval_length", "n"]
 wide = shown.pivot(index=keys, columns="metric", values="score").reset_index()
-names = {"condition": "model", "eval_length": "tokens", "forced_exact_match": "exact_match, teacher forced"}
-HTML(figures.examples.table_html(wide.fillna("–"), names=names))
+wide = wide[[*keys, *(name for name in metrics if name in wide)]]
+HTML(figures.examples.table_html(wide.fillna("–"), names={"condition": "model", "eval_length": "tokens"} | metrics))
 
 # %% [markdown]
 # ## Its retrieval heads
@@ -90,6 +98,9 @@ figure, axes = figures.style.panels(settings.tasks, columns=2, height=2.9)
 for task, ax in zip(settings.tasks, axes, strict=True):
     rows = heads[(heads.task == task) & (heads["base"] == settings.base_names[0])]
     figures.heads.plot_head_map(rows, settings.detect.threshold, ax=ax)
+
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "head_scores", rows="condition base")
 
 # %% tags=["hide-input"]
 counts = retrieval_counts(heads, settings.detect.threshold)

@@ -24,7 +24,7 @@
 # words. A {term}`mixture` such as `real_limited-high_high` takes two conditions in turn, `real_short` and
 # `real_shuffled` (real examples that are short, or whose answers are dealt out anew) are controls: they have no examples
 # of their own to show. Training examples, those for detecting heads and those for testing share no name and no random
-# stream.
+# stream. In code: {py:func}`~retrieval_heads.data.make_examples`.
 #
 # **What to look at.** Compare the marked sentences of a task from `real` down to `symbolic`, then the share of the test
 # set's sentences that each condition never shows.
@@ -100,6 +100,9 @@ figure, axes = figures.style.panels(settings.tasks, columns=2, height=0.9 + 0.55
 for task, ax in zip(settings.tasks, axes, strict=True):
     figures.data.plot_unseen(train[train.task == task], ax=ax)
 figures.common.shared_legend(figure, axes)
+
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "examples", rows="split train")
 
 # %% [markdown]
 # ## Finding

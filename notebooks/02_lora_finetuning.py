@@ -16,7 +16,8 @@
 # attention {cite:p}`hu2022lora`, trained on examples of the new length. All runs have the same number of examples, steps
 # and settings, and differ in the data alone; where the study varies the number of examples, only the runs for that have
 # others. The loss is on the tokens of the answer. Every run is then tested on the *same* held-out real examples, so
-# that two runs can be compared example by example.
+# that two runs can be compared example by example. In code: {py:func}`~retrieval_heads.load_model` with an adapter, and
+# {py:func}`~retrieval_heads.evaluate`.
 #
 # Beside them stand two controls without any training: the base model as it is (`base`), and with the raised theta
 # alone (`rope`; see {doc}`00_base_model`). Only what lies above `rope` was learned in fine-tuning.
@@ -60,6 +61,9 @@ for task, ax in zip(settings.tasks, axes, strict=True):
     figures.training.plot_losses(shown[shown.task == task], ax=ax, smooth=min(5, max(1, losses.step.max() // 4)))
 figures.common.shared_legend(figure, axes, columns=4)
 
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "losses")
+
 # %% [markdown]
 # ## Performance on real examples
 #
@@ -74,6 +78,9 @@ for task, ax in zip(settings.tasks, axes, strict=True):
     figures.performance.plot_performance(both[both.task == task], metrics[task], ax=ax, order=order)
 figures.common.shared_legend(figure, axes, columns=4)
 
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "performance", "base", rows="the metric on the axis")
+
 # %% [markdown]
 # Intervals of two runs may overlap although one is better on nearly every example that they disagree on. The comparison
 # that counts is of the same examples: the mean of the differences, with an interval of its own.
@@ -85,6 +92,9 @@ figure, axes = figures.style.panels(settings.tasks, height=1.5 + figures.perform
 for task, ax in zip(settings.tasks, axes, strict=True):
     figures.performance.plot_shortfall(of_metric[of_metric.task == task], metrics[task], ax, order, figures.performance.shortfall_reach(of_metric))
 
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "shortfall", rows="the metric on the axis")
+
 # %% [markdown]
 # ### Needle or haystack?
 #
@@ -94,6 +104,9 @@ for task, ax in zip(settings.tasks, axes, strict=True):
 figure, axes = figures.style.panels(settings.tasks, height=3.3)
 for task, ax in zip(settings.tasks, axes, strict=True):
     figures.axes.plot_axis_map(of_metric[of_metric.task == task], metrics[task], ax, figures.axes.map_top(of_metric))
+
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "shortfall", rows="the nine conditions of the map")
 
 # %% tags=["hide-input"]
 Markdown(figures.axes.axis_text(load_table(profile, "axis_effects"), settings.tasks) if nine else figures.axes.MISSING)
@@ -113,6 +126,9 @@ for task, ax in zip(settings.tasks, axes[len(settings.tasks):], strict=False):
     sizes = load_table(profile, "size_effects")
     figures.lengths.plot_sizes(sizes[sizes.task == task], settings.n_train, ax=ax)
 figures.common.shared_legend(figure, axes)
+
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "lengths", "performance", "base", *["size_effects"] * sized)
 
 # %% [markdown]
 # ### The numbers

@@ -22,7 +22,8 @@
 #
 # A head can hit a needle by luck, or because like tokens attract each other. So each score stands beside its
 # {term}`chance level`: the same measure on spans of the same lengths that are no needles. Attention is read during an
-# ordinary forward pass, at the answer positions only, and the whole square of attention weights is never computed.
+# ordinary forward pass, at the answer positions only, and the whole square of attention weights is never computed. In
+# code: {py:func}`~retrieval_heads.retrieval_scores`, then {py:func}`~retrieval_heads.select_heads`.
 #
 # **What to look at.** Which layers the framed heads are in, and whether they are the same from map to map; whether
 # synthetic runs have fewer heads than `real` ones; whether the heads that stand out do so above the chance level.
@@ -63,6 +64,9 @@ for (task, condition), ax in zip(maps, axes, strict=True):
     ax.label_outer()
 bar = figure.colorbar(axes[0].collections[0], ax=axes, label="score (fraction)", shrink=0.6, aspect=30)
 
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "head_scores", rows="the first seed and base model")
+
 # %% [markdown]
 # ## How many, and at which threshold?
 
@@ -73,11 +77,17 @@ for task, ax in zip(settings.tasks, axes, strict=True):
     figures.heads.plot_numbers_of_heads(counts[counts.task == task], ax=ax, order=order)
 figures.common.shared_legend(figure, axes)
 
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "head_scores", rows="heads above the threshold, counted in each run")
+
 # %% mystnb={"figure": {"name": "fig-head-counts", "caption": "Number of heads with a score above the threshold, over thresholds, by training condition (mean over seeds and base models). Of more than eight conditions only the base model, real data, the most and the least real synthetic data, and symbolic data are drawn. Dotted, in the same colour: heads whose chance level is above it. Upright line: the study's threshold."}, "image": {"alt": "One panel for each task: falling lines of the number of heads above a threshold, one for each of some training conditions and the base model, with dotted lines for the chance level far below"}} tags=["hide-input"]
 figure, axes = figures.style.panels(settings.tasks, height=3.2)
 for task, ax in zip(settings.tasks, axes, strict=True):
     figures.heads.plot_threshold_counts(some[some.task == task], settings.detect.thresholds, settings.detect.threshold, ax=ax)
 figures.common.shared_legend(figure, axes)
+
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "head_scores", rows="heads above each threshold, counted in each run")
 
 # %% [markdown]
 # ## Scores beside chance
@@ -87,6 +97,9 @@ figure, axes = figures.style.panels(settings.tasks, height=3.2)
 for task, ax in zip(settings.tasks, axes, strict=True):
     figures.heads.plot_score_against_chance(first[first.task == task], settings.detect.threshold, ax=ax)
 figures.common.shared_legend(figure, axes)
+
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "head_scores", rows="the first seed and base model")
 
 # %% [markdown]
 # A row is a run; in a study of more than 40 runs a row is a condition, with the mean over its runs and, in brackets, the

@@ -26,7 +26,8 @@
 # `zero` and `mean` replace what the head puts out, `uniform` (what the code of Wu et al. does) makes it look evenly at
 # everything. The {term}`knock-out scope` is `answer` where only the {term}`answer positions` are touched, so that the
 # model reads the text undisturbed. Scored is {term}`exact match` under {term}`teacher forcing`: every token of the
-# answer, and its end, is the model's most likely one.
+# answer, and its end, is the model's most likely one. In code: {py:func}`~retrieval_heads.ablate_heads`, with the heads
+# that {py:func}`~retrieval_heads.select_heads` and {py:func}`~retrieval_heads.random_heads` give.
 #
 # **What to look at.** How far the line of the retrieval heads lies below that of the random ones, and from which *k* on.
 
@@ -40,7 +41,7 @@ from retrieval_heads import figures
 from retrieval_heads.config import load_profile
 from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.stages.provide import provide
-from retrieval_heads.stages.verdicts import comparison_k, knockout_finding
+from retrieval_heads.stages.verdicts import comparison_sizes, knockout_findings
 from retrieval_heads.store import load_table
 
 figures.style.use_style()
@@ -50,8 +51,7 @@ table = load_table(profile, "knockout")
 effects = load_table(profile, "knockout_effects")
 areas = load_table(profile, "knockout_area")
 mode, scope = settings.knockout.modes[0], settings.knockout.scopes[0]
-at_k = table[table.k.isin([0, *settings.knockout.k])]  # without the k of one run: as many as it has retrieval heads
-ks = {task: comparison_k(at_k[at_k.task == task]) for task in settings.tasks}
+ks = comparison_sizes(table, settings.knockout.k)
 order = figures.style.in_order(table.condition)
 
 # %% [markdown]
@@ -68,6 +68,9 @@ for (_, rows), ax in zip(parts, axes, strict=True):
     ax.label_outer()
 figures.common.shared_legend(figure, axes)
 
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "knockout", rows="condition real, metric forced_exact_match")
+
 # %% [markdown]
 # ## Every condition at one size
 #
@@ -82,10 +85,14 @@ for (task, k), ax in zip(ks.items(), axes, strict=True):
     figures.knockout.plot_effects(shown[shown.task == task], k, ax=ax, order=order)
 figures.common.shared_legend(figure, axes)
 
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "knockout_effects", rows=f"the k of each panel, mode {mode}, scope {scope}, metric forced_exact_match")
+
+# %% [markdown]
+# The numbers of that figure: a row is a run, with 95% intervals; in a study of more than 40 runs a row is a condition,
+# with the mean over its runs and, in brackets, the least and the greatest run.
+
 # %% tags=["hide-input"]
-print("Loss of exact match with", ", ".join(f"{k} heads out ({task})" for task, k in ks.items()),
-      f"mode {mode}, scope {scope}: a row a run, with 95% intervals;",
-      "of more than 40 runs a row a condition, mean (least to greatest run)", sep="\n")
 HTML(figures.examples.table_html(figures.interval_tables.effects_table(shown[shown.k == shown.task.map(ks)])))
 
 # %% [markdown]
@@ -101,6 +108,9 @@ for task, ax in zip(settings.tasks, axes, strict=True):
     figures.areas.plot_areas(shown[shown.task == task], ax=ax, order=order)
 figures.common.shared_legend(figure, axes)
 
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "knockout_area", rows=f"set random, mode {mode}, scope {scope}")
+
 # %% [markdown]
 # ## Only where something is to be retrieved?
 #
@@ -114,6 +124,9 @@ for task, ax in zip(settings.tasks, axes, strict=True):
     figures.areas.plot_specificity(costs[costs.task == task], ax=ax)
 figures.common.shared_legend(figure, axes, columns=2)
 
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "text_loss", "knockout", rows="condition real, mode zero, metric nll")
+
 # %% [markdown]
 # ## Finding
 #
@@ -122,9 +135,7 @@ figures.common.shared_legend(figure, axes, columns=2)
 # the second figure.
 
 # %% tags=["hide-input"]
-Markdown("\n".join(
-    f"- **{task}.** {knockout_finding(at_k[at_k.task == task], effects[effects.task == task], mode, scope)}"
-    for task in settings.tasks))
+Markdown(knockout_findings(table, effects, ks, mode, scope))
 
 # %% tags=["nbval-check-output"]
 runs = table[RUN].drop_duplicates()

@@ -15,7 +15,7 @@
 # **Method.** {term}`Patching <patching>` {cite:p}`zhang2024patching` works between two models here. The *source* is the
 # {term}`run` on real data, the *target* a run of the same task and seed on other data. Both read the same held-out real
 # example; at the {term}`answer positions`, what some heads of the target put out is replaced by what the same heads of
-# the source put out. Each model reads the text before by itself. With R the {term}`retrieval heads <retrieval head>` of
+# the source put out ({py:func}`~retrieval_heads.patch_heads`). Each model reads the text before by itself. With R the {term}`retrieval heads <retrieval head>` of
 # the source and S those of the target, the {term}`patching sets <patching set>` are
 #
 # - the *intersection*, R and S: heads that both models use, but the source perhaps better;
@@ -56,6 +56,9 @@ judged = judge_patching(table, n_resamples=settings.bootstrap)
 # %% mystnb={"figure": {"name": "fig-patching", "caption": "Runs with the outputs of a set of heads taken from the run on real data, by exact match (teacher forced). With many conditions: the gain over the same run as it is, in the synthetic runs that have a gap; diamonds are means over these runs, with 95% bootstrap intervals over seeds and base models where there are enough; small points are conditions; some runs have no complement, or no random heads as many as it. With few conditions: the score itself, one bar a set, beside the real run (dashed); black bars and the band are 95% bootstrap intervals over examples, for random heads over draws too, and small numbers are heads patched, 0 being an empty set, which changes nothing."}, "image": {"alt": "One panel for each task: for the intersection, the complement, random heads as many as either, and all heads, what is gained in exact match or the exact match itself when they are patched in from the run on real data"}} tags=["hide-input"]
 figure = figures.sufficiency.patching_figure(table, judged.tables["sufficiency"], settings.tasks)
 
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "patching", rows="metric forced_exact_match")
+
 # %% [markdown]
 # ## The share of the gap
 #
@@ -64,6 +67,9 @@ figure = figures.sufficiency.patching_figure(table, judged.tables["sufficiency"]
 
 # %% mystnb={"figure": {"name": "fig-gap-closed", "caption": "Share of the gap to the real run that is closed by each set of heads, by what the patched runs were trained on, mean over the runs with a gap; their number stands on the right of each row. Dashed: the real run itself. Bars: 95% bootstrap intervals over these runs, missing where there are too few."}, "image": {"alt": "One panel for each task: for each training condition whose runs have a gap, points for the share of the gap that is closed by the intersection, the complement, matched random heads and all heads; a dashed line at one"}} tags=["hide-input"]
 figure = figures.sufficiency.closed_figure(judged.tables["sufficiency"], settings.tasks)
+
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "patching", rows="runs with a gap, metric forced_exact_match")
 
 # %% tags=["hide-input"]
 HTML(figures.sufficiency.patching_html(table, judged.tables["sufficiency"]))

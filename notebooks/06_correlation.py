@@ -17,7 +17,8 @@
 # {term}`precision <precision of heads>` the share of S that is also in R: a subset has a precision of 1. Neither says
 # anything alone. Retrieval heads gather in a few layers, so even unrelated sets share some; the {term}`chance level`
 # here is that of random sets with as many heads in each layer. And all runs start from one {term}`base model`, whose own
-# heads are shown for comparison. The {term}`cosine of scores` compares all heads and needs no threshold.
+# heads are shown for comparison. The {term}`cosine of scores` compares all heads and needs no threshold. Heads are
+# chosen as {py:func}`~retrieval_heads.select_heads` chooses them.
 #
 # For C3, recall and performance are averaged over the seeds of each {term}`condition` and ranked (Spearman). The real
 # condition is left out: its recall is 1 by definition and would make a correlation by itself. Ranks are taken within
@@ -53,6 +54,9 @@ conditions = correlate.conditions_table(settings, overlap, load_table(profile, "
 # %% mystnb={"figure": {"name": "fig-overlap", "caption": "Recall and precision of the heads of each run against those of the real run of the same seed and base model, over thresholds of the score (copy score; insight score for summhay), mean over runs; of a large study, some conditions. Dotted, in the same colour: chance level of sets with as many heads in each layer, with a band that holds 95% of them. Upright line: the study's threshold, and n is the number of heads of a real run there. Lines end where a set has no head."}, "image": {"alt": "Two panels for each task, recall and precision of retrieval heads against the threshold: one line for each training condition and the base model, with dotted chance levels below"}} tags=["hide-input"]
 figure = figures.overlap.overlap_figure(paired, settings.detect.threshold, settings.tasks)
 
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "overlap", rows="measures recall and precision, the same seed and base model")
+
 # %% [markdown]
 # ## Every condition, beside chance and ceiling
 #
@@ -64,8 +68,14 @@ figure = figures.overlap.overlap_figure(paired, settings.detect.threshold, setti
 subsets = subset_rows(load_table(profile, "head_scores"), settings.detect.thresholds, n_resamples=settings.bootstrap)
 figure = figures.subsets.subsets_figure(subsets, settings.detect.threshold, settings.tasks)
 
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, *["subsets"] * figures.correlation.has_claims(settings), "head_scores")
+
 # %% mystnb={"figure": {"name": "fig-subsets-thresholds", "caption": "The same precision over thresholds: lines are means over the synthetic conditions that have such heads, bands reach from the lowest to the highest condition. Coarsely dotted, in the same colour: the 97.5% quantile of chance. Dashed: the ceiling. Upright line: the study's threshold. Points are left out where the real runs have less than one such head on average."}, "image": {"alt": "One panel for each task: precision of all heads and of gained heads against the threshold, each beside chance and ceiling"}} tags=["hide-input"]
 figure = figures.subsets.thresholds_figure(subsets, settings.detect.threshold, settings.tasks)
+
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "head_scores")
 
 # %% [markdown]
 # ## Recall and performance
@@ -76,6 +86,9 @@ figure = figures.subsets.thresholds_figure(subsets, settings.detect.threshold, s
 tables = ("run_predictors", "correlation_runs", "verdicts")
 claims = {name: load_table(profile, name) for name in tables} if figures.correlation.has_claims(settings) else None
 figure = figures.correlation.performance_figure(settings, conditions, correlation, claims)
+
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, *(["run_predictors", "correlation_runs"] if claims else ["overlap", "performance", "correlation"]))
 
 # %% tags=["hide-input"]
 HTML(figures.correlation.correlations_html(correlation, claims))

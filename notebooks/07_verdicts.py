@@ -17,10 +17,12 @@
 # are 95% bootstrap intervals over seeds, base models and examples, and over conditions where conditions are compared.
 # A correlation over conditions is tested by permuting whole conditions, as runs of one condition are no independent
 # evidence. A predictor is worth something when it predicts a condition that was left out, or when the training set
-# chosen by it is a good one; regret is how much worse it is than the best.
+# chosen by it is a good one; regret is how much worse it is than the best. Training sets of your own are put in order by
+# {ref}`the command rank <verb-rank>`.
 #
-# **What to look at.** The verdicts, and what is folded beside them: the counts, and what would speak against; whether the points of the heads lie further from zero than those of the cheaper
-# quantities; and whether choosing by heads loses less than a random choice.
+# **What to look at.** The verdicts, and what is folded beside them: the counts, and what would speak against; whether
+# the points of the heads lie further from zero than those of the cheaper quantities; and whether choosing by heads loses
+# less than a random choice.
 
 # %% tags=["parameters"]
 profile = "smoke"
@@ -66,18 +68,24 @@ figure, axes = figures.style.panels([title], columns=1, height=figures.predictio
 figures.prediction.plot_predictors(known, ax=axes[0])
 figures.common.shared_legend(figure, axes)
 
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "correlation_runs", rows=f"task {tasks}, method spearman, conditions all, base all, the study's threshold")
+
 # %% [markdown]
 # ## Predicting a condition that was left out
 #
 # Each condition is predicted from the others by a line through the means of each task. *Gain* is how much smaller the
 # error is than when the mean of the others is taken. Against heads speaks a quantity without heads that stands above.
 
-# %% mystnb={"figure": {"name": "fig-prediction-errors", "caption": "Mean absolute error in predicting the performance of a condition that was left out, mean over tasks, by each quantity; the smallest is on top. Grey strokes: the error of the mean of the other conditions. Points on the left of them predict better than that. Bars: 95% intervals over conditions."}, "image": {"alt": "A list of predictors with points and intervals for the error in predicting a left-out condition, the smallest on top, each beside a stroke for the error of the mean of the other conditions"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-prediction-errors", "caption": "Mean absolute error in predicting the performance of a condition that was left out, mean over tasks, by each quantity; the smallest is on top. Upright strokes: the error of the mean of the other conditions. Points on the left of them predict better than that. Bars: 95% intervals over conditions."}, "image": {"alt": "A list of predictors with points and intervals for the error in predicting a left-out condition, the smallest on top, each beside a stroke for the error of the mean of the other conditions"}} tags=["hide-input"]
 errors = load_table(profile, "prediction_errors")
 left_out = errors[(errors.conditions == "all") & (errors.task == tasks) & (errors.reference == "mean")]
 figure, axes = figures.style.panels(["mean over tasks" if tasks == "all" else tasks], columns=1, height=figures.prediction.list_height(left_out, "error"), width=figures.style.WIDTH)
 figures.prediction.plot_errors(left_out, ax=axes[0])
 figures.common.shared_legend(figure, axes, columns=2)
+
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "prediction_errors", rows=f"task {tasks}, conditions all, reference mean")
 
 # %% tags=["hide-input"]
 HTML(figures.examples.folded_table("The numbers, and whether each is better than the mean", figures.prediction.errors_table(left_out)))
@@ -90,6 +98,9 @@ shown = choice[(choice.task == tasks) & (choice.candidates == "synthetic")]
 figure, axes = figures.style.panels(["mean over tasks" if tasks == "all" else tasks], columns=1, height=figures.prediction.list_height(shown, "regret"), width=figures.style.WIDTH)
 figures.prediction.plot_regret(shown, ax=axes[0])
 figures.common.shared_legend(figure, axes, columns=2)
+
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "choice", rows=f"task {tasks}, candidates synthetic")
 
 # %% tags=["nbval-check-output"]
 print("decided by rules:", ", ".join(sorted(set(verdicts.claim))))

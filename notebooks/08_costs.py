@@ -16,7 +16,8 @@
 # by the procedure of {cite:t}`wu2025retrieval` (prefill, then single steps with attention returned and loops over heads),
 # detection on many questions about one haystack, and 100 head sets knocked out on one question. The *floor* is what the
 # card cannot do without: for each pass the larger of its operations at 790 TFLOP/s and its bytes at 4.3 TB/s. Then the
-# stages of the study are tried on a few real examples of MDQA, MuSiQue and SummHay, and the whole is worked out from that.
+# stages of the study are tried by {ref}`the command costs <verb-costs>` on a few real examples of MDQA, MuSiQue and
+# SummHay, and the whole is worked out from that.
 # This page shows committed tables (`results/benchmarks`), the same for every profile; nothing is measured while it runs.
 #
 # **What to look at.** How far each bar goes beyond its floor; which targets are missed; which stage takes most hours.
@@ -44,6 +45,9 @@ Markdown(f"Measured on one {about}; torch {one.torch}, transformers {one.transfo
 figure, axes = figures.style.panels(["8B shape, 32,768 tokens"], columns=1, height=3.2, width=figures.style.WIDTH)
 figures.costs.plot_seconds(summary, passes, ax=axes[0])
 figures.common.shared_legend(figure, axes)
+
+# %% tags=["remove-input"]
+figures.sources.data_line("benchmarks", "full_size", "passes")
 
 # %% tags=["hide-input"]
 HTML(figures.examples.table_html(summary.assign(what=figures.costs.names_of(summary))[["what", "seconds", "peak_gb", "seconds_per_question", "to_plain", "floor_seconds", "share"]], names={

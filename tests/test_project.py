@@ -133,7 +133,7 @@ def test_contents_name_what_there_is():
     sources = sorted(path.stem for path in (ROOT / "notebooks").glob("*.py"))
     if not sources:
         pytest.skip("no chapters in notebooks/")
-    assert [Path(name).name for name in made] == [*sources, "status"]
+    assert [Path(name).name for name in made] == [*sources, "data", "status"]
 
 
 def test_book_is_built_from_outputs_alone():

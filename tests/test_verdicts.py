@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from retrieval_heads.stages.verdicts import (
-    comparison_k,
+    comparison_sizes,
     correlation_finding,
     knockout_finding,
+    knockout_findings,
     overlap_finding,
     patching_finding,
 )
@@ -42,7 +43,7 @@ def knocked_out(retrieval: float, random: float, width: float, start: float = 0.
     ((0.0, 0.0, 0.1, 0.1), "**C4 is not tested here.**"),
 ])
 def test_c4(numbers, verdict) -> None:
-    text = knockout_finding(*knocked_out(*numbers))
+    text = knockout_finding(*knocked_out(*numbers), k=5)
     assert verdict in text
     assert "n = 50 examples a run, 1 seed" in text
     assert "nan" not in text
@@ -50,17 +51,28 @@ def test_c4(numbers, verdict) -> None:
 
 def test_the_runs_of_several_base_models_are_counted_and_said_to_be_of_several() -> None:
     tables = [pd.concat([one, one.assign(base="other")]) for one in knocked_out(0.8, 0.1, 0.1)]
-    text = knockout_finding(*tables)
+    text = knockout_finding(*tables, k=5)
     assert "in 4 of 4 runs" in text
     assert "1 seed, 2 base models" in text
 
 
-def test_few_examples_are_said_to_be_few_and_k_leaves_weaker_heads_out() -> None:
-    table, effects = knocked_out(0.8, 0.1, 0.1, n=4)
-    assert "so few show that the study runs, and nothing about the claim" in knockout_finding(table, effects)
-    assert comparison_k(table) == 5
-    assert comparison_k(table[(table.set != "random") | (table.k < 5)]) == 1
-    assert comparison_k(table.assign(n_retrieval=0)) == 1
+def test_few_examples_are_said_to_be_few() -> None:
+    text = knockout_finding(*knocked_out(0.8, 0.1, 0.1, n=4), k=5)
+    assert "so few show that the study runs, and nothing about the claim" in text
+
+
+def test_the_size_of_the_comparison_leaves_weaker_heads_out_and_is_that_of_the_task() -> None:
+    table, effects = knocked_out(0.8, 0.1, 0.1)
+    assert comparison_sizes(table, (1, 5, 10)) == {"mdqa": 5}
+    assert comparison_sizes(table[(table.set != "random") | (table.k < 5)], (1, 5, 10)) == {"mdqa": 1}
+    assert comparison_sizes(table, (1, 10)) == {"mdqa": 1}, "5 is the size of a run and none of the profile"
+    both = pd.concat([table, table.assign(task="summhay", n_retrieval=0)])
+    sizes = comparison_sizes(both, (1, 5, 10))
+    assert sizes == {"mdqa": 5, "summhay": 1}
+    text = knockout_findings(both, pd.concat([effects, effects.assign(task="summhay")]), sizes, "zero", "answer")
+    first, second = text.splitlines()
+    assert first.startswith("- **mdqa.** With the 5 strongest heads out")
+    assert second.startswith("- **summhay.** With the strongest head out")
 
 
 def patched(gap: float, closed: float, width: float, heads: int = 5) -> pd.DataFrame:

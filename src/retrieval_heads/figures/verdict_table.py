@@ -8,6 +8,7 @@ from html import escape
 import pandas as pd
 
 from retrieval_heads.claims.verdict import ALL, Verdict
+from retrieval_heads.figures.sources import PAGE, anchor
 
 CLAIMS = {
     "C1": "Synthetic data fall short of real data",
@@ -41,6 +42,15 @@ AGAINST = {
 }
 """What counts against each of them, whatever came out."""
 
+FIGURES = {
+    "C1": "02_lora_finetuning.html#fig-shortfall", "C2": "06_correlation.html#fig-subsets",
+    "C3": "06_correlation.html#fig-recall-performance", "C4": "04_knockout.html#fig-knockout-areas",
+    "C5": "05_patching.html#fig-gap-closed", "Q1": "07_verdicts.html#fig-regret",
+    "Q2": "02_lora_finetuning.html#fig-axis-map", "Q3": "07_verdicts.html#fig-prediction-errors",
+    "Q5": "06_correlation.html#fig-recall-performance",
+}
+"""Where the numbers of each are drawn, if anywhere."""
+
 
 def verdicts_html(verdicts: pd.DataFrame, task: str = ALL) -> str:
     """One row a claim, then one a further question: verdict, effect with interval and n; folded: rule, counts.
@@ -54,7 +64,7 @@ def verdicts_html(verdicts: pd.DataFrame, task: str = ALL) -> str:
     claims, questions = ("".join(_row(row) for row in part.itertuples()) for part in parts)
     if claims and questions:
         claims += '<tr class="part"><th colspan="4">Further questions</th></tr>'
-    return _table(("Claim", "Verdict", "Effect, 95% interval, n", "Decided by"), claims + questions)
+    return _table(("Claim", "Verdict", "Effect, 95% interval, n", "Why, and from what"), claims + questions)
 
 
 def task_verdicts_html(verdicts: pd.DataFrame, tasks: Sequence[str]) -> str:
@@ -121,8 +131,15 @@ def _row(row: object) -> str:
         f"<td>{escape(_effect(row))}<br><small>{escape(row.quantity)}; n = {escape(_number(row))}</small></td>"
         f"<td>{_folded('the counts', row.detail)}{_folded('the rule', row.rule)}"
         f"{_folded('what counts against it', against)}"
-        f'<a href="{row.chapter}.html">chapter</a>, table <code>{escape(row.table)}</code></td></tr>'
+        f"{_links(row)}</td></tr>"
     )
+
+
+def _links(row: object) -> str:
+    """To the figure, and to the page that leads from the table to its rows and the command that made them."""
+    drawn = f'<a href="{FIGURES[row.claim]}">figure</a>, ' if row.claim in FIGURES else ""
+    made = f'<a href="{PAGE}#{anchor("", row.table)}"><code>{escape(row.table)}</code></a>'
+    return f"{drawn}table {made}"
 
 
 def _cell(task: str, row: object | None) -> str:

@@ -11,13 +11,16 @@ from typing import Any
 import nbformat
 from bs4 import BeautifulSoup
 from docutils.nodes import make_id
+from nbformat import NotebookNode
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 from retrieval_heads.files import write_whole
 from retrieval_heads.notebooks import NotebookError
 from retrieval_heads.notebooks.check import figures, page_problems
+from retrieval_heads.notebooks.data_page import data_page
 from retrieval_heads.notebooks.execute import quiet_environment
 from retrieval_heads.notebooks.layout import Layout
+from retrieval_heads.notebooks.links import copy_linked, dead_links, one_deeper, without_dead_links
 from retrieval_heads.notebooks.source import differences, read_source
 from retrieval_heads.notebooks.status import FILE, read_status, status_page, table_digests, write_status
 
@@ -41,11 +44,12 @@ def gather_pages(layout: Layout) -> dict[str, dict[str, Any]]:
         page = layout.pages / f"{chapter}.ipynb"
         if chapter in run and run[chapter]["origin"] == "run" and page.exists():
             if not _outdated(layout, chapter, page):
+                _take(layout, page)
                 records[chapter] = run[chapter]
                 continue
             print(f"{chapter}: the source has changed since the run; taking the outputs that come with it", flush=True)
         if not report_problems(layout, chapter):
-            _copy(layout.report / f"{chapter}.ipynb", page)
+            _take(layout, layout.report / f"{chapter}.ipynb")
             records[chapter] = read_status(layout.report)[chapter] | {"origin": "report"}
             continue
         problems = stored_problems(layout, chapter)
@@ -54,12 +58,20 @@ def gather_pages(layout: Layout) -> dict[str, dict[str, Any]]:
                 problems[0] if problems else f"there is no record of it in {FILE}",
                 where=f"notebooks/{chapter}.ipynb", remedy="Run `make notebooks`, or `make study`.",
             )
-        _copy(layout.sources / f"{chapter}.ipynb", page)
+        _take(layout, layout.sources / f"{chapter}.ipynb")
         records[chapter] = stored[chapter] | {"origin": "stored"}
     write_status(layout.pages, records)
+    pages = read_pages(layout)
+    profiles = [record["profile"] for record in records.values()]
+    write_whole(layout.pages / "data.md", data_page(layout, pages, profiles).encode())
     write_whole(layout.pages / "status.md", status_page(layout, layout.chapters(), records).encode())
     write_whole(layout.pages / "verdicts.md", verdicts_block(layout).encode())
     return records
+
+
+def read_pages(layout: Layout) -> dict[str, NotebookNode]:
+    """The chapters as the book shows them, by name."""
+    return {name: nbformat.read(layout.pages / f"{name}.ipynb", as_version=4) for name in layout.chapters()}
 
 
 def verdicts_block(layout: Layout) -> str:
@@ -68,8 +80,8 @@ def verdicts_block(layout: Layout) -> str:
     Links to other chapters are those of a page one folder above.
     """
     found = []
-    for chapter in layout.chapters():
-        for cell in nbformat.read(layout.pages / f"{chapter}.ipynb", as_version=4).cells:
+    for page in read_pages(layout).values():
+        for cell in page.cells:
             if "verdicts" in cell.metadata.get("tags", ()):
                 shown = (output.get("data", {}) for output in cell.outputs)
                 found += [_landing(data) for data in shown]
@@ -83,9 +95,12 @@ def _landing(data: dict[str, str]) -> str:
     return data.get("text/markdown", "")
 
 
-def _copy(source: Path, page: Path) -> None:
-    page.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, page)
+def _take(layout: Layout, source: Path) -> None:
+    """Put a notebook among the pages, with links that hold there."""
+    page = nbformat.read(source, as_version=4)
+    if source.parent == layout.sources:
+        page = one_deeper(page)
+    write_whole(layout.pages / source.name, (nbformat.writes(without_dead_links(page, layout)) + "\n").encode())
 
 
 def _outdated(layout: Layout, chapter: str, page: Path) -> list[str]:
@@ -142,6 +157,7 @@ def build_book(layout: Layout) -> Path:
             f"the book has faults: {shown or f'jupyter-book stopped with exit code {done.returncode}'}",
             where="book", remedy=f"Mend them; all are in {log.relative_to(layout.root)}.",
         )
+    copy_linked(layout)
     missing = html_problems(layout)
     if missing:
         raise NotebookError("; ".join(missing[:5]), where="book", remedy="Mend the page, and build the book again.")
@@ -149,7 +165,7 @@ def build_book(layout: Layout) -> Path:
 
 
 def html_problems(layout: Layout) -> list[str]:
-    """Pages of the table of contents that were not built, and figures without a picture or without a text for it.
+    """Pages of the table of contents that were not built, figures without a picture or a text for it, and dead links.
 
     An exit code of zero says neither: a figure whose picture was never drawn still gets its number and caption.
     """
@@ -174,4 +190,5 @@ def html_problems(layout: Layout) -> list[str]:
             shown = article.find(id=make_id(figure["name"])) if article else None
             if shown is None or shown.find("img") is None:
                 problems.append(f"{name}: the figure `{figure['name']}` has no picture")
+        problems += dead_links(layout, name)
     return problems

@@ -6,7 +6,7 @@ chance p is below 0.05); a claim is supported when most of the comparisons are d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -27,17 +27,46 @@ NOT_SYNTHETIC = ("base", *(name for name, condition in CONDITIONS.items()
 """Runs that say nothing of synthetic data: real ones, controls, mixtures with real examples, and other sizes."""
 
 
-def comparison_k(knockout: pd.DataFrame) -> int:
-    """The largest k at which every run loses retrieval heads only and has a random control; else the smallest k."""
-    rows = knockout[knockout.k > 0]
-    controlled = set(rows[rows.set == "random"].k)
-    fitting = [k for k in sorted(set(rows.k)) if k in controlled and k <= knockout.n_retrieval.min()]
-    return int(max(fitting, default=rows.k.min()))
+def comparison_sizes(knockout: pd.DataFrame, sizes: Iterable[int]) -> dict[str, int]:
+    """By task, how many heads are out where all its runs are compared.
+
+    It is the largest of `sizes` at which every run of the task loses retrieval heads only and has a random control;
+    else the smallest. Each task has its own, as runs of one have many retrieval heads and of another hardly any.
+
+    Args:
+        knockout: the table `knockout`. It holds one more size for each run, the number of its own retrieval heads, at
+            which runs cannot be compared.
+        sizes: those of the profile.
+    """
+    chosen = {}
+    for task, rows in knockout[knockout.k.isin(list(sizes))].groupby("task", sort=False):
+        controlled = set(rows[rows.set == "random"].k)
+        fitting = [k for k in controlled if k <= rows.n_retrieval.min()]
+        chosen[task] = int(max(fitting, default=rows.k.min()))
+    return chosen
 
 
-def knockout_finding(knockout: pd.DataFrame, effects: pd.DataFrame, mode: str = "zero", scope: str = "answer") -> str:
-    """Claim C4, from the tables `knockout` and `knockout_effects`."""
-    k = comparison_k(knockout)
+def knockout_findings(
+    knockout: pd.DataFrame, effects: pd.DataFrame, sizes: Mapping[str, int], mode: str, scope: str,
+) -> str:
+    """Claim C4 as Markdown, an item a task, from the tables `knockout` and `knockout_effects`.
+
+    Args:
+        sizes: by task, as `comparison_sizes` gives them.
+        mode: of the knock-out.
+        scope: likewise.
+    """
+    return "\n".join(
+        f"- **{task}.** "
+        f"{knockout_finding(knockout[knockout.task == task], effects[effects.task == task], k, mode, scope)}"
+        for task, k in sizes.items()
+    )
+
+
+def knockout_finding(
+    knockout: pd.DataFrame, effects: pd.DataFrame, k: int, mode: str = "zero", scope: str = "answer",
+) -> str:
+    """Claim C4 with `k` heads out, from the rows of one task."""
     rows = effects[(effects.metric == METRIC) & (effects["mode"] == mode) & (effects.scope == scope) & (effects.k == k)]
     wide = rows.pivot(index=RUN, columns="contrast", values="value")
     difference = rows[rows.contrast == "retrieval_over_random"].set_index(RUN)
@@ -48,8 +77,9 @@ def knockout_finding(knockout: pd.DataFrame, effects: pd.DataFrame, mode: str = 
                 f"**C4 is not tested here.**{_size(knockout)}")
     wide, difference, start = wide.loc[able], difference.loc[able], start.loc[able]
     more, less = int((difference.low > 0).sum()), int((difference.high < 0).sum())
+    heads = f"{k} strongest heads" if k > 1 else "strongest head"
     text = (
-        f"With the {k} strongest heads out (mode {mode}, scope {scope}), the share of right answers falls by "
+        f"With the {heads} out (mode {mode}, scope {scope}), the share of right answers falls by "
         f"{_range(wide.retrieval)}; with as many random heads of the same layers by {_range(wide.random)}. "
         f"Retrieval heads cost more than random ones in {more} of {len(able)} runs and less in {less}; in the others "
         f"the interval of the difference includes 0."

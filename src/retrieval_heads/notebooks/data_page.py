@@ -1,0 +1,121 @@
+"""The page of the book that leads from a figure to its rows, to the rows those follow from, and to the command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from nbformat import NotebookNode
+
+from retrieval_heads.errors import ResultError
+from retrieval_heads.figures.sources import anchor, table_file
+from retrieval_heads.manifest import read_manifest
+from retrieval_heads.notebooks.layout import Layout
+from retrieval_heads.notebooks.links import whereabouts
+from retrieval_heads.notebooks.status import duration
+from retrieval_heads.tables import all_tables
+
+_ADAPTERS = "the adapters that `finetune` makes, and held-out real examples"
+_ANSWERS, _PREDICTORS = ("answers",), ("run_predictors",)
+MADE_FROM: dict[str, tuple[str, ...] | str] = {
+    "base": "the base models and real examples", "base_answers": "the base models and real examples",
+    "examples": "the generators of `retrieval_heads.data`",
+    "training": "the base models and training examples", "losses": "the base models and training examples",
+    "performance": _ADAPTERS, "answers": _ADAPTERS, "lengths": _ADAPTERS, "head_scores": _ADAPTERS,
+    "probe_loss": _ADAPTERS, "text_loss": f"{_ADAPTERS}, and plain text",
+    "knockout": _ADAPTERS, "knockout_effects": _ADAPTERS, "knockout_area": _ADAPTERS, "patching": _ADAPTERS,
+    "shortfall": _ANSWERS, "overlap": ("head_scores",), "correlation": ("overlap", "performance"),
+    "mean_shortfall": _ANSWERS, "training_gain": (*_ANSWERS, "base_answers"), "axis_effects": _ANSWERS,
+    "size_effects": _ANSWERS, "necessity": ("knockout", "knockout_area"), "specificity": ("knockout", "text_loss"),
+    "sufficiency": ("patching",), "sufficiency_equal": ("patching",), "sufficiency_against": ("patching",),
+    "subsets": ("head_scores",), "base_share": ("head_scores",), "base_alike": ("head_scores",),
+    "run_predictors": ("head_scores", *_ANSWERS, "training", "probe_loss", "examples"),
+    "correlation_runs": (*_PREDICTORS, "head_scores"), "prediction_errors": _PREDICTORS, "choice": _PREDICTORS,
+    "spread": _PREDICTORS,
+    "verdicts": ("mean_shortfall", "training_gain", "axis_effects", "subsets", "correlation_runs", "necessity",
+                 "sufficiency", "prediction_errors", "choice", "base_alike", "spread"),
+}
+"""The tables that the rows of each table follow from; of rows that models make, what goes into those."""
+
+HEAD = """# The data behind the figures
+
+Every figure has a line below it that names the table it is drawn from. Here is what each table was made from, and by
+which command, down to the rows that the models themselves have made. A verdict is followed in this way: its row on the
+first page leads to the figure and the table; the table's section leads to the rows, to the tables that those follow
+from, and to the command. What the columns mean is in {doc}`../reference/tables`; `NAME.json` says which settings,
+versions and devices made the rows, and holds their checksum.
+
+All tables of a profile are made by one command, `python -m retrieval_heads grid --profile PROFILE`; the commands below
+make one stage, with what it needs. Times are summed over runs, several of which may run at once. Packed tables
+(`.csv.gz`) are read by `pandas.read_csv` as they are.
+"""
+
+BENCHMARKS = """(made-benchmarks)=
+## Measurements at full size
+
+The tables of {doc}`08_costs`. That page has the commands; the columns are in `results/benchmarks/README.md`.
+"""
+
+_SECTION = re.compile(r'href="data\.html#(made-[a-z-]+)"')
+
+
+def data_page(layout: Layout, pages: Mapping[str, NotebookNode], profiles: Iterable[str]) -> str:
+    """The page as MyST Markdown; it lies beside the chapters.
+
+    Args:
+        layout: the checkout.
+        pages: the chapters, by name.
+        profiles: of these pages; of several, the files of all are listed.
+    """
+    figures, profiles = figures_of(pages), sorted(set(profiles))
+    lines = [HEAD]
+    for name, table in all_tables().items():
+        files = [line for profile in profiles for line in _files(layout, profile, name)]
+        if files:
+            label = anchor(profiles[0], name)
+            shown = ", ".join(f"{{numref}}`{figure}`" for figure in figures.get(label, ()))
+            lines += [f"({label})=", f"## {name}", "", f"One row: {table.row}.", "", *files]
+            lines += [f"- Made from: {_sources(name)}"]
+            lines += [f"- Drawn in: {shown}"] if shown else []
+            lines += [f"- {{ref}}`Columns <table-{name.replace('_', '-')}>`", ""]
+    return "\n".join([*lines, BENCHMARKS])
+
+
+def figures_of(pages: Mapping[str, NotebookNode]) -> dict[str, list[str]]:
+    """The names of the figures below which a section of the page is linked, by the label of the section."""
+    found: dict[str, list[str]] = {}
+    for page in pages.values():
+        name = None
+        for cell in page.cells:
+            name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name", name)
+            for output in cell.get("outputs", ()) if name else ():
+                text = "".join(output.get("data", {}).get("text/html", ""))
+                if "figure-data" in text:
+                    for label in _SECTION.findall(text):
+                        found.setdefault(label, []).append(name)
+    return found
+
+
+def _files(layout: Layout, profile: str, table: str) -> Iterator[str]:
+    """The rows and the manifest of a table of one profile, and the command; nothing where there is no such table."""
+    try:
+        path = table_file(profile, table)
+    except ResultError:
+        return
+    manifest = f"{path.rpartition('/')[0]}/{table}.json"
+    made = read_manifest(whereabouts(layout, manifest))
+    if made is None or not whereabouts(layout, path).is_file():
+        return
+    time = f", {duration(made['seconds'])} on {made['device']}" if made["seconds"] >= 1 else ""
+    yield f"- Rows: {_link(path)} ({made['rows']:,} rows, profile `{profile}`), {_link(manifest)}"
+    yield f"- Made by: `python -m retrieval_heads run {all_tables()[table].stage} --profile {profile}`{time}"
+
+
+def _link(path: str) -> str:
+    """As HTML, since Sphinx would put the file where no cell could link to it."""
+    return f'<a href="../../{path}" download><code>{path.rpartition("/")[2]}</code></a>'
+
+
+def _sources(table: str) -> str:
+    sources = MADE_FROM[table]
+    return sources if isinstance(sources, str) else ", ".join(f"{{ref}}`{one} <{anchor('', one)}>`" for one in sources)
