@@ -264,7 +264,7 @@ def test_known_parts_give_known_sentences(known):
     assert "by +0.00 (the same on all examples): the missing ones give more (+0.50 (" in said
     assert "closes 50% (" in said
     said = warnings(known)
-    assert any("Few retrieval heads (4 above 0.1) in the run on real" in line for line in said)
+    assert any("Few retrieval heads above 0.1 (real 4, low_low 2)" in line for line in said)
     assert not any("Few test examples" in line for line in said)
     assert any("One seed" in line for line in said)
     assert not any("without fine-tuning" in line for line in said)

@@ -172,3 +172,9 @@ def test_missing_device(base):
     for device in ("abacus", "cuda:99"):
         with pytest.raises(ModelError, match="device: torch cannot use"):
             load_model(base, device=device)
+
+
+def test_capped_attention_scores(tmp_path, tiny_model, tiny_tokenizer):
+    folder = save_model(tmp_path / "capped", tiny_model("gemma2"), tiny_tokenizer)
+    with pytest.raises(ModelError, match=r"caps its attention scores.*gemma2.*Use one that does not"):
+        load_model(folder)

@@ -149,6 +149,9 @@ def test_calibration_where_heads_are_no_better():
     assert "Spearman +0.80 (+0.70 to +0.90) over 14 training sets" in worth.text()
     assert "lost 0.200 against the best, a random choice 0.900 (24 choices)" in worth.text()
     assert found.of("training_loss", few=False).spearman == pytest.approx(-0.3)  # it points the wrong way
+    assert "(-0.40 to -0.20) over 14 training sets, so it points the wrong way" in found.of(
+        "training_loss", few=False).text()
+    assert "wrong way" not in worth.text()
     assert (found.of("recall", few=False).spearman, found.of("recall", few=True).spearman) == (0.5, 0.4)
     assert found.of("base_cosine", few=False) is None
 
@@ -214,6 +217,11 @@ def test_ranks_order_and_warnings():
     beside = "The ranking by heads is no better than a cheaper one"
     assert beside in result(calibration=measured).text()
     assert beside not in result(calibration=measured, n_real_heads=None).text()  # no ranking by heads was made
+    free = found.values.assign(ngram_overlap=[0.1, 0.9, 0.8])
+    same = "The order is the same as that by overlap of word pairs, which needs no fine-tuning."
+    assert same in result(calibration=measured, values=free, ranks=ranked(free)).text()
+    other = free.assign(ngram_overlap=[0.9, 0.8, 0.1])
+    assert same not in result(calibration=measured, values=other, ranks=ranked(other)).text()
 
 
 def test_theta_of_a_greater_length():

@@ -68,7 +68,7 @@ def _setting(result: Result) -> str:
 
 
 def _glance(result: Result) -> str:
-    """One row a model: the numbers that most look for, with their intervals."""
+    """One row a model: the numbers that most look for, with their intervals where they have any width."""
     real = result.inputs.request.has_real
     columns = {
         metric_label(result.metric): ("score", ".2f"), "over no fine-tuning": ("over_untuned", "+.2f"),
@@ -89,7 +89,8 @@ def _glance(result: Result) -> str:
 def _cell(row: pd.Series | None, form: str) -> str:
     if row is None:
         return ""
-    ends = "" if pd.isna(row["low"]) else f" ({row['low']:{form}} to {row['high']:{form}})"
+    varies = row["high"] - row["low"] > sentences.NO_WIDTH
+    ends = f" ({row['low']:{form}} to {row['high']:{form}})" if varies else ""
     return f"{row['value']:{form}}{ends}"
 
 

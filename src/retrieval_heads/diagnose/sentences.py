@@ -161,11 +161,11 @@ def _of_probe(result: Result) -> Iterator[str]:
     if len(inputs.probe) < FEW_EXAMPLES // 3:
         yield (f"Few probe examples ({len(inputs.probe)}): head scores are coarse, and heads near the threshold "
                "come and go.")
-    for name in (REFERENCE, *request.names):
-        counts = result.n_heads(name)
-        if counts and min(counts) < FEW_HEADS:
-            yield (f"Few retrieval heads ({min(counts)} above {request.threshold:g}) in the run on {name}: a "
-                   "share of so few means little; see the table overlap for other thresholds.")
+    counts = {name: result.n_heads(name) for name in (REFERENCE, *request.names)}
+    few = ", ".join(f"{name} {min(one)}" for name, one in counts.items() if one and min(one) < FEW_HEADS)
+    if few:
+        yield (f"Few retrieval heads above {request.threshold:g} ({few}): a share of so few means little; see the "
+               "table overlap for other thresholds.")
     bare = sum(not example.needles for example in inputs.probe)
     if bare:
         yield f"{bare} of {len(inputs.probe)} probe examples have no needles" + (

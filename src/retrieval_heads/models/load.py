@@ -141,6 +141,11 @@ def build_model(
     elif max_length is not None:
         text: PreTrainedConfig = config.get_text_config()
         text.max_position_embeddings = max(text.max_position_embeddings, max_length)
+    if getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None:
+        raise ModelError(
+            "the model caps its attention scores, which the attention used here (SDPA) does not do", where=folder,
+            value=config.model_type, remedy="Use one that does not: Llama, Mistral, Qwen 2 and 3, the first Gemma.",
+        )
     seed = random_seed(folder)
     if seed is not None:
         with quiet(), as_model_error(folder, "no model of this shape can be made"):
