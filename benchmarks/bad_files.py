@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from faults import dump, file_fault, json_fault, other_value
-from made_official import mdqa_records, musique_records, topic_record
+from made_official import mdqa_records, musique_records, save_official, topic_record
 from model_folders import make_adapter
 from tiny_study import save_tiny_base, write_profile
 
@@ -57,6 +57,7 @@ class Valid:
             write_examples(folder / "data" / "mdqa" / f"{place}.jsonl", made)
         for task, records in OFFICIAL.items():
             (folder / f"{task}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records(2)))
+        save_official(folder / "official", "mdqa", 12)
         write_scores(folder / "scores.json", [[0.5, 0.0, 0.1, 0.2]] * 2)
         if main(["run", "base", "--profile", str(folder / "tiny.yaml"), "--home", str(folder / "home")]) or main(
                 cls(folder).rank(folder / "ranked")):

@@ -83,7 +83,7 @@ def cases(n: int, seed: int, surfaces: list[str] | None = None) -> Iterator[Case
     with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
         with contextlib.redirect_stdout(io.StringIO()):
             valid = Valid.make(Path(home) / "valid")
-        stack.enter_context(_nothing_begins())
+        stack.enter_context(nothing_begins())
         for number in range(-(-n // len(chosen))):
             for surface in chosen:
                 folder = Path(home) / "case"
@@ -129,7 +129,7 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _nothing_begins() -> Iterator[None]:
+def nothing_begins() -> Iterator[None]:
     """The command line hands on its errors, and a training counts as begun."""
     def raised(error: StudyError) -> int:
         raise error

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from pathlib import Path
 
+import bad_inputs
 import pytest
+from bad_commands import VERBS
+from bad_files import Valid
 from bad_inputs import SURFACES, Case, cases, table
 
+from retrieval_heads.cli import main
 from retrieval_heads.data.official.json_stream import JsonStream
 
 PER_SURFACE = 5
@@ -15,6 +21,14 @@ PER_SURFACE = 5
 @pytest.fixture(scope="module")
 def found() -> list[Case]:
     return list(cases(PER_SURFACE * len(SURFACES), seed=77))
+
+
+def test_the_command_lines_are_valid_before_they_are_spoilt(tmp_path: Path, capsys):
+    valid = Valid.make(tmp_path / "valid")
+    with bad_inputs.nothing_begins():
+        for verb in sorted(set(VERBS) - {"fetch", "pretrain", "publish"}):  # network, training, results/
+            with contextlib.suppress(bad_inputs.BegunError):
+                assert main([verb, *VERBS[verb][0](valid, tmp_path / verb)]) == 0, verb
 
 
 def test_every_surface_is_tried(found: list[Case]):
