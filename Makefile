@@ -25,7 +25,7 @@ unexport MPLBACKEND
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-study: $(VENV)/.book  ## run chapters 00 to 08 with PROFILE (quick), live, and build the book of what they showed
+study: $(VENV)/.book  ## run chapters 00 to 09 with PROFILE (quick), live, and build the book of what they showed
 	@$(BOOK) run --profile $(PROFILE) $(if $(CHAPTERS),--chapters $(CHAPTERS))
 	@$(BOOK) build
 

@@ -51,7 +51,7 @@ def test_check_finds_nothing_wrong():
         content = found.as_json()
         assert not found.broken
         assert content["warnings"] == []
-        assert content["usable"] == (60 if found.file.endswith("real_eval.jsonl") else 48)
+        assert content["usable"] == 48
 
 
 def test_the_flaw_is_the_place_of_the_needle_and_nothing_else(sets):
@@ -77,14 +77,14 @@ def made(scores: dict[str, list[float]], recalls: dict[str, float] | None = None
 
     def of(name: str, measure: str) -> pd.Series | None:
         if measure == "recall_of_real" and recalls is not None and name in recalls:
-            return pd.Series({"value": recalls[name], "low": np.nan, "high": np.nan, "chance": 0.25, "n": 8})
+            return pd.Series({"value": recalls[name], "low": recalls[name] - 0.1, "high": recalls[name] + 0.1,
+                              "chance": 0.25, "n": 8})
         value = float(np.mean(scores[name]))
         return pd.Series({"value": value, "low": value - 0.1, "high": value + 0.1}) if measure == "score" else None
 
     return SimpleNamespace(
         inputs=SimpleNamespace(test=test, conditions=list(scores)), metric="f1", of=of, n_heads=lambda name: [3],
-        tables={"answers": answers, "training": pd.DataFrame([
-            {"condition": name, "first_loss": 0.5} for name in scores if name != "untuned"])},
+        tables={"answers": answers},
     )
 
 
@@ -98,11 +98,19 @@ def separated() -> SimpleNamespace:
 def test_the_finding_follows_the_interval(separated):
     told = diagnosis.finding(separated, "anywhere", "at_end")
     assert "The flawed set teaches less: `anywhere` is ahead by 0.50 [0.3" in told
-    assert "`anywhere` has 88% (chance 25%), `at_end` 50% (chance 25%)" in told
-    assert "The flawed set has fewer of them" in told
+    assert "`anywhere` has a share of 0.88 [0.78, 0.97] (chance 0.25), `at_end` 0.50 [0.40, 0.60]" in told
+    assert "The flawed set misses more of them." in told
     other = diagnosis.finding(separated, "at_end", "anywhere")
     assert "Against what one expects" in other
-    assert "Heads do not tell the flawed set from the sound one" in other
+    assert "misses more of them is not shown." in other
+
+
+def test_scores_may_tell_sets_apart_where_heads_do_not(separated):
+    separated.of = made({name: [1.0] for name in separated.inputs.conditions},
+                        {"untuned": 0.5, "anywhere": 0.5, "at_end": 0.5}).of
+    told = diagnosis.finding(separated, "anywhere", "at_end")
+    assert "The flawed set teaches less" in told
+    assert "is not shown: here scores tell the sets apart, not heads." in told
 
 
 def test_what_is_not_separated_is_said_so():
@@ -111,6 +119,8 @@ def test_what_is_not_separated_is_said_so():
     assert "**is not shown** here: `anywhere` is ahead by 0.25 [-" in told
     assert "nothing can be said of heads" in told
     assert "teaches less:" not in told
+    same = made({"untuned": [0.0] * 4, "real": [1.0] * 4, "anywhere": [1.0, 0, 1, 0], "at_end": [1.0, 0, 1, 0]})
+    assert "is ahead by 0.00 (alike on all examples)" in diagnosis.finding(same, "anywhere", "at_end")
 
 
 def test_scores_by_place(separated):
@@ -121,9 +131,9 @@ def test_scores_by_place(separated):
     assert values.loc["anywhere", "first third"] == 0.5
     ax = diagnosis.plot_by_place(table, "f1")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["untuned", "real", "anywhere", "at_end"]
-    shown = diagnosis.score_table(separated).set_index("trained on")
-    assert shown.loc["at_end", "recall of real heads"] == "0.50"
-    assert shown.loc["untuned", "loss at the first step"] != shown.loc["untuned", "loss at the first step"]  # NaN
+    shown = diagnosis.score_table(separated, {"real": 0.5, "anywhere": 0.25, "at_end": 0.0}).set_index("trained on")
+    assert shown.loc["at_end", "recall of real heads"] == "0.50 [0.40, 0.60]"
+    assert shown["loss in training"].dropna().to_dict() == {"real": 0.5, "anywhere": 0.25, "at_end": 0.0}
 
 
 def test_the_places_are_drawn_a_row_a_set(sets):

@@ -1,7 +1,7 @@
 """Make the files of this folder anew: `python examples/bring_your_own/make.py` (see the chapter `Bring your own`).
 
     real_train.jsonl   48 examples of the task that matters, to train on
-    real_eval.jsonl    60 others of it, to judge by
+    real_eval.jsonl    48 others of it, to judge by
     anywhere.jsonl     48 needles in haystacks of 1,024 tokens; the needle stands anywhere
     at_end.jsonl       the same 48, flawed: the document with the needle always comes last
 
@@ -25,7 +25,7 @@ from retrieval_heads.models.base import load_tokenizer
 
 LENGTH = 1024
 """Tokens of an example, at most: twice what the embedded base model was made for."""
-N_TRAIN, N_EVAL = 48, 60
+N_TRAIN = N_EVAL = 48
 
 
 def haystack(index: int, at_end: bool, count: Any) -> dict[str, Any]:

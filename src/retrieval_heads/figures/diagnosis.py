@@ -15,6 +15,7 @@ from retrieval_heads.diagnose.compare import Result
 from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.figures.interval_tables import with_interval
 from retrieval_heads.figures.style import axis, colour, interval_bars, marker, metric_label
+from retrieval_heads.models.training_record import read_record
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.bootstrap import Interval, bootstrap_crossed
 
@@ -87,15 +88,36 @@ def plot_by_place(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> A
     return ax
 
 
-def score_table(result: Result) -> pd.DataFrame:
-    """One row a condition: score, difference to no fine-tuning, recall of the real run's heads and its chance level."""
+def training_losses(result: Result) -> dict[str, float]:
+    """The mean loss over all steps of the fine-tunings on each set that was trained on, in nats a token.
+
+    In a single epoch every step is on examples that are new to the model, so a low mean says that the set asks for
+    little that it cannot do already.
+
+    Raises:
+        ResultError: the adapters are not in the request's folder any more.
+    """
+    folder = result.inputs.request.out / "adapters"
+    return {
+        name: float(np.mean([step["loss"] for key in result.inputs.runs(name)
+                             for step in read_record(folder / key.name)["loss"]]))
+        for name in result.inputs.encoded
+    }
+
+
+def score_table(result: Result, losses: Mapping[str, float]) -> pd.DataFrame:
+    """One row a condition: score, difference to no fine-tuning, recall of the real run's heads and its chance level.
+
+    Args:
+        result: of `diagnose`.
+        losses: of `training_losses`.
+    """
     rows = []
     for condition in result.inputs.conditions:
         score, over, recall = (result.of(condition, name) for name in ("score", "over_untuned", "recall_of_real"))
-        training = result.tables["training"].query("condition == @condition")
         rows.append({
             "trained on": condition, metric_label(result.metric): _told(score), "over no fine-tuning": _told(over),
-            "loss at the first step": training["first_loss"].mean(), "heads": np.mean(result.n_heads(condition)),
+            "loss in training": losses.get(condition, np.nan), "heads": np.mean(result.n_heads(condition)),
             "recall of real heads": _told(recall), "chance": np.nan if recall is None else recall["chance"],
         })
     return pd.DataFrame(rows)
@@ -110,7 +132,7 @@ def finding(result: Result, sound: str, flawed: str) -> str:
     """What the tables say of two sets, the second of which has a known flaw; worded by the intervals."""
     scores = {name: _told(result.of(name, "score")) for name in result.inputs.conditions}
     gap = difference(result, sound, flawed)
-    told = with_interval(*gap)
+    told = f"{gap.estimate:.2f} (alike on all examples)" if gap.high == gap.low else with_interval(*gap)
     text = (
         f"On {len(result.inputs.test)} real examples the model trained on `{sound}` scores {scores[sound]} "
         f"({metric_label(result.metric)}), on `{flawed}` {scores[flawed]}, on real examples {scores[REFERENCE]}, and "
@@ -122,7 +144,7 @@ def finding(result: Result, sound: str, flawed: str) -> str:
         text += f"Against what one expects, the flawed set teaches more: `{sound}` is ahead by {told}."
     else:
         text += (f"That the flawed set teaches less **is not shown** here: `{sound}` is ahead by {told} on the same "
-                 "examples, an interval that holds 0. More examples would narrow it.")
+                 f"examples, of which {len(result.inputs.test)} are too few.")
     return f"{text} {_heads(result, sound, flawed)}"
 
 
@@ -145,12 +167,14 @@ def _heads(result: Result, sound: str, flawed: str) -> str:
     found = {name: result.of(name, "recall_of_real") for name in (sound, flawed, UNTUNED)}
     if any(row is None for row in found.values()):
         return "The real run has no retrieval head here, so nothing can be said of heads."
-    shares = {name: f"{row['value']:.0%} (chance {row['chance']:.0%})" for name, row in found.items()}
-    text = (f"Of the real run's {found[sound]['n']} retrieval heads, `{sound}` has {shares[sound]}, `{flawed}` "
-            f"{shares[flawed]}, and the model without fine-tuning {shares[UNTUNED]}.")
-    if found[flawed]["value"] >= found[sound]["value"]:
-        return f"{text} Heads do not tell the flawed set from the sound one."
-    return f"{text} The flawed set has fewer of them; the report says what patching the missing ones is worth."
+    shares = {name: f"{_told(row)} (chance {row['chance']:.2f})" for name, row in found.items()}
+    text = (f"Of the real run's {found[sound]['n']} retrieval heads, `{sound}` has a share of {shares[sound]}, "
+            f"`{flawed}` {shares[flawed]}, and the model without fine-tuning {shares[UNTUNED]}. ")
+    if found[flawed]["high"] < found[sound]["low"]:
+        return f"{text}The flawed set misses more of them."
+    text += "That the flawed set misses more of them is not shown"
+    return f"{text}: here scores tell the sets apart, not heads." if difference(result, sound, flawed).low > 0 \
+        else f"{text}."
 
 
 def _scores(result: Result, condition: str) -> np.ndarray:
