@@ -79,7 +79,10 @@ HTML(figures.examples.example_html(sets["anywhere"][0]))
 # ```
 
 # %%
-_ = main(["check", f"{FOLDER}/at_end.jsonl", "--model", "models/base", "--against", f"{FOLDER}/real_eval.jsonl"])
+_ = main([
+    "check", f"{FOLDER}/at_end.jsonl", "--model", "models/base",
+    "--against", f"{FOLDER}/real_eval.jsonl",
+])
 
 # %% [markdown]
 # Nothing is broken, lost or leaked; that the examples are longer than the model's own length is what is wanted here. The
@@ -109,8 +112,10 @@ _ = figures.diagnosis.plot_places(sets)
 # %%
 limit = limits.get(profile)
 request = Request(
-    model="models/base", train={name: f"{FOLDER}/{name}.jsonl" for name in ("anywhere", "at_end")},
-    real_train=f"{FOLDER}/real_train.jsonl", evaluation=f"{FOLDER}/real_eval.jsonl",
+    model="models/base",
+    train={name: f"{FOLDER}/{name}.jsonl" for name in ("anywhere", "at_end")},
+    real_train=f"{FOLDER}/real_train.jsonl",
+    evaluation=f"{FOLDER}/real_eval.jsonl",
     n_probe=(limit or len(sets["real_eval"])) // 3, limit=limit,
     epochs=epochs, lr=lr, batch_size=batch_size, rope_theta=rope_theta,
     out=paths.runs_folder(profile) / f"bring_your_own-{limit or 'all'}",
@@ -139,7 +144,8 @@ _ = figures.diagnosis.plot_by_place(by_place, result.metric)
 # ## Finding
 
 # %% tags=["hide-input"]
-Markdown(f"**Finding.** {figures.diagnosis.finding(result, 'anywhere', 'at_end')}")
+finding = figures.diagnosis.finding(result, "anywhere", "at_end")
+Markdown(f"**Finding.** {finding}")
 
 # %% [markdown]
 # ## The report
@@ -149,20 +155,22 @@ Markdown(f"**Finding.** {figures.diagnosis.finding(result, 'anywhere', 'at_end')
 # beside it, `tables/*.csv`, hold every number.
 
 # %% tags=["hide-input"]
-HTML(figures.diagnosis.framed(report_path(request.out).read_text(encoding="utf-8"), "Report of the diagnosis of both sets"))
+written = report_path(request.out).read_text(encoding="utf-8")
+HTML(figures.diagnosis.framed(written, "Report of the diagnosis of both sets"))
 
 # %% tags=["nbval-check-output"]
-print({name: len(examples) for name, examples in sets.items()}, "| measured:", ", ".join(result.inputs.conditions))
+print({name: len(examples) for name, examples in sets.items()})
+print("measured:", ", ".join(result.inputs.conditions))
 print("tables:", ", ".join(sorted(name for name, table in result.tables.items() if len(table))))
 place = {name: figures.diagnosis.places(examples) for name, examples in sets.items()}
 assert place["at_end"].min() > 0.8
-assert max(place["anywhere"].min(), place["real_train"].min(), place["real_eval"].min()) < 0.2
+assert all(place[name].min() < 0.2 for name in sets if name != "at_end")
 assert sorted(one.answer for one in sets["anywhere"]) == sorted(one.answer for one in sets["at_end"])
 assert len(result.inputs.test) + len(result.inputs.probe) == (limit or len(sets["real_eval"]))
-assert limit or losses["at_end"] < losses["anywhere"], "needles near the question are found without any training"
+assert limit or losses["at_end"] < losses["anywhere"], "near needles are found untrained"
 assert by_place.groupby("condition").n.sum().eq(len(result.inputs.test)).all()
-gap, told = figures.diagnosis.difference(result, "anywhere", "at_end"), figures.diagnosis.finding(result, "anywhere", "at_end")
-assert (gap.low > 0) == ("The flawed set teaches less:" in told), "the finding says what the interval says"
+gap = figures.diagnosis.difference(result, "anywhere", "at_end")
+assert (gap.low > 0) == ("The flawed set teaches less:" in finding), "it says what the interval says"
 
 # %% [markdown]
 # ## With your own
