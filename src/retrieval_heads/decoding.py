@@ -22,6 +22,7 @@ from torch import nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.progress import progress
 
 Ids = Sequence[int]
@@ -140,7 +141,8 @@ def _decode(
     """Append to `generated` until every row has stopped; a stopped row is computed on, but no longer recorded."""
     batch = padded(model, prompts)
     wanted, place = batch.last.unique(return_inverse=True)  # the rows of the logits, few of all positions
-    output = model(**batch.inputs, use_cache=True, logits_to_keep=wanted)
+    with lean_attention(model):  # no square mask for a sliding window
+        output = model(**batch.inputs, use_cache=True, logits_to_keep=wanted)
     logits = output.logits[torch.arange(len(prompts), device=place.device), place]
     mask, positions, running = batch.mask, batch.lengths, set(range(len(prompts)))
     any_padding = bool((mask == 0).any())

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import Stop, greedy_tokens, length_batches, padded
@@ -153,9 +154,10 @@ def _answer_logits(
     rows = padded(model, [encoded[index].ids[:-1] for index in batch])
     needed = [range(last - len(target) + 1, last + 1) for last, target in zip(rows.last.tolist(), targets, strict=True)]
     wanted = sorted({row for one in needed for row in one})
-    logits = model(
-        **rows.inputs, use_cache=False, logits_to_keep=torch.tensor(wanted, device=rows.last.device),
-    ).logits
+    with lean_attention(model):  # no square mask for a sliding window
+        logits = model(
+            **rows.inputs, use_cache=False, logits_to_keep=torch.tensor(wanted, device=rows.last.device),
+        ).logits
     place = {row: index for index, row in enumerate(wanted)}
     for index, target, own, found in zip(batch, targets, needed, logits, strict=True):
         yield index, target, found[[place[row] for row in own]]

@@ -27,9 +27,9 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from retrieval_heads.attention.rows import attention_rows
+from retrieval_heads.attention.windows import Window, window_or_mask, windowed_attention
 from retrieval_heads.errors import ModelError
 from retrieval_heads.models.layout import head_layout
 
@@ -67,7 +67,7 @@ _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 def _attention(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-    attention_mask: torch.Tensor | None, scaling: float | None = None, **kwargs: Any,
+    attention_mask: torch.Tensor | Window | None, scaling: float | None = None, **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     layer, capture = _ACTIVE.get(module, (0, None))
     if capture is not None:
@@ -83,6 +83,8 @@ def _attention(
             capture.results[layer] = capture.reduce(rows, value, layer) if capture.with_values else capture.reduce(rows)
     if module in _LAST:
         raise _Enough
+    if isinstance(attention_mask, Window):
+        return windowed_attention(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     if _falls_to_square(query, key, attention_mask):
         groups = query.shape[1] // key.shape[1]
         key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
@@ -102,12 +104,12 @@ def _falls_to_square(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor 
 
 
 AttentionInterface.register(IMPLEMENTATION, _attention)
-AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+AttentionMaskInterface.register(IMPLEMENTATION, window_or_mask)
 
 
 @contextmanager
 def lean_attention(model: nn.Module, whatever_it_was: bool = False) -> Iterator[None]:
-    """SDPA that never builds a T x T matrix for want of a mask, in the forward passes of this block.
+    """SDPA that never builds a T x T matrix, for want of a mask or as one, in the forward passes of this block.
 
     Args:
         model: a causal language model, plain or wrapped by PEFT. Its implementation is restored on exit.

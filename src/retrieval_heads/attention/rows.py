@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from retrieval_heads.attention.windows import Window
+
 
 def attention_rows(
-    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, rows: torch.Tensor, scaling: float | None,
-    first: int = 0,
+    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | Window | None, rows: torch.Tensor,
+    scaling: float | None, first: int = 0,
 ) -> torch.Tensor:
     """Attention probabilities of some query rows, as SDPA would weigh the values.
 
@@ -15,7 +17,7 @@ def attention_rows(
         query: `[batch, n_heads, n_queries, head_dim]`, after rotary embedding.
         key: `[batch, n_kv_heads, n_keys, head_dim]`; each key head serves n_heads / n_kv_heads query heads in a row.
         mask: as given to SDPA, boolean (True: attend) or additive, `[batch or 1, n_heads or 1, n_queries, n_keys]`;
-            None stands for the causal mask.
+            None stands for the causal mask, a `Window` for that of a sliding window.
         rows: int64 `[batch, n_rows]`, indices into the queries.
         scaling: factor of the scores; None stands for 1/sqrt(head_dim).
         first: no row is before this one, so that without a mask all rows see the keys up to it.
@@ -48,11 +50,13 @@ def _products(query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.T
     return (query.float() * scaling) @ key.float().transpose(1, 2)
 
 
-def _additive(mask: torch.Tensor, rows: torch.Tensor, n_keys: int) -> torch.Tensor:
+def _additive(mask: torch.Tensor | Window, rows: torch.Tensor, n_keys: int) -> torch.Tensor:
     """The mask of the wanted rows, `[batch, n_heads or 1, n_rows, n_keys]`: 0 where a key is seen, or a bias.
 
     Added rather than filled in, since it is the same for all heads: filling is ten times slower on a CPU.
     """
+    if isinstance(mask, Window):
+        return _bias(mask.mask(rows, 0, n_keys))
     batch = torch.arange(len(rows), device=rows.device)[:, None]
     some = mask.expand(len(rows), -1, -1, -1)[batch, :, rows, :n_keys].transpose(1, 2)
     return _bias(some) if some.dtype == torch.bool else some.float()
