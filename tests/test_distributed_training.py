@@ -209,3 +209,14 @@ def test_an_empty_batch_has_no_targets():
 
 def test_one_process_shares_with_itself():
     assert share({"a": 1}) == {"a": 1}
+
+
+def test_each_process_trains_on_the_gpu_that_it_was_given(monkeypatch):
+    monkeypatch.setattr(module, "usable_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    with pytest.raises(ModelError, match="first visible GPU"):
+        module._training_device("cuda:1")  # alone
+    monkeypatch.setattr(module, "several", lambda: True)
+    assert module._training_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(ModelError, match="first visible GPU"):
+        module._training_device("cuda:0")

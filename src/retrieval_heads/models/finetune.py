@@ -24,6 +24,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import TrainerState
 
+from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.errors import DataError, ModelError, ResultError
 from retrieval_heads.files import written_by_others
@@ -140,7 +141,8 @@ def _finished(out_dir: Path, inputs: dict[str, Any], work: Path) -> dict[str, An
 
 def _training_device(name: str) -> torch.device:
     device = usable_device(name)
-    if device.type not in ("cpu", "cuda") or device.index not in (None, 0):
+    own = torch.cuda.current_device() if several() and device.type == "cuda" else 0  # set by `join`
+    if device.type not in ("cpu", "cuda") or device.index not in (None, own):
         raise ModelError(
             "training runs on the CPU or on the first visible GPU", where="device", value=name,
             remedy="Give cpu or cuda, and choose the GPU by CUDA_VISIBLE_DEVICES.",
@@ -219,6 +221,6 @@ def _train(
         if sharded():
             shard(model, decoder_layers(model), arguments.device)
         trainer = AnswerTrainer(model, arguments, Batches(examples, batches))
-        with lean_step(model):
+        with lean_step(model), lean_attention(model):
             trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.state

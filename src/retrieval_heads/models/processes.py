@@ -96,8 +96,10 @@ def together(device: str, follow: Callable[..., Any]) -> Iterator[bool]:
         while (job := share(None)) is not None:
             try:
                 follow(**job)
-            except StudyError:
-                continue  # what is wrong with a training is so in all processes, and the leading one reports it
+            except StudyError as error:
+                # what is wrong with a training is so in all processes, and the leading one reports it; if it were not,
+                # that one would wait for this one, and this line would be all that says why
+                print(f"process {place()[0]}: {error}", file=sys.stderr, flush=True)
         yield False
         return
     _leading = True
