@@ -14,6 +14,7 @@ from retrieval_heads import cli
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["retrieval_heads.stages.claims", "retrieval_heads.diagnose.charts",
+                                 "retrieval_heads.diagnose.report",
                                  "retrieval_heads.rank.job", "forked"])
 
 
