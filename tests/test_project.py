@@ -128,7 +128,8 @@ def test_contents_name_what_there_is():
     assert len(files) == len(set(files))
     made = [name for name in files if name.startswith("book/chapters/")]
     assert all((ROOT / f"{name}.md").exists() for name in files if name not in made)
-    prose = {path.relative_to(ROOT).with_suffix("").as_posix() for path in (ROOT / "book").glob("*.md")}
+    prose = {path.relative_to(ROOT).with_suffix("").as_posix() for folder in ("book", "book/reference")
+             for path in (ROOT / folder).glob("*.md")}
     assert prose == set(files) - set(made), "a page of prose is in no table of contents"
     sources = sorted(path.stem for path in (ROOT / "notebooks").glob("*.py"))
     if not sources:

@@ -67,4 +67,6 @@ def test_the_landing_page_takes_the_verdicts_as_the_chapter_shows_them(tmp_path)
     table = BeautifulSoup(verdicts_block(layout), "html.parser").find("table")
     claims = [row.find("strong").text for row in table.find_all("tr") if row.find("strong")]
     assert claims == ["C1", "C2", "C3", "C4", "C5", "Q1", "Q2", "Q3", "Q4", "Q5"]
-    assert all(link["href"].startswith("chapters/0") for link in table.find_all("a"))
+    links = [link["href"] for link in table.find_all("a")]
+    assert all(link.startswith(("chapters/0", "chapters/data.html#made-")) for link in links)
+    assert sum("#made-" in link for link in links) == len(claims)

@@ -147,7 +147,12 @@ def patching_html(patching: pd.DataFrame, sufficiency: pd.DataFrame) -> str:
         return table_html(patching_table(patching))
     table = sufficiency_table(sufficiency)
     gapped = table[table["with a gap"] > 0]
-    return table_html(gapped) if len(gapped) else "<p>No run has a gap.</p>"
+    if gapped.empty:
+        return "<p>No run has a gap.</p>"
+    # ten columns fit a page when two are one and long words may be broken
+    both = gapped["with a gap"].astype(str) + " of " + gapped["runs"].astype(str)
+    narrow = gapped.assign(**{"with a gap": both}).drop(columns="runs")
+    return table_html(narrow.rename(columns=lambda name: name.replace("intersection", "inter\u00adsection")))
 
 
 def sufficiency_table(sufficiency: pd.DataFrame) -> pd.DataFrame:
