@@ -11,6 +11,7 @@ from tiny_study import save_tiny_base
 from retrieval_heads import paths
 from retrieval_heads.commands.choice import Options
 from retrieval_heads.config import load_profile
+from retrieval_heads.errors import ResultError
 from retrieval_heads.keys import RunKey, study_grid, table_path
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import correlate, knockout, patch
@@ -103,7 +104,7 @@ def test_an_interrupted_stage_goes_on_with_what_is_missing(first_run, tiny_base,
         raise MemoryError("killed")
 
     monkeypatch.setattr(knockout, "knock_out_run", killed)
-    with pytest.raises(RuntimeError, match="1 of 1 runs failed: smoke/mdqa__symbolic__s0__tiny"):
+    with pytest.raises(ResultError, match="1 of 1 runs failed: smoke/mdqa__symbolic__s0__tiny"):
         knockout.run(profile)
     assert not table_path("smoke", "knockout").exists()
     monkeypatch.setattr(knockout, "knock_out_run", lambda *given: calls.append(given[1]) or real(*given))
