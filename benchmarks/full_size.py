@@ -22,6 +22,7 @@ Detection needs of the last layer the queries, keys and values only, and no logi
 from __future__ import annotations
 
 import argparse
+import gc
 import math
 import os
 import time
@@ -159,6 +160,7 @@ def measured(run: Callable[[], Any], device: str) -> tuple[float, float]:
         begin = time.perf_counter()
         run()
         return time.perf_counter() - begin, math.nan
+    gc.collect()  # what passes before have left is not this one's
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     begin = time.perf_counter()
