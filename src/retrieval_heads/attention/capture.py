@@ -15,7 +15,6 @@ padding and sliding-window masks, plain or wrapped by PEFT.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -143,7 +142,7 @@ def stop_at_last_attention(model: nn.Module) -> Iterator[None]:
     try:
         yield
     except _Enough as enough:
-        traceback.clear_frames(enough.__traceback__)  # which hold the states of the pass, in cycles
+        enough.__traceback__ = None  # Python 3.12 keeps the exception for a while, and with it the states of the pass
     finally:
         _LAST.discard(last)
 
