@@ -35,7 +35,7 @@
 # %% tags=["parameters"]
 profile = "smoke"
 # how many examples of each file are used, the first ones; all of them with any other profile
-limits = {"smoke": 4, "quick": 10}
+limits = {"smoke": 3, "quick": 10}
 # of the fine-tuning
 rope_theta = 12000
 lr = 0.004
