@@ -47,7 +47,7 @@ class Frame:
         if self.chat and not getattr(self.tokenizer, "chat_template", None):
             raise ModelError(
                 "the tokenizer has no chat template", where=name,
-                remedy="Put a chat_template.jinja into its folder, use an instruction-tuned model's, or leave chat out.",
+                remedy="Put a chat_template.jinja into its folder, use an instruction-tuned one, or leave chat out.",
             )
 
     def count(self, documents: Sequence[Text]) -> list[int]:
