@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import bootstrap, spearmanr
 
 from retrieval_heads import paths
 from retrieval_heads.data.conditions import CONDITIONS
@@ -86,6 +86,17 @@ def test_c2_precision_of_halves_against_real_runs_of_other_seeds(table, task) ->
         found.append(pairs.groupby(level=0).mean().mean())
         assert rows.loc[condition, "precision"] == pytest.approx(found[-1], abs=1e-5)
     assert verdict(table, "C2", task).effect == pytest.approx(np.mean(found), abs=1e-5)
+
+
+def test_precision_over_tasks_has_an_interval_over_the_conditions_that_they_share(table):
+    rows = table("subsets")
+    decided = [task for task in ("mdqa", "musique", "summhay") if verdict(table, "C2", task).verdict != "not decided"]
+    rows = rows[(rows.heads == "all") & (rows.threshold == 0.1) & rows.task.isin(decided)]
+    means = rows.pivot(index="condition", columns="task", values="precision").loc[list(SYNTHETIC)].mean(axis=1)
+    found = verdict(table, "C2", "all")
+    assert found.effect == pytest.approx(means.mean(), abs=1e-5)
+    interval = bootstrap((means,), np.mean, method="percentile", random_state=0).confidence_interval
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), abs=2e-3)
 
 
 @pytest.mark.parametrize("predictor", ["recall", "cosine", "probe_loss", "ngram_overlap"])

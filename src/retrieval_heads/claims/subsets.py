@@ -180,7 +180,14 @@ def subset_verdicts(subsets: pd.DataFrame, threshold: float = THRESHOLD) -> list
     of_real = subsets[(subsets["condition"] == REFERENCE) & (subsets["heads"] == "all")
                       & np.isclose(subsets["threshold"], threshold)].set_index("task")["n_heads"]
     tasks = [_task_verdict(str(task), part, float(of_real.get(task, NAN))) for task, part in at.groupby("task")]
-    return [*tasks, over_tasks(tasks)] if tasks else []
+    decided = at["task"].isin([one.task for one in tasks if one.decided])
+    return [*tasks, over_tasks(tasks, _pooled(at[decided & (at["heads"] == "all")]))] if tasks else []
+
+
+def _pooled(rows: pd.DataFrame) -> Interval | None:
+    """Precision over tasks, with an interval over conditions: the tasks share them, so one is drawn for all tasks."""
+    known = rows.groupby("condition")["precision"].mean().dropna()
+    return bootstrap_mean(known) if len(known) else None
 
 
 def _task_verdict(task: str, part: pd.DataFrame, n_real: float) -> Verdict:
