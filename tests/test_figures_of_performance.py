@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from matplotlib.container import ErrorbarContainer
 
 from retrieval_heads.claims.axes import CELLS
-from retrieval_heads.figures import axes, lengths, performance
+from retrieval_heads.figures import axes, lengths, performance, style
 from retrieval_heads.figures.choice import breaks, few, group, has_sizes
 from retrieval_heads.figures.interval_tables import answers_table, by_condition, scores_table, with_range
 from retrieval_heads.figures.training import LOSS_LINES, plot_losses
@@ -132,6 +132,17 @@ def test_losses_are_drawn_in_the_common_order() -> None:
         for condition in ("symbolic", "real") for step in (1, 2, 3)])
     assert [line.get_label() for line in plot_losses(table).get_lines()] == ["real", "symbolic"]
     assert LOSS_LINES[0] == "real"
+
+
+def test_losses_over_powers_of_ten_have_labels_that_can_be_read() -> None:
+    style.use_style()
+    table = pd.DataFrame([
+        {"task": "mdqa", "condition": "real", "seed": 0, "base": "a", "step": step, "loss": 10.0**-step}
+        for step in range(5)])
+    ax = plot_losses(table, smooth=1)
+    ax.figure.canvas.draw()
+    assert {"0.001", "0.01", "0.1", "1"} <= {label.get_text() for label in ax.get_yticklabels()}
+    assert not any(label.get_text() for label in ax.get_yticklabels(minor=True))
 
 
 def test_many_runs_are_put_together_by_condition() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from retrieval_heads.figures.style import axis, colour, in_order
 
@@ -64,5 +65,7 @@ def plot_losses(losses: pd.DataFrame, ax: Axes | None = None, smooth: int = 1) -
     ax.set(xlabel="optimizer step", ylabel="loss (nats an answer token)")
     if (losses.loss > 0).all():
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")  # powers of ten would be formulas, which the style does not set
+        ax.yaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.get_major_locator().set_params(integer=True)
     return ax
