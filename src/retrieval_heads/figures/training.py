@@ -25,7 +25,8 @@ def plot_answer_loss(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     ax = axis(ax)
     ax.plot(steps.tokens / 1e6, steps.answer_loss, color="#0173b2", linewidth=1.6)
-    ax.set(yscale="log", xlabel="tokens read (millions)", ylabel="answer loss (nats a token)")
+    _powers(ax)
+    ax.set(xlabel="tokens read (millions)", ylabel="answer loss (nats a token)")
     return ax
 
 
@@ -64,8 +65,13 @@ def plot_losses(losses: pd.DataFrame, ax: Axes | None = None, smooth: int = 1) -
                 linestyle=("-", "--", "-.", ":")[number % 4], marker="o" if len(mean) < 20 else None, markersize=3)
     ax.set(xlabel="optimizer step", ylabel="loss (nats an answer token)")
     if (losses.loss > 0).all():
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter("{x:g}")  # powers of ten would be formulas, which the style does not set
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        _powers(ax)
     ax.xaxis.get_major_locator().set_params(integer=True)
     return ax
+
+
+def _powers(ax: Axes) -> None:
+    """A logarithmic axis of losses, with plain numbers: powers of ten would be formulas, which the style does not set."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
