@@ -71,7 +71,7 @@ def plot_losses(losses: pd.DataFrame, ax: Axes | None = None, smooth: int = 1) -
 
 
 def _powers(ax: Axes) -> None:
-    """A logarithmic axis of losses, with plain numbers: powers of ten would be formulas, which the style does not set."""
+    """A logarithmic axis with plain numbers: powers of ten would be formulas, which the style does not set."""
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
