@@ -23,6 +23,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 """What is raised where a JSON file is read that is not there, or not as this package wrote it."""
 
+_BEGUN: set[Path] = set()
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file, replacing what is there; its folder is made. A reader sees the old content or the new.
@@ -45,6 +47,7 @@ def writing_whole(path: Path) -> Iterator[BinaryIO]:
     with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary(path)
+    _BEGUN.add(temporary)
     try:
         with _told(path):
             raw = _Raw(temporary, path)
@@ -61,6 +64,14 @@ def writing_whole(path: Path) -> Iterator[BinaryIO]:
             for folder in new:
                 folder.rmdir()
         raise
+    finally:
+        _BEGUN.discard(temporary)
+
+
+def drop_begun() -> None:
+    """Remove what this process is writing in another thread; for one that is to end at once."""
+    for temporary in tuple(_BEGUN):
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

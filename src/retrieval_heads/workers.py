@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any
 
+from retrieval_heads.files import drop_begun
+
 NOTHING = -1
 """Stands in the list of what is under way for a process that has nothing to do."""
 
@@ -123,6 +125,7 @@ def _start(threads: int | None, gpus: list[str], started: Any, marks: Any) -> No
 
     def follow() -> None:
         connection.wait([parent.sentinel])
+        drop_begun()  # a process that has followed the parent may have seen this one alive, and let the file be
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
