@@ -60,7 +60,7 @@ def main() -> None:
             profile = write_profile(Path(scratch) / precision, precision, given)
             found = {way: trained(way, profile, given) for way in WAYS}
             rows += [compared(way, precision, found, given) for way in WAYS]
-            pd.DataFrame(rows).to_csv(given.out, index=False)
+            pd.DataFrame(rows).to_csv(given.out, index=False, float_format="%.4g")
     print(pd.DataFrame(rows).to_string(index=False))
     if wrong := [row for row in rows if not row["loss_difference"] <= LIMITS[row["precision"]]]:
         sys.exit(f"error: {len(wrong)} of {len(rows)} rows differ from one process by more than {LIMITS}.")
