@@ -17,8 +17,6 @@ from retrieval_heads.files import UNREADABLE, write_whole
 from retrieval_heads.locks import holder, locked
 
 FILE = "request.json"
-
-
 LOCK = ".lock"
 
 
@@ -41,8 +39,15 @@ def claimed(folder: Path, wanted: Mapping[str, Any], what: str) -> Iterator[None
         if not held:
             raise ResultError(f"{holder(folder / LOCK)} is at work in the folder", where=folder,
                               remedy="Wait until it has ended and give the same command again, or give another --out.")
+        new = not (folder / FILE).is_file()
         _claim(folder, wanted, what)
-        yield
+        try:
+            yield
+        except BaseException:
+            # a call that failed before it made anything, say by a model that cannot be loaded, holds no folder
+            if new and {one.name for one in folder.iterdir()} <= {FILE, LOCK}:
+                (folder / FILE).unlink(missing_ok=True)
+            raise
 
 
 def _claim(folder: Path, wanted: Mapping[str, Any], what: str) -> None:
