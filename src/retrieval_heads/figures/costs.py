@@ -111,7 +111,7 @@ def speed_table(targets: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
 
 def shown_targets(table: pd.DataFrame) -> pd.DataFrame:
     """`speed_table` for a page, with percents."""
-    return table.assign(missed_by=[f"{one:.0%}" if one == one else None for one in table.missed_by]).rename(
+    return table.assign(missed_by=[f"{one:.0%}" if one == one else "–" for one in table.missed_by]).rename(
         columns={"missed_by": "missed by"})
 
 
