@@ -20,7 +20,6 @@ from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.rank import job
 from retrieval_heads.rank.calibration import Calibration, calibration, read_calibration
-from retrieval_heads.rank.measure import extended_theta
 from retrieval_heads.rank.predictors import PREDICTORS, compared, probability_better, ranked
 from retrieval_heads.rank.result import Result
 
@@ -222,8 +221,3 @@ def test_ranks_order_and_warnings():
     assert same in result(calibration=measured, values=free, ranks=ranked(free)).text()
     other = free.assign(ngram_overlap=[0.9, 0.8, 0.1])
     assert same not in result(calibration=measured, values=other, ranks=ranked(other)).text()
-
-
-def test_theta_of_a_greater_length():
-    assert extended_theta(10_000, 32, 512, 512) == extended_theta(10_000, 32, 100, 512) == 10_000
-    assert extended_theta(10_000, 32, 2048, 512) == pytest.approx(43_870, rel=1e-3)  # 10,000 x 4^(32/30)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from conftest import FAMILIES
 from retrieval_heads.errors import ModelError
-from retrieval_heads.models.rope import check_rope, rope_theta, with_rope_theta
+from retrieval_heads.models.rope import check_rope, extended_theta, rope_theta, with_rope_theta
 
 
 def build(config):
@@ -88,3 +88,9 @@ def test_model_without_rope():
 def test_model_with_one_rope_a_layer_type():
     with pytest.raises(ModelError, match="one a layer type"):
         rope_theta(AutoConfig.for_model("gemma3_text"))
+
+
+def test_theta_of_a_greater_length():
+    config = LlamaConfig(hidden_size=64, num_attention_heads=2, max_position_embeddings=512)  # heads of size 32
+    assert extended_theta(config, 512) == extended_theta(config, 100) == 10_000
+    assert extended_theta(config, 2048) == pytest.approx(43_870, rel=1e-3)  # 10,000 x 4^(32/30)

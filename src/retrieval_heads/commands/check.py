@@ -54,18 +54,14 @@ def _check(parsed: argparse.Namespace) -> None:
 
 def _tokenizer(model: str) -> tuple[Any, int | None]:
     """The tokenizer of a model's folder, and how many tokens the model can read as it is."""
-    from transformers import AutoConfig
-
-    from retrieval_heads.models.folder import as_model_error, model_folder, quiet
-    from retrieval_heads.models.load import load_tokenizer
+    from retrieval_heads.models.folder import model_folder
+    from retrieval_heads.models.load import load_config, load_tokenizer
 
     folder = Path(model) if Path(model).is_dir() else model_folder(model)
     tokenizer = load_tokenizer(folder)
     if not (folder / "config.json").is_file():
         return tokenizer, None
-    with quiet(), as_model_error(folder / "config.json", "the config cannot be loaded"):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return tokenizer, getattr(config.get_text_config(), "max_position_embeddings", None)
+    return tokenizer, getattr(load_config(folder).get_text_config(), "max_position_embeddings", None)
 
 
 def _lines(findings: Findings) -> list[str]:

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import iterate_examples, read_examples
@@ -18,11 +16,10 @@ from retrieval_heads.errors import ConfigError, DataError, ModelError
 from retrieval_heads.keys import RunKey
 from retrieval_heads.metrics import score_prediction
 from retrieval_heads.models.extension import read_extension
-from retrieval_heads.models.folder import as_model_error, model_folder, quiet
-from retrieval_heads.models.load import load_tokenizer
+from retrieval_heads.models.folder import model_folder
+from retrieval_heads.models.load import load_config, load_tokenizer
 from retrieval_heads.models.lora_settings import LoraSettings
-from retrieval_heads.models.rope import rope_theta
-from retrieval_heads.rank.measure import extended_theta
+from retrieval_heads.models.rope import extended_theta
 from retrieval_heads.settings import REFERENCE
 
 
@@ -95,8 +92,7 @@ def read_inputs(request: Request) -> Inputs:
     """
     folder = model_folder(request.model)
     tokenizer = load_tokenizer(folder)
-    with quiet(), as_model_error(folder, "the config cannot be loaded"):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).get_text_config()
+    config = load_config(folder).get_text_config()
 
     def read(path: Path) -> list[Example]:
         found = read_examples(path, limit=request.limit, tokenizer=tokenizer)
@@ -130,19 +126,23 @@ def read_inputs(request: Request) -> Inputs:
         *(len(one.ids) for part in (held_out, *encoded.values()) for one in part),
         *(one.max_length for one in extensions.values()), 2,
     )
-    thetas = {name: one.rope_theta for name, one in extensions.items()}
-    theta = request.rope_theta or next(iter(thetas.values()), None)
+    theta = _common_theta(request.rope_theta, {name: one.rope_theta for name, one in extensions.items()})
     if theta is None:
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        theta = extended_theta(rope_theta(config), head_dim, length, config.max_position_embeddings)
-    if set(thetas.values()) - {theta}:
-        raise ModelError("adapters of another RoPE theta cannot be compared", where="--adapter", value=thetas,
-                         remedy=f"Give adapters of one theta, and no other --rope-theta (here {theta:g}).")
+        theta = extended_theta(config, length)
     inputs = Inputs(request, folder, tasks[0], encoded, probe, test, [len(one.ids) for one in held_out[len(probe):]],
                     length, config.max_position_embeddings, theta,
                     {name: len(prompts) for name, prompts in leaked.items()})
     inputs.lora(request.seeds[0])  # settings out of range are found before any work
     return inputs
+
+
+def _common_theta(wanted: float | None, given: Mapping[str, float]) -> float | None:
+    """The RoPE theta that is wanted, or that of the given adapters; None where neither names one."""
+    theta = wanted or next(iter(given.values()), None)
+    if set(given.values()) - {theta}:
+        raise ModelError("adapters of another RoPE theta cannot be compared", where="--adapter", value=dict(given),
+                         remedy=f"Give adapters of one theta, and no other --rope-theta (here {theta:g}).")
+    return theta
 
 
 def split(examples: Sequence[Example], n_probe: int | None, where: object) -> tuple[list[Example], list[Example]]:

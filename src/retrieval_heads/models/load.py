@@ -126,6 +126,12 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
+def load_config(folder: Path) -> PreTrainedConfig:
+    """The config of a model folder; `ModelError` where it cannot be loaded."""
+    with quiet(), as_model_error(folder, "the config cannot be loaded"):
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
 def build_model(
     folder: Path, dtype: torch.dtype | str, rope_theta: float | None = None, max_length: int | None = None,
     device: torch.device | str = "cpu",
@@ -134,8 +140,7 @@ def build_model(
 
     One with random weights is drawn on `device`.
     """
-    with quiet(), as_model_error(folder, "the config cannot be loaded"):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = load_config(folder)
     if rope_theta is not None:
         config = with_rope_theta(config, rope_theta, max_length)
     elif max_length is not None:

@@ -28,6 +28,17 @@ def rope_theta(model: nn.Module | PreTrainedConfig) -> float:
     return float(_rope_parameters(_text_config(model))["rope_theta"])
 
 
+def extended_theta(config: PreTrainedConfig, length: int) -> float:
+    """The theta for a greater length by NTK-aware scaling (bloc97 2023); the model's own for no greater one.
+
+    Raises:
+        ModelError: as in `rope_theta`.
+    """
+    text = _text_config(config)
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return rope_theta(text) * max(1.0, length / text.max_position_embeddings) ** (head_dim / (head_dim - 2))
+
+
 def with_rope_theta(config: PreTrainedConfig, theta: float, max_length: int | None = None) -> PreTrainedConfig:
     """A copy of `config` with RoPE's base frequency `theta`, for building a model from.
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from transformers import AutoConfig
 
 from retrieval_heads.attention.exchange import read_scores
 from retrieval_heads.claimed_folder import claimed
@@ -28,12 +27,12 @@ from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.executor import resolve_device
 from retrieval_heads.files import write_whole
 from retrieval_heads.models.extension import fingerprint
-from retrieval_heads.models.folder import as_model_error, model_folder, quiet
-from retrieval_heads.models.load import load_tokenizer
+from retrieval_heads.models.folder import model_folder
+from retrieval_heads.models.load import load_config, load_tokenizer
 from retrieval_heads.models.lora_settings import LoraSettings
-from retrieval_heads.models.rope import rope_theta
+from retrieval_heads.models.rope import extended_theta
 from retrieval_heads.rank.calibration import read_calibration
-from retrieval_heads.rank.measure import Maker, Measured, extended_theta, longest
+from retrieval_heads.rank.measure import Maker, Measured, longest
 from retrieval_heads.rank.predictors import PREDICTORS, compared, ranked
 from retrieval_heads.rank.request import Request
 from retrieval_heads.rank.result import Result
@@ -96,8 +95,7 @@ def _ranked(request: Request, inputs: _Inputs) -> Result:
 def _read(request: Request, device: str) -> _Inputs:
     folder = model_folder(request.model)
     tokenizer = load_tokenizer(folder)
-    with quiet(), as_model_error(folder, "the config cannot be loaded"):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).get_text_config()
+    config = load_config(folder).get_text_config()
     probe = read_examples(request.probe, tokenizer=tokenizer)
     train = {
         name: read_examples(path, limit=request.examples, tokenizer=tokenizer) for name, path in request.train.items()
@@ -123,8 +121,7 @@ def _read(request: Request, device: str) -> _Inputs:
                         remedy="Add `needles` to the examples, or leave out --real-heads and --real-train.")
     theta = request.rope_theta
     if theta is None:
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        theta = extended_theta(rope_theta(config), head_dim, length, base_length)
+        theta = extended_theta(config, length)
     kind = "insight" if {example.task for example in probe} == {"summhay"} else "copy"
     if len({example.task for example in probe}) > 1:
         raise ConfigError("examples of several tasks", where="--probe",

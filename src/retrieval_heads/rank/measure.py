@@ -119,8 +119,3 @@ def longest(examples: Sequence[Example], tokenizer: Any, limit: int | None) -> t
     """The examples as tokens, and the length of the longest; an error for one of more than `limit` tokens."""
     encoded = encode_all(examples, tokenizer, limit)
     return encoded, max((len(item.ids) for item in encoded), default=0)
-
-
-def extended_theta(theta: float, head_dim: int, length: int, base_length: int) -> float:
-    """RoPE's base frequency for a greater length by NTK-aware scaling (bloc97 2023); the base's own for no greater."""
-    return theta * max(1.0, length / base_length) ** (head_dim / (head_dim - 2))
