@@ -28,7 +28,7 @@ from pathlib import Path
 from bad_commands import COMMANDS
 from bad_files import FILES, Valid
 from bad_results import RESULTS
-from faults import without_override
+from limits import without_override
 from transformers import Trainer
 
 from retrieval_heads import cli

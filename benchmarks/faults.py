@@ -6,13 +6,10 @@ Every fault makes the file surely bad for whoever needs all of it; what is still
 from __future__ import annotations
 
 import copy
-import ctypes
 import gzip
 import json
-import os
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,23 +134,3 @@ def file_fault(rng: random.Random, path: Path, more: dict[str, Callable[[], None
 def dump(path: Path, value: Any) -> None:
     """Write JSON; half of a surrogate pair is written in its escaped form."""
     path.write_text(json.dumps(value), encoding="utf-8")
-
-
-@contextmanager
-def without_override() -> Iterator[None]:
-    """Root loses its right to read and write where nobody may, so that permissions count."""
-    if os.geteuid() != 0:
-        yield
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-    if libc.capget(header, sets) != 0:
-        raise OSError(ctypes.get_errno(), "capget")
-    effective = sets[0]
-    sets[0] = effective & ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-    libc.capset(header, sets)
-    try:
-        yield
-    finally:
-        sets[0] = effective
-        libc.capset(header, sets)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_VERSION, _OVERRIDE = 0x20080522, 1 << 1  # of capset(2), and the right of root to write where nobody may
+_VERSION, _OVERRIDE = 0x20080522, 0b110  # of capset(2), and the rights of root to read and write where nobody may
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def read_only(folder: Path) -> Iterator[None]:
     for one in folders:
         one.chmod(0o555)
     try:
-        with _without_override():
+        with without_override():
             assert not os.access(folder, os.W_OK, effective_ids=True)
             yield
     finally:
@@ -40,7 +40,8 @@ def read_only(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _without_override() -> Iterator[None]:
+def without_override() -> Iterator[None]:
+    """Root loses its right to read and write where nobody may, so that permissions count."""
     if os.geteuid() != 0:
         yield
         return
