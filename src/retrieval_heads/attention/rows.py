@@ -45,7 +45,7 @@ def _products(query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.T
     """float32 `[batch, n_rows, n_keys]`: scaled products of the rows of `[batch, n_rows, size]` and `[batch, n_keys,
     size]`, summed in float32; on a GPU without a copy of the keys in float32."""
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        unused = torch.empty(1, device=query.device)
+        unused = torch.empty(1, dtype=torch.float32, device=query.device)
         return torch.baddbmm(unused, query, key.transpose(1, 2), out_dtype=torch.float32, beta=0, alpha=scaling)
     return (query.float() * scaling) @ key.float().transpose(1, 2)
 

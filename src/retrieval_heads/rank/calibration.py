@@ -45,6 +45,7 @@ class Worth:
     n_choices: int = 0
 
     def text(self) -> str:
+        """What the report found the predictor to be worth, in words."""
         found = (f"Spearman {self.spearman:+.2f} ({self.low:+.2f} to {self.high:+.2f}) over {self.n_conditions} "
                  "training sets")
         if self.high < 0:

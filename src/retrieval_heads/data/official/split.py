@@ -147,6 +147,7 @@ class _Chooser:
             yield from (source for source in left if self.keys[source.id] & held)
 
     def usable(self, source: Source, training: bool = True) -> bool:
+        """Whether a record can be made into an example, for training or held out; checked once."""
         key = (source.id, training)
         if key not in self._known:
             try:
