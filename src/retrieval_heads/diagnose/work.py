@@ -76,7 +76,7 @@ class Work:
             """Train, test, score the heads."""
             record = self.train(key)
             model, tokenizer = self._load(key)
-            size = batch_size(self.device, self.inputs.length)
+            size = batch_size(model, self.inputs.length)
             answers = evaluate_each(model, tokenizer, self.inputs.test, batch_size=size)
             heads: list[dict[str, Any]] = []
             each: list[Any] = []

@@ -62,18 +62,12 @@ def score_control(profile: Profile, key: RunKey, device: str) -> Made:
     )
     rows, scored = [], sorted({profile.base_length, *profile.eval_lengths})
     for length in scored:
-        scores = evaluate_each(
-            model, tokenizer, held_out(profile, key.task, "test", length), batch_size=batch_size(device, length),
-        )
+        scores, answers = scored_answers(profile, key.task, model, tokenizer, length)
         rows += [
             {"task": key.task, "condition": key.condition, "base": key.base, "eval_length": length, **row}
             for row in metric_rows(scores, key.task, profile.bootstrap)
         ]
-    answers = [
-        {"task": key.task, "condition": key.condition, "base": key.base, "example": index,
-         "exact_match": row["exact_match"], "score": row[main_metric(key.task)]}
-        for index, row in enumerate(scores.to_dict("records"))  # of the longest length
-    ]
+    answers = [{"task": key.task, "condition": key.condition, "base": key.base, **row} for row in answers]
     return Made({"base": rows, "base_answers": answers}, used=profile.n_test * len(scored))
 
 

@@ -64,13 +64,13 @@ def scores_of_run(profile: Profile, key: RunKey, device: str) -> Made:
     rows, used, dropped = [], 0, {}
     for mode in profile.detect.modes:
         found = score_heads(
-            model, tokenizer, examples, profile.detect.kinds, mode, batch_size=batch_size(device, length),
+            model, tokenizer, examples, profile.detect.kinds, mode, batch_size=batch_size(model, length),
         )
         for scores in found.values():
             rows += head_rows(key, scores)
         used += scores.n_used
         dropped |= {f"{mode}, {reason}": count for reason, count in scores.dropped.items()}
-    losses = answer_losses(model, tokenizer, examples, batch_size=batch_size(device, length))
+    losses = answer_losses(model, tokenizer, examples, batch_size=batch_size(model, length))
     probe_loss = {**key.columns, "loss": float(f"{losses.mean():.6g}"), "n": len(losses)}
     return Made({"head_scores": rows, "probe_loss": [probe_loss]}, used=used, dropped=dropped)
 

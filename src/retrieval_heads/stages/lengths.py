@@ -59,7 +59,7 @@ def score_lengths(profile: Profile, key: RunKey, device: str) -> Made:
     )
     for length in settings.eval_lengths:
         examples = held_out(profile, key.task, "test", length)[: settings.n]
-        scores = evaluate_each(model, tokenizer, examples, batch_size=batch_size(device, length))
+        scores = evaluate_each(model, tokenizer, examples, batch_size=batch_size(model, length))
         rows += [
             {**key.columns, "eval_length": length, **row} for row in metric_rows(scores, key.task, profile.bootstrap)
         ]
