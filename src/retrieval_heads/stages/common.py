@@ -44,6 +44,11 @@ HELD_OUT_SEED = 0
 CONTROL_SEED = 0
 """Stands in the seed column of the controls without training, which have none."""
 
+UNTUNED = ("base", "rope")
+"""The controls without training, in the place of a condition: a base model as it is, and with the raised RoPE theta."""
+
+RAISED = "rope"
+
 
 def make_tables(
     profile: Profile, tables: Sequence[str], parts: Sequence[Part], function: Callable[[Profile, Any, str], Made], *,
@@ -100,12 +105,16 @@ def has_adapter(profile: Profile, key: RunKey) -> bool:
     return adapter_path(profile, key).is_dir()
 
 
-def load_run(profile: Profile, key: RunKey, device: str) -> tuple[nn.Module, Any]:
-    """The model of a run with its adapter, and its tokenizer; for the condition `base` its base model as it is."""
-    adapter = None if key.condition == "base" else adapter_path(profile, key)
+def load_run(profile: Profile, key: RunKey, device: str, longest: int = 0) -> tuple[nn.Module, Any]:
+    """The model of a run with its adapter, and its tokenizer; for one of `UNTUNED` its base model without any.
+
+    `longest` is in tokens, where it is more than the profile's lengths.
+    """
+    adapter = None if key.condition in UNTUNED else adapter_path(profile, key)
     return load_model(
         base_path(profile, key.base), adapter=adapter, device=device, dtype=precision(profile, device),
-        max_length=max(lengths(profile)),
+        max_length=max(longest, *lengths(profile)),
+        rope_theta=profile.rope_theta if key.condition == RAISED else None,
     )
 
 

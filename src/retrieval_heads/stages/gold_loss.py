@@ -34,6 +34,7 @@ from retrieval_heads.stages.common import (
     without_gold_documents,
 )
 from retrieval_heads.stages.head_sets import HeadSet, RunHeads, controls, random_controls, run_heads
+from retrieval_heads.stages.knockout import sets_per_pass
 
 KNOCKOUT, PATCHING = "knockout_losses", "patching_losses"
 
@@ -83,11 +84,12 @@ def knock_out_run(profile: Profile, key: RunKey, device: str) -> Made:
             found = controls(kind, top, heads, layout.n_heads // layout.n_kv_heads, profile.gold_loss.draws,
                              f"{key.name}|gold_loss")
             sets += [HeadSet(name, one.heads, one.draw) for one in found]
-    losses = _by_set(knockout_sweep(model, tokenizer, examples, _named(sets), sets_per_pass=128))
-    without = _by_set(knockout_sweep(model, tokenizer, without_gold_documents(profile, key.task, profile.train_length), _named(sets),
-                                     sets_per_pass=128))
-    rows = _rows(key, sets, losses, without)
-    return Made({KNOCKOUT: rows}, seeds=(HELD_OUT_SEED,), used=len(examples))
+    bare = without_gold_documents(profile, key.task, profile.train_length)
+    losses, without = (
+        _by_set(knockout_sweep(model, tokenizer, each, _named(sets), sets_per_pass=sets_per_pass(device)))
+        for each in (examples, bare)
+    )
+    return Made({KNOCKOUT: _rows(key, sets, losses, without)}, seeds=(HELD_OUT_SEED,), used=len(examples))
 
 
 def patch_run(profile: Profile, key: RunKey, device: str) -> Made:

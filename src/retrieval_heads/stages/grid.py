@@ -28,7 +28,7 @@ from retrieval_heads.keys import RunKey, lock_path, study_grid
 from retrieval_heads.locks import POLL, locked
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import base, correlate, detect, finetune, gold_loss, knockout, lengths, patch
-from retrieval_heads.stages.common import EVERYTHING, Made, adapter_path
+from retrieval_heads.stages.common import EVERYTHING, UNTUNED, Made, adapter_path
 from retrieval_heads.stages.parts import make_part, share_out
 from retrieval_heads.store import Store
 
@@ -120,8 +120,8 @@ def waves(keys: list[RunKey]) -> list[list[RunKey]]:
 
 def steps(profile: Profile, key: RunKey) -> list[Step]:
     """What is done with a run. Controls and the sizes of the sweep are trained, tested and scored, and no more."""
-    if key.condition in base.CONTROLS:
-        found = [BASE] + ([DETECT] if key.condition == "base" else [])
+    if key.condition in UNTUNED:
+        found = [BASE, DETECT]
     else:
         found = [FINETUNE, DETECT]
         if profile.gold_loss is not None:
@@ -141,7 +141,7 @@ def unfinished(store: Store, key: RunKey) -> list[Step]:
     """
     every = steps(store.profile, key)
     left = [step for step in every if any(store.todo(table, [key]) for table in step.tables)]
-    if key.condition in base.CONTROLS or adapter_path(store.profile, key).is_dir():
+    if key.condition in UNTUNED or adapter_path(store.profile, key).is_dir():
         return left
     return every if left or (key.condition == REFERENCE and _to_be_patched(store, key)) else []
 
