@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TEXT = {".py", ".md", ".toml", ".yml", ".yaml", ".cff", ".cfg", ".txt", ".bib", ".css", ".ipynb", ".json", ".csv", ""}
-HOSTS = {"arxiv.org", "aclanthology.org", "proceedings.mlr.press", "download.pytorch.org", "www.apache.org"}
+HOSTS = {"arxiv.org", "aclanthology.org", "proceedings.mlr.press", "download.pytorch.org", "doi.org", "www.apache.org"}
 
 
 def read(name: str) -> str:

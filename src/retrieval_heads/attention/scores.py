@@ -45,6 +45,7 @@ class HeadScores:
         query_mass: float32 `[n_layers, n_heads]`, the same from the tokens of the question (after QRHead).
         contribution: float32 `[n_layers, n_heads]`, mean logit contribution of the needles (after LOCOS).
         per_example: float32 `[n_used, n_layers, n_heads]`, the score on each example, in the order of `used`.
+        chance_per_example: the same of the chance level; NaN for an example without room for displaced spans.
         contribution_per_example: the same of the contribution; NaN for an example without room for displaced spans.
         used: indices of the examples used.
         dropped: number of examples left out, by reason: `no needle`, `too long`, `empty generation`.
@@ -58,6 +59,7 @@ class HeadScores:
     query_mass: np.ndarray
     contribution: np.ndarray
     per_example: np.ndarray
+    chance_per_example: np.ndarray
     contribution_per_example: np.ndarray
     used: tuple[int, ...]
     dropped: Mapping[str, int]
@@ -172,7 +174,7 @@ def _summarise(
     batch_size: int, seed: int,
 ) -> dict[str, HeadScores]:
     score: dict[str, list] = {kind: [None] * len(encoded) for kind in kinds}
-    chance: dict[str, list] = {kind: [] for kind in kinds}
+    chance: dict[str, list] = {kind: [None] * len(encoded) for kind in kinds}
     masses, query_masses, contributions = [], [], [None] * len(encoded)
     for reading in read_heads(model, encoded, batch_size, seed):
         one, displaced = encoded[reading.index], displaced_spans(encoded[reading.index], seed=seed)
@@ -180,17 +182,19 @@ def _summarise(
         query_masses.append(reading.query_mass)
         contributions[reading.index] = reading.contribution
         for kind in kinds:
-            score[kind][reading.index] = span_score(reading.largest, one.needle_mask().astype(float), one, kind)
-            if displaced is not None:
-                chance[kind].append(span_score(reading.largest, displaced, one, kind))
+            found = span_score(reading.largest, one.needle_mask().astype(float), one, kind)
+            score[kind][reading.index] = found
+            chance[kind][reading.index] = np.full_like(found, np.nan) if displaced is None else span_score(
+                reading.largest, displaced, one, kind)
     shape = masses[0].shape
     return {
         kind: HeadScores(
             scores=np.mean(score[kind], axis=0).astype(np.float32),
-            chance=(np.mean(chance[kind], axis=0) if chance[kind] else np.full(shape, np.nan)).astype(np.float32),
+            chance=_known_mean(chance[kind], shape),
             mass=np.mean(masses, axis=0).astype(np.float32), query_mass=_known_mean(query_masses, shape),
             contribution=_known_mean(contributions, shape),
             per_example=np.stack(score[kind]).astype(np.float32),
+            chance_per_example=np.stack(chance[kind]).astype(np.float32),
             contribution_per_example=np.stack(contributions).astype(np.float32),
             used=tuple(used), dropped=dict(dropped), kind=kind, mode=mode,
         )

@@ -103,6 +103,22 @@ def head_rows(key: RunKey, scores: HeadScores) -> list[dict[str, Any]]:
     ]
 
 
+def hit_rows(key: RunKey, scores: HeadScores) -> list[dict[str, Any]]:
+    """One row an example and head, of those only that score there, or by chance: most do neither.
+
+    An example without room for displaced spans has the chance level 0.
+    """
+    chance = np.nan_to_num(scores.chance_per_example, nan=0.0)
+    return [
+        {
+            **key.columns, "kind": scores.kind, "score_mode": scores.mode, "example": scores.used[place],
+            "layer": int(layer), "head": int(head), "score": _short(scores.per_example[place, layer, head]),
+            "chance": _short(chance[place, layer, head]),
+        }
+        for place, layer, head in zip(*np.nonzero((scores.per_example > 0) | (chance > 0)), strict=True)
+    ]
+
+
 def _measures(scores: HeadScores) -> dict[str, np.ndarray]:
     """Columns of the table `head_scores`, each `[n_layers, n_heads]`; NaN for a half without examples."""
     each = scores.per_example
