@@ -31,6 +31,9 @@ from retrieval_heads.stages.common import (
 
 TABLES = ("head_scores", "probe_loss")
 
+HITS = "head_hits"
+"""The scores of single examples: the bootstrap over probe examples needs them where losses are measured."""
+
 FEW = 20
 """Probe examples of the scores that stand for what a small probe set would tell."""
 
@@ -68,7 +71,12 @@ def untuned_keys(profile: Profile, task: str | None = None, base: str | None = N
 
 def _detect(profile: Profile, keys: list[RunKey]) -> list[Path]:
     grid = [*untuned_keys(profile), *study_grid(profile)]
-    return make_tables(profile, TABLES, keys, scores_of_run, grid=grid, description="head detection")
+    return make_tables(profile, tables(profile), keys, scores_of_run, grid=grid, description="head detection")
+
+
+def tables(profile: Profile) -> tuple[str, ...]:
+    """The tables that the profile asks for."""
+    return TABLES if profile.gold_loss is None else (*TABLES, HITS)
 
 
 def scores_of_run(profile: Profile, key: RunKey, device: str) -> Made:
@@ -76,18 +84,19 @@ def scores_of_run(profile: Profile, key: RunKey, device: str) -> Made:
     model, tokenizer = load_run(profile, key, device)
     length = profile.base_length if key.condition == "base" else profile.train_length
     examples = held_out(profile, key.task, "probe", length)
-    rows, used, dropped = [], 0, {}
+    rows, hits, used, dropped = [], [], 0, {}
     for mode in profile.detect.modes:
         found = score_heads(
             model, tokenizer, examples, profile.detect.kinds, mode, batch_size=batch_size(model, length),
         )
         for scores in found.values():
             rows += head_rows(key, scores)
+            hits += hit_rows(key, scores) if profile.gold_loss is not None else []
         used += scores.n_used
         dropped |= {f"{mode}, {reason}": count for reason, count in scores.dropped.items()}
     losses = answer_losses(model, tokenizer, examples, batch_size=batch_size(model, length))
     probe_loss = {**key.columns, "loss": float(f"{losses.mean():.6g}"), "n": len(losses)}
-    return Made({"head_scores": rows, "probe_loss": [probe_loss]}, used=used, dropped=dropped)
+    return Made({"head_scores": rows, "probe_loss": [probe_loss], HITS: hits}, used=used, dropped=dropped)
 
 
 def head_rows(key: RunKey, scores: HeadScores) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -120,10 +120,11 @@ def waves(keys: list[RunKey]) -> list[list[RunKey]]:
 
 def steps(profile: Profile, key: RunKey) -> list[Step]:
     """What is done with a run. Controls and the sizes of the sweep are trained, tested and scored, and no more."""
+    detection = replace(DETECT, tables=detect.tables(profile))
     if key.condition in UNTUNED:
-        found = [BASE, DETECT]
+        found = [BASE, detection]
     else:
-        found = [FINETUNE, DETECT]
+        found = [FINETUNE, detection]
         if profile.gold_loss is not None:
             found += [KNOCKOUT_LOSSES] * bool(gold_loss.knocked_out(profile, [key]))
             found += [PATCHING_LOSSES] * bool(gold_loss.patched(profile, [key]))
