@@ -24,6 +24,7 @@ MADE_FROM: dict[str, tuple[str, ...] | str] = {
     "performance": _ADAPTERS, "answers": _ADAPTERS, "lengths": _ADAPTERS, "head_scores": _ADAPTERS,
     "probe_loss": _ADAPTERS, "text_loss": f"{_ADAPTERS}, and plain text",
     "knockout": _ADAPTERS, "knockout_effects": _ADAPTERS, "knockout_area": _ADAPTERS, "patching": _ADAPTERS,
+    "head_hits": _ADAPTERS, "knockout_losses": _ADAPTERS, "patching_losses": _ADAPTERS,
     "shortfall": _ANSWERS, "overlap": ("head_scores",), "correlation": ("overlap", "performance"),
     "mean_shortfall": _ANSWERS, "training_gain": (*_ANSWERS, "base_answers"), "axis_effects": _ANSWERS,
     "size_effects": _ANSWERS, "necessity": ("knockout", "knockout_area"), "specificity": ("knockout", "text_loss"),
