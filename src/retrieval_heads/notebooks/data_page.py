@@ -16,7 +16,7 @@ from retrieval_heads.notebooks.status import duration
 from retrieval_heads.tables import all_tables
 
 _ADAPTERS = "the adapters that `finetune` makes, and held-out real examples"
-_ANSWERS, _PREDICTORS = ("answers",), ("run_predictors",)
+_ANSWERS, _PREDICTORS, _HITS = ("answers",), ("run_predictors",), ("head_hits", "head_scores")
 MADE_FROM: dict[str, tuple[str, ...] | str] = {
     "base": "the base models and real examples", "base_answers": "the base models and real examples",
     "examples": "the generators of `retrieval_heads.data`",
@@ -33,6 +33,9 @@ MADE_FROM: dict[str, tuple[str, ...] | str] = {
     "run_predictors": ("head_scores", *_ANSWERS, "training", "probe_loss", "examples"),
     "correlation_runs": (*_PREDICTORS, "head_scores"), "prediction_errors": _PREDICTORS, "choice": _PREDICTORS,
     "spread": _PREDICTORS,
+    "contrasts": (*_ANSWERS, "base_answers"), "strength_agreement": _HITS,
+    "set_points": (*_HITS, *_ANSWERS, "probe_loss"), "set_correlation": ("set_points",),
+    "loss_effects": ("knockout_losses", "patching_losses"),
     "verdicts": ("mean_shortfall", "training_gain", "axis_effects", "subsets", "correlation_runs", "necessity",
                  "sufficiency", "prediction_errors", "choice", "base_alike", "spread"),
 }
