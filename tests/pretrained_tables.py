@@ -74,8 +74,8 @@ def heads(
 
 def knockouts(
     rng: np.random.Generator, rises: Mapping[str, float], *, without: float = 0.0, gain: float = 1.0,
-    conditions: Sequence[str] = ("real",), seeds: Sequence[int] = SEEDS, n: int = 150, counts: Sequence[int] = (3, 7, 14),
-    of_seeds: float = 0.01, task: str = "mdqa",
+    conditions: Sequence[str] = ("real",), seeds: Sequence[int] = SEEDS, n: int = 150,
+    counts: Sequence[int] = (3, 7, 14), of_seeds: float = 0.01, task: str = "mdqa",
 ) -> pd.DataFrame:
     """The table `knockout_losses`: the loss rises by `rises[set]` at the most heads, and by `without` the document."""
     difficulty, rows = rng.normal(2, 0.5, n), []
@@ -118,7 +118,6 @@ def patches(
 
 def probe_losses(rng: np.random.Generator, levels: Mapping[str, float], seeds: Sequence[int] = SEEDS) -> pd.DataFrame:
     """The table `probe_loss`: noise around a level for each training set."""
-    return pd.DataFrame([
-        {"task": "mdqa", "condition": name, "seed": seed, "base": "smollm2", "loss": level + rng.normal(0, 0.01), "n": 200}
-        for name, level in levels.items() for seed in seeds
-    ])
+    rows = pd.DataFrame([(name, seed, level + rng.normal(0, 0.01)) for name, level in levels.items() for seed in seeds],
+                        columns=["condition", "seed", "loss"])
+    return rows.assign(task="mdqa", base="smollm2", n=200)
