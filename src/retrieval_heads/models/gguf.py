@@ -8,10 +8,8 @@ numbers all the same.
 from __future__ import annotations
 
 import io
-import os
-import shutil
 from collections.abc import Callable
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,8 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from retrieval_heads.claimed_folder import content_digest
-from retrieval_heads.errors import ModelError, ResultError
-from retrieval_heads.files import alive, unwritable, written_by_others
+from retrieval_heads.errors import ModelError
+from retrieval_heads.files import new_folder, written_by_others
 from retrieval_heads.models.folder import as_model_error, quiet
 from retrieval_heads.models.gguf_card import card
 from retrieval_heads.models.gguf_fields import GgufFields, read_fields
@@ -55,7 +53,7 @@ def convert_gguf(
     file, out = Path(file), Path(out)
     fields = read_fields(file)
     digest = content_digest(file)
-    with _new_folder(out, _BYTES * fields.n_values) as folder:
+    with new_folder(out, _BYTES * fields.n_values) as folder:
         model, tokenizer = _model(file, fields), _tokenizer(file, fields)
         with quiet(), written_by_others(folder):
             model.save_pretrained(folder)
@@ -131,27 +129,3 @@ def _tokenizer(file: Path, fields: GgufFields) -> Any:
     for name in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(name, None)
     return tokenizer
-
-
-@contextmanager
-def _new_folder(out: Path, needed: int):
-    """A hidden folder beside `out` that takes its place when the block ends; an exception in it leaves nothing."""
-    if out.exists():
-        raise ResultError("there is something already", where=out, remedy="Delete it, or give another folder.")
-    folder = out.parent / f".{out.name}.{os.getpid()}.tmp"
-    try:
-        for leftover in out.parent.glob(f".{out.name}.*.tmp"):  # of a killed process
-            writer = leftover.name.split(".")[-2]
-            if writer.isdigit() and not alive(int(writer)):
-                shutil.rmtree(leftover, ignore_errors=True)
-        folder.mkdir(parents=True)
-        free = shutil.disk_usage(folder).free
-        if free < needed:
-            raise ResultError(f"the weights take {needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free", where=out,
-                              remedy="Make room, or give a place that has some.")
-        yield folder
-        os.replace(folder, out)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

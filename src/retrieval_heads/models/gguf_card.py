@@ -24,7 +24,8 @@ def card(name: str, digest: str, fields: GgufFields, model: PreTrainedModel, ori
     origin = f"{origin.strip()}\n\n" if origin else ""
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return (
-        f"# {fields.name or name}\n\nConverted from a GGUF file by `python -m retrieval_heads convert-gguf`.\n\n{origin}"
+        f"# {fields.name or name}\n\n"
+        f"Converted from a GGUF file by `python -m retrieval_heads convert-gguf`.\n\n{origin}"
         f"| | |\n|---|---|\n{table}\n\n"
         "**The weights are those of the file.** Where its types are of few bits (Q4_1: 4 bits a weight), the model was "
         "rounded to them before; writing them with 16 bits does not bring back what was lost. Figures of this model "

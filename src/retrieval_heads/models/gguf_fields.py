@@ -77,6 +77,15 @@ def read_fields(file: Path) -> GgufFields:
     )
 
 
+def need_gguf(file: object) -> None:
+    """Raise `ModelError` where the package `gguf` is missing."""
+    try:
+        import gguf  # noqa: F401
+    except ImportError as error:
+        raise ModelError("the package gguf, which reads such files, is not installed", where=file,
+                         remedy="Install it: pip install 'retrieval-heads[gguf]', or pip install gguf.") from error
+
+
 def _reader(file: Path) -> Any:
     try:
         with file.open("rb") as opened:
@@ -86,11 +95,9 @@ def _reader(file: Path) -> Any:
                          remedy="Check the path.") from error
     if begins != _MAGIC:
         raise ModelError("it is not a GGUF file", where=file, value=begins, remedy="Give a file NAME.gguf.")
-    try:
-        from gguf import GGUFReader
-    except ImportError as error:
-        raise ModelError("the package gguf, which reads such files, is not installed", where=file,
-                         remedy="Install it: pip install 'gguf>=0.17'.") from error
+    need_gguf(file)
+    from gguf import GGUFReader
+
     try:
         return GGUFReader(file)
     except Exception as error:  # numpy's and its own, of a file that ends early or has nonsense in it

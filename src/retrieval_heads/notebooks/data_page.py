@@ -16,7 +16,7 @@ from retrieval_heads.notebooks.status import duration
 from retrieval_heads.tables import all_tables
 
 _ADAPTERS = "the adapters that `finetune` makes, and held-out real examples"
-_ANSWERS, _PREDICTORS = ("answers",), ("run_predictors",)
+_ANSWERS, _PREDICTORS, _HITS = ("answers",), ("run_predictors",), ("head_hits", "head_scores")
 MADE_FROM: dict[str, tuple[str, ...] | str] = {
     "base": "the base models and real examples", "base_answers": "the base models and real examples",
     "examples": "the generators of `retrieval_heads.data`",
@@ -24,6 +24,7 @@ MADE_FROM: dict[str, tuple[str, ...] | str] = {
     "performance": _ADAPTERS, "answers": _ADAPTERS, "lengths": _ADAPTERS, "head_scores": _ADAPTERS,
     "probe_loss": _ADAPTERS, "text_loss": f"{_ADAPTERS}, and plain text",
     "knockout": _ADAPTERS, "knockout_effects": _ADAPTERS, "knockout_area": _ADAPTERS, "patching": _ADAPTERS,
+    "head_hits": _ADAPTERS, "knockout_losses": _ADAPTERS, "patching_losses": _ADAPTERS,
     "shortfall": _ANSWERS, "overlap": ("head_scores",), "correlation": ("overlap", "performance"),
     "mean_shortfall": _ANSWERS, "training_gain": (*_ANSWERS, "base_answers"), "axis_effects": _ANSWERS,
     "size_effects": _ANSWERS, "necessity": ("knockout", "knockout_area"), "specificity": ("knockout", "text_loss"),
@@ -32,6 +33,9 @@ MADE_FROM: dict[str, tuple[str, ...] | str] = {
     "run_predictors": ("head_scores", *_ANSWERS, "training", "probe_loss", "examples"),
     "correlation_runs": (*_PREDICTORS, "head_scores"), "prediction_errors": _PREDICTORS, "choice": _PREDICTORS,
     "spread": _PREDICTORS,
+    "contrasts": (*_ANSWERS, "base_answers"), "strength_agreement": _HITS,
+    "set_points": (*_HITS, *_ANSWERS, "probe_loss"), "set_correlation": ("set_points",),
+    "loss_effects": ("knockout_losses", "patching_losses"),
     "verdicts": ("mean_shortfall", "training_gain", "axis_effects", "subsets", "correlation_runs", "necessity",
                  "sufficiency", "prediction_errors", "choice", "base_alike", "spread"),
 }

@@ -1,0 +1,216 @@
+"""Claim C3 on the pretrained model: does the recall of the real runs' heads predict performance?
+
+Over the training sets other than `real`, each one point: means over seeds. A permutation of the sets tests the rank
+correlation of strength-weighted recall with F1, and another one the same given the overlap of theta alone: what a run
+shares with the real runs because both still have the heads of the un-tuned model is nothing that was learned.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from retrieval_heads.claims.pretrained.loading import CHAPTER, ranked
+from retrieval_heads.claims.pretrained.resampling import LEAST_SEEDS
+from retrieval_heads.claims.pretrained.sampled import (
+    RESAMPLES,
+    Sampled,
+    Truth,
+    both,
+    first_that_holds,
+    lies_above,
+    lies_below,
+    none_of,
+    significant,
+)
+from retrieval_heads.claims.pretrained.strengths import WAYS, Probed, flat, of_kind, pair_mean, pair_values, reference
+from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
+from retrieval_heads.data.conditions import kind_of
+from retrieval_heads.stats.prediction import fit_linear
+from retrieval_heads.stats.ranks import cosine, residuals
+from retrieval_heads.stats.strength import weighted
+
+LEAST_SETS = 12
+WEAK = 0.4
+"""A correlation whose interval lies below this is no strong one."""
+
+RULE = (
+    "Associated: over at least 12 training sets, recall of strength and F1 correlate positively (p < .05 by permuting "
+    "the sets), also given the overlap of theta alone. Useful: recall predicts a left-out set better than the loss on "
+    f"the probe examples. Supported: both; in part: the first; not supported: interval of the correlation below {WEAK}."
+)
+
+SETS = {"all": lambda name: True, "whole": lambda name: not (kind_of(name).members or kind_of(name).sized)}
+"""All ranked sets, and those that share no examples with another by construction."""
+
+
+def set_points(
+    probes: Probed, answers: pd.DataFrame, probe_loss: pd.DataFrame, task: str
+) -> pd.DataFrame:
+    """The table `set_points` of one task: for each ranked training set, means over its seeds.
+
+    Columns: `f1`, `recall` (all strength), `gained_recall`, `alone_overlap` (strength-weighted recall of theta alone's
+    heads by the run, opposite halves), `probe_loss`, `n_seeds` (the least of the tables). NaN where not known.
+    """
+    real = reference(probes)
+    strengths, alone = probes.strengths(), None
+    if probes.alone is not None:
+        alone = probes.alone_strengths()
+    f1 = answers[answers["task"] == task].groupby(["condition", "seed"])["score"].mean()
+    losses = probe_loss[probe_loss["task"] == task].groupby(["condition", "seed"])["loss"].mean()
+    rows = []
+    for name in ranked(list(probes.conditions)):
+        if name not in f1.index.get_level_values(0) or real is None:
+            continue
+        place = probes.conditions.index(name)
+        own = {heads: of_kind(strengths, alone if alone is not None else np.zeros((2, 1, 1)), heads)
+               for heads in ("all", "gained")}
+        recall = {heads: float(pair_mean(pair_values(flat(one[:, place]), flat(one[:, real]))[0]))
+                  for heads, one in own.items()}
+        known = losses[name] if name in losses.index.get_level_values(0) else pd.Series(dtype=float)
+        rows.append({
+            "task": task, "condition": name, "f1": float(f1[name].mean()), "recall": recall["all"],
+            "gained_recall": recall["gained"] if alone is not None else np.nan,
+            "alone_overlap": _alone_overlap(strengths[:, place], alone), "probe_loss": float(known.mean()),
+            "n_seeds": min(int(probes.there[place].sum()), len(f1[name]), len(known)),
+        })
+    return pd.DataFrame(rows)
+
+
+def _alone_overlap(runs: np.ndarray, alone: np.ndarray | None) -> float:
+    """Of `[2 halves, seeds, layers, heads]`: mean recall of theta alone's strengths by the runs."""
+    if alone is None:
+        return np.nan
+    found = np.array([weighted(flat(alone[other]), flat(runs[own]))[0] for own, other in WAYS])
+    return float(np.nanmean(found)) if np.isfinite(found).any() else np.nan
+
+
+def correlation_rows(points: pd.DataFrame, task: str, *, n_resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+    """The table `set_correlation` of one task, from `set_points`: rank correlations with F1 over the training sets.
+
+    One row for each predictor (`recall`, `gained_recall`, `probe_loss`), whether theta alone's overlap is `given`, and
+    the `sets` (`all`; `whole`: without mixtures and other sizes); and one for the predictor `recall_over_probe_loss`,
+    whose value is by how much smaller the error in predicting a left-out set is by recall.
+    """
+    rows = []
+    for sets, wanted in SETS.items() if len(points) else ():
+        part = points[points["condition"].map(wanted)]
+        for predictor in ("recall", "gained_recall", "probe_loss"):
+            for given in (None, "alone_overlap"):
+                columns = [name for name in (predictor, "f1", given) if name]
+                known = part.dropna(subset=columns)
+                found = _correlation(known[columns].to_numpy(np.float64).T, n_resamples, seed)
+                rows.append({"task": task, "predictor": predictor, "given": given, "sets": sets, **found})
+        known = part.dropna(subset=["recall", "probe_loss", "f1"])
+        rows.append({"task": task, "predictor": "recall_over_probe_loss", "given": None, "sets": sets,
+                     **_smaller_error(known, n_resamples, seed)})
+    return pd.DataFrame(rows)
+
+
+def _correlation(columns: np.ndarray, n_resamples: int, seed: int) -> dict:
+    """Spearman's correlation of the first two of `[2 or 3, sets]` given the third, its interval and p-value."""
+    n = columns.shape[1]
+    nothing = {"value": None, "low": None, "high": None, "low_error": None, "high_error": None, "p": None,
+               "p_error": None, "n": n}
+    if n < 4 or not all(np.ptp(one) for one in columns[:2]):
+        return nothing
+    ranks = _centred(columns)
+    estimate = float(cosine(*residuals(ranks)))
+    if np.isnan(estimate):
+        return nothing
+    rng = np.random.default_rng(seed)
+    drawn = columns[:, rng.integers(n, size=(n_resamples, n))]
+    samples = cosine(*residuals(_centred(drawn)))
+    samples = samples[~np.isnan(samples)]  # a sample in which all sets are equal says nothing
+    p, p_error = _permuted(ranks, estimate, n_resamples, rng)
+    return Sampled(estimate, samples).cells() | {"p": p, "p_error": p_error, "n": n}
+
+
+def _centred(columns: np.ndarray) -> np.ndarray:
+    ranks = rankdata(columns, axis=-1)
+    return ranks - ranks.mean(axis=-1, keepdims=True)
+
+
+def _permuted(ranks: np.ndarray, estimate: float, n: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Two-sided p-value by permuting the second rank's residuals, and its Monte Carlo error.
+
+    Given a third, its fit is put back before each permuted column is taken apart again (Freedman and Lane 1983).
+    """
+    second = residuals(ranks)[1]
+    fit = ranks[1] - second
+    drawn = rng.permuted(np.broadcast_to(second, (n, len(second))), axis=1) + fit
+    again = np.stack(np.broadcast_arrays(*(one[None] for one in ranks)))  # [2 or 3, 1, sets]
+    again = np.repeat(again, n, axis=1)
+    again[1] = drawn
+    found = cosine(*residuals(again))
+    as_large = int((np.abs(found) >= abs(estimate) - 1e-12).sum())
+    p = (as_large + 1) / (n + 1)
+    return p, float(np.sqrt(p * (1 - p) / n))
+
+
+def _smaller_error(points: pd.DataFrame, n_resamples: int, seed: int) -> dict:
+    """By how much smaller the absolute error in F1 of a left-out set is by recall than by probe loss."""
+    n = len(points)
+    cells = {"p": None, "p_error": None, "n": n}
+    if n < 4:
+        return dict.fromkeys(("value", "low", "high", "low_error", "high_error")) | cells
+    outcome = points["f1"].to_numpy(np.float64)
+    errors = {}
+    for name in ("recall", "probe_loss"):
+        x = points[name].to_numpy(np.float64)
+        kept = [np.arange(n) != out for out in range(n)]
+        errors[name] = np.abs([fit_linear(x[k], outcome[k])(x[~k])[0] - outcome[~k][0] for k in kept])
+    gain = errors["probe_loss"] - errors["recall"]
+    drawn = np.random.default_rng(seed).integers(n, size=(n_resamples, n))
+    return Sampled(float(gain.mean()), gain[drawn].mean(axis=1)).cells() | cells
+
+
+def verdict(points: pd.DataFrame, rows: pd.DataFrame, task: str) -> Verdict:
+    """Claim C3 in one task, from the tables `set_points` and `set_correlation`."""
+    quantity = "rank correlation of strength-weighted recall with F1 over training sets"
+    few = _few(points)
+    if few:
+        return Verdict("C3", task, UNDECIDED, quantity, None, None, None, "correlation", len(points), "training sets",
+                       RULE, few, CHAPTER, "set_correlation")
+    of_all = rows[rows["sets"] == "all"].assign(given=rows["given"].fillna("")).set_index(["predictor", "given"])
+    plain, given, useful = (of_all.loc[key] for key in (
+        ("recall", ""), ("recall", "alone_overlap"), ("recall_over_probe_loss", "")))
+    associated = both(_positive(plain), _positive(given))
+    better, weak = lies_above(useful, 0.0), lies_below(plain, WEAK)
+    outcome = UNDECIDED if pd.isna(plain["value"]) else first_that_holds([
+        (SUPPORTED, both(associated, better, none_of([weak]))), (IN_PART, both(associated, none_of([weak]))),
+        (NOT, both(weak, none_of([associated]))),
+    ], UNDECIDED)
+    detail = (f"{_said(plain)}; given the overlap of theta alone {_said(given)}. Recall predicts a left-out set "
+              f"with an error smaller by {_interval(useful)} of F1 than the loss on the probe examples does.")
+    effect = [None if pd.isna(plain[name]) else float(plain[name]) for name in ("value", "low", "high")]
+    return Verdict("C3", task, outcome, quantity, *effect, "correlation", len(points), "training sets", RULE, detail,
+                   CHAPTER, "set_correlation")
+
+
+def _few(points: pd.DataFrame) -> str:
+    """Why the claim is not tested; empty when it is."""
+    if len(points) < LEAST_SETS:
+        return f"{len(points)} training sets are ranked, and {LEAST_SETS} are needed."
+    lacking = points.loc[points["n_seeds"] < LEAST_SEEDS, "condition"].tolist()
+    if lacking:
+        return f"Fewer than {LEAST_SEEDS} seeds of {', '.join(lacking)}."
+    absent = [name for name in ("recall", "alone_overlap", "probe_loss") if points[name].isna().any()]
+    return f"Not known for every set: {', '.join(absent)}." if absent else ""
+
+
+def _positive(row: pd.Series) -> Truth:
+    """Whether a correlation is positive beyond chance."""
+    if pd.isna(row["value"]):
+        return False
+    return both(bool(row["value"] > 0), significant(float(row["p"]), float(row["p_error"])))
+
+
+def _said(row: pd.Series) -> str:
+    return f"{_interval(row)}, p = {row['p']:.3g}" if pd.notna(row["p"]) else "not defined"
+
+
+def _interval(row: pd.Series) -> str:
+    value, low, high = (f"{row[name]:.3f}" if pd.notna(row[name]) else "?" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"

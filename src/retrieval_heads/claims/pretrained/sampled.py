@@ -1,0 +1,154 @@
+"""A quantity with its resamples, and what can be said of it: yes, no, or not within the error of the resampling.
+
+An end of an interval is itself a random number, as the resamples are drawn. Its Monte Carlo error is the standard error
+over batches of the resamples. A comparison that this error could turn is neither true nor false but `None`, and a rule
+that needs it gives no verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Truth = bool | None
+"""None: within the Monte Carlo error, or not known."""
+
+RESAMPLES = 100_000
+BATCHES = 20
+ERRORS = 3
+"""An end nearer to its bound than so many Monte Carlo errors decides nothing."""
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """An estimate and its resamples, float64 `[resamples]`; infinite where a share's denominator is not positive."""
+
+    estimate: float
+    samples: np.ndarray
+
+    def end(self, quantile: float) -> tuple[float, float]:
+        """A quantile of the resamples and its Monte Carlo error."""
+        batches = [np.quantile(batch, quantile, method="inverted_cdf") for batch in _batches(self.samples)]
+        with np.errstate(invalid="ignore"):
+            error = float(np.std(batches, ddof=1) / np.sqrt(len(batches))) if np.isfinite(batches).all() else np.inf
+        return float(np.quantile(self.samples, quantile, method="inverted_cdf")), error
+
+    def cells(self) -> dict[str, float | None]:
+        """Estimate and 95% interval with the Monte Carlo errors of its ends, as cells of a table."""
+        (low, low_error), (high, high_error) = self.end(ALPHA / 2), self.end(1 - ALPHA / 2)
+        values = {"value": self.estimate, "low": low, "high": high, "low_error": low_error, "high_error": high_error}
+        return {name: float(f"{value:.5g}") if np.isfinite(value) else None for name, value in values.items()}
+
+    def above(self, bound: float) -> Truth:
+        """Whether the 95% interval lies above the bound."""
+        return compared(*self.end(ALPHA / 2), bound)
+
+    def below(self, bound: float) -> Truth:
+        """Whether the 95% interval lies below the bound."""
+        end, error = self.end(1 - ALPHA / 2)
+        return compared(-end, error, -bound)
+
+    def p_zero(self) -> tuple[float, float]:
+        """Two-sided p-value of the hypothesis that the quantity is 0, and its Monte Carlo error."""
+        smaller = min((self.samples <= 0).mean(), (self.samples >= 0).mean())
+        return _p_value(2 * smaller, len(self.samples), 2)
+
+    def p_equivalent(self, margin: float) -> tuple[float, float]:
+        """p-value of the two one-sided tests that the quantity lies within the margin around 0, and its error.
+
+        Schuirmann 1987: the larger of the p-values of "at least the margin" and "at most minus the margin".
+        """
+        larger = max((self.samples >= margin).mean(), (self.samples <= -margin).mean())
+        return _p_value(larger, len(self.samples), 1)
+
+
+def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """`part / whole`; infinite with the sign of the part where the whole is not positive."""
+    part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
+    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), np.copysign(np.inf, part))
+
+
+def compared(end: float, error: float, bound: float) -> Truth:
+    """Whether the end lies above the bound; None within the Monte Carlo error."""
+    if np.isnan(end) or np.isnan(error):
+        return None
+    if np.isinf(end):
+        return bool(end > bound)
+    return None if abs(end - bound) <= ERRORS * error else bool(end > bound)
+
+
+def holm(values: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """p-values with their Monte Carlo errors, adjusted for their number by Holm's method (Holm 1979)."""
+    order = sorted(range(len(values)), key=lambda index: values[index][0])
+    adjusted: list[tuple[float, float]] = [(0.0, 0.0)] * len(values)
+    largest = (0.0, 0.0)
+    for rank, index in enumerate(order):
+        p, error = values[index]
+        times = len(values) - rank
+        largest = max(largest, (min(1.0, p * times), error * times))
+        adjusted[index] = largest
+    return adjusted
+
+
+def significant(p: float, error: float) -> Truth:
+    """Whether a p-value is below .05; None within its Monte Carlo error."""
+    return compared(ALPHA, error, p)
+
+
+def both(*truths: Truth) -> Truth:
+    """Whether all are true; None when that hangs on one that is not known."""
+    return at_least(len(truths), truths)
+
+
+def none_of(truths: Iterable[Truth]) -> Truth:
+    """Whether all are false."""
+    return both(*(None if one is None else not one for one in truths))
+
+
+def at_least(number: int, truths: Iterable[Truth]) -> Truth:
+    """Whether at least so many are true; None when that hangs on those that are not known."""
+    truths = list(truths)
+    certain = sum(one is True for one in truths)
+    possible = certain + sum(one is None for one in truths)
+    if certain >= number:
+        return True
+    return None if possible >= number else False
+
+
+def first_that_holds(rules: Iterable[tuple[str, Truth]], otherwise: str) -> str:
+    """The verdict of the first rule that holds; `otherwise` when none does, or one before it is not known."""
+    for verdict, holds in rules:
+        if holds is None:
+            return otherwise
+        if holds:
+            return verdict
+    return otherwise
+
+
+def _p_value(value: float, n: int, sides: int) -> tuple[float, float]:
+    """A share of resamples as a p-value, never below one resample, and its binomial standard error."""
+    p = min(1.0, max(float(value), sides / n))
+    return p, float(np.sqrt(sides * p * max(1 - p / sides, 0.0) / n))
+
+
+def _batches(samples: np.ndarray) -> list[np.ndarray]:
+    return [batch for batch in np.array_split(samples, BATCHES) if len(batch)]
+
+
+def lies_above(row: Mapping[str, Any], bound: float, prefix: str = "") -> Truth:
+    """Whether the interval in the cells of a row (`low`, `low_error`, with the prefix) lies above the bound."""
+    return compared(_number(row[f"{prefix}low"]), _number(row[f"{prefix}low_error"]), bound)
+
+
+def lies_below(row: Mapping[str, Any], bound: float, prefix: str = "") -> Truth:
+    """The same of an interval that lies below the bound."""
+    return compared(-_number(row[f"{prefix}high"]), _number(row[f"{prefix}high_error"]), -bound)
+
+
+def _number(cell: float | None) -> float:
+    return float("nan") if cell is None else float(cell)

@@ -1,0 +1,156 @@
+"""Claim C1 on the pretrained model: do models trained on synthetic data fall short of those trained on real data?
+
+By F1 of the greedy answer, in three named contrasts of `real` with a synthetic set. All other sets, theta alone, and
+the other outcomes are shown with the same intervals and decide nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from retrieval_heads.claims.pretrained.loading import (
+    CHAPTER,
+    NAMED,
+    THETA_ALONE,
+    enough_seeds,
+    runs_by_example,
+    too_few,
+)
+from retrieval_heads.claims.pretrained.resampling import Means, resampled_means
+from retrieval_heads.claims.pretrained.sampled import (
+    RESAMPLES,
+    Truth,
+    at_least,
+    both,
+    first_that_holds,
+    holm,
+    lies_above,
+    none_of,
+    significant,
+)
+from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
+from retrieval_heads.settings import REFERENCE
+
+MARGIN = 0.03
+"""A difference in F1 smaller than this counts as none."""
+
+SHORT, BETTER, EQUIVALENT, OPEN = "short", "better", "equivalent", "open"
+
+RULE = (
+    "Supported when `real` beats `high_high`, `low_low` and `symbolic` in F1 (p < .05 by Holm's method, and not "
+    f"equivalent within {MARGIN}); in part when it beats one and loses to none; not supported when it beats none and "
+    "at least two are equivalent or better; tested only where `real` beats theta alone."
+)
+
+OUTCOMES = {"f1": "score", "subspan": "subspan", "loss": "nll", "gain_from_context": "gain"}
+"""Names of the outcomes, and the columns that hold them."""
+
+
+def contrasts(
+    answers: pd.DataFrame, base_answers: pd.DataFrame, task: str, *, n_resamples: int = RESAMPLES, seed: int = 0
+) -> pd.DataFrame:
+    """The table `contrasts` of one task: by how much `real` is better than each other set, in each outcome.
+
+    Args:
+        answers, base_answers: the tables of these names.
+        n_resamples, seed: of the resampling.
+
+    Returns:
+        One row a set and outcome; see the data dictionary. `finding` only for the three named contrasts in F1.
+        Nothing when there is no run on `real`, or nothing beside it.
+    """
+    columns = [name for name in OUTCOMES.values() if name in _with_gain(answers)]
+    alone = _with_gain(base_answers)
+    alone = alone[(alone["task"] == task) & (alone["condition"] == THETA_ALONE)]
+    columns = [name for name in columns if name in alone] if len(alone) else columns
+    values = runs_by_example(_with_gain(answers), task, columns, "answers", {THETA_ALONE: alone})
+    others = [name for name in values if name != REFERENCE]
+    if REFERENCE not in values or not others:
+        return pd.DataFrame()
+    signs = np.array([-1.0 if name == "nll" else 1.0 for name in columns])  # so that more is better
+    values = {name: one * signs for name, one in values.items()}
+    with_seeds = enough_seeds(values, (REFERENCE, *NAMED))
+    means = resampled_means(values, with_seeds=with_seeds, n_resamples=n_resamples, seed=seed)
+    rows = [
+        {"task": task, "condition": other, "outcome": outcome, **_cells(means, other, columns.index(column), outcome),
+         "n": values[other].shape[1], "n_seeds": len(values[other]), "n_seeds_real": len(values[REFERENCE]),
+         "seeds_counted": with_seeds and means.degrees > 0}
+        for other in others for outcome, column in OUTCOMES.items() if column in columns
+    ]
+    return pd.DataFrame(_with_findings(rows))
+
+
+def _with_gain(answers: pd.DataFrame) -> pd.DataFrame:
+    if not {"nll", "nll_without"} <= set(answers):
+        return answers
+    return answers.assign(gain=answers["nll_without"] - answers["nll"])
+
+
+def _cells(means: Means, other: str, outcome: int, name: str) -> dict:
+    found = means.of(lambda one: one[REFERENCE][..., outcome] - one[other][..., outcome])
+    (p, p_error), (equivalent, equivalent_error) = found.p_zero(), found.p_equivalent(MARGIN)
+    cells = found.cells() | {"p": p, "p_error": p_error}
+    return cells | ({"p_equivalent": equivalent, "p_equivalent_error": equivalent_error} if name == "f1" else {})
+
+
+def _with_findings(rows: list[dict]) -> list[dict]:
+    """The rows with p-values adjusted over the named contrasts in F1, and what each of these three shows."""
+    named = [row for row in rows if row["outcome"] == "f1" and row["condition"] in NAMED]
+    of_zero = holm([(row["p"], row["p_error"]) for row in named])
+    of_margin = holm([(row["p_equivalent"], row["p_equivalent_error"]) for row in named])
+    for row, (p, error), (equivalent, other_error) in zip(named, of_zero, of_margin, strict=True):
+        row |= {"p_holm": p, "p_equivalent_holm": equivalent, "finding": _finding(
+            significant(p, error), significant(equivalent, other_error), row["value"] > 0)}
+    return rows
+
+
+def _finding(different: Truth, equivalent: Truth, positive: bool) -> str:
+    direction = SHORT if positive else BETTER
+    return first_that_holds([(EQUIVALENT, equivalent), (direction, different)], OPEN)
+
+
+def verdict(rows: pd.DataFrame, task: str) -> Verdict:
+    """Claim C1 in one task, from the table `contrasts`."""
+    named = rows[(rows["outcome"] == "f1") & rows["condition"].isin(NAMED)] if len(rows) else rows
+    found = list(named["finding"]) if len(named) else []
+    taught, why = _taught(rows, task)
+    few = _few(rows)
+    findings = [f"`{row.condition}` {row.finding}" for row in named.itertuples()] if len(named) else []
+    if few or len(found) < len(NAMED) or not taught:
+        outcome = UNDECIDED
+    else:
+        short, better = ([one == name for one in found] for name in (SHORT, BETTER))
+        settled = [one in (BETTER, EQUIVALENT) for one in found]
+        outcome = first_that_holds([
+            (SUPPORTED, all(short)),
+            (IN_PART, both(at_least(1, short), none_of(better))),
+            (NOT, both(none_of(short), at_least(2, settled))),
+        ], UNDECIDED)
+    mean = float(named["value"].mean()) if len(named) else None
+    said = (f"Against `real`: {', '.join(findings)}." if findings else "", why, few)
+    detail = " ".join(text for text in said if text)
+    return Verdict("C1", task, outcome, "mean shortfall of the three named sets in F1", mean, None, None, "fraction",
+                   len(named), "contrasts", RULE, detail, CHAPTER, "contrasts")
+
+
+def _taught(rows: pd.DataFrame, task: str) -> tuple[bool, str]:
+    alone = rows[(rows["condition"] == THETA_ALONE) & (rows["outcome"] == "f1")] if len(rows) else rows
+    if not len(alone):
+        return False, "What theta alone answers is not known, so the claim is not tested."
+    one = alone.iloc[0]
+    numbers = f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})"
+    if lies_above(one, 0.0):
+        return True, f"`real` gains {numbers} over theta alone."
+    return False, f"`real` is not shown to gain over theta alone: {numbers}; so the claim is not tested."
+
+
+def _few(rows: pd.DataFrame) -> str:
+    if not len(rows):
+        return "There are no runs."
+    if rows["seeds_counted"].all():
+        return ""
+    seeds = rows.drop_duplicates("condition").set_index("condition")["n_seeds"]
+    counts = {name: np.empty((int(n), 0)) for name, n in seeds.items()}
+    counts[REFERENCE] = np.empty((int(rows["n_seeds_real"].iloc[0]), 0))
+    return too_few(counts, (REFERENCE, *NAMED))
