@@ -74,7 +74,7 @@ def test_packaged_profiles_are_valid_and_say_what_every_key_means(name: str) -> 
 
 
 def test_the_profiles_are_those_of_the_study() -> None:
-    assert profile_names() == ["controls", "live", "paper", "paper_mistral", "quick", "report", "smoke"]
+    assert profile_names() == ["controls", "live", "paper", "paper_mistral", "pretrained", "quick", "report", "smoke"]
 
 
 def test_report_covers_the_whole_study() -> None:
