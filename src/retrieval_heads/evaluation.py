@@ -21,7 +21,9 @@ from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import Stop, greedy_tokens, length_batches, padded
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.metrics import metric_names, score_prediction
+from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.modes import evaluation_mode
+from retrieval_heads.models.rope import context_length
 from retrieval_heads.progress import progress
 from retrieval_heads.stats.bootstrap import RESAMPLES, bootstrap_mean
 
@@ -41,7 +43,7 @@ def evaluate(
         examples: of one task, or of tasks with the same metrics.
         max_new_tokens: longest answer in tokens; the longest accepted answer and `SLACK` more when None.
         batch_size: most examples decoded at a time.
-        max_length: most tokens of prompt and reference answer; the model's `max_position_embeddings` when None.
+        max_length: most tokens of prompt and reference answer; the model's length when None (`context_length`).
         level: coverage of the intervals.
         n_resamples: number of bootstrap samples.
         seed: of the bootstrap.
@@ -53,6 +55,8 @@ def evaluate(
     Raises:
         DataError: no examples, one that is too long or cannot be tokenised, or tasks with different metrics.
         ConfigError: `max_new_tokens` too small for the reference answers, or a batch size below 1.
+        ModelError: weights or activations that are NaN or infinite; an adapter that is no change of weights (prompt
+            tuning, say).
     """
     scores = evaluate_each(
         model, tokenizer, examples, max_new_tokens=max_new_tokens, batch_size=batch_size, max_length=max_length
@@ -85,7 +89,7 @@ def evaluate_each(
             f"the longest reference answer has {needed} tokens with its end", where="max_new_tokens",
             value=max_new_tokens, remedy="Leave it out, or allow that many.",
         )
-    tokens = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size)
+    tokens = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size, max_length)
     one_line, rows = _one_line(examples), []
     for example, item, generated in zip(examples, encoded, tokens, strict=True):
         prediction, target = _text(tokenizer, generated, one_line), item.ids[item.prompt_length :]
@@ -106,7 +110,7 @@ def greedy_answers(
     unless an accepted answer has one) or after `max_new_tokens`. Arguments and errors as in `evaluate`.
     """
     encoded = _encode(model, tokenizer, examples, max_length)
-    tokens = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size)
+    tokens = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size, max_length)
     one_line = _one_line(examples)
     return [_text(tokenizer, generated, one_line) for generated in tokens]
 
@@ -121,7 +125,7 @@ def forced_exact(
     """
     encoded = _encode(model, tokenizer, examples, max_length)
     exact = np.zeros(len(encoded), dtype=bool)
-    with evaluation_mode(model):
+    with evaluation_mode(model, max_length):
         for batch in _batches(encoded, batch_size, "forced answers"):
             for index, target, logits in _answer_logits(model, encoded, batch):
                 exact[index] = tuple(logits.argmax(dim=-1).tolist()) == target
@@ -138,7 +142,7 @@ def answer_losses(
     """
     encoded = _encode(model, tokenizer, examples, max_length)
     losses = np.zeros(len(encoded))
-    with evaluation_mode(model):
+    with evaluation_mode(model, max_length):
         for batch in _batches(encoded, batch_size, "answer losses"):
             for index, target, logits in _answer_logits(model, encoded, batch):
                 wanted = torch.tensor(target, device=logits.device)[:, None]
@@ -160,12 +164,15 @@ def _answer_logits(
         ).logits
     place = {row: index for index, row in enumerate(wanted)}
     for index, target, own, found in zip(batch, targets, needed, logits, strict=True):
-        yield index, target, found[[place[row] for row in own]]
+        chosen = found[[place[row] for row in own]]
+        if not chosen.amax(-1).isfinite().all():  # -inf alone is a word that the model may not write
+            refuse_not_finite(model, encoded[index].ids, "the likelihood of the answer")
+        yield index, target, chosen
 
 
 def _greedy_tokens(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], encoded: Sequence[Encoded],
-    max_new_tokens: int | None, batch_size: int,
+    max_new_tokens: int | None, batch_size: int, max_length: int | None,
 ) -> list[list[int]]:
     """The generated ids of every example, the ending token among them."""
     accepted = [answer for example in examples for answer in example.answers]
@@ -178,7 +185,7 @@ def _greedy_tokens(
     stop = Stop(tokenizer, newline=_one_line(examples))
     prompts = [item.ids[: item.prompt_length] for item in encoded]
     batches = _batches(encoded, batch_size, "greedy answers")
-    with evaluation_mode(model):
+    with evaluation_mode(model, max_length):
         return greedy_tokens(model, prompts, batches, stop, max_new_tokens)
 
 
@@ -186,7 +193,7 @@ def _encode(model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_l
     if not examples:
         raise DataError("no examples", where="examples", remedy="Give at least one example to evaluate.")
     if max_length is None:
-        max_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        max_length = context_length(model)
     return encode_all(examples, tokenizer, max_length)
 
 
