@@ -71,9 +71,12 @@ class DirectPath:
         self.reason, self.branches, self.final = "", [], None
         self._unembedding = self.head.weight if type(self.head) is nn.Linear else None
         seen = _probe(model, self.attentions, self.head)
-        if not all(bool(one.isfinite().all()) for one in seen.values()):
+        if all(bool(one.isfinite().all()) for one in seen.values()):
+            self._explain(seen)
+        elif all(bool(one.isfinite().all()) for one in model.parameters()):
+            self._give_up("the probe of what stands between the heads and the logits overflows")
+        else:
             refuse_not_finite(model, [0], "the direct effect of the heads")
-        self._explain(seen)
 
     def directions(self, targets: torch.Tensor) -> torch.Tensor:
         """float32 `[..., hidden]`: what raises the logits of tokens `[...]` in the residual stream after the layers."""
