@@ -29,7 +29,7 @@ DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 12.0}
 KINDS = {
     "dynamic": ("llama", {"max_position_embeddings": 64, "rope_parameters": DYNAMIC}),
     "longrope": ("llama", {"rope_parameters": longrope(6)}),
-    "phi3": ("phi3", {"rope_parameters": longrope(4), "head_dim": 8}),
+    "phi3": ("phi3", {"rope_parameters": longrope(4), "head_dim": 8, "original_max_position_embeddings": 100}),
     "a kind a layer": ("gemma3_text", {"head_dim": 12, "max_position_embeddings": 64, "rope_parameters": {
         "full_attention": DYNAMIC, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}},
         "layer_types": ["sliding_attention", "full_attention", "full_attention"], "sliding_window": 40}),
