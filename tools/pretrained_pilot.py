@@ -2,8 +2,8 @@
 
     python tools/pretrained_pilot.py --model models/smollm2 --data FOLDER --out pilot.csv [--seconds 500]
 
-FOLDER/TASK/real.jsonl.gz is trained on, FOLDER/TASK/held_out/dev_16384.jsonl.gz scored. Seed 0, which no deciding run has.
-The settings are tried in the order of SETTINGS, as many as time allows; the table is written after each.
+Trained on FOLDER/TASK/real.jsonl.gz, scored on FOLDER/TASK/held_out/dev_16384.jsonl.gz, with seed 0, which no deciding
+run has. The settings are tried in the order of SETTINGS, as many as time allows; the table is written after each.
 """
 
 from __future__ import annotations
