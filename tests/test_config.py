@@ -79,7 +79,8 @@ def test_the_profiles_are_those_of_the_study() -> None:
 
 def test_report_covers_the_whole_study() -> None:
     report = load_profile("report")
-    assert report.conditions == tuple(CONDITIONS)
+    # one mixture is that of the study of a pretrained model
+    assert report.conditions == tuple(name for name in CONDITIONS if name != "high_low-low_high")
     assert (len(report.tasks), len(report.seeds), report.base_names) == (3, 5, ("base", "base-1"))
     assert (report.base_length, report.train_length) == (512, 2048)
 
