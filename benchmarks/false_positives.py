@@ -2,8 +2,8 @@
 
     python benchmarks/false_positives.py --out results/benchmarks/false_positives.csv      # one core, some ten minutes
 
-Each data set is one in which a finding is false by construction: labels of the first study's runs are permuted
-(training sets within each seed, performance over training sets), or tables are simulated without a difference. The rules
+Each data set is one in which a finding is false by construction: labels of runs of the first study are permuted
+(training sets within each seed, performance over sets), or tables are simulated without a difference. The rules
 are the code that decides, with fewer resamples; what lies within the Monte Carlo error counts as not found, as it does
 there.
 """

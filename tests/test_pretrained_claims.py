@@ -55,6 +55,12 @@ def test_c1_shows_every_outcome_and_says_when_a_run_lacks_examples(rng) -> None:
     assert set(rows["condition"]) == {"low_low", "rope"}
     by = rows.set_index(["condition", "outcome"])["value"]
     assert by["low_low", "loss"] == pytest.approx(by["low_low", "f1"], abs=0.02)  # positive where real is better
+    few = {name: table.assign(nll_without=table["nll_without"].where(table["example"] < 100))
+           for name, table in tables.items()}  # as the study does: the gain costs a pass more
+    n = shortfall.contrasts(few["answers"], few["base_answers"], "mdqa", **FEW).set_index("outcome")["n"]
+    assert (set(n["gain_from_context"]), set(n["f1"])) == ({100}, {600})
+    unknown = shortfall.contrasts(tables["answers"], pd.DataFrame(), "mdqa", **FEW)
+    assert "not known" in shortfall.verdict(unknown, "mdqa").detail
     short = tables["answers"].drop(index=0)
     with pytest.raises(ResultError, match="same examples"):
         shortfall.contrasts(short, tables["base_answers"], "mdqa", **FEW)
