@@ -61,9 +61,11 @@ def test_c1_shows_every_outcome_and_says_when_a_run_lacks_examples(rng) -> None:
     assert (set(n["gain_from_context"]), set(n["f1"])) == ({100}, {600})
     unknown = shortfall.contrasts(tables["answers"], pd.DataFrame(), "mdqa", **FEW)
     assert "not known" in shortfall.verdict(unknown, "mdqa").detail
-    short = tables["answers"].drop(index=0)
-    with pytest.raises(ResultError, match="same examples"):
-        shortfall.contrasts(short, tables["base_answers"], "mdqa", **FEW)
+    runs = tables["answers"]
+    for short, said in ((runs.drop(index=0), "each seed and example"),
+                        (runs[(runs["condition"] != "real") | (runs["example"] > 0)], "same examples")):
+        with pytest.raises(ResultError, match=said):
+            shortfall.contrasts(short, tables["base_answers"], "mdqa", **FEW)
 
 
 def c2(tables: dict[str, pd.DataFrame], **settings: int) -> Verdict:
