@@ -64,7 +64,7 @@ def changed(tmp_path: Path):
     return write
 
 
-@pytest.mark.parametrize("name", ["smoke", "quick", "live", "report", "paper"])
+@pytest.mark.parametrize("name", ["smoke", "quick", "live", "report", "controls", "paper"])
 def test_packaged_profiles_are_valid_and_say_what_every_key_means(name: str) -> None:
     assert load_profile(name, check=False).name == name
     lines = (configs_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
@@ -74,7 +74,7 @@ def test_packaged_profiles_are_valid_and_say_what_every_key_means(name: str) -> 
 
 
 def test_the_profiles_are_those_of_the_study() -> None:
-    assert profile_names() == ["live", "paper", "paper_mistral", "quick", "report", "smoke"]
+    assert profile_names() == ["controls", "live", "paper", "paper_mistral", "quick", "report", "smoke"]
 
 
 def test_report_covers_the_whole_study() -> None:

@@ -16,6 +16,7 @@ from retrieval_heads.data.encode import encode
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.data.official import prepare as prepare_module
 from retrieval_heads.data.official.choose import choose
+from retrieval_heads.data.official.pinned import read_ids
 from retrieval_heads.data.official.pool import text_key
 from retrieval_heads.data.official.prepare import MANIFEST, Request, file_names, prepare
 from retrieval_heads.data.official.sources import official_files, read_sources
@@ -51,7 +52,7 @@ def test_data_folder(task: str, tmp_path: Path, tokenizer_folder: Path, tiny_tok
     folder = tmp_path / "out" / task
     assert (path, made) == (folder / MANIFEST, True)
     assert {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()} == {
-        "manifest.json", "real.jsonl.gz", "real_limited.jsonl.gz", "real_short.jsonl.gz",
+        "manifest.json", "records.json", "real.jsonl.gz", "real_limited.jsonl.gz", "real_short.jsonl.gz",
         *(f"held_out/{part}_{n}.jsonl.gz" for part in ("probe", "test") for n in (1000, request.length)),
     }
     parts = _parts(folder, request)
@@ -104,6 +105,59 @@ def test_limited_sets_are_of_few_kinds(tmp_path: Path):
     alike = [source for source in sources if source.meta["subtopic"] == 1 and source.meta["topic"] == "t0"]
     with pytest.raises(DataError, match=r"real_limited would need every kind of question \(1 of them\)"):
         split(alike, train=2, probe=1, test=1, seed=0)
+
+
+def test_named_training_questions_and_a_development_set(tmp_path: Path, tokenizer_folder: Path):
+    official = save_official(tmp_path / "official", "mdqa", 60)
+    known = [source.id for source in read_sources("mdqa", official_files(official, "mdqa"))]
+    wanted = known[40:30:-1]
+    (tmp_path / "ids.jsonl").write_text("".join(f'{{"id": "{one}", "fact": {n}}}\n' for one in wanted for n in (0, 1)))
+    command = ["prepare", "--official", str(official), "--task", "mdqa", "--tokenizer", str(tokenizer_folder),
+               "--length", "1200", "--train-ids", str(tmp_path / "ids.jsonl"), "--probe", "8", "--test", "20",
+               "--dev", "7"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    folder = tmp_path / "out" / "mdqa"
+    ids = {name: [example.meta["id"] for example in read_examples(folder / f"{name}.jsonl.gz")]
+           for name in ("real", "real_limited", "held_out/probe_1200", "held_out/test_1200", "held_out/dev_1200")}
+    assert ids["real"] == wanted
+    assert [len(set(one)) for one in ids.values()] == [10, 10, 8, 20, 7]
+    held_out = ids["held_out/probe_1200"] + ids["held_out/test_1200"] + ids["held_out/dev_1200"]
+    assert len(set(held_out)) == 35
+    assert not {*wanted, *ids["real_limited"]} & {*held_out}
+    assert json.loads((folder / "records.json").read_text()) == {
+        "train": wanted, "limited": ids["real_limited"], "probe": ids["held_out/probe_1200"],
+        "test": ids["held_out/test_1200"], "dev": ids["held_out/dev_1200"],
+    }
+    manifest = json.loads((folder / MANIFEST).read_text())
+    assert manifest["haystacks_without_gold_of_other_sets"] is True
+    assert manifest["shared_gold_documents"]["train-dev"] == manifest["shared_gold_documents"]["test-dev"] == 0
+    assert manifest["arguments"]["train_ids"] == wanted
+
+
+def test_plain_lists_of_ids(tmp_path: Path, capsys):
+    (tmp_path / "ids.txt").write_text("a.jsonl:3\n\n a.jsonl:1 \na.jsonl:3\n")
+    assert read_ids(tmp_path / "ids.txt") == ("a.jsonl:3", "a.jsonl:1")
+    for content, match in (("\n", "holds no"), ('{"fact": 0}\n', "line 1: the record has no id"),
+                           ('["a"]\n', "has no id"), ('{"id": 3}\n', "has no id")):
+        (tmp_path / "ids.txt").write_text(content)
+        with pytest.raises(DataError, match=match):
+            read_ids(tmp_path / "ids.txt")
+
+
+def test_named_questions_that_cannot_be_used_are_told(tmp_path: Path):
+    sources = read_sources("mdqa", official_files(save_official(tmp_path, "mdqa", 30), "mdqa"))
+    numbers = {"train": 2, "probe": 3, "test": 5, "seed": 0}
+    with pytest.raises(DataError, match=r"1 of the 2 named training questions are not among.*nowhere:1"):
+        split(sources, pinned=[sources[0].id, "nowhere:1"], **numbers)
+
+    def check(source, training: bool) -> None:
+        if training and source.id == sources[3].id:
+            raise UnusableRecordError("it is too long")
+
+    with pytest.raises(DataError, match=r"1 of the 2 named .* cannot be used \(1 because it is too long\)"):
+        split(sources, pinned=[sources[0].id, sources[3].id], check=check, **numbers)
+    with pytest.raises(ConfigError, match="2 training questions are named"):
+        _request("mdqa", train=8, train_ids=("a", "b"))
 
 
 def _topics(tmp_path: Path, n: int, *sizes: int) -> Split:

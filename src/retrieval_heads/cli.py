@@ -13,6 +13,7 @@ from retrieval_heads.commands import (
     check,
     compare_scores,
     convert,
+    convert_gguf,
     costs,
     diagnose,
     export,
@@ -28,7 +29,7 @@ from retrieval_heads.commands import (
 from retrieval_heads.errors import StudyError, printable
 from retrieval_heads.shortage import shortage
 
-VERBS = (run, grid, publish, pretrain, write, fetch, prepare, convert, export, check, compare_scores,
+VERBS = (run, grid, publish, pretrain, write, fetch, prepare, convert, convert_gguf, export, check, compare_scores,
          rank, diagnose, costs)
 """Each has a function `add(verbs)` that adds a verb to the parser, with the function that it runs."""
 

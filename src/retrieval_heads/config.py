@@ -26,13 +26,14 @@ from retrieval_heads.settings import Profile, Settings
 _ADAPTER = ("base_length", "train_length", "rope_theta", "adapters", "data", "n_train", "lora")
 _HEADS = (*_ADAPTER, "n_probe", "detect")
 READS = {
-    "base": ("base_length", "eval_lengths", "rope_theta", "data", "n_test", "bootstrap"),
+    "base": ("base_length", "eval_lengths", "rope_theta", "data", "n_test", "gold_loss", "bootstrap"),
     "data": ("data", "base_length", "train_length", "eval_lengths", "n_train", "n_probe", "n_test"),
-    "finetune": (*_ADAPTER, "eval_lengths", "n_test", "bootstrap"),
+    "finetune": (*_ADAPTER, "eval_lengths", "n_test", "gold_loss", "bootstrap"),
     "lengths": (*_ADAPTER, "lengths", "n_test", "bootstrap"),
     "detect": _HEADS,
     "knockout": (*_HEADS, "eval_lengths", "n_test", "knockout", "bootstrap"),
     "patch": (*_HEADS, "eval_lengths", "n_test", "patch", "bootstrap"),
+    "gold_loss": (*_HEADS, "eval_lengths", "n_test", "gold_loss"),
 }
 """What a run of each stage depends on. The grid is left out: adding a seed does not spoil the runs that are there."""
 
@@ -51,7 +52,7 @@ def config_hash(profile: Profile, stage: str | None = None) -> str:
     settings = profile.model_dump(mode="json", exclude=_LEFT_OUT)
     if stage in READS:
         settings = {key: settings[key] for key in READS[stage]}
-    for key in ("adapters", "data"):
+    for key in ("adapters", "data", "gold_loss"):
         if settings.get(key) is None:
             settings.pop(key, None)  # so that a profile without it has the hash from before there was this key
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
@@ -99,8 +100,9 @@ def limited(profile: Profile, limit: int) -> Profile:
     settings = profile.model_dump(mode="json")
     # adapters that are there have been trained on so many examples
     training = () if profile.adapters else (("", "n_train"), ("lora", "batch_size"))
+    gold = (("gold_loss", "n"),) if profile.gold_loss else ()
     for section, key in (*training, ("", "n_probe"), ("", "n_test"), ("lengths", "n"), ("knockout", "n"),
-                         ("patch", "n")):
+                         ("patch", "n"), *gold):
         place = settings[section] if section else settings
         place[key] = min(place[key], limit)
     return Profile.model_validate_json(json.dumps(settings | {"name": f"{profile.name}-limit{limit}"}))

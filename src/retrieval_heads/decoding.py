@@ -23,6 +23,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from retrieval_heads.attention.capture import lean_attention
+from retrieval_heads.attention.shared_prefix import crop
 from retrieval_heads.progress import progress
 
 Ids = Sequence[int]
@@ -94,7 +95,6 @@ class Stop:
         return self.known[token]
 
 
-@torch.no_grad()
 def greedy_tokens(
     model: nn.Module, prompts: Sequence[Ids], batches: Iterable[Sequence[int]], stop: Callable[[int], bool],
     max_new_tokens: int,
@@ -117,6 +117,25 @@ def greedy_tokens(
     return tokens
 
 
+def greedy_tokens_and_losses(
+    model: nn.Module, prompts: Sequence[Ids], batches: Iterable[Sequence[int]], stop: Callable[[int], bool],
+    max_new_tokens: int, references: Sequence[Ids],
+) -> tuple[list[list[int]], list[float]]:
+    """`greedy_tokens`, and the mean loss in nats a token of each reference after its prompt, in the same passes.
+
+    At great lengths nearly all the time goes into the pass over the prompts, which both then share. For a model that
+    does not keep the keys of all positions, take `greedy_tokens` and `evaluation.answer_losses`.
+    """
+    tokens: list[list[int]] = [[] for _ in prompts]
+    losses = [float("nan")] * len(prompts)
+    for batch in batches:
+        found = _decode(model, [prompts[index] for index in batch], [tokens[index] for index in batch], stop,
+                        max_new_tokens, [references[index] for index in batch])
+        for index, loss in zip(batch, found, strict=True):
+            losses[index] = loss
+    return tokens, losses
+
+
 def greedy_continuations(
     model: nn.Module, prompts: Sequence[Ids], eos_token_id: int | None, max_new_tokens: int = 32, batch_size: int = 8,
 ) -> list[tuple[int, ...]]:
@@ -135,29 +154,63 @@ def greedy_continuations(
     return [tuple(row[:-1] if row and row[-1] == eos_token_id else row) for row in found]
 
 
+@torch.no_grad()
 def _decode(
     model: nn.Module, prompts: list[Ids], generated: list[list[int]], stop: Callable[[int], bool], max_new_tokens: int,
-) -> None:
-    """Append to `generated` until every row has stopped; a stopped row is computed on, but no longer recorded."""
+    references: list[Ids] | None = None,
+) -> list[float]:
+    """Append to `generated` until every row has stopped, and give the losses of the references where there are any.
+
+    A row that has stopped is computed on, but no longer recorded, until half of the rows have: then they are left out,
+    as at great lengths a step costs by the keys that it reads.
+    """
     batch = padded(model, prompts)
     wanted, place = batch.last.unique(return_inverse=True)  # the rows of the logits, few of all positions
     with lean_attention(model):  # no square mask for a sliding window
         output = model(**batch.inputs, use_cache=True, logits_to_keep=wanted)
-    logits = output.logits[torch.arange(len(prompts), device=place.device), place]
-    mask, positions, running = batch.mask, batch.lengths, set(range(len(prompts)))
+    cache, logits = output.past_key_values, output.logits[torch.arange(len(prompts), device=place.device), place]
+    mask, positions, rows, running = batch.mask, batch.lengths, list(range(len(prompts))), set(range(len(prompts)))
     any_padding = bool((mask == 0).any())
+    losses = _reference_losses(model, batch, cache, logits, references) if references else []
     for step in range(max_new_tokens):
         best = logits.argmax(dim=-1)  # [batch]
-        for row, token in enumerate(best.tolist()):
+        for row, token in zip(rows, best.tolist(), strict=True):
             if row in running:
                 generated[row].append(token)
                 if stop(token):
                     running.remove(row)
         if not running or step + 1 == max_new_tokens:
-            return
-        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
-        output = model(
-            input_ids=best[:, None], past_key_values=output.past_key_values, use_cache=True,
+            return losses
+        if 2 * len(running) <= len(rows) and keeps_all_keys(model):
+            kept = torch.tensor([index for index, row in enumerate(rows) if row in running], device=best.device)
+            cache.batch_select_indices(kept)
+            best, mask, positions = best[kept], mask[kept], positions[kept]
+            rows = [row for row in rows if row in running]
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        logits = model(
+            input_ids=best[:, None], past_key_values=cache, use_cache=True,
             attention_mask=mask if any_padding else None, position_ids=positions[:, None] + step,
-        )
-        logits = output.logits[:, -1]
+        ).logits[:, -1]
+    return losses
+
+
+def _reference_losses(
+    model: nn.Module, batch: Padded, cache: DynamicCache, logits: torch.Tensor, references: list[Ids],
+) -> list[float]:
+    """Mean loss in nats a token of each reference after its prompt in the cache, which is left as it was.
+
+    `logits` `[batch, vocabulary]` predict the first token of each; the others need one short pass.
+    """
+    longest, device, length = max(map(len, references)), logits.device, batch.mask.shape[1]
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in references], device=device)
+    likelihood = [logits.float().log_softmax(-1)[:, None]]
+    if longest > 1:
+        mask = torch.cat([batch.mask, batch.mask.new_ones(len(ids), longest - 1)], dim=1)
+        positions = batch.lengths[:, None] + torch.arange(longest - 1, device=device)
+        output = model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True, attention_mask=mask,
+                       position_ids=positions)
+        crop(cache, length)
+        likelihood.append(output.logits.float().log_softmax(-1))
+    picked = torch.cat([one.gather(-1, ids[:, start : start + one.shape[1], None])[..., 0]
+                        for one, start in zip(likelihood, (0, 1), strict=False)], dim=1)
+    return [-row[: len(one)].double().mean().item() for row, one in zip(picked, references, strict=True)]

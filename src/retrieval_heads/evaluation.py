@@ -18,7 +18,14 @@ from torch import nn
 from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
-from retrieval_heads.decoding import Stop, greedy_tokens, length_batches, padded
+from retrieval_heads.decoding import (
+    Stop,
+    greedy_tokens,
+    greedy_tokens_and_losses,
+    keeps_all_keys,
+    length_batches,
+    padded,
+)
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.metrics import metric_names, score_prediction
 from retrieval_heads.models.modes import evaluation_mode
@@ -66,12 +73,13 @@ def evaluate(
 
 def evaluate_each(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, max_new_tokens: int | None = None,
-    batch_size: int = 8, max_length: int | None = None,
+    batch_size: int = 8, max_length: int | None = None, losses: bool = False,
 ) -> pd.DataFrame:
-    """One row an example, in order: `id`, `prediction`, the task's metrics and `forced_exact_match`.
+    """One row per example, in order: `id`, `prediction`, the task's metrics and `forced_exact_match`.
 
     The rows of two models on the same examples are what paired comparisons need. `forced_exact_match` is read from the
-    greedy tokens, at no further cost: up to the first wrong token, greedy decoding is teacher forcing.
+    greedy tokens, at no further cost: up to the first wrong token, greedy decoding is teacher forcing. With `losses`
+    there is a column `nll`, as `answer_losses` gives it, at the cost of one short pass per batch.
     """
     if len({metric_names(example.task) for example in examples}) > 1:
         raise DataError(
@@ -85,7 +93,7 @@ def evaluate_each(
             f"the longest reference answer has {needed} tokens with its end", where="max_new_tokens",
             value=max_new_tokens, remedy="Leave it out, or allow that many.",
         )
-    tokens = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size)
+    tokens, nll = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size, losses)
     one_line, rows = _one_line(examples), []
     for example, item, generated in zip(examples, encoded, tokens, strict=True):
         prediction, target = _text(tokenizer, generated, one_line), item.ids[item.prompt_length :]
@@ -93,7 +101,8 @@ def evaluate_each(
             "id": example.meta.get("id", ""), "prediction": prediction, **score_prediction(example, prediction),
             "forced_exact_match": float(tuple(generated[: len(target)]) == target),
         })
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    return found.assign(nll=nll) if losses else found
 
 
 def greedy_answers(
@@ -106,7 +115,7 @@ def greedy_answers(
     unless an accepted answer has one) or after `max_new_tokens`. Arguments and errors as in `evaluate`.
     """
     encoded = _encode(model, tokenizer, examples, max_length)
-    tokens = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size)
+    tokens, _ = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size)
     one_line = _one_line(examples)
     return [_text(tokenizer, generated, one_line) for generated in tokens]
 
@@ -136,7 +145,11 @@ def answer_losses(
 
     One forward pass a batch, no decoding. Arguments and errors as in `evaluate`.
     """
-    encoded = _encode(model, tokenizer, examples, max_length)
+    return _losses(model, _encode(model, tokenizer, examples, max_length), batch_size)
+
+
+@torch.no_grad()
+def _losses(model: nn.Module, encoded: Sequence[Encoded], batch_size: int) -> np.ndarray:
     losses = np.zeros(len(encoded))
     with evaluation_mode(model):
         for batch in _batches(encoded, batch_size, "answer losses"):
@@ -165,9 +178,9 @@ def _answer_logits(
 
 def _greedy_tokens(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], encoded: Sequence[Encoded],
-    max_new_tokens: int | None, batch_size: int,
-) -> list[list[int]]:
-    """The generated ids of every example, the ending token among them."""
+    max_new_tokens: int | None, batch_size: int, losses: bool = False,
+) -> tuple[list[list[int]], list[float]]:
+    """The generated ids of every example, the ending token among them; with `losses` those of the references, too."""
     accepted = [answer for example in examples for answer in example.answers]
     if max_new_tokens is None:
         lengths = tokenizer([f" {answer}" for answer in accepted], add_special_tokens=False)["input_ids"]
@@ -179,7 +192,13 @@ def _greedy_tokens(
     prompts = [item.ids[: item.prompt_length] for item in encoded]
     batches = _batches(encoded, batch_size, "greedy answers")
     with evaluation_mode(model):
-        return greedy_tokens(model, prompts, batches, stop, max_new_tokens)
+        if not losses:
+            return greedy_tokens(model, prompts, batches, stop, max_new_tokens), []
+        if keeps_all_keys(model):
+            references = [item.ids[item.prompt_length :] for item in encoded]
+            return greedy_tokens_and_losses(model, prompts, batches, stop, max_new_tokens, references)
+        tokens = greedy_tokens(model, prompts, batches, stop, max_new_tokens)
+    return tokens, _losses(model, encoded, batch_size).tolist()
 
 
 def _encode(model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None) -> list[Encoded]:

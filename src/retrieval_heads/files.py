@@ -68,6 +68,49 @@ def writing_whole(path: Path) -> Iterator[BinaryIO]:
         _BEGUN.discard(temporary)
 
 
+@contextmanager
+def new_folder(path: Path, size: int = 0) -> Iterator[Path]:
+    """A hidden folder beside `path` that takes its place when the block ends; an exception in it leaves nothing.
+
+    Args:
+        path: which must not be there.
+        size: bytes that will be written, for which room is looked at first.
+
+    Raises:
+        ResultError: something is there, too little room, or an `OSError` of the block.
+    """
+    if path.exists():
+        raise ResultError("there is something already", where=path, remedy="Delete it, or give another folder.")
+    with scratch_folder(path, size) as folder, _told(path):
+        yield folder
+        os.replace(folder, path)
+
+
+@contextmanager
+def scratch_folder(path: Path, size: int = 0) -> Iterator[Path]:
+    """A hidden folder beside `path` that is gone when the block ends; errors as in `new_folder`."""
+    made = [parent for parent in path.parents if not parent.exists()]
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = _temporary(path)
+        folder.mkdir()
+        free = shutil.disk_usage(folder).free
+    try:
+        if free < size:
+            raise ResultError(f"{size / 1e6:,.0f} MB are to be written and {free / 1e6:,.0f} MB are free there",
+                              where=path, remedy="Make room, or give a place that has some.")
+        with _told(path):
+            yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another process may have put something there
+            for parent in made:
+                parent.rmdir()
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def drop_begun() -> None:
     """Remove what this process is writing in another thread; for one that is to end at once."""
     for temporary in tuple(_BEGUN):
@@ -132,7 +175,10 @@ def _temporary(path: Path) -> Path:
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         writer = leftover.name.split(".")[-2]
         if writer.isdigit() and not alive(int(writer)):
-            leftover.unlink(missing_ok=True)
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
     return path.parent / f".{path.name}.{os.getpid()}.tmp"
 
 

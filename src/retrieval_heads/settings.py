@@ -133,10 +133,23 @@ class Patch(Settings):
     n: Count
 
 
+class GoldLoss(Settings):
+    """Knock-out and patching measured by the loss of the gold answer, for models with few right answers.
+
+    In their place: the tables of the stages `knockout` and `patch`, which count right answers.
+    """
+
+    conditions: Annotated[tuple[Name, ...], *Names]
+    k: Counts
+    draws: Count
+    n: Count
+
+
 class Profile(Settings):
     """One study. Lengths are in tokens; `n_*` are examples a task (and a condition, for training).
 
     With `adapters`, a folder of trained ones, nothing is trained: its runs take the adapter of their name from there.
+    With `gold_loss`, losses of the gold answer are measured, and heads are knocked out and patched by them alone.
     With `data`, a folder of examples, nothing is generated, and tasks and conditions have the names of its files.
     """
 
@@ -160,6 +173,7 @@ class Profile(Settings):
     detect: Detect
     knockout: Knockout
     patch: Patch
+    gold_loss: GoldLoss | None = None
     bootstrap: Count
     workers: Count
     threads: Count
@@ -193,7 +207,8 @@ class Profile(Settings):
                 f"Add `{REFERENCE}`.",
             )
         for key, value, limit in (
-            *((f"{name}.n", getattr(self, name).n, "n_test") for name in ("lengths", "knockout", "patch")),
+            *((f"{name}.n", getattr(self, name).n, "n_test") for name in ("lengths", "knockout", "patch", "gold_loss")
+              if getattr(self, name) is not None),
             ("lora.batch_size", self.lora.batch_size, "n_train"),
         ):
             if value > getattr(self, limit):

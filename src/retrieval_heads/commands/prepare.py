@@ -6,6 +6,7 @@ import argparse
 import json
 
 from retrieval_heads.data.official.depths import DEPTHS
+from retrieval_heads.data.official.pinned import read_ids
 from retrieval_heads.data.official.prepare import Request, prepare
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.fetch import origins
@@ -17,7 +18,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
         "prepare", help="make training and held-out examples of a wanted length from official files",
         description="Adds documents of other records, which do not hold the answer, until a record has the wanted "
         "number of tokens. Writes OUT/TASK/real.jsonl.gz, real_limited.jsonl.gz, held_out/probe_LENGTH.jsonl.gz, "
-        "held_out/test_LENGTH.jsonl.gz and manifest.json, with --short-length also real_short.jsonl.gz.",
+        "held_out/test_LENGTH.jsonl.gz, records.json and manifest.json; with --short-length also real_short.jsonl.gz, "
+        "with --dev also held_out/dev_LENGTH.jsonl.gz.",
     )
     parser.add_argument("--official", required=True, metavar="FOLDER", help="the official files, see `fetch`")
     parser.add_argument("--task", required=True, choices=sorted(origins()), help="whose files they are")
@@ -28,8 +30,15 @@ def add(verbs: argparse._SubParsersAction) -> None:
                         help="also make real_short, the control of short examples, of so many tokens")
     parser.add_argument("--eval-length", type=int, action="append", default=[], metavar="LENGTH",
                         help="tokens of the held-out examples beside --length; can be given several times")
-    for name, what in (("train", "training"), ("probe", "probe"), ("test", "test")):
-        parser.add_argument(f"--{name}", required=True, type=int, metavar="N", help=f"number of {what} examples")
+    parser.add_argument("--train", type=int, metavar="N",
+                        help="number of training examples; not needed with --train-ids")
+    parser.add_argument("--train-ids", metavar="FILE",
+                        help="ids of the training questions, one a line, or JSON Lines with `id`, such as written "
+                        "passages; all others may be held out")
+    for name in ("probe", "test"):
+        parser.add_argument(f"--{name}", required=True, type=int, metavar="N", help=f"number of {name} examples")
+    parser.add_argument("--dev", type=int, default=0, metavar="N",
+                        help="number of held-out examples for choosing settings (0)")
     parser.add_argument("--seed", type=int, default=0, help="of split, haystacks and depths")
     parser.add_argument("--depths", default=",".join(map(str, DEPTHS)), metavar="D,D,...",
                         help="where gold documents stand, from 0 (first) to 1 (last); dealt in turn")
@@ -44,10 +53,15 @@ def _prepare(parsed: argparse.Namespace) -> None:
     except ValueError:
         raise ConfigError("not numbers", where="--depths", value=parsed.depths,
                           remedy="Give numbers from 0 to 1 with commas between them.") from None
+    ids = read_ids(parsed.train_ids) if parsed.train_ids else ()
+    if parsed.train is None and not ids:
+        raise ConfigError("no number of training examples", where="--train", value=None,
+                          remedy="Give it, or name the training questions by --train-ids.")
     request = Request(
         task=parsed.task, length=parsed.length, short_length=parsed.short_length,
-        eval_lengths=tuple(parsed.eval_length), train=parsed.train, probe=parsed.probe, test=parsed.test,
-        seed=parsed.seed, chat=parsed.chat, instruction=parsed.instruction, depths=depths,
+        eval_lengths=tuple(parsed.eval_length), train=len(ids) if parsed.train is None else parsed.train,
+        probe=parsed.probe, test=parsed.test, seed=parsed.seed, chat=parsed.chat, instruction=parsed.instruction,
+        depths=depths, dev=parsed.dev, train_ids=ids,
     )
     manifest, made = prepare(request, parsed.official, parsed.tokenizer, parsed.out)
     if not made:

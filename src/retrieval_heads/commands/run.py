@@ -24,6 +24,7 @@ STAGES = {
     "detect": "score every head of every run",
     "knockout": "knock out retrieval heads and random ones",
     "patch": "patch heads of the real run into the synthetic runs",
+    "gold_loss": "knock out and patch heads by the loss of the gold answer, where the profile asks for it",
     "correlate": "overlap of heads, and its correlation with performance",
     "claims": "decide the claims by the rules of the preregistration",
 }

@@ -76,7 +76,7 @@ class Work:
             """Train, test, score the heads."""
             record = self.train(key)
             model, tokenizer = self._load(key)
-            size = batch_size(self.device, self.inputs.length)
+            size = batch_size(model, self.inputs.length)
             answers = evaluate_each(model, tokenizer, self.inputs.test, batch_size=size)
             heads: list[dict[str, Any]] = []
             each: list[Any] = []
@@ -106,9 +106,10 @@ class Work:
             """Score every set of heads."""
             heads, request = self.heads(key), self.inputs.request
             counts = sorted({k for k in (*STRONGEST, len(heads.retrieval)) if 0 < k <= heads.scores.size // 2})
-            sets = knockout.knockout_sets(heads, counts, request.draws, key.name)
-            every = [knockout.BASELINE, *sets]
             model, tokenizer = self._load(key)
+            sets = knockout.knockout_sets(heads, counts, request.draws, key.name, knockout.group_size(model),
+                                          ("random", "bottom"))
+            every = [knockout.BASELINE, *sets]
             found = knockout_sweep(model, tokenizer, self.inputs.test, {one.label: one.heads for one in every},
                                    sets_per_pass=knockout.sets_per_pass(self.device))
             scores = per_example(found, every, "zero")

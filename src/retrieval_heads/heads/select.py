@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def select_heads(scores: Any, threshold: float = 0.1, k: int | None = None) -> l
     Raises:
         HeadError: scores that are no finite table, or a k outside 0 to the number of heads.
     """
-    table = _table(scores)
+    table = score_table(scores)
     ranked = _ranked(-table)
     if k is not None:
         return ranked[: _checked_count(k, table.size)]
@@ -43,7 +43,7 @@ def select_heads(scores: Any, threshold: float = 0.1, k: int | None = None) -> l
 
 def bottom_heads(scores: Any, k: int) -> list[Head]:
     """The k heads of the lowest scores, lowest first; see `select_heads`."""
-    table = _table(scores)
+    table = score_table(scores)
     return _ranked(table)[: _checked_count(k, table.size)]
 
 
@@ -68,14 +68,15 @@ def random_heads(
         HeadError: heads outside the model, an unknown `match`, or too few free heads.
     """
     n_layers, n_heads = (shape.n_layers, shape.n_heads) if isinstance(shape, HeadLayout) else shape
-    chosen, barred = _checked(heads, n_layers, n_heads), _checked(exclude, n_layers, n_heads)
+    chosen, barred = checked_heads(heads, n_layers, n_heads), checked_heads(exclude, n_layers, n_heads)
     if match not in MATCHES:
         raise HeadError("unknown way of matching", where="match", value=match, remedy=f"Use {' or '.join(MATCHES)}.")
     free = {
         layer: [head for head in range(n_heads) if (layer, head) not in chosen | barred] for layer in range(n_layers)
     }
     wanted = Counter(layer for layer, _ in chosen)
-    counts = _spread(wanted, free) if match == "nearest" else wanted
+    sizes = {layer: len(found) for layer, found in free.items()}
+    counts = spread_counts(wanted, sizes, _layers_apart) if match == "nearest" else wanted
     hint = ", or ask for match='nearest'" if match == "layer" else ""
     for layer, count in sorted(counts.items()):
         if count > len(free[layer]):
@@ -120,7 +121,8 @@ def parse_heads(names: Iterable[str]) -> list[Head]:
     return heads
 
 
-def _table(scores: Any) -> np.ndarray:
+def score_table(scores: Any) -> np.ndarray:
+    """Scores as a finite array `[n_layers, n_heads]`, float32 as it is and float64 otherwise; `HeadError` if not."""
     if hasattr(scores, "detach"):  # bf16 and CUDA tensors have no direct way to numpy
         scores = scores.detach().cpu()
         scores = scores.float() if scores.itemsize < 4 else scores
@@ -150,7 +152,8 @@ def _checked_count(k: int, size: int) -> int:
     return count
 
 
-def _checked(heads: Iterable[Head], n_layers: int, n_heads: int) -> set[Head]:
+def checked_heads(heads: Iterable[Head], n_layers: int, n_heads: int) -> set[Head]:
+    """The heads as a set of pairs; `HeadError` for one that the model does not have."""
     pairs = {(int(layer), int(head)) for layer, head in heads}
     for layer, head in sorted(pairs):
         if not (0 <= layer < n_layers and 0 <= head < n_heads):
@@ -161,14 +164,26 @@ def _checked(heads: Iterable[Head], n_layers: int, n_heads: int) -> set[Head]:
     return pairs
 
 
-def _spread(wanted: Counter[int], free: dict[int, list[int]]) -> Counter[int]:
-    """Counts for each layer where what a layer lacks is taken from the nearest ones, lower layers first."""
-    counts = Counter({layer: min(count, len(free[layer])) for layer, count in wanted.items()})
-    for layer, count in sorted(wanted.items()):
-        missing = max(0, count - len(free[layer]))
-        for other in sorted(free, key=lambda other, layer=layer: (abs(other - layer), other)):
-            moved = min(missing, max(0, len(free[other]) - counts[other]))
+def spread_counts(
+    wanted: Counter[Any], free: Mapping[Any, int], distance: Callable[[Any, Any], Any],
+) -> Counter[Any]:
+    """How many heads each place gives, where what a place lacks is taken from the nearest ones.
+
+    Args:
+        wanted: heads of each place (a layer, or a group of heads).
+        free: heads that each place can give.
+        distance: of two places; of equal ones the first in `free` gives first.
+    """
+    counts = Counter({place: min(count, free[place]) for place, count in wanted.items()})
+    for place, count in sorted(wanted.items()):
+        missing = max(0, count - free[place])
+        for other in sorted(free, key=lambda other, place=place: distance(place, other)):
+            moved = min(missing, max(0, free[other] - counts[other]))
             counts[other] += moved
             missing -= moved
-        counts[layer] += missing  # nowhere left: the caller says so
-    return +counts  # without the layers that give none
+        counts[place] += missing  # nowhere left: the caller says so
+    return +counts  # without the places that give none
+
+
+def _layers_apart(layer: int, other: int) -> int:
+    return abs(layer - other)

@@ -12,29 +12,20 @@ import pandas as pd
 
 from retrieval_heads.bases import base_path
 from retrieval_heads.commands.choice import Options
-from retrieval_heads.evaluation import evaluate_each
 from retrieval_heads.keys import RunKey
-from retrieval_heads.metrics import main_metric
-from retrieval_heads.models.load import load_model
 from retrieval_heads.models.train_log import read_log
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import detect
 from retrieval_heads.stages.common import (
     EVERYTHING,
     Made,
-    batch_size,
-    held_out,
-    lengths,
+    load_run,
     make_tables,
     metric_rows,
-    precision,
+    scored_answers,
 )
 
 TABLES = ("base", "base_answers")
-
-CONTROLS = ("base", "rope")
-"""A base model as it is, and with the profile's RoPE theta."""
-
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
     """Make the tables `base` and `base_answers`, and the base models' rows of `head_scores`; their paths.
@@ -51,29 +42,20 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
 
 def control_keys(profile: Profile, task: str | None = None, base: str | None = None) -> list[RunKey]:
     """What stands for the controls among the runs: one key a task, base model and control, its condition."""
-    return [key.to(control) for key in detect.base_keys(profile, task, base) for control in CONTROLS]
+    return detect.untuned_keys(profile, task, base)
 
 
 def score_control(profile: Profile, key: RunKey, device: str) -> Made:
     """The scores of one control, which is the condition of the key, at the base length and all evaluation lengths."""
-    model, tokenizer = load_model(
-        base_path(profile, key.base), device=device, dtype=precision(profile, device), max_length=max(lengths(profile)),
-        rope_theta=profile.rope_theta if key.condition == "rope" else None,
-    )
+    model, tokenizer = load_run(profile, key, device)
     rows, scored = [], sorted({profile.base_length, *profile.eval_lengths})
     for length in scored:
-        scores = evaluate_each(
-            model, tokenizer, held_out(profile, key.task, "test", length), batch_size=batch_size(device, length),
-        )
+        scores, answers = scored_answers(profile, key.task, model, tokenizer, length)
         rows += [
             {"task": key.task, "condition": key.condition, "base": key.base, "eval_length": length, **row}
             for row in metric_rows(scores, key.task, profile.bootstrap)
         ]
-    answers = [
-        {"task": key.task, "condition": key.condition, "base": key.base, "example": index,
-         "exact_match": row["exact_match"], "score": row[main_metric(key.task)]}
-        for index, row in enumerate(scores.to_dict("records"))  # of the longest length
-    ]
+    answers = [{"task": key.task, "condition": key.condition, "base": key.base, **row} for row in answers]
     return Made({"base": rows, "base_answers": answers}, used=profile.n_test * len(scored))
 
 

@@ -22,10 +22,13 @@ from retrieval_heads.data.conditions import CONDITIONS, kind_of
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.folder import held_out_file, training_file
+from retrieval_heads.data.without_gold import without_gold
+from retrieval_heads.evaluation import answer_losses, evaluate_each
 from retrieval_heads.executor import resolve_device
 from retrieval_heads.keys import RunKey
-from retrieval_heads.metrics import metric_names
+from retrieval_heads.metrics import main_metric, metric_names
 from retrieval_heads.models.folder import model_folder
+from retrieval_heads.models.layout import head_layout
 from retrieval_heads.models.load import load_model, load_tokenizer
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages.parts import Made, make_part_once, share_out
@@ -40,6 +43,11 @@ HELD_OUT_SEED = 0
 
 CONTROL_SEED = 0
 """Stands in the seed column of the controls without training, which have none."""
+
+UNTUNED = ("base", "rope")
+"""The controls without training, in the place of a condition: a base model as it is, and with the raised RoPE theta."""
+
+RAISED = "rope"
 
 
 def make_tables(
@@ -97,12 +105,16 @@ def has_adapter(profile: Profile, key: RunKey) -> bool:
     return adapter_path(profile, key).is_dir()
 
 
-def load_run(profile: Profile, key: RunKey, device: str) -> tuple[nn.Module, Any]:
-    """The model of a run with its adapter, and its tokenizer; for the condition `base` its base model as it is."""
-    adapter = None if key.condition == "base" else adapter_path(profile, key)
+def load_run(profile: Profile, key: RunKey, device: str, longest: int = 0) -> tuple[nn.Module, Any]:
+    """The model of a run with its adapter, and its tokenizer; for one of `UNTUNED` its base model without any.
+
+    `longest` is in tokens, where it is more than the profile's lengths.
+    """
+    adapter = None if key.condition in UNTUNED else adapter_path(profile, key)
     return load_model(
         base_path(profile, key.base), adapter=adapter, device=device, dtype=precision(profile, device),
-        max_length=max(lengths(profile)),
+        max_length=max(longest, *lengths(profile)),
+        rope_theta=profile.rope_theta if key.condition == RAISED else None,
     )
 
 
@@ -191,6 +203,42 @@ def metric_rows(scores: pd.DataFrame, task: str, n_resamples: int) -> list[dict[
     return rows
 
 
-def batch_size(device: str, length: int) -> int:
-    """Examples of so many tokens in a forward pass without gradients: few on a CPU, 131,072 tokens on a GPU."""
-    return 8 if device == "cpu" else max(1, min(64, 2**17 // length))
+def scored_answers(
+    profile: Profile, task: str, model: nn.Module, tokenizer: Any, length: int,
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """The scores of a model on the test examples of one length (`evaluate_each`), and the rows of a table of answers.
+
+    With the profile's `gold_loss` the rows have the loss of the gold answer, and of the first examples that without
+    the gold document (None for the others).
+    """
+    examples, size = held_out(profile, task, "test", length), batch_size(model, length)
+    scores = evaluate_each(model, tokenizer, examples, batch_size=size, losses=profile.gold_loss is not None)
+    rows = [
+        {"example": index, "exact_match": row["exact_match"], "score": row[main_metric(task)]}
+        for index, row in enumerate(scores.to_dict("records"))
+    ]
+    if profile.gold_loss is not None:
+        alone = answer_losses(model, tokenizer, without_gold_documents(profile, task, length), batch_size=size)
+        for index, (row, subspan, nll) in enumerate(zip(rows, scores["best_subspan_em"], scores["nll"], strict=True)):
+            row |= {"subspan": subspan, "nll": float(f"{nll:.5g}"),
+                    "nll_without": float(f"{alone[index]:.5g}") if index < len(alone) else None}
+    return scores, rows
+
+
+@lru_cache(maxsize=4)
+def without_gold_documents(profile: Profile, task: str, length: int) -> tuple[Example, ...]:
+    """The first test examples, as many as `gold_loss` asks for, without their gold documents."""
+    return tuple(map(without_gold, held_out(profile, task, "test", length)[: profile.gold_loss.n]))
+
+
+def batch_size(model: nn.Module, length: int) -> int:
+    """Examples of so many tokens in a forward pass without gradients: few on a CPU.
+
+    On a GPU at most 64, 2^19 tokens, and 24 GiB of keys and values: answers are decoded by many short passes, which
+    cost the same for many examples as for one.
+    """
+    weight, layout = model.get_input_embeddings().weight, head_layout(model)
+    if weight.device.type == "cpu":
+        return 8
+    of_token = 2 * layout.n_layers * layout.n_kv_heads * layout.head_dim * weight.element_size()
+    return max(1, min(64, 2**19 // length, 24 * 2**30 // (of_token * length)))

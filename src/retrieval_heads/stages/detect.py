@@ -1,7 +1,8 @@
 """Score every head of every run, and of the base models, on held-out real examples.
 
-The runs are scored at the training length, a base model at the length that it was made for: at the other it answers
-nothing, and would have no retrieval heads for that reason alone.
+The runs are scored at the training length, and so is each base model with the raised RoPE theta: by it is told what a
+run has gained in training, as scores of different lengths are not comparable. A base model as it is, without that, is
+scored at the length that it was made for: at the other it answers nothing, and would have no retrieval heads.
 """
 
 from __future__ import annotations
@@ -17,9 +18,21 @@ from retrieval_heads.evaluation import answer_losses
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import finetune
-from retrieval_heads.stages.common import CONTROL_SEED, EVERYTHING, Made, batch_size, held_out, load_run, make_tables
+from retrieval_heads.stages.common import (
+    CONTROL_SEED,
+    EVERYTHING,
+    UNTUNED,
+    Made,
+    batch_size,
+    held_out,
+    load_run,
+    make_tables,
+)
 
 TABLES = ("head_scores", "probe_loss")
+
+HITS = "head_hits"
+"""The scores of single examples: the bootstrap over probe examples needs them where losses are measured."""
 
 FEW = 20
 """Probe examples of the scores that stand for what a small probe set would tell."""
@@ -34,12 +47,12 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
     if profile.adapters is None:  # otherwise they are there, and nothing here needs how well they answer
         finetune.run(profile, options)
     runs = study_grid(profile, options.task, options.seed, options.base)
-    return _detect(profile, [*base_keys(profile, options.task, options.base), *runs])
+    return _detect(profile, [*untuned_keys(profile, options.task, options.base), *runs])
 
 
 def run_base(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
     """Score the heads of base models alone; the path of `head_scores`, with whatever runs have been scored too."""
-    return _detect(profile, base_keys(profile, options.task, options.base))
+    return _detect(profile, untuned_keys(profile, options.task, options.base))
 
 
 def base_keys(profile: Profile, task: str | None = None, base: str | None = None) -> list[RunKey]:
@@ -51,9 +64,19 @@ def base_keys(profile: Profile, task: str | None = None, base: str | None = None
     ]
 
 
+def untuned_keys(profile: Profile, task: str | None = None, base: str | None = None) -> list[RunKey]:
+    """The base models as they are, and with the raised theta: one key a task, base model and control."""
+    return [key.to(control) for key in base_keys(profile, task, base) for control in UNTUNED]
+
+
 def _detect(profile: Profile, keys: list[RunKey]) -> list[Path]:
-    grid = [*base_keys(profile), *study_grid(profile)]
-    return make_tables(profile, TABLES, keys, scores_of_run, grid=grid, description="head detection")
+    grid = [*untuned_keys(profile), *study_grid(profile)]
+    return make_tables(profile, tables(profile), keys, scores_of_run, grid=grid, description="head detection")
+
+
+def tables(profile: Profile) -> tuple[str, ...]:
+    """The tables that the profile asks for."""
+    return TABLES if profile.gold_loss is None else (*TABLES, HITS)
 
 
 def scores_of_run(profile: Profile, key: RunKey, device: str) -> Made:
@@ -61,18 +84,19 @@ def scores_of_run(profile: Profile, key: RunKey, device: str) -> Made:
     model, tokenizer = load_run(profile, key, device)
     length = profile.base_length if key.condition == "base" else profile.train_length
     examples = held_out(profile, key.task, "probe", length)
-    rows, used, dropped = [], 0, {}
+    rows, hits, used, dropped = [], [], 0, {}
     for mode in profile.detect.modes:
         found = score_heads(
-            model, tokenizer, examples, profile.detect.kinds, mode, batch_size=batch_size(device, length),
+            model, tokenizer, examples, profile.detect.kinds, mode, batch_size=batch_size(model, length),
         )
         for scores in found.values():
             rows += head_rows(key, scores)
+            hits += hit_rows(key, scores) if profile.gold_loss is not None else []
         used += scores.n_used
         dropped |= {f"{mode}, {reason}": count for reason, count in scores.dropped.items()}
-    losses = answer_losses(model, tokenizer, examples, batch_size=batch_size(device, length))
+    losses = answer_losses(model, tokenizer, examples, batch_size=batch_size(model, length))
     probe_loss = {**key.columns, "loss": float(f"{losses.mean():.6g}"), "n": len(losses)}
-    return Made({"head_scores": rows, "probe_loss": [probe_loss]}, used=used, dropped=dropped)
+    return Made({"head_scores": rows, "probe_loss": [probe_loss], HITS: hits}, used=used, dropped=dropped)
 
 
 def head_rows(key: RunKey, scores: HeadScores) -> list[dict[str, Any]]:

@@ -19,10 +19,8 @@ from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.folder import each_training_example
 from retrieval_heads.data.spilled import Spilled
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.evaluation import evaluate_each
 from retrieval_heads.keys import RunKey, study_grid, table_path
 from retrieval_heads.manifest import Facts
-from retrieval_heads.metrics import main_metric
 from retrieval_heads.models.finetune import finetune
 from retrieval_heads.models.training_record import read_record
 from retrieval_heads.settings import Profile
@@ -31,13 +29,13 @@ from retrieval_heads.stages.common import (
     HELD_OUT_SEED,
     Made,
     adapter_path,
-    batch_size,
     has_adapter,
     held_out,
     load_run,
     make_tables,
     metric_rows,
     n_training_examples,
+    scored_answers,
     study_tokenizer,
     training_examples,
 )
@@ -77,21 +75,17 @@ def train_and_test(profile: Profile, key: RunKey, device: str) -> Made:
     """Fine-tune one run, unless it has been, and score it at every evaluation length."""
     record = trained(profile, key) if profile.adapters else train(profile, key, device)
     model, tokenizer = load_run(profile, key, device)
-    performance, answers = [], []
+    performance = []
     for length in profile.eval_lengths:
-        scores = evaluate_each(
-            model, tokenizer, held_out(profile, key.task, "test", length), batch_size=batch_size(device, length),
-        )
+        scores, answers = scored_answers(profile, key.task, model, tokenizer, length)
         performance += [
             {**key.columns, "eval_length": length, **row} for row in metric_rows(scores, key.task, profile.bootstrap)
         ]
-    # the scores of the longest length
-    for index, (example, row) in enumerate(zip(held_out(profile, key.task, "test"), scores.to_dict("records"),
-                                               strict=True)):
-        answers.append({
-            **key.columns, "example": index, "reference": example.answer, "prediction": _printable(row["prediction"]),
-            "exact_match": row["exact_match"], "score": row[main_metric(key.task)],
-        })
+    examples = held_out(profile, key.task, "test")  # the scores are of the longest length
+    answers = [
+        {**key.columns, **row, "reference": example.answer, "prediction": _printable(prediction)}
+        for row, example, prediction in zip(answers, examples, scores["prediction"], strict=True)
+    ]
     rows = {**_training_rows(key, record), "performance": performance, "answers": answers}
     return Made(rows, tuple(sorted({key.seed, HELD_OUT_SEED})), used=profile.n_test * len(profile.eval_lengths))
 

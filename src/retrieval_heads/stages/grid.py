@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from retrieval_heads.executor import resolve_device
 from retrieval_heads.keys import RunKey, lock_path, study_grid
 from retrieval_heads.locks import POLL, locked
 from retrieval_heads.settings import REFERENCE, Profile
-from retrieval_heads.stages import base, correlate, detect, finetune, knockout, lengths, patch
-from retrieval_heads.stages.common import EVERYTHING, Made, adapter_path
+from retrieval_heads.stages import base, correlate, detect, finetune, gold_loss, knockout, lengths, patch
+from retrieval_heads.stages.common import EVERYTHING, UNTUNED, Made, adapter_path
 from retrieval_heads.stages.parts import make_part, share_out
 from retrieval_heads.store import Store
 
@@ -49,6 +49,8 @@ FINETUNE = Step(finetune.TABLES, finetune.train_and_test)
 DETECT = Step(detect.TABLES, detect.scores_of_run)
 KNOCKOUT = Step(knockout.TABLES, knockout.knock_out_run)
 PATCH = Step(("patching",), patch.patch_run, after_real=True)
+KNOCKOUT_LOSSES = Step((gold_loss.KNOCKOUT,), gold_loss.knock_out_run)
+PATCHING_LOSSES = Step((gold_loss.PATCHING,), gold_loss.patch_run, after_real=True)
 LENGTHS = Step(lengths.TABLES, lengths.score_lengths)
 BASE = Step(base.TABLES, base.score_control)
 
@@ -118,11 +120,15 @@ def waves(keys: list[RunKey]) -> list[list[RunKey]]:
 
 def steps(profile: Profile, key: RunKey) -> list[Step]:
     """What is done with a run. Controls and the sizes of the sweep are trained, tested and scored, and no more."""
-    if key.condition in base.CONTROLS:
-        found = [BASE] + ([DETECT] if key.condition == "base" else [])
+    detection = replace(DETECT, tables=detect.tables(profile))
+    if key.condition in UNTUNED:
+        found = [BASE, detection]
     else:
-        found = [FINETUNE, DETECT]
-        if kind_of(key.condition).dissected:
+        found = [FINETUNE, detection]
+        if profile.gold_loss is not None:
+            found += [KNOCKOUT_LOSSES] * bool(gold_loss.knocked_out(profile, [key]))
+            found += [PATCHING_LOSSES] * bool(gold_loss.patched(profile, [key]))
+        elif kind_of(key.condition).dissected:
             found += [KNOCKOUT] + ([PATCH] if key.condition != REFERENCE else [])
     return found + ([LENGTHS] if lengths.chosen(profile, [key]) else [])
 
@@ -136,14 +142,17 @@ def unfinished(store: Store, key: RunKey) -> list[Step]:
     """
     every = steps(store.profile, key)
     left = [step for step in every if any(store.todo(table, [key]) for table in step.tables)]
-    if key.condition in base.CONTROLS or adapter_path(store.profile, key).is_dir():
+    if key.condition in UNTUNED or adapter_path(store.profile, key).is_dir():
         return left
     return every if left or (key.condition == REFERENCE and _to_be_patched(store, key)) else []
 
 
 def _to_be_patched(store: Store, real: RunKey) -> list[RunKey]:
     """The runs of a real run's task, seed and base model that have not been patched from it."""
-    return store.todo("patching", patch.targets([real.to(name) for name in store.profile.conditions]))
+    others = [real.to(name) for name in store.profile.conditions]
+    if store.profile.gold_loss is not None:
+        return store.todo(gold_loss.PATCHING, gold_loss.patched(store.profile, others))
+    return store.todo("patching", patch.targets(others))
 
 
 def run_steps(store: Store, ends: float | None, key: RunKey, device: str, *, wait: bool) -> bool:

@@ -1,8 +1,10 @@
 """The sets of heads that are knocked out and patched, from the head scores of the runs.
 
 What counts is the kind of score that fits the task: the copy score where the answer is a piece of the needle, the
-insight score where it is a document's number. Equal scores are common (most heads score 0), so they are ordered by the
-attention mass on the needles: in the order of the layers, the bottom heads would all be heads of layer 0.
+insight score where it is a document's number. Equal scores are common (most heads score 0), so the strongest heads are
+ordered by the attention mass on the needles where their scores are equal. The weakest (`bottom`) are taken in the
+layers of the heads that they are compared with, at random of equal scores: by a fixed order, that of mass too, the
+weakest of a whole model are the heads of its first layers.
 """
 
 from __future__ import annotations
@@ -10,13 +12,14 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from retrieval_heads.errors import ConfigError, HeadError
-from retrieval_heads.heads.select import bottom_heads, layer_mismatch, random_heads, select_heads
+from retrieval_heads.heads.controls import group_heads, group_mismatch, groups_filled, weakest_heads
+from retrieval_heads.heads.select import layer_mismatch, random_heads, select_heads
 from retrieval_heads.keys import RunKey
 from retrieval_heads.models.layout import Head
 from retrieval_heads.settings import Profile
@@ -31,14 +34,18 @@ class HeadSet:
         name: `retrieval`, `random`, `intersection`, ...
         heads: the heads.
         draw: number of the random draw from 1; 0 for a set that is not drawn.
-        moved: heads of a random control that come from another layer than those they stand for; a mean over the draws
-            where it stands for several.
+        moved: heads of a control that come from another layer than those they stand for; a mean over the draws where
+            it stands for several.
+        moved_group: the same of another key/value group.
+        groups: key/value groups that the heads are in, likewise.
     """
 
     name: str
     heads: tuple[Head, ...]
     draw: int = 0
     moved: float = 0
+    moved_group: float = 0
+    groups: float = 0
 
     @property
     def label(self) -> str:
@@ -76,10 +83,6 @@ class RunHeads:
     def top(self, k: int) -> list[Head]:
         """The k strongest heads, whether or not they are above the threshold."""
         return select_heads(self.ranks, k=k)
-
-    def bottom(self, k: int) -> list[Head]:
-        """The k weakest heads."""
-        return bottom_heads(self.ranks, k)
 
 
 def score_kind(profile: Profile, task: str) -> str:
@@ -135,9 +138,53 @@ def random_controls(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # said by `moved`
                 drawn = random_heads(
-                    heads, shape, zlib.crc32(f"{where}|{name}|{len(heads)}|{draw}".encode()), exclude, match="nearest",
+                    heads, shape, _seed(where, name, heads, draw), exclude, match="nearest",
                 )
         except HeadError:
             return []
         sets.append(HeadSet(name, tuple(drawn), draw, layer_mismatch(heads, drawn)))
     return sets
+
+
+CONTROLS = ("random", "random_group", "bottom")
+"""Sets that stand beside retrieval heads in a knock-out: of the same layers; of the same key/value groups; the weakest
+of the same layers."""
+
+
+def controls(
+    name: str, heads: Iterable[Head], run: RunHeads, group_size: int, draws: int, where: str,
+) -> list[HeadSet]:
+    """Draws of one of the `CONTROLS`, each disjoint from `heads` and from the run's retrieval heads.
+
+    Args:
+        name: of the control.
+        heads: those that it is compared with.
+        run: whose heads they are.
+        group_size: query heads a key/value head.
+        draws, where: as in `random_controls`.
+
+    Returns:
+        The sets; none where `heads` is empty, or the model has too few free heads.
+    """
+    heads, shape, barred = list(heads), run.scores.shape, run.retrieval
+    if name == "random":
+        found = random_controls(name, heads, shape, barred, draws, where)
+    else:
+        found = []
+        for draw in range(1, draws + 1 if heads else 1):
+            seed = _seed(where, name, heads, draw)
+            try:
+                drawn = (group_heads(heads, shape, group_size, seed, barred) if name == "random_group"
+                         else weakest_heads(run.scores, heads, seed, barred))
+            except HeadError:
+                return []
+            found.append(HeadSet(name, tuple(drawn), draw, layer_mismatch(heads, drawn)))
+    return [
+        replace(one, moved_group=group_mismatch(heads, one.heads, group_size),
+                groups=groups_filled(one.heads, group_size))
+        for one in found
+    ]
+
+
+def _seed(where: str, name: str, heads: list[Head], draw: int) -> int:
+    return zlib.crc32(f"{where}|{name}|{len(heads)}|{draw}".encode())

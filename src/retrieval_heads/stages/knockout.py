@@ -1,4 +1,4 @@
-"""Knock out the strongest retrieval heads of every run, and beside them random and bottom heads.
+"""Knock out the strongest retrieval heads of every run, and beside them controls: `head_sets.CONTROLS`.
 
 Scored on held-out real examples of the training length, with teacher forcing: the answer is right when each of its
 tokens, and its end, is the model's most likely one (`forced_exact_match`). If retrieval heads are necessary, a few of
@@ -7,7 +7,7 @@ them cost much and as many random ones of the same layers cost little (Wu et al.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,24 @@ from torch import nn
 from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.plain_text import plain_text
 from retrieval_heads.heads.ablate import mean_head_outputs
+from retrieval_heads.heads.controls import groups_filled
 from retrieval_heads.heads.prefix import knockout_sweep
 from retrieval_heads.heads.text_loss import text_losses
 from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.models.layout import head_layout
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import detect
 from retrieval_heads.stages.common import EVERYTHING, HELD_OUT_SEED, Made, dissected, held_out, load_run, make_tables
-from retrieval_heads.stages.head_sets import HeadSet, RunHeads, random_controls, run_heads
+from retrieval_heads.stages.head_sets import CONTROLS, HeadSet, RunHeads, controls, run_heads
 from retrieval_heads.stages.knockout_areas import area_rows
 from retrieval_heads.stages.sweeps import METRICS, Resamples, Scores, as_cells, loss, per_example, together
 
 TABLES = ("knockout", "knockout_effects", "knockout_area", "text_loss")
 
 BASELINE = HeadSet("none", ())
+
+PLACED = ("moved", "moved_group", "groups")
+"""What is said of where the heads of a set are."""
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
@@ -51,8 +56,8 @@ def knock_out_run(profile: Profile, key: RunKey, device: str) -> Made:
     heads, settings = run_heads(profile, key), profile.knockout
     # beside the profile's numbers, as many as the run has retrieval heads: all of them
     counts = sorted({k for k in (*settings.k, len(heads.retrieval)) if 0 < k <= heads.scores.size})
-    sets = knockout_sets(heads, counts, settings.draws, key.name)
     model, tokenizer = load_run(profile, key, device)
+    sets = knockout_sets(heads, counts, settings.draws, key.name, group_size(model))
     probe = held_out(profile, key.task, "probe")
     examples = held_out(profile, key.task, "test", profile.train_length)[: settings.n]
     resamples = Resamples(len(examples), profile.bootstrap)
@@ -99,36 +104,56 @@ def text_rows(
     ]
 
 
-def knockout_sets(heads: RunHeads, counts: Sequence[int], draws: int, where: str) -> list[HeadSet]:
-    """For each count the strongest heads, the weakest ones, and random controls that are no retrieval heads.
+def group_size(model: nn.Module) -> int:
+    """Query heads a key/value head."""
+    layout = head_layout(model)
+    return layout.n_heads // layout.n_kv_heads
+
+
+def knockout_sets(
+    heads: RunHeads, counts: Sequence[int], draws: int, where: str, group_size: int = 1,
+    wanted: Sequence[str] = CONTROLS,
+) -> list[HeadSet]:
+    """For each count the strongest heads, and controls, none of which is a retrieval head.
 
     There is no control of a size for which too few heads are free.
     """
     sets = []
     for k in counts:
         top = heads.top(k)
-        sets += [HeadSet("retrieval", tuple(sorted(top))), HeadSet("bottom", tuple(sorted(heads.bottom(k))))]
-        sets += random_controls("random", top, heads.scores.shape, heads.retrieval, draws, f"{where}|knockout")
+        sets.append(HeadSet("retrieval", tuple(sorted(top)), groups=groups_filled(top, group_size)))
+        for name in wanted:
+            sets += controls(name, top, heads, group_size, draws, f"{where}|knockout")
     return sets
 
 
 def knockout_rows(
     place: dict[str, Any], scores: dict[HeadSet, Scores], heads: RunHeads, resamples: Resamples,
 ) -> list[dict[str, Any]]:
-    """One row a set and metric, and one for the mean of the random draws (draw 0).
+    """One row a set and metric, and one for the mean of the draws of each control (draw 0).
 
     Single draws are told of the share of right answers in mode `zero` only: all would be most of the table.
     """
-    drawn, rows = [one for one in scores if one.draw], []
+    rows = []
     for one, found in scores.items():
         if one.draw and place["mode"] != "zero":
             continue
         shown = {METRICS["exact_match"]: found[METRICS["exact_match"]]} if one.draw else found
         rows += set_rows(place, one, shown, heads, resamples)
-    if drawn:
-        mean = replace(drawn[0], draw=0, moved=float(np.mean([one.moved for one in drawn])))
-        rows += set_rows(place, mean, together(scores[one] for one in drawn), heads, resamples)
+    for drawn in _drawn(scores).values():
+        means = {name: float(np.mean([getattr(one, name) for one in drawn])) for name in PLACED}
+        rows += set_rows(place, replace(drawn[0], draw=0, **means), together(scores[one] for one in drawn), heads,
+                         resamples)
     return rows
+
+
+def _drawn(scores: Iterable[HeadSet]) -> dict[str, list[HeadSet]]:
+    """The draws of each control."""
+    found: dict[str, list[HeadSet]] = {}
+    for one in scores:
+        if one.draw:
+            found.setdefault(one.name, []).append(one)
+    return found
 
 
 def set_rows(
@@ -139,7 +164,7 @@ def set_rows(
         {
             **place, "set": one.name, "draw": one.draw, "k": len(one.heads), "metric": metric,
             **as_cells(resamples.interval(values)), "n": resamples.n, "n_retrieval": len(heads.retrieval),
-            "moved": one.moved,
+            **{name: float(getattr(one, name)) for name in PLACED},
         }
         for metric, values in scores.items()
     ]
@@ -148,18 +173,18 @@ def set_rows(
 def effect_rows(
     place: dict[str, Any], k: int, baseline: Scores, scores: dict[HeadSet, Scores], resamples: Resamples,
 ) -> list[dict[str, Any]]:
-    """How much each set costs against the model as it is, and how much more retrieval heads cost than random ones."""
-    by_name = {one.name: found for one, found in scores.items() if not one.draw}
-    drawn = [found for one, found in scores.items() if one.draw]
-    contrasts = {name: (baseline, by_name[name]) for name in ("retrieval", "bottom")}
-    if drawn:
-        random = together(drawn)
-        contrasts |= {"random": (baseline, random), "retrieval_over_random": (random, by_name["retrieval"])}
+    """What each set costs against the model as it is, and how much more retrieval heads cost than each control."""
+    [retrieval] = [found for one, found in scores.items() if one.name == "retrieval"]
+    drawn = {name: together(scores[one] for one in sets) for name, sets in _drawn(scores).items()}
+    contrasts = {"retrieval": (baseline, retrieval)}
+    for name, found in drawn.items():
+        contrasts |= {name: (baseline, found), f"retrieval_over_{name}": (found, retrieval)}
+    draws = max((len(sets) for sets in _drawn(scores).values()), default=0)
     return [
         {
             **place, "contrast": name, "k": k, "metric": metric,
             **as_cells(resamples.interval(loss(metric, before[metric], after[metric]))),
-            "n": resamples.n, "draws": len(drawn),
+            "n": resamples.n, "draws": draws,
         }
         for name, (before, after) in contrasts.items() for metric in METRICS.values()
     ]

@@ -1,7 +1,7 @@
 """The area between the knock-out curves of one run: one number for how much more its retrieval heads carry than others.
 
 Curves are of the share of right answers against the number of heads out, over log(1 + k), as the first heads matter
-most. Draws of the random control are averaged within the run: they were made for it alone.
+most. Draws of a control are averaged within the run: they were made for it alone.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_heads.stages.head_sets import HeadSet
+from retrieval_heads.stages.head_sets import CONTROLS, HeadSet
 from retrieval_heads.stages.sweeps import METRICS, NAN, Resamples, Scores, as_cells
 from retrieval_heads.stats.bootstrap import Interval
 from retrieval_heads.stats.knockout_area import area_between
 
 AXIS = "log"
-REFERENCES = ("random", "bottom")
 METRIC = METRICS["exact_match"]
 
 
@@ -36,10 +35,10 @@ def area_rows(
     counts = sorted({len(one.heads) for one in scores if one.name == "retrieval"})
     curves = {
         name: np.array([start, *(_curve_point(scores, name, k, len(start)) for k in counts)])
-        for name in ("retrieval", *REFERENCES)
+        for name in ("retrieval", *CONTROLS)
     }
     rows = []
-    for reference in REFERENCES:
+    for reference in CONTROLS:
         found = area_between(
             curves[reference], curves["retrieval"], [0, *counts], n_heads=n_heads, axis=AXIS,
             n_resamples=resamples.n_resamples, seed=resamples.seed,

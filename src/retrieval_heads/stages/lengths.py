@@ -7,28 +7,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retrieval_heads.bases import base_path
 from retrieval_heads.commands.choice import Options
 from retrieval_heads.evaluation import evaluate_each
 from retrieval_heads.keys import RunKey, study_grid
-from retrieval_heads.models.load import load_model
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import base, finetune
 from retrieval_heads.stages.common import (
     EVERYTHING,
+    RAISED,
     Made,
-    adapter_path,
     batch_size,
     held_out,
-    lengths,
+    load_run,
     make_tables,
     metric_rows,
-    precision,
 )
 
 TABLES = ("lengths",)
-
-CONTROL = "rope"
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
@@ -46,20 +41,16 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
 
 def chosen(profile: Profile, keys: list[RunKey]) -> list[RunKey]:
     """The runs of the profile's conditions for this, and the raised theta alone."""
-    return [key for key in keys if key.condition in (CONTROL, *profile.lengths.conditions)]
+    return [key for key in keys if key.condition in (RAISED, *profile.lengths.conditions)]
 
 
 def score_lengths(profile: Profile, key: RunKey, device: str) -> Made:
     """The scores of one run at each of the lengths."""
     settings, rows = profile.lengths, []
-    model, tokenizer = load_model(
-        base_path(profile, key.base), adapter=None if key.condition == CONTROL else adapter_path(profile, key),
-        device=device, dtype=precision(profile, device), max_length=max(*lengths(profile), *settings.eval_lengths),
-        rope_theta=profile.rope_theta if key.condition == CONTROL else None,
-    )
+    model, tokenizer = load_run(profile, key, device, max(settings.eval_lengths))
     for length in settings.eval_lengths:
         examples = held_out(profile, key.task, "test", length)[: settings.n]
-        scores = evaluate_each(model, tokenizer, examples, batch_size=batch_size(device, length))
+        scores = evaluate_each(model, tokenizer, examples, batch_size=batch_size(model, length))
         rows += [
             {**key.columns, "eval_length": length, **row} for row in metric_rows(scores, key.task, profile.bootstrap)
         ]

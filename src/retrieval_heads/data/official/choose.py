@@ -15,8 +15,8 @@ held-out examples, given keys of texts that are kept out of its haystack; see `c
 
 
 def choose(
-    sources: Sequence[Source], room: Room, *, train: int, probe: int, test: int, seed: int,
-    dropped: Counter[str] | None = None,
+    sources: Sequence[Source], room: Room, *, train: int, probe: int, test: int, seed: int, dev: int = 0,
+    pinned: Sequence[str] = (), dropped: Counter[str] | None = None,
 ) -> Split:
     """Split records so that each has enough other documents even without the gold documents of the other side.
 
@@ -36,10 +36,11 @@ def choose(
 
     while True:
         refused: Counter[str] = Counter()
-        parts = split(sources, train=train, probe=probe, test=test, seed=seed, check=check, dropped=refused)
+        parts = split(sources, train=train, probe=probe, test=test, seed=seed, dev=dev, pinned=pinned, check=check,
+                      dropped=refused)
         crowded = {
             (source.id, training): problem for training, members in (
-                (True, [*parts.train, *parts.limited]), (False, [*parts.probe, *parts.test]),
+                (True, [*parts.train, *parts.limited]), (False, parts.held_out),
             ) for source in members
             if (problem := _problem(room, source, training, parts.kept_away(training))) is not None
         }

@@ -4,6 +4,8 @@
     OUT/TASK/real_limited.jsonl.gz          as many, of few kinds of question (`split.py`)
     OUT/TASK/real_short.jsonl.gz            the questions of real.jsonl.gz at the short length, where one is asked for
     OUT/TASK/held_out/probe_LENGTH.jsonl.gz, test_LENGTH.jsonl.gz   the same questions at every length
+    OUT/TASK/held_out/dev_LENGTH.jsonl.gz   for choosing settings, where some are asked for
+    OUT/TASK/records.json                   ids of the records of each set
     OUT/TASK/manifest.json                  arguments, files, counts, digests; written last
 """
 
@@ -34,6 +36,7 @@ from retrieval_heads.fetch import origin
 from retrieval_heads.files import UNREADABLE, write_whole
 
 MANIFEST = "manifest.json"
+RECORDS = "records.json"
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Request:
         seed: of the split, the haystacks and the depths.
         chat, instruction: see `Frame`.
         depths: dealt to the gold documents; see `depths.py`.
+        dev: number of held-out examples of a development set; none for 0.
+        train_ids: the ids of the training records, `train` of them; they are drawn where there are none.
     """
 
     task: str
@@ -62,11 +67,22 @@ class Request:
     chat: bool = False
     instruction: str = ""
     depths: tuple[float, ...] = DEPTHS
+    dev: int = 0
+    train_ids: tuple[str, ...] = ()
+
+    @property
+    def held_out(self) -> dict[str, int]:
+        """Number of examples by held-out set."""
+        return {"probe": self.probe, "test": self.test} | ({"dev": self.dev} if self.dev else {})
 
     def __post_init__(self) -> None:
         for name in ("length", "train", "probe", "test"):
             check_count(name, getattr(self, name))
         check_count("short_length", self.short_length)
+        check_count("dev", self.dev or None)
+        if self.train_ids and len(self.train_ids) != self.train:
+            raise ConfigError(f"{len(self.train_ids)} training questions are named", where="train", value=self.train,
+                              remedy="Leave the number out, or give this one.")
         for length in self.eval_lengths:
             check_count("eval_lengths", length)
         object.__setattr__(self, "eval_lengths", tuple(sorted({*self.eval_lengths, self.length})))
@@ -118,12 +134,14 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
         lengths = for_training if training else request.eval_lengths
         check_room(source, pool, frame, lengths, seed=request.seed, apart=apart)
 
-    parts = choose(sources, room, train=request.train, probe=request.probe, test=request.test, seed=request.seed,
-                   dropped=dropped)
+    parts = choose(sources, room, train=request.train, probe=request.probe, test=request.test, dev=request.dev,
+                   seed=request.seed, pinned=request.train_ids, dropped=dropped)
     made = {}
     for name, examples in _examples(request, parts, pool, frame):
         write_examples(folder / name, examples)
         made[name] = _counted(examples) | file_facts(folder / name)
+    sets = {"train": parts.train, "limited": parts.limited, **{name: getattr(parts, name) for name in request.held_out}}
+    _write_json(folder / RECORDS, {name: [source.id for source in records] for name, records in sets.items()})
     manifest = {
         "arguments": arguments, "licence": origin(request.task).licence, "citation": origin(request.task).citation,
         "records": {"read": len(read), "questions": len(sources), "documents": len(pool)},
@@ -131,25 +149,26 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
         "limited_to": parts.groups, "shared_gold_documents": parts.shared_gold(),
         "haystacks_without_gold_of_other_sets": parts.apart, "files": made,
     }
-    write_whole(folder / MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+    _write_json(folder / MANIFEST, manifest)
     return folder / MANIFEST, True
 
 
 def file_names(request: Request) -> list[str]:
     """The files of a request in `OUT/TASK`, without the manifest."""
-    held_out = [f"held_out/{part}_{length}.jsonl.gz" for part in ("probe", "test") for length in request.eval_lengths]
+    held_out = [f"held_out/{part}_{length}.jsonl.gz" for part in request.held_out for length in request.eval_lengths]
     short = [] if request.short_length is None else ["real_short.jsonl.gz"]
     return ["real.jsonl.gz", "real_limited.jsonl.gz", *short, *held_out]
 
 
 def _check_numbers(request: Request, questions: int) -> None:
     """Before anything is measured: that there are as many questions as examples are asked for."""
-    wanted = request.train + request.probe + request.test
+    numbers = {"train": request.train, **request.held_out}
+    wanted = sum(numbers.values())
     if questions < wanted:
         raise DataError(
             f"the files hold {questions} different questions, and each example needs one of its own",
-            where=f"{request.task}: train + probe + test",
-            value=f"{request.train} + {request.probe} + {request.test} = {wanted}", remedy=FEWER,
+            where=f"{request.task}: {' + '.join(numbers)}",
+            value=f"{' + '.join(map(str, numbers.values()))} = {wanted}", remedy=FEWER,
         )
 
 
@@ -170,15 +189,17 @@ def _examples(request: Request, parts: Split, pool: Pool, frame: Frame) -> Itera
     yield "real_limited.jsonl.gz", make(parts.limited, "real_limited", request.length)
     if request.short_length is not None:
         yield "real_short.jsonl.gz", make(parts.train, "real", request.short_length)
-    for name in ("probe", "test"):
+    for name in request.held_out:
         for length in request.eval_lengths:
             yield f"held_out/{name}_{length}.jsonl.gz", make(getattr(parts, name), name, length)
 
 
 def _arguments(request: Request, files: Sequence[Path], tokenizer: Path, frame: Frame) -> dict[str, Any]:
     """All that the files follow from, as it is read back from JSON; no path of this machine."""
+    # what is not asked for is left out, so that a folder that was made before it could be is still the request's own
+    asked = {key: value for key, value in vars(request).items() if value or key not in ("dev", "train_ids")}
     return json.loads(json.dumps({
-        **vars(request), "sources": {path.name: file_facts(path) for path in files},
+        **asked, "sources": {path.name: file_facts(path) for path in files},
         "tokenizer": tokenizer_facts(tokenizer, frame.tokenizer),
     }))
 
@@ -217,3 +238,7 @@ def _counted(examples: Sequence[Example]) -> dict[str, Any]:
     tokens = [example.meta["tokens"] for example in examples]
     return {"examples": len(examples), "tokens": {"min": min(tokens), "mean": round(mean(tokens), 1),
                                                   "max": max(tokens)}}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_whole(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())

@@ -52,6 +52,11 @@ def read_records(path: str | Path, limit: int | None = None) -> Iterator[Record]
     return _read(Path(path), limit, _json_lines)
 
 
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file, gzipped or not, with their numbers from 1; raises as `read_records`."""
+    return _text_lines(Path(path))
+
+
 def each_record(path: str | Path) -> Iterator[Record | DataError]:
     """Read JSON Lines, or a JSON array, to the end: each record, or the error that stands in its place.
 
