@@ -55,9 +55,17 @@ def test_c1_shows_every_outcome_and_says_when_a_run_lacks_examples(rng) -> None:
     assert set(rows["condition"]) == {"low_low", "rope"}
     by = rows.set_index(["condition", "outcome"])["value"]
     assert by["low_low", "loss"] == pytest.approx(by["low_low", "f1"], abs=0.02)  # positive where real is better
-    short = tables["answers"].drop(index=0)
-    with pytest.raises(ResultError, match="same examples"):
-        shortfall.contrasts(short, tables["base_answers"], "mdqa", **FEW)
+    few = {name: table.assign(nll_without=table["nll_without"].where(table["example"] < 100))
+           for name, table in tables.items()}  # as the study does: the gain costs a pass more
+    n = shortfall.contrasts(few["answers"], few["base_answers"], "mdqa", **FEW).set_index("outcome")["n"]
+    assert (set(n["gain_from_context"]), set(n["f1"])) == ({100}, {600})
+    unknown = shortfall.contrasts(tables["answers"], pd.DataFrame(), "mdqa", **FEW)
+    assert "not known" in shortfall.verdict(unknown, "mdqa").detail
+    runs = tables["answers"]
+    for short, said in ((runs.drop(index=0), "each seed and example"),
+                        (runs[(runs["condition"] != "real") | (runs["example"] > 0)], "same examples")):
+        with pytest.raises(ResultError, match=said):
+            shortfall.contrasts(short, tables["base_answers"], "mdqa", **FEW)
 
 
 def c2(tables: dict[str, pd.DataFrame], **settings: int) -> Verdict:

@@ -6,6 +6,8 @@ the other outcomes are shown with the same intervals and decide nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -43,7 +45,7 @@ RULE = (
     "at least two are equivalent or better; tested only where `real` beats theta alone."
 )
 
-OUTCOMES = {"f1": "score", "subspan": "subspan", "loss": "nll", "gain_from_context": "gain"}
+OUTCOMES, GAIN = {"f1": "score", "subspan": "subspan", "loss": "nll"}, {"gain_from_context": "gain"}
 """Names of the outcomes, and the columns that hold them."""
 
 
@@ -60,25 +62,39 @@ def contrasts(
         One row a set and outcome; see the data dictionary. `finding` only for the three named contrasts in F1.
         Nothing when there is no run on `real`, or nothing beside it.
     """
-    columns = [name for name in OUTCOMES.values() if name in _with_gain(answers)]
-    alone = _with_gain(base_answers)
-    alone = alone[(alone["task"] == task) & (alone["condition"] == THETA_ALONE)]
-    columns = [name for name in columns if name in alone] if len(alone) else columns
-    values = runs_by_example(_with_gain(answers), task, columns, "answers", {THETA_ALONE: alone})
-    others = [name for name in values if name != REFERENCE]
-    if REFERENCE not in values or not others:
-        return pd.DataFrame()
-    signs = np.array([-1.0 if name == "nll" else 1.0 for name in columns])  # so that more is better
-    values = {name: one * signs for name, one in values.items()}
-    with_seeds = enough_seeds(values, (REFERENCE, *NAMED))
-    means = resampled_means(values, with_seeds=with_seeds, n_resamples=n_resamples, seed=seed)
-    rows = [
-        {"task": task, "condition": other, "outcome": outcome, **_cells(means, other, columns.index(column), outcome),
-         "n": values[other].shape[1], "n_seeds": len(values[other]), "n_seeds_real": len(values[REFERENCE]),
-         "seeds_counted": with_seeds and means.degrees > 0}
-        for other in others for outcome, column in OUTCOMES.items() if column in columns
-    ]
+    rows = []
+    for outcomes in (OUTCOMES, GAIN):  # the gain is measured on fewer examples
+        values, columns = _values(answers, base_answers, task, outcomes)
+        others = [name for name in values if name != REFERENCE]
+        if REFERENCE not in values or not others:
+            continue
+        with_seeds = enough_seeds(values, (REFERENCE, *NAMED))
+        means = resampled_means(values, with_seeds=with_seeds, n_resamples=n_resamples, seed=seed)
+        rows += [
+            {"task": task, "condition": other, "outcome": outcome, **_cells(means, other, place, outcome),
+             "n": values[other].shape[1], "n_seeds": len(values[other]), "n_seeds_real": len(values[REFERENCE]),
+             "seeds_counted": with_seeds}
+            for other in others for place, outcome in enumerate(columns)
+        ]
     return pd.DataFrame(_with_findings(rows))
+
+
+def _values(
+    answers: pd.DataFrame, base_answers: pd.DataFrame, task: str, outcomes: Mapping[str, str]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """By training set float64 `[seeds, examples, outcomes]`, more being better, and the outcomes that are known."""
+    runs, alone = (_with_gain(table) for table in (answers, base_answers))
+    if len(alone):
+        alone = alone[(alone["task"] == task) & (alone["condition"] == THETA_ALONE)]
+    known = [name for name, column in outcomes.items() if column in runs and (column in alone or not len(alone))]
+    if not known:
+        return {}, []
+    columns = [outcomes[name] for name in known]
+    if outcomes is GAIN:
+        runs, alone = (table.dropna(subset=columns) if len(table) else table for table in (runs, alone))
+    signs = np.array([-1.0 if column == "nll" else 1.0 for column in columns])
+    values = runs_by_example(runs, task, columns, "answers", {THETA_ALONE: alone})
+    return {name: one * signs for name, one in values.items()}, known
 
 
 def _with_gain(answers: pd.DataFrame) -> pd.DataFrame:
@@ -90,8 +106,12 @@ def _with_gain(answers: pd.DataFrame) -> pd.DataFrame:
 def _cells(means: Means, other: str, outcome: int, name: str) -> dict:
     found = means.of(lambda one: one[REFERENCE][..., outcome] - one[other][..., outcome])
     (p, p_error), (equivalent, equivalent_error) = found.p_zero(), found.p_equivalent(MARGIN)
-    cells = found.cells() | {"p": p, "p_error": p_error}
-    return cells | ({"p_equivalent": equivalent, "p_equivalent_error": equivalent_error} if name == "f1" else {})
+    of_f1 = name == "f1"
+    return found.cells() | {
+        "p": p, "p_error": p_error, "p_equivalent": equivalent if of_f1 else None,
+        "p_equivalent_error": equivalent_error if of_f1 else None, "p_holm": None, "p_equivalent_holm": None,
+        "finding": None,
+    }
 
 
 def _with_findings(rows: list[dict]) -> list[dict]:
