@@ -71,6 +71,13 @@ def test_words_and_quotation_marks():
     assert contains("In 1900 DORIN fell.", "dorin")
     assert not contains("In 2015.", "5")
     assert cleaned('"One" and "two"') == '"One" and "two"'
+    assert cleaned(" One\n\n two\t\u2028three ") == "One two three"
+
+
+def test_an_answer_with_a_no_break_space_is_found():
+    text = "The episode was shown in the spring, on April\u00a09, 2018, as the last of the third season."
+    assert find_fault(Reply(text=text), Wanted(20, ("April\u00a09, 2018",))) is None
+    assert "April\u00a09, 2018" in cleaned(text)
 
 
 @pytest.mark.parametrize(("question", "statement", "kind"), [
