@@ -143,7 +143,7 @@ def score_heads(
         DataError: an example that cannot be encoded, or longer than the model when `max_length` is None; no example
             left to score on.
         ModelError: a model whose attention cannot be read, such as one without layers `self_attn.o_proj`; weights or
-            activations that are NaN or infinite; an adapter that is no change of weights (prompt tuning, say).
+            activations that are NaN or infinite; an adapter that is not a change of weights (prompt tuning, say).
     """
     for values, known, name in ((kinds, KINDS, "kind"), ((mode,), MODES, "mode")):
         for value in values:

@@ -22,7 +22,7 @@ def base_model(model: nn.Module) -> nn.Module:
     """The causal language model of transformers: the model itself, or what PEFT has wrapped.
 
     Raises:
-        ModelError: an active adapter that is no change of weights: prompt, prefix or p-tuning, an activated LoRA,
+        ModelError: an active adapter that is not a change of weights: prompt, prefix or p-tuning, an activated LoRA,
             X-LoRA, Poly and the like; one on a weight that embedding and unembedding share.
     """
     if not hasattr(model, "get_base_model"):
