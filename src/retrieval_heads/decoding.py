@@ -114,7 +114,7 @@ def greedy_tokens(
         one list of ids a prompt, in the order of the prompts.
 
     Raises:
-        ModelError: weights or activations that are NaN or infinite; an adapter that is no change of weights.
+        ModelError: weights or activations that are NaN or infinite; an adapter that is not a change of weights.
     """
     tokens: list[list[int]] = [[] for _ in prompts]
     for batch in batches:

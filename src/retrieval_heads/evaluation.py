@@ -62,7 +62,7 @@ def evaluate(
     Raises:
         DataError: no examples, one that is too long or cannot be tokenised, or tasks with different metrics.
         ConfigError: `max_new_tokens` too small for the reference answers, or a batch size below 1.
-        ModelError: weights or activations that are NaN or infinite; an adapter that is no change of weights (prompt
+        ModelError: weights or activations that are NaN or infinite; an adapter that is not a change of weights (prompt
             tuning, say).
     """
     scores = evaluate_each(

@@ -45,8 +45,7 @@ class HeadScores:
             the examples whose prompt has room for them, nan when none has.
         mass: float32 `[n_layers, n_heads]`, mean attention probability inside the needles at the same rows.
         query_mass: float32 `[n_layers, n_heads]`, the same from the tokens of the question (after QRHead).
-        contribution: float32 `[n_layers, n_heads]`, mean logit contribution of the needles (after LOCOS); NaN where
-            the model has no direct path to the logits that is linear.
+        contribution: float32 `[n_layers, n_heads]`, mean logit contribution of the needles (after LOCOS).
         per_example: float32 `[n_used, n_layers, n_heads]`, the score on each example, in the order of `used`.
         chance_per_example: the same of the chance level; NaN for an example without room for displaced spans.
         contribution_per_example: the same of the contribution; NaN for an example without room for displaced spans.
@@ -143,7 +142,7 @@ def score_heads(
         DataError: an example that cannot be encoded, or longer than the model when `max_length` is None; no example
             left to score on.
         ModelError: a model whose attention cannot be read, such as one without layers `self_attn.o_proj`; weights or
-            activations that are NaN or infinite; an adapter that is no change of weights (prompt tuning, say).
+            activations that are NaN or infinite; an adapter that is not a change of weights (prompt tuning, say).
     """
     for values, known, name in ((kinds, KINDS, "kind"), ((mode,), MODES, "mode")):
         for value in values:

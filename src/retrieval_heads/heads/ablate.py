@@ -61,7 +61,7 @@ def ablate_heads(
     Raises:
         HeadError: a head outside the model, means of another shape, or positions outside a pass.
         ConfigError: an unknown mode, or `mean` without means.
-        ModelError: no heads side by side at `o_proj`; an adapter that is no change of weights (prompt tuning, say);
+        ModelError: no heads side by side at `o_proj`; an adapter that is not a change of weights (prompt tuning, say);
             for `uniform`, no separate `q_proj`, or attention sinks.
     """
     layout = head_layout(model)

@@ -55,7 +55,7 @@ def load_model(
         ModelError: a folder that is missing or lacks config, weights or tokenizer, or has an adapter in it; a slow
             tokenizer; a model without RoPE where theta is asked for, or with a dynamic one that does not reach
             `max_length`; an adapter without `extension.json`, made for another base or theta, with weights that are
-            NaN or infinite, or that is no change of weights (prompt tuning, say).
+            NaN or infinite, or that is not a change of weights (prompt tuning, say).
     """
     device = usable_device(device)
     folder = model_folder(path_or_id, allow_download)
