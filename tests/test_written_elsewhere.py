@@ -117,6 +117,13 @@ def test_two_passages_for_a_fact_and_the_folder_of_the_real_examples_are_refused
     assert ids(tmp_path / "prepared" / "real.jsonl.gz") == [f"q{index}" for index in range(N)]
 
 
+def test_texts_come_from_one_place(tmp_path: Path, capsys):
+    call = [*prepared(tmp_path), "--texts", "a.jsonl", "--model", "m"]
+    for other in (["--batch-in", "b.jsonl"], ["--batch-out", "b.jsonl"], ["--endpoint", "http://localhost:1"]):
+        assert main([*call, *other]) == 2
+        assert f"--texts and {other[0]}: texts come from one place" in capsys.readouterr().err
+
+
 def answer(request: dict, text: str | None, status: int = 200) -> dict:
     """A line of the interface's output."""
     body = {"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]}
