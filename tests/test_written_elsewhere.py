@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,19 @@ def test_all_facts_of_a_chain_need_their_passage(tmp_path: Path):
     assert main([*call, "--conditions", "high_high", "low_low", "--texts", lines(tmp_path / "t.jsonl", records)]) == 0
     for name in ("high_high", "low_low", "real"):
         assert ids(tmp_path / "out" / f"{name}.jsonl.gz") == ["c1", "c3", "c4", "c5"]
+
+
+def test_an_example_whose_answer_is_everywhere_is_left_out_of_everything(tmp_path: Path, capsys):
+    def make(index: int):
+        one = example(index)
+        return replace(one, answers=(one.answer, "market")) if index == 2 else one  # in each of the documents
+
+    call = prepared(tmp_path, make)
+    texts = lines(tmp_path / "t.jsonl", [{"id": f"q{index}", "text": passage(index)} for index in range(N)])
+    assert main([*call, "--texts", texts]) == 0
+    assert "left out 1 because too few documents lack its answer" in capsys.readouterr().out
+    for name in (*SYNTHETIC, "real", "real_short"):
+        assert ids(tmp_path / "out" / f"{name}.jsonl.gz") == ["q0", "q1", "q3", "q4", "q5"], name
 
 
 def test_conditions_without_written_needles_have_the_same_examples(tmp_path: Path):
