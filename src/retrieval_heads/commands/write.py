@@ -39,6 +39,7 @@ The key of a service is read from the environment variable OPENAI_API_KEY;
 OPENAI_BASE_URL and OPENAI_MODEL stand in for --endpoint and --model. Texts are
 kept in the cache: give the same command again to go on after an interruption.
 """
+SOURCES = ("texts", "batch_out", "batch_in", "endpoint")
 CONDITIONS = ("high_high", "high_low", "low_high", "low_low", "symbolic")
 
 
@@ -58,11 +59,10 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="read the first N real examples only")
     parser.add_argument("--distractors", type=int, default=0, metavar="N",
                         help="have N documents written for the context `high`; 0 takes those of other real examples")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--texts", metavar="FILE", help="passages: JSON Lines with `id`, `fact` (from 0) and `text`")
-    source.add_argument("--batch-out", metavar="FILE", help="write the requests for a batch interface, and stop")
-    source.add_argument("--batch-in", metavar="FILE", nargs="+", help="answers of the batch interface, in any order")
-    source.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible endpoint, such as http://localhost:8000/v1")
+    parser.add_argument("--texts", metavar="FILE", help="passages: JSON Lines with `id`, `fact` (from 0) and `text`")
+    parser.add_argument("--batch-out", metavar="FILE", help="write the requests for a batch interface, and stop")
+    parser.add_argument("--batch-in", metavar="FILE", nargs="+", help="answers of the batch interface, in any order")
+    parser.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible endpoint, such as http://localhost:8000/v1")
     parser.add_argument("--model", metavar="NAME", help="the model's name at the endpoint")
     parser.add_argument("--parameters", metavar="JSON", default="{}",
                         help='sent with each request, over {"temperature": 0.7, "max_tokens": 2048}; null leaves out')
@@ -83,6 +83,10 @@ def _write(parsed: argparse.Namespace) -> None:
     from retrieval_heads.data.written.spending import Spending
 
     parameters = _parameters(parsed.parameters)
+    sources = {f"--{name.replace('_', '-')}": getattr(parsed, name) for name in SOURCES}
+    if len(given := [name for name, value in sources.items() if value]) > 1:
+        raise ConfigError("texts come from one place", where=" and ".join(given), value=[sources[one] for one in given],
+                          remedy="Give one of them.")
     if parsed.texts or parsed.batch_in:
         check_places(parsed.real, parsed.out)
     plan = Plan(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,14 @@ from retrieval_heads.data.written.conditions import check_conditions, make_condi
 from retrieval_heads.data.written.fitting import Piece, tokens_of
 from retrieval_heads.data.written.haystack import Pool, pool_of_records
 from retrieval_heads.data.written.orders import distractor_orders, needle_orders, needle_piece
+from retrieval_heads.data.written.outcome import RECORD, Outcome
 from retrieval_heads.data.written.real import Real
 from retrieval_heads.data.written.templates import state_fact
 from retrieval_heads.data.written.writers import EndpointWriter, Writer
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.files import write_whole
 
-RECORD = "written.json"
-TOLD = 10
-"""Refused texts that are told one by one."""
+CROWDED = "too few documents lack its answer to fill the context"
 OUTPUT_TOKENS = 1.4
 """Tokens of a word of English text, for estimates."""
 
@@ -81,45 +79,6 @@ class Plan:
         return min(self.count or len(self.reals), len(self.reals))
 
 
-@dataclass
-class Outcome:
-    """What was made.
-
-    Attributes:
-        files: number of examples by file.
-        dropped: by id why an example was left out.
-        refused: by text what is wrong with it.
-        distractors_dropped: number of documents of the context that were left out, by reason.
-        templates: number of statements of concept `low` by the type of their question; none where no condition has it.
-        quoting: how many of them quote the question.
-        ids: of the examples that were made.
-    """
-
-    files: dict[str, int] = field(default_factory=dict)
-    dropped: dict[str, str] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-    distractors_dropped: Counter[str] = field(default_factory=Counter)
-    templates: Counter[str] = field(default_factory=Counter)
-    quoting: int = 0
-    ids: list[str] = field(default_factory=list)
-
-    def lines(self) -> Iterator[str]:
-        """The outcome for a reader, line by line."""
-        for name, n in self.files.items():
-            yield f"{name}: {n} examples"
-        if self.templates:
-            yield (f"low needles: {self.templates.total()} statements, {self.quoting} of which quote their question, "
-                   "as no template fits it")
-        for reason, n in Counter(self.dropped.values()).most_common():
-            yield f"left out {n} because {reason}"
-        for place, told in islice(self.refused.items(), TOLD):
-            yield f"refused {place}: {told}"
-        if len(self.refused) > TOLD:
-            yield f"refused {len(self.refused) - TOLD} more; all are in {RECORD}"
-        for reason, n in self.distractors_dropped.most_common():
-            yield f"left out {n} documents of the context because {reason}"
-
-
 def first_orders(plan: Plan) -> list[Order]:
     """All texts that a plan asks for first, without those asked again and those in place of failed ones."""
     return _orders(plan, plan.reals[: plan.wanted()])
@@ -158,16 +117,12 @@ def produce(
     outcome = Outcome()
     needed = plan.writes_needles or given
     written = _needles(plan, tokenizer, writer, outcome) if needed else {}
-    reals = [real for real in plan.reals if real.id in written] if needed else list(plan.reals)
-    reals = reals[: plan.count]
-    if len(reals) < (plan.count or 1):
-        told = "; ".join(f"{n} because {reason}" for reason, n in Counter(outcome.dropped.values()).most_common())
-        raise DataError(
-            f"only {len(reals)} examples can be made ({told or 'there are no more real ones'})", where="--count",
-            value=plan.count or "all",
-            remedy="Give more real examples or attempts, a better model, or a smaller count.",
-        )
+    reals = _enough([real for real in plan.reals if real.id in written] if needed else plan.reals, plan, outcome)
     pool = _pool(plan, tokenizer, writer, outcome) if any(name.endswith("_high") for name in plan.conditions) else None
+    if given and pool is not None:  # what is left out of `real` too need not end the call
+        crowded = {real.id: CROWDED for real in reals if not pool.fills(real, plan.length)}
+        outcome.dropped.update(crowded)
+        reals = _enough([real for real in reals if real.id not in crowded], plan, outcome)
     out = Path(out)
     outcome.ids = [real.id for real in reals]
     if any(name.startswith("low_") for name in plan.conditions):
@@ -184,6 +139,18 @@ def produce(
     }
     write_whole(out / RECORD, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
     return outcome
+
+
+def _enough(reals: Sequence[Real], plan: Plan, outcome: Outcome) -> list[Real]:
+    """The first `count` of the examples that are left; `DataError` where there are fewer."""
+    if len(reals) < (plan.count or 1):
+        told = "; ".join(f"{n} because {reason}" for reason, n in Counter(outcome.dropped.values()).most_common())
+        raise DataError(
+            f"only {len(reals)} examples can be made ({told or 'there are no more real ones'})", where="--count",
+            value=plan.count or "all",
+            remedy="Give more real examples or attempts, a better model, or a smaller count.",
+        )
+    return list(reals[: plan.count])
 
 
 def _count_templates(reals: Sequence[Real], outcome: Outcome) -> None:
