@@ -83,7 +83,7 @@ def train_and_test(profile: Profile, key: RunKey, device: str) -> Made:
         ]
     examples = held_out(profile, key.task, "test")  # the scores are of the longest length
     answers = [
-        {**key.columns, **row, "reference": example.answer, "prediction": _printable(prediction)}
+        {**key.columns, **row, "reference": _printable(example.answer), "prediction": _printable(prediction)}
         for row, example, prediction in zip(answers, examples, scores["prediction"], strict=True)
     ]
     rows = {**_training_rows(key, record), "performance": performance, "answers": answers}
@@ -138,4 +138,5 @@ def _training_rows(key: RunKey, record: dict[str, Any]) -> dict[str, list[dict[s
 
 
 def _printable(text: str) -> str | None:
-    return "".join(character for character in text if character.isprintable()) or None
+    """As it stands in a table: any white space is a space (a no-break space, say), control characters are left out."""
+    return "".join(" " if one.isspace() else one for one in text if one.isprintable() or one.isspace()) or None
