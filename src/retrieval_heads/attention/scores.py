@@ -24,10 +24,11 @@ from torch import nn
 from retrieval_heads.attention.direct_path import DirectPath
 from retrieval_heads.attention.measure import KINDS, displaced_spans, span_score
 from retrieval_heads.attention.read_heads import read_heads
-from retrieval_heads.data.encode import Encoded, encode_all
+from retrieval_heads.data.encode import Encoded, check_ids, encode_all
 from retrieval_heads.data.example import Example
-from retrieval_heads.decoding import greedy_continuations
+from retrieval_heads.decoding import answer_ends, greedy_continuations
 from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.models.layout import vocabulary_size
 from retrieval_heads.models.modes import evaluation_mode
 from retrieval_heads.models.rope import context_length
 
@@ -170,6 +171,8 @@ def score_encoded(
     model: nn.Module, encoded: Sequence[Encoded], kinds: Sequence[str] = KINDS, *, batch_size: int = 8, seed: int = 0
 ) -> dict[str, HeadScores]:
     """`score_heads` in mode `forced` for examples that are tokens already, each with a needle."""
+    for index, one in enumerate(encoded):
+        check_ids(one.ids, vocabulary_size(model), f"example {index}")
     with evaluation_mode(model), torch.inference_mode():
         used = list(range(len(encoded)))
         return _summarise(model, list(encoded), used, Counter(), kinds, "forced", batch_size, seed)
@@ -222,7 +225,7 @@ def _prepare(
     """Encoded examples by index, and the counts of those left out."""
     dropped, prepared = Counter(), {}
     limit = context_length(model) if max_length is None else None
-    for index, one in enumerate(encode_all(examples, tokenizer, limit)):
+    for index, one in enumerate(encode_all(examples, tokenizer, limit, vocabulary_size(model))):
         reason = "no needle" if not one.needles else None
         if max_length is not None and len(one.ids) > max_length:
             reason = "too long"
@@ -239,7 +242,8 @@ def _with_own_answers(
 ) -> dict[int, Encoded]:
     """The same prompts, each followed by the model's own greedy answer."""
     prompts = [one.ids[: one.prompt_length] for one in prepared.values()]
-    answers = greedy_continuations(model, prompts, tokenizer.eos_token_id, max_new_tokens, batch_size)
+    ends = answer_ends(model, tokenizer, list(prepared.values()))
+    answers = greedy_continuations(model, prompts, ends, max_new_tokens, batch_size)
     own = {}
     for (index, one), prompt, answer in zip(prepared.items(), prompts, answers, strict=True):
         if not answer:
