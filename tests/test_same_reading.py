@@ -62,7 +62,10 @@ def verbs(base: Path, path: Path, out: Path, *more: str) -> dict[str, list[str]]
 ])
 def test_what_one_verb_refuses_all_refuse(base: Path, tmp_path: Path, capsys, last: dict):
     path = write(tmp_path, last)
-    for verb, call in verbs(base, path, tmp_path / "out").items():
+    calls = verbs(base, path, tmp_path / "out")
+    if "answers" in last or last["answer"] == "the first":
+        del calls["rank"]  # it needs no answer that can be scored
+    for verb, call in calls.items():
         assert main(call) == 2, verb
         out, err = capsys.readouterr()
         assert "Traceback" not in err

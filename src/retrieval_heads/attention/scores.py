@@ -24,7 +24,7 @@ from torch import nn
 from retrieval_heads.attention.direct_path import DirectPath
 from retrieval_heads.attention.measure import KINDS, displaced_spans, span_score
 from retrieval_heads.attention.read_heads import read_heads
-from retrieval_heads.data.encode import Encoded, check_ids, encode_all
+from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import answer_ends, greedy_continuations
 from retrieval_heads.errors import ConfigError, DataError
@@ -105,8 +105,7 @@ def retrieval_scores(
         model: a causal language model on any device, plain or wrapped by PEFT; it is used in evaluation mode.
         tokenizer: its fast tokenizer.
         examples: what to score on. Those without a needle are dropped and counted.
-        kind: `copy` or `insight`.
-        mode: `forced` (over the reference answer) or `generated` (over the model's own greedy answer).
+        kind, mode: `copy` or `insight`; `forced` (over the reference answer) or `generated` (over the model's own).
         settings: keywords of `score_heads`, which gives several kinds at the cost of one.
 
     Returns:
@@ -128,8 +127,7 @@ def score_heads(
         model: a causal language model on any device, plain or wrapped by PEFT; it is used in evaluation mode.
         tokenizer: its fast tokenizer.
         examples: what to score on. Those without a needle are dropped and counted.
-        kinds: any of `copy` and `insight`.
-        mode: `forced` or `generated`.
+        kinds, mode: any of `copy` and `insight`; `forced` or `generated`.
         batch_size: examples a forward pass; no result depends on it.
         max_length: longest prompt and answer in tokens; longer examples are dropped and counted. None: the length of
             the model, and a longer example is an error.
@@ -171,8 +169,6 @@ def score_encoded(
     model: nn.Module, encoded: Sequence[Encoded], kinds: Sequence[str] = KINDS, *, batch_size: int = 8, seed: int = 0
 ) -> dict[str, HeadScores]:
     """`score_heads` in mode `forced` for examples that are tokens already, each with a needle."""
-    for index, one in enumerate(encoded):
-        check_ids(one.ids, vocabulary_size(model), f"example {index}")
     with evaluation_mode(model), torch.inference_mode():
         used = list(range(len(encoded)))
         return _summarise(model, list(encoded), used, Counter(), kinds, "forced", batch_size, seed)
@@ -242,9 +238,8 @@ def _with_own_answers(
 ) -> dict[int, Encoded]:
     """The same prompts, each followed by the model's own greedy answer."""
     prompts = [one.ids[: one.prompt_length] for one in prepared.values()]
-    ends = answer_ends(model, tokenizer, list(prepared.values()))
+    ends, own = answer_ends(model, tokenizer, list(prepared.values())), {}
     answers = greedy_continuations(model, prompts, ends, max_new_tokens, batch_size)
-    own = {}
     for (index, one), prompt, answer in zip(prepared.items(), prompts, answers, strict=True):
         if not answer:
             dropped["empty generation"] += 1

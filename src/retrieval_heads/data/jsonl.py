@@ -112,11 +112,19 @@ def example_of(
     more = {key: value for key, value in data.items() if key not in KEYS}
     meta = {"id": f"{record.path.name}:{record.line}", **more, "file": record.path.name, "line": record.line}
     try:
-        example = Example(task, prompt, answers[0], answers, tuple(sorted(needles)), meta, joint, template)
-        score_prediction(example, "")  # what cannot be scored is found by all who read it
-        return example
+        return Example(task, prompt, answers[0], answers, tuple(sorted(needles)), meta, joint, template)
     except DataError as error:
         raise DataError(error.problem, where=record.where, value=error.value, remedy=error.remedy) from error
+
+
+def scorable(example: Example) -> Example:
+    """The example as it was read; `DataError` naming file and line where the metrics of its task cannot score it."""
+    try:
+        score_prediction(example, "")
+    except DataError as error:
+        where = f"{example.meta['file']}, line {example.meta['line']}, key {error.where}"
+        raise DataError(error.problem, where=where, value=error.value, remedy=error.remedy) from error
+    return example
 
 
 def write_examples(path: str | Path, examples: Iterable[Example]) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.jsonl import iterate_examples, read_examples
+from retrieval_heads.data.jsonl import iterate_examples, scorable
 from retrieval_heads.data.spilled import Spilled
 from retrieval_heads.diagnose.request import UNTUNED, Request
 from retrieval_heads.errors import ConfigError, DataError, ModelError
@@ -94,7 +94,7 @@ def read_inputs(request: Request) -> Inputs:
     config = load_config(folder).get_text_config()
 
     def read(path: Path) -> list[Example]:
-        found = read_examples(path, limit=request.limit, tokenizer=tokenizer)
+        found = [scorable(one) for one in iterate_examples(path, limit=request.limit, tokenizer=tokenizer)]
         if not found:
             raise DataError("no examples", where=path, remedy="Give a file with at least one record.")
         return found
@@ -114,7 +114,7 @@ def read_inputs(request: Request) -> Inputs:
         for example in iterate_examples(files[name], limit=request.limit, tokenizer=tokenizer):
             if example.prompt in held:
                 leaked[name].add(example.prompt)
-            yield example
+            yield scorable(example)
 
     for name in files:
         encoded[name] = Spilled(train(name), tokenizer, request.length)

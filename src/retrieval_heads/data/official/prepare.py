@@ -21,7 +21,6 @@ from typing import Any
 
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import write_examples
-from retrieval_heads.data.markup import control_tokens, held_token
 from retrieval_heads.data.official.assemble import Source
 from retrieval_heads.data.official.choose import choose
 from retrieval_heads.data.official.depths import DEPTHS, check_depths, spread
@@ -31,7 +30,7 @@ from retrieval_heads.data.official.lengthen import check_room, lengthen
 from retrieval_heads.data.official.phrases import not_searched
 from retrieval_heads.data.official.pool import Pool
 from retrieval_heads.data.official.records import check_count
-from retrieval_heads.data.official.sources import official_files, read_sources, without_repeats
+from retrieval_heads.data.official.sources import official_files, read_sources, without_control_tokens, without_repeats
 from retrieval_heads.data.official.split import FEWER, Split
 from retrieval_heads.errors import ConfigError, DataError, ResultError
 from retrieval_heads.fetch import origin
@@ -128,7 +127,7 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
     if _made(folder, arguments, request):
         return folder / MANIFEST, False
     dropped: Counter[str] = Counter()
-    read = _without_control_tokens(read_sources(request.task, files, dropped), frame.tokenizer, dropped)
+    read = without_control_tokens(read_sources(request.task, files, dropped), frame.tokenizer, dropped)
     sources, pool = without_repeats(read, dropped), Pool(read)
     _check_numbers(request, len(sources))
     for_training = tuple(length for length in (request.short_length, request.length) if length is not None)
@@ -155,23 +154,6 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
     }
     _write_json(folder / MANIFEST, manifest)
     return folder / MANIFEST, True
-
-
-def _without_control_tokens(read: Sequence[Source], tokenizer: Any, dropped: Counter[str]) -> list[Source]:
-    """The records whose texts the tokenizer reads as text; `<s>` in one would open a sequence in its middle."""
-    tokens = control_tokens(tokenizer)
-    held: dict[str, bool] = {}  # the insights of a topic share its documents
-    kept = []
-    for source in read:
-        texts = (source.question, *source.answers, *(part for document in source.documents for part in document))
-        for text in texts:
-            if text not in held:
-                held[text] = held_token(text, tokens) is not None
-        if any(held[text] for text in texts):
-            dropped["a text holds a control token of the tokenizer"] += 1
-        else:
-            kept.append(source)
-    return kept
 
 
 def file_names(request: Request) -> list[str]:
