@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from retrieval_heads import paths
+from retrieval_heads.commands.template_arguments import json_object
 from retrieval_heads.data.written.matching import check_places, copy_matching
 from retrieval_heads.errors import ConfigError
 
@@ -65,7 +65,9 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible endpoint, such as http://localhost:8000/v1")
     parser.add_argument("--model", metavar="NAME", help="the model's name at the endpoint")
     parser.add_argument("--parameters", metavar="JSON", default="{}",
-                        help='sent with each request, over {"temperature": 0.7, "max_tokens": 2048}; null leaves out')
+                        help='sent with each request, over {"temperature": 0.7, "max_tokens": 2048}; null leaves out. '
+                        'What the server takes beside OpenAI\'s own goes into "extra_body", such as '
+                        '{"extra_body": {"chat_template_kwargs": {"enable_thinking": false}}}')
     parser.add_argument("--concurrency", type=int, default=8, metavar="N", help="requests at a time (8)")
     parser.add_argument("--attempts", type=int, default=3, metavar="N", help="how often a text is asked for (3)")
     parser.add_argument("--timeout", type=float, default=300, metavar="S", help="seconds for one answer (300)")
@@ -93,12 +95,13 @@ def _write(parsed: argparse.Namespace) -> None:
         read_real(parsed.real, parsed.limit), parsed.conditions, parsed.length, parsed.count, parsed.distractors,
         parsed.concurrency, parsed.attempts,
     )
+    tokenizer = _tokenizer(parsed.tokenizer)
+    plan = plan.for_tokenizer(tokenizer)
     spending = Spending(parsed.price_in, parsed.price_out)
     cache = Cache(parsed.cache or Path(parsed.out) / "written_cache")
     if parsed.batch_out:
         _write_requests(plan, cache, parsed, parameters)
         return
-    tokenizer = _tokenizer(parsed.tokenizer)
     if parsed.dry_run:
         _estimate(plan, tokenizer, cache, spending, parsed.model, parameters)
         return
@@ -189,16 +192,12 @@ def _estimate(plan: Any, tokenizer: Any, cache: Any, spending: Any, model: str |
 
 
 def _parameters(text: str) -> dict[str, Any]:
-    from retrieval_heads.data.written.client import PARAMETERS
+    from retrieval_heads.data.written.client import PARAMETERS, check_parameters
 
-    try:
-        given = json.loads(text)
-    except ValueError:
-        given = None
-    if not isinstance(given, dict):
-        raise ConfigError("not a JSON object", where="--parameters", value=text,
-                          remedy='Give one like \'{"temperature": 0.3}\'.')
-    return {key: value for key, value in (PARAMETERS | given).items() if value is not None}
+    given = json_object("--parameters", text, '{"temperature": 0.3}')
+    parameters = {key: value for key, value in (PARAMETERS | given).items() if value is not None}
+    check_parameters(parameters)
+    return parameters
 
 
 def _tokenizer(model: str) -> Any:

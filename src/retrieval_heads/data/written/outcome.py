@@ -24,6 +24,7 @@ class Outcome:
         templates: number of statements of concept `low` by the type of their question; none where no condition has it.
         quoting: how many of them quote the question.
         ids: of the examples that were made.
+        not_searched: how many examples accept an answer that other documents may hold, as it is no answer's text.
     """
 
     files: dict[str, int] = field(default_factory=dict)
@@ -33,6 +34,7 @@ class Outcome:
     templates: Counter[str] = field(default_factory=Counter)
     quoting: int = 0
     ids: list[str] = field(default_factory=list)
+    not_searched: dict[str, int] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
         """The outcome for a reader, line by line."""
@@ -49,3 +51,5 @@ class Outcome:
             yield f"refused {len(self.refused) - TOLD} more; all are in {RECORD}"
         for reason, n in self.distractors_dropped.most_common():
             yield f"left out {n} documents of the context because {reason}"
+        for answer, n in self.not_searched.items():
+            yield f"not looked for elsewhere, as it is not an answer's text: {answer!r}, accepted by {n} examples"

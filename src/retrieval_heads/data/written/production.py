@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from retrieval_heads.data.examples import token_counter
 from retrieval_heads.data.jsonl import write_examples
+from retrieval_heads.data.markup import control_tokens
+from retrieval_heads.data.official.phrases import not_searched
 from retrieval_heads.data.written.author import Order
 from retrieval_heads.data.written.checks import Fault
 from retrieval_heads.data.written.client import Client
@@ -44,6 +46,7 @@ class Plan:
             other real examples.
         concurrency: requests at a time.
         attempts: how often a text is asked for.
+        control: control tokens of the model to be trained, which no text may hold; see `for_tokenizer`.
     """
 
     reals: Sequence[Real]
@@ -53,6 +56,7 @@ class Plan:
     distractors: int = 0
     concurrency: int = 8
     attempts: int = 3
+    control: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_conditions(self.conditions)
@@ -74,6 +78,10 @@ class Plan:
         """Whether an endpoint is needed."""
         return self.writes_needles or self.writes_context
 
+    def for_tokenizer(self, tokenizer: Any) -> Plan:
+        """The same plan for a model with that tokenizer."""
+        return replace(self, control=tuple(control_tokens(tokenizer)))
+
     def wanted(self) -> int:
         """Examples to begin with, before any has to be replaced."""
         return min(self.count or len(self.reals), len(self.reals))
@@ -90,8 +98,8 @@ def all_orders(plan: Plan) -> list[Order]:
 
 
 def _orders(plan: Plan, reals: Sequence[Real]) -> list[Order]:
-    orders = [order for real in reals for order in needle_orders(real)] * plan.writes_needles
-    return orders + distractor_orders(plan.reals, plan.distractors)[1] * plan.writes_context
+    orders = [order for real in reals for order in needle_orders(real, plan.control)] * plan.writes_needles
+    return orders + distractor_orders(plan.reals, plan.distractors, control=plan.control)[1] * plan.writes_context
 
 
 def produce(
@@ -109,7 +117,7 @@ def produce(
             is written then, but what was asked is in the cache.
         EndpointError, ResultError: see `Client`.
     """
-    given = writer is not None
+    plan, given = plan.for_tokenizer(tokenizer), writer is not None
     if client is not None and writer is None:
         writer = EndpointWriter(client, plan.concurrency, plan.attempts)
     if plan.asks and writer is None:
@@ -131,11 +139,13 @@ def produce(
         examples = make_condition(reals, condition, tokenizer, plan.length, pool=pool, written=written)
         write_examples(out / f"{condition}.jsonl.gz", examples)
         outcome.files[f"{condition}.jsonl.gz"] = len(examples)
+    outcome.not_searched = not_searched(real.hidden for real in reals)
     record = {
         "files": outcome.files, "length": plan.length, "dropped": outcome.dropped, "refused": outcome.refused,
         "distractors_dropped": outcome.distractors_dropped, "distractors": plan.distractors,
         "templates": {"quoting": outcome.quoting, "types": dict(outcome.templates.most_common())},
         **(writer.facts() if writer else {"model": None, "parameters": None}),
+        "answers_not_searched": outcome.not_searched,
     }
     write_whole(out / RECORD, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
     return outcome
@@ -167,7 +177,7 @@ def _needles(plan: Plan, tokenizer: Any, writer: Writer, outcome: Outcome) -> di
     while waiting and len(made) < plan.wanted():
         missing = plan.wanted() - len(made)
         batch, waiting = waiting[:missing], waiting[missing:]
-        orders = [needle_orders(real) for real in batch]
+        orders = [needle_orders(real, plan.control) for real in batch]
         texts = iter(writer.texts([one for many in orders for one in many]))
         for real, many in zip(batch, orders, strict=True):
             results = [next(texts) for _ in many]
@@ -190,7 +200,7 @@ def _pool(plan: Plan, tokenizer: Any, writer: Writer | None, outcome: Outcome) -
     count = token_counter(tokenizer)
     if not plan.writes_context:
         return pool_of_records(plan.reals, count)
-    titles, orders = distractor_orders(plan.reals, plan.distractors)
+    titles, orders = distractor_orders(plan.reals, plan.distractors, control=plan.control)
     results = writer.texts(orders)
     outcome.distractors_dropped.update(result.reason for result in results if isinstance(result, Fault))
     documents = [(title, text) for title, text in zip(titles, results, strict=True) if isinstance(text, str)]
