@@ -27,10 +27,11 @@ STAGES = {
     "gold_loss": "knock out and patch heads by the loss of the gold answer, where the profile asks for it",
     "correlate": "overlap of heads, and its correlation with performance",
     "claims": "decide the claims by the rules of the preregistration",
+    "decide": "decide them on a pretrained model, where the profile measures losses of the gold answer",
 }
 """In the order in which they build on each other; each is `retrieval_heads.stages.NAME.run(profile, options)`."""
 
-FROM_TABLES = {"correlate", "claims"}
+FROM_TABLES = {"correlate", "claims", "decide"}
 """Stages that need neither models nor examples."""
 
 EXAMPLES = """\

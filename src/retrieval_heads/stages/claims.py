@@ -27,7 +27,7 @@ from retrieval_heads.commands.choice import Options
 from retrieval_heads.keys import table_path
 from retrieval_heads.manifest import Facts
 from retrieval_heads.settings import Profile
-from retrieval_heads.stages import base, correlate, data, knockout, lengths, patch
+from retrieval_heads.stages import base, correlate, data, decide, knockout, lengths, patch
 from retrieval_heads.stages.common import EVERYTHING
 from retrieval_heads.store import Store
 from retrieval_heads.tables import all_tables, read_table
@@ -39,6 +39,8 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
     Raises:
         ResultError: runs failed, or were made with other settings.
     """
+    if profile.gold_loss is not None:
+        return decide.run(profile, options)
     for stage in (base, data, lengths, knockout, patch, correlate):
         stage.run(profile, options)
     return judge(profile)
@@ -47,9 +49,13 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
 def judge(profile: Profile) -> list[Path]:
     """Make the derived tables and the verdicts from the merged tables that are there; their paths.
 
+    For a profile with `gold_loss`, by the rules of the stage `decide`.
+
     Raises:
         ResultError: a table is missing.
     """
+    if profile.gold_loss is not None:
+        return decide.judge(profile)
     store, made, verdicts = Store.open(profile), {}, []
     with store.merging():
         for judged in judgements(profile):
