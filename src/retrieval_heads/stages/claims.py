@@ -21,6 +21,7 @@ from retrieval_heads.claims.prediction_verdicts import measures_verdict, predict
 from retrieval_heads.claims.run_predictors import run_predictors, run_recall
 from retrieval_heads.claims.shortfall import judge_shortfall
 from retrieval_heads.claims.spread import spread_rows, spread_verdict
+from retrieval_heads.claims.strengths import strength_rows
 from retrieval_heads.claims.subsets import subset_rows, subset_verdicts
 from retrieval_heads.claims.verdict import Judged, as_rows
 from retrieval_heads.commands.choice import Options
@@ -79,7 +80,9 @@ def judgements(profile: Profile) -> Iterator[Judged]:
     yield Judged({}, tuple(interaction_verdicts(costs.tables["axis_effects"])))
     subsets = subset_rows(scores, profile.detect.thresholds, n_resamples=n)
     shares = base_share_rows(scores, n_resamples=n)
-    yield Judged({"subsets": subsets, "base_share": shares}, tuple(subset_verdicts(subsets, profile.detect.threshold)))
+    strengths = strength_rows(scores, n_resamples=n)
+    tables = {"subsets": subsets, "strengths": strengths, "base_share": shares}
+    yield Judged(tables, tuple(subset_verdicts(subsets, profile.detect.threshold)))
     runs = run_predictors(
         scores, answers, table("training"), table("probe_loss"), table("examples"), threshold=profile.detect.threshold,
     )
