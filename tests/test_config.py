@@ -74,12 +74,13 @@ def test_packaged_profiles_are_valid_and_say_what_every_key_means(name: str) -> 
 
 
 def test_the_profiles_are_those_of_the_study() -> None:
-    assert profile_names() == ["controls", "live", "paper", "paper_mistral", "quick", "report", "smoke"]
+    assert profile_names() == ["controls", "live", "paper", "paper_mistral", "pretrained", "quick", "report", "smoke"]
 
 
 def test_report_covers_the_whole_study() -> None:
     report = load_profile("report")
-    assert report.conditions == tuple(CONDITIONS)
+    # one mixture is that of the study of a pretrained model
+    assert report.conditions == tuple(name for name in CONDITIONS if name != "high_low-low_high")
     assert (len(report.tasks), len(report.seeds), report.base_names) == (3, 5, ("base", "base-1"))
     assert (report.base_length, report.train_length) == (512, 2048)
 

@@ -29,7 +29,8 @@ def test_without_its_gold_documents_an_example_has_the_same_question_and_fewer_d
     for task in ("mdqa", "summhay"):
         [example] = make_examples(task=task, condition="real", length=512, n=1, seed=3)
         found = without_gold(example)
-        assert found.needles == () and found.answer == example.answer
+        assert found.needles == ()
+        assert found.answer == example.answer
         assert found.prompt.count("Document ") == example.prompt.count("Document ") - len(example.meta["gold"])
         assert found.prompt.endswith(example.prompt[example.prompt.rfind("Question:") :])
         statements = [example.prompt[start:end] for start, end in example.needles]
@@ -46,8 +47,10 @@ def heads_with(strong: list[tuple[int, int]], shape: tuple[int, int] = (6, 9)) -
 def test_patched_sets_are_the_strongest_heads_of_the_source_and_random_ones_outside_both_runs():
     source, target = heads_with([(2, 1), (3, 4), (3, 5)]), heads_with([(2, 2), (3, 4)])
     sets = {(one.name, len(one.heads), one.draw): one.heads for one in patching_sets(source, target, (1, 3), 2, "x")}
-    assert sets["none", 0, 0] == () and len(sets["all", 54, 0]) == 54
-    assert sets["retrieval", 1, 0] == ((2, 1),) and set(sets["retrieval", 3, 0]) == {(2, 1), (3, 4), (3, 5)}
+    assert sets["none", 0, 0] == ()
+    assert len(sets["all", 54, 0]) == 54
+    assert sets["retrieval", 1, 0] == ((2, 1),)
+    assert set(sets["retrieval", 3, 0]) == {(2, 1), (3, 4), (3, 5)}
     for draw in (1, 2):
         drawn = sets["random_layer", 3, draw]
         assert sorted(layer for layer, _ in drawn) == [2, 3, 3]
@@ -60,5 +63,6 @@ def test_controls_of_a_knock_out_share_no_head_with_the_strongest_and_have_their
         drawn = controls(kind, run.top(3), run, 3, 4, "x")
         assert [one.draw for one in drawn] == [1, 2, 3, 4]
         for one in drawn:
-            assert len(one.heads) == 3 and not set(one.heads) & set(run.retrieval)
+            assert len(one.heads) == 3
+            assert not set(one.heads) & set(run.retrieval)
             assert all(run.scores[head] == 0 for head in one.heads)

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from conftest import FAMILIES
 from retrieval_heads.errors import ModelError
-from retrieval_heads.models.rope import check_rope, extended_theta, rope_theta, with_rope_theta
+from retrieval_heads.models.rope import check_rope, context_length, extended_theta, rope_theta, with_rope_theta
 
 
 def build(config):
@@ -46,6 +46,49 @@ def test_scaling_type_is_kept(tiny_model):
     assert model.config.rope_parameters == {**scaling, "rope_theta": 50_000}
     check_rope(model, 50_000)
     torch.testing.assert_close(model.model.rotary_emb.inv_freq[0].item(), 0.25)
+
+
+@pytest.mark.parametrize(("length", "parameters", "reach"), [
+    (4096, {"rope_type": "default"}, 4096),
+    (4096, {"rope_type": "linear", "factor": 4.0}, 16384),
+    (4096, {"rope_type": "dynamic", "factor": 2.0}, 8192),
+    (32768, {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}, 131072),
+    (131072, {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}, 131072),
+    (131072, {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192, "low_freq_factor": 1.0,
+              "high_freq_factor": 4.0}, 131072),
+    (8192, {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0}, 65536),
+])
+def test_scaling_counts_as_length(length, parameters, reach):
+    config = LlamaConfig(max_position_embeddings=length, rope_parameters={**parameters, "rope_theta": 5e5})
+    assert context_length(config) == reach
+    assert extended_theta(config, reach) == 5e5
+    size = config.hidden_size // config.num_attention_heads
+    assert extended_theta(config, 2 * reach) == pytest.approx(5e5 * 2 ** (size / (size - 2)))
+    assert with_rope_theta(config, 5e5, reach).max_position_embeddings == length  # nothing to raise
+
+
+def test_layers_of_two_kinds_and_models_without_a_length():
+    two = {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+           "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
+    assert context_length(AutoConfig.for_model("gemma3_text", max_position_embeddings=777, rope_parameters=two)) == 777
+    assert context_length(AutoConfig.for_model("mamba")) is None
+
+
+def test_a_raised_length_leaves_the_frequencies_and_their_scale(tiny_model):
+    parameters = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 6, "long_factor": [2.0] * 6,
+                  "original_max_position_embeddings": 64}
+    config = tiny_model("llama", rope_parameters=parameters).config
+    one, raised = (build(each).model.rotary_emb for each in (config, with_rope_theta(config, 1e4, 8192)))
+    assert raised.config.max_position_embeddings == 8192
+    assert raised.attention_scaling == one.attention_scaling > 1
+
+
+def test_only_the_part_that_is_turned_counts():
+    parameters = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25}
+    config = AutoConfig.for_model("stablelm", hidden_size=256, num_attention_heads=4, max_position_embeddings=1024,
+                                  rope_parameters=parameters)
+    assert extended_theta(config, 2048) == pytest.approx(1e4 * 2 ** (16 / 14))
 
 
 def test_edit_after_building_is_found_out(tiny_model):

@@ -24,6 +24,8 @@ from transformers.cache_utils import DynamicLayer
 
 from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.attention.shared_prefix import crop
+from retrieval_heads.models.adapted import base_model
+from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.progress import progress
 
 Ids = Sequence[int]
@@ -74,7 +76,7 @@ def padded(model: nn.Module, rows: Sequence[Ids]) -> Padded:
 
 def keeps_all_keys(model: nn.Module) -> bool:
     """Whether every layer keeps the keys of all positions, and nothing else, in its cache."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     return {type(layer) for layer in DynamicCache(config=base.config.get_text_config()).layers} <= {DynamicLayer}
 
 
@@ -110,6 +112,9 @@ def greedy_tokens(
 
     Returns:
         one list of ids a prompt, in the order of the prompts.
+
+    Raises:
+        ModelError: weights or activations that are NaN or infinite; an adapter that is no change of weights.
     """
     tokens: list[list[int]] = [[] for _ in prompts]
     for batch in batches:
@@ -173,9 +178,11 @@ def _decode(
     any_padding = bool((mask == 0).any())
     losses = _reference_losses(model, batch, cache, logits, references) if references else []
     for step in range(max_new_tokens):
-        best = logits.argmax(dim=-1)  # [batch]
-        for row, token in zip(rows, best.tolist(), strict=True):
+        largest, best = logits.max(dim=-1)  # [batch]
+        for row, token in zip(rows, best.where(largest.isfinite(), -1).tolist(), strict=True):
             if row in running:
+                if token < 0:
+                    refuse_not_finite(model, [*prompts[row], *generated[row]], "the answer")
                 generated[row].append(token)
                 if stop(token):
                     running.remove(row)

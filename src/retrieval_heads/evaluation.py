@@ -28,7 +28,9 @@ from retrieval_heads.decoding import (
 )
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.metrics import metric_names, score_prediction
+from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.modes import evaluation_mode
+from retrieval_heads.models.rope import context_length
 from retrieval_heads.progress import progress
 from retrieval_heads.stats.bootstrap import RESAMPLES, bootstrap_mean
 
@@ -48,7 +50,7 @@ def evaluate(
         examples: of one task, or of tasks with the same metrics.
         max_new_tokens: longest answer in tokens; the longest accepted answer and `SLACK` more when None.
         batch_size: most examples decoded at a time.
-        max_length: most tokens of prompt and reference answer; the model's `max_position_embeddings` when None.
+        max_length: most tokens of prompt and reference answer; the model's length when None (`context_length`).
         level: coverage of the intervals.
         n_resamples: number of bootstrap samples.
         seed: of the bootstrap.
@@ -60,6 +62,8 @@ def evaluate(
     Raises:
         DataError: no examples, one that is too long or cannot be tokenised, or tasks with different metrics.
         ConfigError: `max_new_tokens` too small for the reference answers, or a batch size below 1.
+        ModelError: weights or activations that are NaN or infinite; an adapter that is no change of weights (prompt
+            tuning, say).
     """
     scores = evaluate_each(
         model, tokenizer, examples, max_new_tokens=max_new_tokens, batch_size=batch_size, max_length=max_length
@@ -93,7 +97,7 @@ def evaluate_each(
             f"the longest reference answer has {needed} tokens with its end", where="max_new_tokens",
             value=max_new_tokens, remedy="Leave it out, or allow that many.",
         )
-    tokens, nll = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size, losses)
+    tokens, nll = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size, max_length, losses)
     one_line, rows = _one_line(examples), []
     for example, item, generated in zip(examples, encoded, tokens, strict=True):
         prediction, target = _text(tokenizer, generated, one_line), item.ids[item.prompt_length :]
@@ -115,7 +119,7 @@ def greedy_answers(
     unless an accepted answer has one) or after `max_new_tokens`. Arguments and errors as in `evaluate`.
     """
     encoded = _encode(model, tokenizer, examples, max_length)
-    tokens, _ = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size)
+    tokens, _ = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size, max_length)
     one_line = _one_line(examples)
     return [_text(tokenizer, generated, one_line) for generated in tokens]
 
@@ -130,7 +134,7 @@ def forced_exact(
     """
     encoded = _encode(model, tokenizer, examples, max_length)
     exact = np.zeros(len(encoded), dtype=bool)
-    with evaluation_mode(model):
+    with evaluation_mode(model, max_length):
         for batch in _batches(encoded, batch_size, "forced answers"):
             for index, target, logits in _answer_logits(model, encoded, batch):
                 exact[index] = tuple(logits.argmax(dim=-1).tolist()) == target
@@ -145,13 +149,15 @@ def answer_losses(
 
     One forward pass a batch, no decoding. Arguments and errors as in `evaluate`.
     """
-    return _losses(model, _encode(model, tokenizer, examples, max_length), batch_size)
+    return _losses(model, _encode(model, tokenizer, examples, max_length), batch_size, max_length)
 
 
 @torch.no_grad()
-def _losses(model: nn.Module, encoded: Sequence[Encoded], batch_size: int) -> np.ndarray:
+def _losses(
+    model: nn.Module, encoded: Sequence[Encoded], batch_size: int, max_length: int | None = None,
+) -> np.ndarray:
     losses = np.zeros(len(encoded))
-    with evaluation_mode(model):
+    with evaluation_mode(model, max_length):
         for batch in _batches(encoded, batch_size, "answer losses"):
             for index, target, logits in _answer_logits(model, encoded, batch):
                 wanted = torch.tensor(target, device=logits.device)[:, None]
@@ -173,12 +179,15 @@ def _answer_logits(
         ).logits
     place = {row: index for index, row in enumerate(wanted)}
     for index, target, own, found in zip(batch, targets, needed, logits, strict=True):
-        yield index, target, found[[place[row] for row in own]]
+        chosen = found[[place[row] for row in own]]
+        if not chosen.amax(-1).isfinite().all():  # -inf alone is a word that the model may not write
+            refuse_not_finite(model, encoded[index].ids, "the likelihood of the answer")
+        yield index, target, chosen
 
 
 def _greedy_tokens(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], encoded: Sequence[Encoded],
-    max_new_tokens: int | None, batch_size: int, losses: bool = False,
+    max_new_tokens: int | None, batch_size: int, max_length: int | None, losses: bool = False,
 ) -> tuple[list[list[int]], list[float]]:
     """The generated ids of every example, the ending token among them; with `losses` those of the references, too."""
     accepted = [answer for example in examples for answer in example.answers]
@@ -191,21 +200,21 @@ def _greedy_tokens(
     stop = Stop(tokenizer, newline=_one_line(examples))
     prompts = [item.ids[: item.prompt_length] for item in encoded]
     batches = _batches(encoded, batch_size, "greedy answers")
-    with evaluation_mode(model):
+    with evaluation_mode(model, max_length):
         if not losses:
             return greedy_tokens(model, prompts, batches, stop, max_new_tokens), []
         if keeps_all_keys(model):
             references = [item.ids[item.prompt_length :] for item in encoded]
             return greedy_tokens_and_losses(model, prompts, batches, stop, max_new_tokens, references)
         tokens = greedy_tokens(model, prompts, batches, stop, max_new_tokens)
-    return tokens, _losses(model, encoded, batch_size).tolist()
+    return tokens, _losses(model, encoded, batch_size, max_length).tolist()
 
 
 def _encode(model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None) -> list[Encoded]:
     if not examples:
         raise DataError("no examples", where="examples", remedy="Give at least one example to evaluate.")
     if max_length is None:
-        max_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        max_length = context_length(model)
     return encode_all(examples, tokenizer, max_length)
 
 

@@ -30,6 +30,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from retrieval_heads.attention.rows import attention_rows
 from retrieval_heads.attention.windows import Window, window_or_mask, windowed_attention
 from retrieval_heads.errors import ModelError
+from retrieval_heads.models.adapted import base_model
 from retrieval_heads.models.layout import head_layout
 
 IMPLEMENTATION = "retrieval_heads_rows"
@@ -114,7 +115,7 @@ def lean_attention(model: nn.Module, whatever_it_was: bool = False) -> Iterator[
         model: a causal language model, plain or wrapped by PEFT. Its implementation is restored on exit.
         whatever_it_was: also where the model's own implementation is another one than SDPA.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     before = base.config._attn_implementation
     if before != "sdpa" and not whatever_it_was:
         yield
@@ -170,7 +171,7 @@ def capture_attention(
         ModelError: a layer reported nothing (the attention does not go through transformers' interface, or no pass
             was made), the attention is of a kind that SDPA cannot compute, or the model is being read already.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     attentions = head_layout(model).attentions
     name = type(base).__name__
     if any(module in _ACTIVE for module in attentions):

@@ -6,8 +6,11 @@ effect on the logit of y through the keys of the needles is u_y . W_O^h sum_{j i
 favour y wherever it looks, the same over spans of equal lengths elsewhere in the prompt is taken off (their average
 over draws, see `measure.displaced_spans`).
 
-u_y is the unembedding row of y times the weight of the final norm. The norm's division by the length of the residual
-stream is left out: it is one factor for all heads of a position, so contributions rank heads and are no logits.
+u_y is the unembedding row of y, taken back through the final norm: times its weight, and centred where it centres. The
+norm's division by the length of the residual stream is left out: it is one factor for all heads of a position, so
+contributions rank heads and are no logits. Where a norm stands behind the attention, its weight and centring are in
+u_y too, and its division is the one that the pass made. `direct_path` finds these steps, or says why there are none
+that are linear; all contributions are NaN then.
 """
 
 from __future__ import annotations
@@ -15,54 +18,54 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from retrieval_heads.models.layout import head_layout
+from retrieval_heads.attention.direct_path import DirectPath
+from retrieval_heads.models.adapted import compute_dtype, matrix_of
 
 
 class Contribution:
     """Computes the contributions of all heads of a layer from its attention rows and values.
 
     Args:
-        model: a causal language model, plain or wrapped by PEFT.
+        path: from the heads of the model to its logits.
         targets: int64 `[batch, n_rows]`, the token that each row predicts.
         contrast: float `[batch, n_keys]`, 1 inside the needles less the average mask of the displaced spans. Keys
             where it is 0 can be left out, here and in what is called.
     """
 
-    def __init__(self, model: nn.Module, targets: torch.Tensor, contrast: torch.Tensor) -> None:
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.attentions, self.contrast = head_layout(model).attentions, contrast
-        weight = base.get_output_embeddings().weight
-        rows = weight[targets.to(weight.device)]
-        self.directions = rows.float() * _norm_weight(base, weight)  # [batch, n_rows, hidden]
+    def __init__(self, path: DirectPath, targets: torch.Tensor, contrast: torch.Tensor) -> None:
+        self.path, self.contrast = path, contrast
+        self.directions = None if path.reason else path.directions(targets)  # [batch, n_rows, hidden]
 
-    def __call__(self, probabilities: torch.Tensor, value: torch.Tensor, layer: int) -> torch.Tensor:
-        """float32 `[batch, n_heads, n_rows]`; arguments as of `capture.ValueReducer`, of the keys of `contrast`."""
-        batch, n_heads, n_rows, n_keys = probabilities.shape
-        n_kv_heads, head_dim = value.shape[1], value.shape[3]
+    def __call__(
+        self, probabilities: torch.Tensor, value: torch.Tensor, layer: int, whole: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
+        """float32 `[batch, n_heads, n_rows]`.
+
+        Args:
+            probabilities, value, layer: as of `capture.ValueReducer`, of the keys of `contrast`.
+            whole: probabilities and values of all keys.
+        """
+        batch, n_heads, n_rows, _ = probabilities.shape
+        if self.path.reason:
+            return probabilities.new_full((batch, n_heads, n_rows), torch.nan)
         contrast = self.contrast[:, None, None].to(probabilities.device, torch.float32)
-        weighed = (probabilities * contrast).view(batch, n_kv_heads, -1, n_keys)
-        written = (weighed @ value.float()).view(batch, n_heads, n_rows, head_dim)
-        weight = output_weight(self.attentions[layer].o_proj)
-        wanted = self.directions.to(weight.device) @ weight  # [batch, n_rows, n_heads x head_dim]
-        return (written * wanted.view(batch, n_rows, n_heads, head_dim).transpose(1, 2)).sum(-1)
+        written = _outputs(probabilities * contrast, value)
+        projection, branch = self.path.attentions[layer].o_proj, self.path.branches[layer]
+        weight = matrix_of(projection)
+        directions = branch.back(self.directions.to(weight.device))
+        wanted = (directions @ weight).view(batch, n_rows, n_heads, -1)  # over the heads, side by side
+        found = (written * wanted.transpose(1, 2)).sum(-1)
+        return found / self._divisor(projection, layer, whole)[:, None] if branch.divides else found
+
+    def _divisor(self, projection: nn.Module, layer: int, whole: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """`[batch, n_rows]`: what the norm behind the projection divides by, given all heads and keys."""
+        heads = _outputs(*whole).transpose(1, 2).flatten(2)
+        projected = projection.forward(heads.to(compute_dtype(projection)))
+        return self.path.branches[layer].scale(projected.float())
 
 
-def output_weight(projection: nn.Module) -> torch.Tensor:
-    """float32 `[hidden, n_heads x head_dim]`: an output projection's weight with its active, un-merged adapters."""
-    weight = getattr(projection, "base_layer", projection).weight.float()
-    if getattr(projection, "merged", False) or getattr(projection, "disable_adapters", False):
-        return weight
-    for name in getattr(projection, "active_adapters", ()):
-        if name in projection.lora_A:
-            weight = weight + projection.get_delta_weight(name).float()
-    return weight
-
-
-def _norm_weight(base: nn.Module, like: torch.Tensor) -> torch.Tensor:
-    """The final norm's weight of each dimension, float32 `[hidden]`; ones for a model without such a norm.
-
-    Read off what the norm makes of a vector of ones, as some families store the weight less one.
-    """
-    norm = getattr(base.get_decoder(), "norm", None)
-    ones = torch.ones(like.shape[1], device=like.device)
-    return ones if norm is None else norm(ones.to(like.dtype)).float()
+def _outputs(probabilities: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """float32 `[batch, n_heads, n_rows, head_dim]`: values summed by probabilities, or by parts of these."""
+    batch, n_heads, n_rows, n_keys = probabilities.shape
+    grouped = probabilities.reshape(batch, value.shape[1], -1, n_keys)
+    return (grouped @ value.float()).view(batch, n_heads, n_rows, -1)

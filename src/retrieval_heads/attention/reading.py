@@ -30,7 +30,7 @@ class Reading:
             (Zhang et al., see the book's references; without its null query), of the last `QUESTION_ROWS` at most; NaN
             where there is no question.
         contribution: float32 `[n_layers, n_heads]`, mean over the answer's tokens, see `contribution.py`; NaN where
-            there is no room for displaced spans.
+            there is no room for displaced spans, or no direct path to the logits.
     """
 
     index: int
@@ -110,7 +110,8 @@ def reader(spans: Spans, n_answer: int, contribution: Contribution) -> ValueRedu
         values = value.expand(batch, -1, -1, -1).gather(2, columns[:, None, :, None].expand(-1, n_kv_heads, -1, size))
         mass = (looks @ spans.inside.to(looks.device)[:, None, :, None]).squeeze(-1)
         largest = probabilities[:, :, :n_answer].argmax(-1).int()
-        return largest, mass, contribution(looks[:, :, :n_answer], values, layer)
+        whole = probabilities[:, :, :n_answer], value
+        return largest, mass, contribution(looks[:, :, :n_answer], values, layer, whole)
 
     return reduce
 

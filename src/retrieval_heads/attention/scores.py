@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from retrieval_heads.attention.direct_path import DirectPath
 from retrieval_heads.attention.measure import KINDS, displaced_spans, span_score
 from retrieval_heads.attention.read_heads import read_heads
 from retrieval_heads.data.encode import Encoded, encode_all
@@ -28,6 +29,7 @@ from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import greedy_continuations
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.models.modes import evaluation_mode
+from retrieval_heads.models.rope import context_length
 
 MODES = ("forced", "generated")
 """`forced`: over the reference answer, teacher forced; `generated`: over the model's own greedy answer."""
@@ -43,7 +45,8 @@ class HeadScores:
             the examples whose prompt has room for them, nan when none has.
         mass: float32 `[n_layers, n_heads]`, mean attention probability inside the needles at the same rows.
         query_mass: float32 `[n_layers, n_heads]`, the same from the tokens of the question (after QRHead).
-        contribution: float32 `[n_layers, n_heads]`, mean logit contribution of the needles (after LOCOS).
+        contribution: float32 `[n_layers, n_heads]`, mean logit contribution of the needles (after LOCOS); NaN where
+            the model has no direct path to the logits that is linear.
         per_example: float32 `[n_used, n_layers, n_heads]`, the score on each example, in the order of `used`.
         chance_per_example: the same of the chance level; NaN for an example without room for displaced spans.
         contribution_per_example: the same of the contribution; NaN for an example without room for displaced spans.
@@ -51,6 +54,7 @@ class HeadScores:
         dropped: number of examples left out, by reason: `no needle`, `too long`, `empty generation`.
         kind: `copy` or `insight`.
         mode: `forced` or `generated`.
+        contribution_reason: why all contributions are NaN, in words; empty where the model has a direct path.
     """
 
     scores: np.ndarray
@@ -65,6 +69,7 @@ class HeadScores:
     dropped: Mapping[str, int]
     kind: str
     mode: str
+    contribution_reason: str = ""
 
     @property
     def n_used(self) -> int:
@@ -137,7 +142,8 @@ def score_heads(
         ConfigError: an unknown kind or mode, a batch or an answer of less than one.
         DataError: an example that cannot be encoded, or longer than the model when `max_length` is None; no example
             left to score on.
-        ModelError: a model whose attention cannot be read, such as one without layers `self_attn.o_proj`.
+        ModelError: a model whose attention cannot be read, such as one without layers `self_attn.o_proj`; weights or
+            activations that are NaN or infinite; an adapter that is no change of weights (prompt tuning, say).
     """
     for values, known, name in ((kinds, KINDS, "kind"), ((mode,), MODES, "mode")):
         for value in values:
@@ -146,10 +152,10 @@ def score_heads(
     for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
         if value < 1:
             raise ConfigError("less than one", where=name, value=value, remedy="Give a whole number from 1.")
-    with evaluation_mode(model), torch.inference_mode():
+    with evaluation_mode(model, max_length), torch.inference_mode():
         prepared, dropped = _prepare(model, tokenizer, examples, max_length)
         if mode == "generated":
-            limit = max_length or _model_length(model)
+            limit = max_length or context_length(model)
             prepared = _with_own_answers(model, tokenizer, prepared, dropped, max_new_tokens, batch_size, limit)
         if not prepared:
             raise DataError(
@@ -176,7 +182,8 @@ def _summarise(
     score: dict[str, list] = {kind: [None] * len(encoded) for kind in kinds}
     chance: dict[str, list] = {kind: [None] * len(encoded) for kind in kinds}
     masses, query_masses, contributions = [], [], [None] * len(encoded)
-    for reading in read_heads(model, encoded, batch_size, seed):
+    path = DirectPath(model)
+    for reading in read_heads(model, encoded, path, batch_size, seed):
         one, displaced = encoded[reading.index], displaced_spans(encoded[reading.index], seed=seed)
         masses.append(reading.mass.mean(-1, dtype=np.float64))
         query_masses.append(reading.query_mass)
@@ -197,6 +204,7 @@ def _summarise(
             chance_per_example=np.stack(chance[kind]).astype(np.float32),
             contribution_per_example=np.stack(contributions).astype(np.float32),
             used=tuple(used), dropped=dict(dropped), kind=kind, mode=mode,
+            contribution_reason=path.reason,
         )
         for kind in kinds
     }
@@ -208,16 +216,12 @@ def _known_mean(values: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     return (np.mean(known, axis=0, dtype=np.float64) if known else np.full(shape, np.nan)).astype(np.float32)
 
 
-def _model_length(model: nn.Module) -> int | None:
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-
 def _prepare(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None
 ) -> tuple[dict[int, Encoded], Counter]:
     """Encoded examples by index, and the counts of those left out."""
     dropped, prepared = Counter(), {}
-    limit = _model_length(model) if max_length is None else None
+    limit = context_length(model) if max_length is None else None
     for index, one in enumerate(encode_all(examples, tokenizer, limit)):
         reason = "no needle" if not one.needles else None
         if max_length is not None and len(one.ids) > max_length:

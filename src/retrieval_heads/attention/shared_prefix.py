@@ -17,6 +17,7 @@ from transformers.masking_utils import create_masks_for_generate
 
 from retrieval_heads.attention.capture import lean_attention, stop_at_last_attention
 from retrieval_heads.errors import ModelError
+from retrieval_heads.models.adapted import base_model
 
 
 class SharedPrefix:
@@ -132,5 +133,5 @@ def _tile(mask: torch.Tensor | None, length: int, n_rows: int, copies: int, devi
 
 def text_config(model: nn.Module) -> PreTrainedConfig:
     """The config of the decoder, for plain and PEFT models."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     return base.config.get_text_config()

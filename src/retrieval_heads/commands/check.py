@@ -56,12 +56,13 @@ def _tokenizer(model: str) -> tuple[Any, int | None]:
     """The tokenizer of a model's folder, and how many tokens the model can read as it is."""
     from retrieval_heads.models.folder import model_folder
     from retrieval_heads.models.load import load_config, load_tokenizer
+    from retrieval_heads.models.rope import context_length
 
     folder = Path(model) if Path(model).is_dir() else model_folder(model)
     tokenizer = load_tokenizer(folder)
     if not (folder / "config.json").is_file():
         return tokenizer, None
-    return tokenizer, getattr(load_config(folder).get_text_config(), "max_position_embeddings", None)
+    return tokenizer, context_length(load_config(folder))
 
 
 def _lines(findings: Findings) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_heads import paths
+from retrieval_heads.data.written.matching import check_places, copy_matching
 from retrieval_heads.errors import ConfigError
 
 EXAMPLES = """\
@@ -21,6 +22,18 @@ examples:
       --endpoint http://localhost:8000/v1 --model NAME --dry-run
       how many requests, tokens and what cost all five conditions would take;
       without --dry-run, make them
+
+  python -m retrieval_heads write --real prepared/mdqa/real.jsonl.gz \\
+      --tokenizer MODEL --length 32768 --out data/mdqa --texts passages.jsonl
+      with passages that were written elsewhere: JSON Lines with id, fact, text
+  python -m retrieval_heads write --real prepared/mdqa/real.jsonl.gz \\
+      --tokenizer MODEL --length 32768 --out data/mdqa \\
+      --model NAME --batch-out requests.jsonl
+      for a batch interface; later the same with --batch-in answers.jsonl
+
+With --texts or --batch-in, examples without a usable text are left out of all
+conditions, `real` and `real_short` too: --out is then another folder than that
+of --real, and gets what belongs to the study from there.
 
 The key of a service is read from the environment variable OPENAI_API_KEY;
 OPENAI_BASE_URL and OPENAI_MODEL stand in for --endpoint and --model. Texts are
@@ -45,7 +58,11 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="read the first N real examples only")
     parser.add_argument("--distractors", type=int, default=0, metavar="N",
                         help="have N documents written for the context `high`; 0 takes those of other real examples")
-    parser.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible endpoint, such as http://localhost:8000/v1")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--texts", metavar="FILE", help="passages: JSON Lines with `id`, `fact` (from 0) and `text`")
+    source.add_argument("--batch-out", metavar="FILE", help="write the requests for a batch interface, and stop")
+    source.add_argument("--batch-in", metavar="FILE", nargs="+", help="answers of the batch interface, in any order")
+    source.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible endpoint, such as http://localhost:8000/v1")
     parser.add_argument("--model", metavar="NAME", help="the model's name at the endpoint")
     parser.add_argument("--parameters", metavar="JSON", default="{}",
                         help='sent with each request, over {"temperature": 0.7, "max_tokens": 2048}; null leaves out')
@@ -61,35 +78,97 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 def _write(parsed: argparse.Namespace) -> None:
     from retrieval_heads.data.written.cache import Cache
-    from retrieval_heads.data.written.client import Client, find_endpoint
-    from retrieval_heads.data.written.production import Plan, produce
+    from retrieval_heads.data.written.production import Plan
     from retrieval_heads.data.written.real import read_real
     from retrieval_heads.data.written.spending import Spending
 
     parameters = _parameters(parsed.parameters)
+    if parsed.texts or parsed.batch_in:
+        check_places(parsed.real, parsed.out)
     plan = Plan(
         read_real(parsed.real, parsed.limit), parsed.conditions, parsed.length, parsed.count, parsed.distractors,
         parsed.concurrency, parsed.attempts,
     )
     spending = Spending(parsed.price_in, parsed.price_out)
     cache = Cache(parsed.cache or Path(parsed.out) / "written_cache")
+    if parsed.batch_out:
+        _write_requests(plan, cache, parsed, parameters)
+        return
     tokenizer = _tokenizer(parsed.tokenizer)
     if parsed.dry_run:
         _estimate(plan, tokenizer, cache, spending, parsed.model, parameters)
         return
+    if parsed.texts:
+        outcome = _from_texts(plan, tokenizer, parsed)
+    elif parsed.batch_in:
+        outcome = _from_batch(plan, tokenizer, cache, parsed, parameters)
+    else:
+        outcome = _from_endpoint(plan, tokenizer, cache, spending, parsed, parameters)
+    for line in outcome.lines():
+        print(line)
+    if parsed.texts or parsed.batch_in:
+        for line in copy_matching(parsed.real, parsed.out, outcome.ids):
+            print(line)
+    print(f"written to {paths.shown(Path(parsed.out).absolute())}")
+
+
+def _from_endpoint(plan: Any, tokenizer: Any, cache: Any, spending: Any, parsed: argparse.Namespace, parameters: dict):
+    from retrieval_heads.data.written.client import Client, find_endpoint
+    from retrieval_heads.data.written.production import produce
+
     client = None
     if plan.asks:
         endpoint = find_endpoint(parsed.endpoint, parsed.model, parameters=parameters, timeout=parsed.timeout)
         client = Client(endpoint, cache, spending)
     try:
-        outcome = produce(plan, tokenizer, parsed.out, client)
+        return produce(plan, tokenizer, parsed.out, client)
     finally:
         if client is not None:
             client.close()
             print(spending.line() + (f"; {cache.damaged} damaged cache entries" if cache.damaged else ""), flush=True)
-    for line in outcome.lines():
-        print(line)
-    print(f"written to {paths.shown(Path(parsed.out).absolute())}")
+
+
+def _from_texts(plan: Any, tokenizer: Any, parsed: argparse.Namespace) -> Any:
+    from retrieval_heads.data.written.production import produce
+    from retrieval_heads.data.written.writers import GivenTexts
+
+    if plan.writes_context:
+        raise ConfigError("the texts of a file are needles", where="--distractors", value=plan.distractors,
+                          remedy="Leave it out; the context is then made of other real examples.")
+    texts = GivenTexts(parsed.texts)
+    outcome = produce(plan, tokenizer, parsed.out, writer=texts)
+    if texts.unused:
+        print(f"{texts.unused} texts of {parsed.texts} belong to no example that was asked for")
+    return outcome
+
+
+def _from_batch(plan: Any, tokenizer: Any, cache: Any, parsed: argparse.Namespace, parameters: dict) -> Any:
+    from retrieval_heads.data.written.production import all_orders, produce
+
+    batch = _batch(cache, parsed, parameters)
+    taken = batch.read_answers(parsed.batch_in, all_orders(plan))
+    print(f"{taken} answers")
+    for line in batch.failed:
+        print(f"no answer: {line}")
+    return produce(plan, tokenizer, parsed.out, writer=batch)
+
+
+def _write_requests(plan: Any, cache: Any, parsed: argparse.Namespace, parameters: dict) -> None:
+    from retrieval_heads.data.written.production import all_orders
+
+    n = _batch(cache, parsed, parameters).write_requests(parsed.batch_out, all_orders(plan))
+    print(f"{parsed.batch_out}: {n} requests; give the answers by --batch-in" if n else
+          "there is nothing to ask: each text is there, or was asked for --attempts times")
+
+
+def _batch(cache: Any, parsed: argparse.Namespace, parameters: dict) -> Any:
+    from retrieval_heads.data.written.batch import Batch
+    from retrieval_heads.data.written.client import known_model
+
+    name = known_model(parsed.model)
+    if not name:
+        raise ConfigError("no model", where="--model", value=name, remedy="Give the name that the service knows it by.")
+    return Batch(cache, name, parameters, parsed.attempts)
 
 
 def _estimate(plan: Any, tokenizer: Any, cache: Any, spending: Any, model: str | None, parameters: dict) -> None:

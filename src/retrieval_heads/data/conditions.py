@@ -96,6 +96,7 @@ CONDITIONS = {
         _mixture("real_limited", "high_high"),
         _mixture("real_limited", "low_low"),
         _mixture("high_high", "symbolic"),
+        _mixture("high_low", "low_high"),
         Condition("real_short", "real", "real", members=("real",), short=True),
         Condition("real_shuffled", "real", "real", members=("real",), shuffled=True),
         *_sizes("real", "real", "real"),

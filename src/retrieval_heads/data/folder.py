@@ -4,6 +4,9 @@
     FOLDER/TASK/held_out/probe_LENGTH.jsonl      held-out real examples for the detection of heads
     FOLDER/TASK/held_out/test_LENGTH.jsonl       held-out real examples for scores
 
+A mixture, a size or `real_shuffled` (`conditions.py`) needs no file of its own: without one it is made of the files of
+its members, as in the generated world.
+
 LENGTH is in tokens of the model; files may be gzipped (`.jsonl.gz`). `python -m retrieval_heads prepare` makes such a
 folder from official files; one of your own needs the training length in `probe` and the evaluation lengths in `test`.
 """
@@ -11,14 +14,17 @@ folder from official files; one of your own needs the training length in `probe`
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval_heads import paths
+from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import iterate_examples, read_examples
+from retrieval_heads.data.shuffle import swap_answers
 from retrieval_heads.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -34,15 +40,44 @@ def data_folder(profile: Profile) -> Path:
     return folder
 
 
-def training_file(profile: Profile, task: str, condition: str, n: int) -> tuple[Example, ...]:
-    """The first `n` training examples of a condition; `DataError` where the file is missing or holds fewer."""
-    return _examples(_found(data_folder(profile) / task / condition), task, n)
+def training_file(profile: Profile, task: str, condition: str, n: int, seed: int = 0) -> tuple[Example, ...]:
+    """The first `n` training examples of a condition; `DataError` where a file is missing or holds fewer.
+
+    `seed` is that of the order in which answers are swapped; it matters for `real_shuffled` only.
+    """
+    folder = data_folder(profile) / task
+    if made_of_others(folder, condition):
+        return tuple(_made(folder, condition, n, seed))
+    return _examples(_found(folder / condition), task, n)
 
 
-def each_training_example(profile: Profile, task: str, condition: str, n: int) -> Iterator[Example]:
+def each_training_example(profile: Profile, task: str, condition: str, n: int, seed: int = 0) -> Iterator[Example]:
     """The same, one at a time."""
-    path, count = _found(data_folder(profile) / task / condition), 0
-    for example in iterate_examples(path, task, limit=n):
+    folder = data_folder(profile) / task
+    yield from _made(folder, condition, n, seed) if made_of_others(folder, condition) else _each(folder, condition, n)
+
+
+def made_of_others(folder: Path, condition: str) -> bool:
+    """Whether a task's folder has no file of the condition, and its examples are made of those of other ones."""
+    return bool(kind_of(condition).members) and _file(folder / condition) is None
+
+
+def _made(folder: Path, condition: str, n: int, seed: int) -> Iterator[Example]:
+    kind = kind_of(condition)
+    if kind.short:
+        raise DataError("short examples cannot be made of long ones", where=folder / f"{condition}.jsonl",
+                        value="no such file", remedy="Make the file: prepare --short-length.")
+    # of each index the example of the member whose turn it is, so that a mixture has the very examples of its members
+    rows = zip(*(_each(folder, member, n) for member in kind.members), strict=True)
+    examples = (row[index % len(row)] for index, row in enumerate(rows))
+    if kind.shuffled:
+        examples = swap_answers(list(examples), condition, random.Random(f"train|{folder.name}|{condition}|{seed}"))
+    yield from examples
+
+
+def _each(folder: Path, condition: str, n: int) -> Iterator[Example]:
+    path, count = _found(folder / condition), 0
+    for example in iterate_examples(path, folder.name, limit=n):
         count += 1
         yield example
     _check_number(path, count, n)
@@ -54,14 +89,17 @@ def held_out_file(profile: Profile, task: str, split: str, length: int, n: int) 
 
 
 def data_digest(profile: Profile, task: str, condition: str) -> str | None:
-    """16 hexadecimal digits that identify what a run reads: its training file and the held-out ones of its task.
+    """16 hexadecimal digits that identify what a run reads: its training file, or those of its members, and the
+    held-out ones of its task.
 
     None for a study of generated examples, and where the folder is not here (any more).
     """
     folder = profile.data and (paths.checkout() or paths.home()) / Path(profile.data).expanduser() / task
     if not folder or not folder.is_dir():
         return None
-    files = sorted([*folder.glob(f"{condition}.jsonl*"), *folder.glob("held_out/*.jsonl*")])
+    names = kind_of(condition).members if made_of_others(folder, condition) else (condition,)
+    files = sorted([*(path for name in names for path in folder.glob(f"{name}.jsonl*")),
+                    *folder.glob("held_out/*.jsonl*")])
     digests = [f"{path.name}:{_file_digest(path, path.stat().st_size, path.stat().st_mtime_ns)}" for path in files]
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
@@ -72,10 +110,14 @@ def _file_digest(path: Path, size: int, modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _file(stem: Path) -> Path | None:
+    candidates = (stem.with_name(stem.name + ending) for ending in (".jsonl", ".jsonl.gz"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
 def _found(stem: Path) -> Path:
-    for ending in (".jsonl", ".jsonl.gz"):
-        if (path := stem.with_name(stem.name + ending)).is_file():
-            return path
+    if (path := _file(stem)) is not None:
+        return path
     there = sorted(path.name for path in stem.parent.glob("*.jsonl*")) if stem.parent.is_dir() else []
     raise DataError("no such file of examples", where=f"{stem}.jsonl", value=there,
                     remedy="Add it, or leave its task, condition or length out of the profile.")

@@ -19,7 +19,7 @@ from retrieval_heads.models.extension import read_extension
 from retrieval_heads.models.folder import model_folder
 from retrieval_heads.models.load import load_config, load_tokenizer
 from retrieval_heads.models.lora_settings import LoraSettings
-from retrieval_heads.models.rope import extended_theta
+from retrieval_heads.models.rope import context_length, extended_theta
 from retrieval_heads.settings import REFERENCE
 
 
@@ -130,7 +130,7 @@ def read_inputs(request: Request) -> Inputs:
     if theta is None:
         theta = extended_theta(config, length)
     inputs = Inputs(request, folder, tasks[0], encoded, probe, test, [len(one.ids) for one in held_out[len(probe):]],
-                    length, config.max_position_embeddings, theta,
+                    length, context_length(config), theta,
                     {name: len(prompts) for name, prompts in leaked.items()})
     inputs.lora(request.seeds[0])  # settings out of range are found before any work
     return inputs

@@ -37,6 +37,7 @@ _FIRST = ("real", "real_limited", "high_high", "high_low", "low_high", "low_low"
 _LATER = {
     "high_mid": "#7b682a", "mid_high": "#3a0459", "mid_mid": "#5b12d0", "mid_low": "#8074ff", "low_mid": "#6e4a76",
     "real_limited-high_high": "#3c1a00", "real_limited-low_low": "#ffb000", "high_high-symbolic": "#1c3f9c",
+    "high_low-low_high": "#0801f8",
     "real_short": "#25001e", "real_shuffled": "#cb5f62",
 }
 _COLOURS = _GREYS | dict(zip(_FIRST, _PALETTE, strict=True)) | _LATER

@@ -27,10 +27,14 @@ from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ConfigError, DataError, HeadError, ModelError
-from retrieval_heads.heads.cached import batches, model_length, padded
+from retrieval_heads.heads.cached import batches, padded
 from retrieval_heads.heads.hooks import Masks, Positions, head_masks, output_hooks, replace_rows
 from retrieval_heads.heads.patch import record_head_outputs
+from retrieval_heads.models.adapted import inner_layer
+from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import Head, HeadLayout, head_layout
+from retrieval_heads.models.modes import evaluation_mode
+from retrieval_heads.models.rope import context_length
 from retrieval_heads.progress import progress
 
 MODES = ("zero", "mean", "uniform")
@@ -57,7 +61,8 @@ def ablate_heads(
     Raises:
         HeadError: a head outside the model, means of another shape, or positions outside a pass.
         ConfigError: an unknown mode, or `mean` without means.
-        ModelError: no heads side by side at `o_proj`; for `uniform`, no separate `q_proj`, or attention sinks.
+        ModelError: no heads side by side at `o_proj`; an adapter that is no change of weights (prompt tuning, say);
+            for `uniform`, no separate `q_proj`, or attention sinks.
     """
     layout = head_layout(model)
     with knock_out(layout, head_masks(layout, heads), mode, means, positions):
@@ -91,13 +96,14 @@ def mean_head_outputs(
 
     Args:
         scope: `answer`: the rows that predict the answer's tokens and the end-of-sequence token; `all`: every row.
-        max_length: tokens; longer examples raise `DataError`. None stands for the model's `max_position_embeddings`.
+        max_length: tokens; longer examples raise `DataError`. None stands for the model's length (`context_length`).
 
     Returns:
         float32 `[n_layers, n_heads, head_dim]` on the CPU.
 
     Raises:
         DataError: no examples; see `encode_all` for those that do not fit.
+        ModelError: as in `ablate_heads`; weights or activations that are NaN or infinite.
     """
     layout = head_layout(model)
     if scope not in SCOPES:
@@ -106,17 +112,24 @@ def mean_head_outputs(
         raise DataError("no examples to take means over", where="examples", remedy="Give held-out examples.")
     device = model.get_input_embeddings().weight.device
     total, n_rows = torch.zeros(layout.n_layers, layout.n_heads, layout.head_dim, dtype=torch.float64), 0
-    limit = model_length(model) if max_length is None else max_length
-    for batch in progress(batches(model, encode_all(examples, tokenizer, limit)), "mean head outputs"):
+    limit = context_length(model) if max_length is None else max_length
+    encoded = encode_all(examples, tokenizer, limit)
+    for batch in progress(batches(model, encoded), "mean head outputs"):
         # padded on the right, where nothing sees it
         ids = padded([encoded.ids[:-1] for encoded in batch], device)
         rows = torch.zeros(ids.shape, dtype=torch.bool)
         for row, encoded in zip(rows, batch, strict=True):
             row[encoded.prompt_length - 1 if scope == "answer" else 0 : len(encoded.ids) - 1] = True
-        with torch.no_grad(), lean_attention(model), record_head_outputs(model, rows) as outputs:
+        with (
+            torch.no_grad(), evaluation_mode(model, max_length), lean_attention(model),
+            record_head_outputs(model, rows) as outputs,
+        ):
             model(input_ids=ids, use_cache=False, logits_to_keep=1)
         total += torch.stack([outputs[layer].sum(0, dtype=torch.float32) for layer in range(layout.n_layers)]).cpu()
         n_rows += int(rows.sum())
+        if not total.isfinite().all():
+            for one in batch:
+                refuse_not_finite(model, one.ids, "the mean output of a head")
     return (total / n_rows).float()
 
 
@@ -140,7 +153,8 @@ def _query_site(layout: HeadLayout, layer: int) -> nn.Module:
     """The module whose output is the query, heads side by side, and behind which heads no longer mix."""
     attention, width = layout.attentions[layer], layout.n_heads * layout.head_dim
     projection = getattr(attention, "q_proj", None)
-    if getattr(projection, "out_features", None) != width or getattr(attention, "sinks", None) is not None:
+    n_outputs = None if projection is None else inner_layer(projection).out_features
+    if n_outputs != width or getattr(attention, "sinks", None) is not None:
         raise ModelError(
             f"mode uniform needs a `q_proj` of {width} outputs and attention without sinks", where=f"layer {layer}",
             value=type(attention).__name__, remedy="Use mode zero or mean for this model.",

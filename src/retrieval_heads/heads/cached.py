@@ -133,8 +133,3 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
     """int64 `[rows, longest]`, padded on the right; the padding is never seen, so that any id serves."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
-
-
-def model_length(model: nn.Module) -> int | None:
-    """Tokens that the model takes; None where its config does not say."""
-    return getattr(text_config(model), "max_position_embeddings", None)

@@ -24,6 +24,7 @@ from torch import nn
 from retrieval_heads.errors import HeadError, ModelError
 from retrieval_heads.heads.hooks import Positions, head_masks, output_hooks, row_index
 from retrieval_heads.heads.source_cache import SourceCaches
+from retrieval_heads.models.adapted import base_model
 from retrieval_heads.models.layout import Head, head_layout
 
 # what makes an input; the rest of a call (cache, labels, which logits) is the target's own business
@@ -158,7 +159,7 @@ def patch_heads(
             run_source(inputs)
         else:
             # PEFT's forward goes past the hooks of the model it wraps, its generate past its own
-            for module in {id(module): module for module in (target, _base(target))}.values():
+            for module in {id(module): module for module in (target, base_model(target))}.values():
                 stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
                 stack.callback(module.register_forward_hook(after, always_call=True).remove)
         stack.enter_context(output_hooks(layout, masks, values, positions))
@@ -176,10 +177,6 @@ def check_match(target: nn.Module, source: nn.Module) -> None:
             f"the target has (layers, heads, head size, vocabulary) {ours}", where="source", value=theirs,
             remedy="Patch between models of one architecture and tokenizer.",
         )
-
-
-def _base(model: nn.Module) -> nn.Module:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

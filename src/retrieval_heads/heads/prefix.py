@@ -27,13 +27,16 @@ from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.heads.ablate import SCOPES, knock_out
-from retrieval_heads.heads.cached import CachedPrompts, model_length
+from retrieval_heads.heads.cached import CachedPrompts
 from retrieval_heads.heads.forced import Raw, metrics_of, raw_scores
 from retrieval_heads.heads.haystacks import over_prompts
 from retrieval_heads.heads.hooks import Masks, head_masks, output_hooks
 from retrieval_heads.heads.packing import HeadSet, Intervene, Packing, Scores, unique_sets
 from retrieval_heads.heads.patch import check_match, record_head_outputs
+from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import Head, HeadLayout, head_layout
+from retrieval_heads.models.modes import evaluation_mode
+from retrieval_heads.models.rope import context_length
 from retrieval_heads.progress import progress
 
 
@@ -53,7 +56,7 @@ def knockout_sweep(
         means: for mode `mean`; see `ablate_heads`.
         scope: `answer`: only the rows that predict the answer; `all`: every position, a whole pass for each set.
         sets_per_pass: how many sets share a pass in scope `answer`; on a GPU each of them with all modes.
-        max_length: tokens; longer examples raise `DataError`. None stands for the model's `max_position_embeddings`.
+        max_length: tokens; longer examples raise `DataError`. None stands for the model's length (`context_length`).
 
     Returns:
         A row for each example, mode and set, with `set`, `k` (its size), `mode`, `scope`, `example` (index), and the
@@ -63,7 +66,7 @@ def knockout_sweep(
         ConfigError: an unknown mode or scope, or `mean` without means.
         HeadError: a head outside the model.
         DataError: an example that is too long or cannot be encoded.
-        ModelError: as in `ablate_heads`.
+        ModelError: as in `ablate_heads`; weights or activations that are NaN or infinite.
     """
     if scope not in SCOPES:
         raise ConfigError("unknown scope", where="scope", value=scope, remedy=f"Use one of {', '.join(SCOPES)}.")
@@ -81,16 +84,17 @@ def knockout_sweep(
     packing = Packing(model, layout, unique_sets(sets), sets_per_pass)
     if not sets:
         return []
-    if scope == "answer":
-        copies = packing.copies(len(interventions))
-        scored = over_prompts(model, encoded, lambda _, prompts: packing.scores(prompts, interventions), copies)
-        return _rows(scored, encoded, sets, scope)
 
     def whole_passes(one: Encoded) -> Scores:
         return {name: _score_whole(model, one, packing.unique, layout, its) for name, its in interventions.items()}
 
-    scored = (([index], whole_passes(one)) for index, one in enumerate(progress(encoded, "head sets")))
-    return _rows(scored, encoded, sets, scope)
+    if scope == "answer":
+        copies = packing.copies(len(interventions))
+        scored = over_prompts(model, encoded, lambda _, prompts: packing.scores(prompts, interventions), copies)
+    else:
+        scored = (([index], whole_passes(one)) for index, one in enumerate(progress(encoded, "head sets")))
+    with evaluation_mode(model, max_length):
+        return _rows(model, scored, encoded, sets, scope)
 
 
 class SourceAnswer(NamedTuple):
@@ -119,13 +123,15 @@ def source_answers(
         answers = []
         for index, size in enumerate(prompts.sizes):
             place = slice(index, index + 1), slice(size)
+            _check_finite(source, encoded[members[index]], likelihood[place])
             [metrics] = metrics_of(Raw(hits[place], likelihood[place]))
             answers.append(SourceAnswer({layer: states[place] for layer, states in outputs.items()}, metrics))
         return answers
 
     found: dict[int, SourceAnswer] = {}
-    for members, answers in over_prompts(source, encoded, answer, description="source"):
-        found.update(zip(members, answers, strict=True))
+    with evaluation_mode(source, max_length):
+        for members, answers in over_prompts(source, encoded, answer, description="source"):
+            found.update(zip(members, answers, strict=True))
     return [found[index] for index in range(len(encoded))]
 
 
@@ -163,7 +169,8 @@ def patch_sweep(
 
         return packing.scores(prompts, {"patch": intervene})
 
-    return _rows(over_prompts(target, encoded, patched, packing.copies(1)), encoded, sets, "answer")
+    with evaluation_mode(target, max_length):
+        return _rows(target, over_prompts(target, encoded, patched, packing.copies(1)), encoded, sets, "answer")
 
 
 def _together(outputs: Sequence[torch.Tensor], copies: int) -> torch.Tensor:
@@ -177,8 +184,14 @@ def _knock_out(layout: HeadLayout, mode: str, means: Any) -> Intervene:
     return lambda masks, copies: knock_out(layout, masks, mode, means)
 
 
+def _check_finite(model: nn.Module, encoded: Encoded, likelihood: torch.Tensor) -> None:
+    if likelihood.isnan().any():
+        refuse_not_finite(model, encoded.ids, "the likelihood of the answer")
+
+
 def _rows(
-    scored: Iterable[tuple[list[int], Scores]], encoded: Sequence[Encoded], sets: Mapping[str, HeadSet], scope: str
+    model: nn.Module, scored: Iterable[tuple[list[int], Scores]], encoded: Sequence[Encoded],
+    sets: Mapping[str, HeadSet], scope: str,
 ) -> list[dict[str, Any]]:
     """The rows of a sweep in the order of the examples; numbers are read from the device when all is computed."""
     rows: list[list[dict[str, Any]]] = [[] for _ in encoded]
@@ -187,6 +200,7 @@ def _rows(
         for place, index in enumerate(members):
             size = len(encoded[index].ids) - encoded[index].prompt_length
             for mode, (hits, likelihood) in scores.items():
+                _check_finite(model, encoded[index], likelihood[place, :, :size])
                 metrics = metrics_of(Raw(hits[place, :, :size], likelihood[place, :, :size]))
                 found = dict(zip(unique_sets(sets), metrics, strict=True))
                 rows[index] += [
@@ -197,7 +211,7 @@ def _rows(
 
 
 def _length(model: nn.Module, max_length: int | None) -> int | None:
-    return model_length(model) if max_length is None else max_length
+    return context_length(model) if max_length is None else max_length
 
 
 def _score_whole(

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from retrieval_heads.heads.ablate import ablate_heads
+from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import Head
 from retrieval_heads.models.modes import evaluation_mode
 
@@ -38,6 +39,7 @@ def text_losses(
 
     Raises:
         HeadError, ConfigError, ModelError: see `ablate_heads`.
+        ModelError: weights or activations that are NaN or infinite.
     """
     device = model.get_input_embeddings().weight.device
     batches, found = ids.to(device).split(batch_size), {}
@@ -51,4 +53,7 @@ def text_losses(
 def _row_losses(model: nn.Module, ids: torch.Tensor) -> np.ndarray:
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
     each = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
-    return each.view(len(ids), -1).double().mean(dim=1).cpu().numpy()
+    losses = each.view(len(ids), -1).double().mean(dim=1).cpu().numpy()
+    for row in np.flatnonzero(np.isnan(losses)):
+        refuse_not_finite(model, ids[row].tolist(), "the loss on text")
+    return losses

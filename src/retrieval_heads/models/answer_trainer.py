@@ -169,6 +169,9 @@ class _StopOnBadLoss(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
+            for name, weight in kwargs["model"].named_parameters():
+                if not weight.requires_grad and not weight.isfinite().all():
+                    raise ModelError("a weight of the base is NaN or infinite", where=name, remedy="Restore the base.")
             raise ModelError(
                 "the loss is not finite", where=f"training step {state.global_step}", value=loss,
                 remedy="Lower the learning rate or `max_grad_norm`, or train in fp32.",

@@ -35,6 +35,7 @@ from retrieval_heads.models.folder import model_folder, quiet, usable_device
 from retrieval_heads.models.lean_step import lean_step
 from retrieval_heads.models.load import build_model
 from retrieval_heads.models.lora_settings import LoraSettings
+from retrieval_heads.models.one_length import one_length
 from retrieval_heads.models.processes import (
     all_or_none,
     announce,
@@ -106,6 +107,9 @@ def finetune(
         started = time.monotonic()
         state = _train(model, examples, settings, device, work, checkpoint)
         weights = {name: whole(weight.data) for name, weight in model.named_parameters() if "lora_" in name}
+        if wrong := [name for name, values in weights.items() if not values.isfinite().all()]:
+            raise ModelError("the last step made weights NaN or infinite", where=wrong[0],
+                             remedy="Lower the learning rate or `max_grad_norm`, or train in fp32.")
         record = {
             "base_name": base_name, **inputs, **count_tokens(examples, settings.epochs), "steps": state.global_step,
             "loss": loss_log(state), "environment": environment(device),
@@ -221,6 +225,6 @@ def _train(
         if sharded():
             shard(model, decoder_layers(model), arguments.device)
         trainer = AnswerTrainer(model, arguments, Batches(examples, batches))
-        with lean_step(model), lean_attention(model):
+        with lean_step(model), lean_attention(model), one_length(model, settings.max_length):
             trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.state

@@ -17,7 +17,11 @@ from retrieval_heads.shortage import shortage
 
 
 def model_folder(path_or_id: str | Path, allow_download: bool = False) -> Path:
-    """The local folder of a model, checked for config and safetensors weights; see `load_model`."""
+    """The local folder of a model, checked for config and safetensors weights; see `load_model`.
+
+    Raises:
+        ModelError: no such folder; one without these files, or with an adapter beside the model.
+    """
     folder = Path(path_or_id)
     if not folder.is_dir():
         try:
@@ -34,6 +38,11 @@ def model_folder(path_or_id: str | Path, allow_download: bool = False) -> Path:
             ) from error
     if not (folder / "config.json").is_file():
         raise ModelError("the model folder has no config.json", where=folder, remedy="Give a model's folder.")
+    if (folder / "adapter_config.json").is_file():  # transformers would put it on the model unasked
+        raise ModelError(
+            "an adapter lies in the folder of the base model", where=folder / "adapter_config.json",
+            remedy="Move it (adapter_config.json and its weights) to a folder of its own, and name that as adapter.",
+        )
     with as_model_error(folder / "config.json", "the config cannot be loaded"):
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     weights = {path.name for path in folder.glob("*.safetensors")}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from retrieval_heads.errors import HeadError, ModelError
+from retrieval_heads.models.adapted import base_model, inner_layer
 
 Head = tuple[int, int]
 """A head as `(layer, head)`, both counted from 0; with grouped-query attention these are query heads."""
@@ -50,9 +51,10 @@ def head_layout(model: nn.Module) -> HeadLayout:
 
     Raises:
         ModelError: the decoder has no layers with `self_attn.o_proj`, or the projection's input width is not heads x
-            head_dim, so that an intervention at its input could not be told apart by head.
+            head_dim, so that an intervention at its input could not be told apart by head; an adapter that is no
+            change of weights (see `base_model`).
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     decoder = base.get_decoder() if hasattr(base, "get_decoder") else base
     attentions = tuple(layer.self_attn for layer in getattr(decoder, "layers", ()) if hasattr(layer, "self_attn"))
     config = base.config.get_text_config()
@@ -65,7 +67,7 @@ def head_layout(model: nn.Module) -> HeadLayout:
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // n_heads
     layout = HeadLayout(attentions, n_heads, getattr(config, "num_key_value_heads", None) or n_heads, head_dim)
     for index, attention in enumerate(attentions):
-        width = attention.o_proj.in_features
+        width = getattr(inner_layer(attention.o_proj), "in_features", None)
         if width != n_heads * head_dim:
             raise ModelError(
                 f"layer {index}: the output projection reads {width} values, not {n_heads} heads x {head_dim}",

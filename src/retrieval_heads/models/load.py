@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from retrieval_heads.errors import ModelError
-from retrieval_heads.models.extension import ADAPTER_WEIGHTS, Extension, fingerprint, read_extension
+from retrieval_heads.models.adapted import base_model
+from retrieval_heads.models.extension import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Extension, fingerprint, read_extension
 from retrieval_heads.models.folder import as_model_error, model_folder, quiet, usable_device
 from retrieval_heads.models.random_weights import draw_model, random_seed
-from retrieval_heads.models.rope import check_rope, with_rope_theta
+from retrieval_heads.models.rope import check_rope, raise_length, with_rope_theta
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
@@ -51,8 +52,10 @@ def load_model(
         The model and its tokenizer.
 
     Raises:
-        ModelError: a folder that is missing or lacks config, weights or tokenizer; a slow tokenizer; a model without
-            RoPE where theta is asked for; an adapter without `extension.json`, made for another base or theta.
+        ModelError: a folder that is missing or lacks config, weights or tokenizer, or has an adapter in it; a slow
+            tokenizer; a model without RoPE where theta is asked for, or with a dynamic one that does not reach
+            `max_length`; an adapter without `extension.json`, made for another base or theta, with weights that are
+            NaN or infinite, or that is no change of weights (prompt tuning, say).
     """
     device = usable_device(device)
     folder = model_folder(path_or_id, allow_download)
@@ -90,20 +93,27 @@ def swap_adapter(model: nn.Module, adapter: str | Path) -> None:
             f"the adapter was made for another base, theta or LoRA setting than the present {present}",
             where=adapter, value=new, remedy="Load it afresh by `load_model(base, adapter=...)`.",
         )
+    with as_model_error(Path(adapter) / ADAPTER_CONFIG, "cannot be read"):
+        settings = _settings(PeftConfig.from_pretrained(str(adapter)))
+    own = _settings(model.peft_config["default"])
+    if other := sorted(name for name in {*own, *settings} if own.get(name) != settings.get(name)):
+        raise ModelError(
+            "the adapter has other settings than the present one", where=Path(adapter) / ADAPTER_CONFIG, value=other,
+            remedy="Load it afresh by `load_model(base, adapter=...)`.",
+        )
     set_peft_model_state_dict(model, _adapter_weights(model, Path(adapter)))
-    text = model.get_base_model().config.get_text_config()
-    text.max_position_embeddings = max(text.max_position_embeddings, new.max_length)
+    raise_length(base_model(model).config.get_text_config(), new.max_length)
     model.extension = new
 
 
 def sibling_model(model: nn.Module, adapter: str | Path) -> nn.Module:
     """A second model with its own adapter on the *same* base weights, for patching between two adapters.
 
-    Only the LoRA matrices are new memory. Raises `ModelError` as `swap_adapter` does.
+    Only the adapter's weights are new memory. Raises `ModelError` as `swap_adapter` does.
     """
+    own = {weight.data_ptr() for weight in get_peft_model_state_dict(model, save_embedding_layers=False).values()}
     shared = {
-        id(tensor): tensor for name, tensor in (*model.named_parameters(), *model.named_buffers())
-        if "lora_" not in name
+        id(tensor): tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.data_ptr() not in own
     }
     twin = copy.deepcopy(model, shared)
     swap_adapter(twin, adapter)
@@ -144,8 +154,7 @@ def build_model(
     if rope_theta is not None:
         config = with_rope_theta(config, rope_theta, max_length)
     elif max_length is not None:
-        text: PreTrainedConfig = config.get_text_config()
-        text.max_position_embeddings = max(text.max_position_embeddings, max_length)
+        raise_length(config.get_text_config(), max_length)
     if getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None:
         raise ModelError(
             "the model caps its attention scores, which the attention used here (SDPA) does not do", where=folder,
@@ -181,7 +190,19 @@ def _adapter_weights(model: PeftModel, adapter: Path) -> dict[str, torch.Tensor]
             "the weights are not those of the model's adapted modules", where=adapter / ADAPTER_WEIGHTS,
             value=wrong[:3], remedy="Restore the file, or fine-tune again.",
         )
+    if wrong := sorted(name for name, values in weights.items() if not values.isfinite().all()):
+        raise ModelError(
+            "weights of the adapter are NaN or infinite", where=adapter / ADAPTER_WEIGHTS, value=wrong[:3],
+            remedy="Restore the file, or fine-tune again.",
+        )
     return weights
+
+
+def _settings(config: PeftConfig) -> dict[str, Any]:
+    """What an adapter's config says about its effect, without names, paths and versions."""
+    said = {"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"}
+    values = {name: value for name, value in config.to_dict().items() if name not in said}
+    return {name: sorted(value, key=str) if isinstance(value, set | list) else value for name, value in values.items()}
 
 
 def _check_fits(extension: Extension, folder: Path, asked_theta: float | None, adapter: str | Path) -> None:

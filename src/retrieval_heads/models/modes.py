@@ -1,4 +1,4 @@
-"""Training and evaluation mode of a model."""
+"""How a model is set while it is read."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from retrieval_heads.models.one_length import one_length
+
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Without dropout inside the block; every module in the mode it had afterwards."""
+def evaluation_mode(model: nn.Module, max_length: int | None = None) -> Iterator[None]:
+    """Without dropout inside the block, and with the RoPE of one length (see `one_length`); afterwards as it was."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        yield
+        with one_length(model, max_length):
+            yield
     finally:
         for module, training in modes:
             module.training = training

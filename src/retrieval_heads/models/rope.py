@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from retrieval_heads.errors import ModelError
+from retrieval_heads.models.adapted import base_model
 
 
 def rope_theta(model: nn.Module | PreTrainedConfig) -> float:
@@ -31,12 +32,52 @@ def rope_theta(model: nn.Module | PreTrainedConfig) -> float:
 def extended_theta(config: PreTrainedConfig, length: int) -> float:
     """The theta for a greater length by NTK-aware scaling (bloc97 2023); the model's own for no greater one.
 
+    What the config's scaling reaches already (see `context_length`) is no greater length.
+
     Raises:
         ModelError: as in `rope_theta`.
     """
     text = _text_config(config)
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return rope_theta(text) * max(1.0, length / text.max_position_embeddings) ** (head_dim / (head_dim - 2))
+    size = int(head_dim * _rope_parameters(text).get("partial_rotary_factor", 1.0))
+    return rope_theta(text) * max(1.0, length / (context_length(text) or length)) ** (size / (size - 2))
+
+
+def context_length(model: nn.Module | PreTrainedConfig) -> int | None:
+    """Tokens that a model (plain or PEFT) or config can read as it is; None where its config does not say.
+
+    `max_position_embeddings`, or more where the RoPE is scaled: the factor of a scaling (linear, dynamic, yarn, llama3,
+    longrope) counts from `original_max_position_embeddings`, or from `max_position_embeddings` where the scaling does
+    not name the former. Some configs have raised `max_position_embeddings` and left a factor without its origin; these
+    are taken for longer than they are, and theta is left alone.
+    """
+    text = _text_config(model)
+    length, parameters = getattr(text, "max_position_embeddings", None), getattr(text, "rope_parameters", None) or {}
+    if length is None or "rope_type" not in parameters:
+        return length
+    origin = parameters.get("original_max_position_embeddings") or length
+    return max(length, int(origin * (parameters.get("factor") or 1)))
+
+
+def raise_length(config: PreTrainedConfig, length: int) -> None:
+    """Let a model with this text config read so many tokens, where it does not yet; its frequencies stay as they are.
+
+    Raises:
+        ModelError: the frequencies follow from the length that would be raised (dynamic scaling).
+    """
+    reach, parameters = context_length(config), getattr(config, "rope_parameters", None) or {}
+    if reach is None or length <= reach:
+        return
+    if "dynamic" in str(parameters.get("rope_type")):
+        raise ModelError(
+            f"the model's dynamic RoPE reaches {reach} tokens", where="length", value=length,
+            remedy="Give no greater length, or another scaling in config.json (`yarn`, or `default` and a theta).",
+        )
+    if "original_max_position_embeddings" in parameters and not parameters.get("factor"):
+        # it would be the ratio of the two lengths, and change the scale of the attention
+        origin = parameters["original_max_position_embeddings"]
+        config.rope_parameters = {**parameters, "factor": config.max_position_embeddings / origin}
+    config.max_position_embeddings = length
 
 
 def with_rope_theta(config: PreTrainedConfig, theta: float, max_length: int | None = None) -> PreTrainedConfig:
@@ -45,10 +86,10 @@ def with_rope_theta(config: PreTrainedConfig, theta: float, max_length: int | No
     Args:
         config: of a model with RoPE; not changed.
         theta: base frequency, above 1. Other RoPE settings (a scaling type, a partial factor) stay.
-        max_length: tokens; `max_position_embeddings` is raised to it where it is lower.
+        max_length: tokens; `max_position_embeddings` is raised to it where the model reads fewer (`raise_length`).
 
     Raises:
-        ModelError: theta not above 1; a model without RoPE or with one theta a layer type.
+        ModelError: theta not above 1; a model without RoPE or with one theta a layer type; as in `raise_length`.
     """
     if not theta > 1:
         raise ModelError("RoPE theta must be above 1", where="rope_theta", value=theta, remedy="The usual is 10000 up.")
@@ -56,7 +97,7 @@ def with_rope_theta(config: PreTrainedConfig, theta: float, max_length: int | No
     text = changed.get_text_config()
     text.rope_parameters = {**_rope_parameters(text), "rope_theta": float(theta)}
     if max_length is not None:
-        text.max_position_embeddings = max(text.max_position_embeddings, max_length)
+        raise_length(text, max_length)
     return changed
 
 
@@ -69,7 +110,7 @@ def check_rope(model: nn.Module, theta: float) -> None:
     Raises:
         ModelError: the model's config names another theta, the model has no rotary module, or its frequencies differ.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     where = type(base).__name__
     if rope_theta(base) != theta:
         raise ModelError(
@@ -91,7 +132,7 @@ def check_rope(model: nn.Module, theta: float) -> None:
 
 
 def _text_config(model: nn.Module | PreTrainedConfig) -> PreTrainedConfig:
-    return (model if isinstance(model, PreTrainedConfig) else model.config).get_text_config()
+    return (model if isinstance(model, PreTrainedConfig) else base_model(model).config).get_text_config()
 
 
 def _rope_parameters(config: PreTrainedConfig) -> dict:

@@ -30,7 +30,7 @@ from retrieval_heads.models.extension import fingerprint
 from retrieval_heads.models.folder import model_folder
 from retrieval_heads.models.load import load_config, load_tokenizer
 from retrieval_heads.models.lora_settings import LoraSettings
-from retrieval_heads.models.rope import extended_theta
+from retrieval_heads.models.rope import context_length, extended_theta
 from retrieval_heads.rank.calibration import read_calibration
 from retrieval_heads.rank.measure import Maker, Measured, longest
 from retrieval_heads.rank.predictors import PREDICTORS, compared, ranked
@@ -106,7 +106,7 @@ def _read(request: Request, device: str) -> _Inputs:
     encoded_probe, most = longest(probe, tokenizer, request.length)
     real_encoded, real_most = longest(real_train, tokenizer, request.length)
     length = request.length or max(most, real_most, *(size for _, size in found.values()))
-    base_length = config.max_position_embeddings
+    base_length = context_length(config)
     if request.base_probe:
         base_probe = read_examples(request.base_probe, tokenizer=tokenizer)
         longest(base_probe, tokenizer, base_length)

@@ -21,7 +21,7 @@ from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.conditions import CONDITIONS, kind_of
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import make_examples
-from retrieval_heads.data.folder import held_out_file, training_file
+from retrieval_heads.data.folder import data_folder, held_out_file, made_of_others, training_file
 from retrieval_heads.data.without_gold import without_gold
 from retrieval_heads.evaluation import answer_losses, evaluate_each
 from retrieval_heads.executor import resolve_device
@@ -143,7 +143,7 @@ def training_length(profile: Profile, condition: str) -> int:
 def training_examples(profile: Profile, key: RunKey) -> list[Example]:
     """The examples that a run is trained on: with files of examples the first ones, whatever the seed."""
     if profile.data is not None:
-        return list(training_file(profile, key.task, key.condition, n_training_examples(profile, key)))
+        return list(training_file(profile, key.task, key.condition, n_training_examples(profile, key), key.seed))
     return make_examples(
         task=key.task, condition=key.condition, length=training_length(profile, key.condition),
         n=n_training_examples(profile, key), seed=key.seed, split="train", tokenizer=study_tokenizer(profile),
@@ -159,7 +159,9 @@ def sample_examples(profile: Profile, task: str) -> dict[str, Example]:
     """One training example of the base model's length for each condition that has examples of its own, to be shown."""
     made = {"task": task, "length": profile.base_length, "n": 1, "seed": profile.seeds[0], "split": "train"}
     if profile.data is not None:
-        return {name: training_file(profile, task, name, 1)[0] for name in profile.conditions}
+        folder = data_folder(profile) / task
+        return {name: training_file(profile, task, name, 1)[0] for name in profile.conditions
+                if not made_of_others(folder, name)}
     return {
         name: make_examples(condition=name, tokenizer=study_tokenizer(profile), **made)[0]
         for name, condition in CONDITIONS.items() if not condition.members

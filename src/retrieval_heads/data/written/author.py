@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from retrieval_heads.data.written.cache import Reply
 from retrieval_heads.data.written.checks import Fault, Wanted, cleaned, find_fault
 from retrieval_heads.data.written.client import Client
 from retrieval_heads.data.written.messages import Messages, ask_again
@@ -18,10 +19,13 @@ from retrieval_heads.errors import ConfigError
 
 @dataclass(frozen=True)
 class Order:
-    """One text to be written: what is asked, and what the answer is checked for."""
+    """One text to be written: what is asked, what the answer is checked for, and for needles whose it is: the id of
+    the example and the place among its texts."""
 
     messages: Messages
     wanted: Wanted
+    id: str = ""
+    place: int = 0
 
 
 def write_text(client: Client, order: Order, attempts: int) -> str | Fault:
@@ -37,8 +41,13 @@ def write_text(client: Client, order: Order, attempts: int) -> str | Fault:
         if fault is None:
             return cleaned(reply.text)
         if left:
-            messages = ask_again(messages, _encodable(reply.text), fault.told)
+            messages = asked_again(messages, reply, fault)
     return fault
+
+
+def asked_again(messages: Messages, reply: Reply, fault: Fault) -> Messages:
+    """The conversation that goes on after a faulty reply; halves of surrogate pairs are sent as question marks."""
+    return ask_again(messages, reply.text.encode("utf-8", "replace").decode(), fault.told)
 
 
 def write_texts(client: Client, orders: Sequence[Order], concurrency: int = 8, attempts: int = 3) -> list[str | Fault]:
@@ -78,8 +87,3 @@ def write_texts(client: Client, orders: Sequence[Order], concurrency: int = 8, a
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return results
-
-
-def _encodable(text: str) -> str:
-    """A text that can be sent back: halves of surrogate pairs as question marks."""
-    return text.encode("utf-8", "replace").decode()

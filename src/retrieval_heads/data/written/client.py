@@ -137,7 +137,7 @@ class Client:
             tries += 1
             body = self._send(messages)
             try:
-                reply = _reply(body)
+                reply = read_reply(body)
             except ValueError as error:
                 if tries < NONSENSE_TRIES:
                     continue
@@ -195,7 +195,7 @@ class _Completion(BaseModel):
     usage: _Usage | None = None
 
 
-def _reply(body: str) -> Reply:
+def read_reply(body: str) -> Reply:
     """The reply in the body of an answer; ValueError says why there is none."""
     try:
         value = json.loads(body)

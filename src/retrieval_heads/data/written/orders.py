@@ -26,7 +26,7 @@ def needle_orders(real: Real) -> list[Order]:
         return [
             Order(
                 write_messages(real.example.task, "needle", question=insight, words=words, number=number),
-                Wanted(words, insight=insight),
+                Wanted(words, insight=insight), real.id, number - 1,
             )
             for number in range(1, len(real.gold) + 1)
         ]
@@ -43,7 +43,7 @@ def _fact_order(real: Real, step: int, fact: Fact, words: int) -> Order:
         real.example.task, "needle", question=fact.question, answer=fact.answer, title=fact.title or fact.question,
         words=words, forbidden=forbidden,
     )
-    return Order(messages, Wanted(words, (fact.answer,), forbidden))
+    return Order(messages, Wanted(words, (fact.answer,), forbidden), real.id, step)
 
 
 def needle_piece(real: Real, index: int, text: str) -> Piece:

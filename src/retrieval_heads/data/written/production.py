@@ -6,12 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from retrieval_heads.data.examples import token_counter
 from retrieval_heads.data.jsonl import write_examples
-from retrieval_heads.data.written.author import Order, write_texts
+from retrieval_heads.data.written.author import Order
 from retrieval_heads.data.written.checks import Fault
 from retrieval_heads.data.written.client import Client
 from retrieval_heads.data.written.conditions import check_conditions, make_condition, needs_writer
@@ -19,10 +20,13 @@ from retrieval_heads.data.written.fitting import Piece, tokens_of
 from retrieval_heads.data.written.haystack import Pool, pool_of_records
 from retrieval_heads.data.written.orders import distractor_orders, needle_orders, needle_piece
 from retrieval_heads.data.written.real import Real
+from retrieval_heads.data.written.writers import EndpointWriter, Writer
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.files import write_whole
 
 RECORD = "written.json"
+TOLD = 10
+"""Refused texts that are told one by one."""
 OUTPUT_TOKENS = 1.4
 """Tokens of a word of English text, for estimates."""
 
@@ -78,11 +82,14 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What was made: the files with their numbers of examples, the ids that were left out, and why."""
+    """What was made: the files with their numbers of examples, the ids that were left out, and why; `refused` says of
+    each text that cannot be used what is wrong with it."""
 
     files: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     distractors_dropped: Counter[str] = field(default_factory=Counter)
+    ids: list[str] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
         """The outcome for a reader, line by line."""
@@ -90,21 +97,37 @@ class Outcome:
             yield f"{name}: {n} examples"
         for reason, n in Counter(self.dropped.values()).most_common():
             yield f"left out {n} because {reason}"
+        for place, told in islice(self.refused.items(), TOLD):
+            yield f"refused {place}: {told}"
+        if len(self.refused) > TOLD:
+            yield f"refused {len(self.refused) - TOLD} more; all are in {RECORD}"
         for reason, n in self.distractors_dropped.most_common():
             yield f"left out {n} documents of the context because {reason}"
 
 
 def first_orders(plan: Plan) -> list[Order]:
     """All texts that a plan asks for first, without those asked again and those in place of failed ones."""
-    orders = [order for real in plan.reals[: plan.wanted()] for order in needle_orders(real)] * plan.writes_needles
+    return _orders(plan, plan.reals[: plan.wanted()])
+
+
+def all_orders(plan: Plan) -> list[Order]:
+    """The texts of all its real examples, those that may have to stand in for failed ones too."""
+    return _orders(plan, plan.reals)
+
+
+def _orders(plan: Plan, reals: Sequence[Real]) -> list[Order]:
+    orders = [order for real in reals for order in needle_orders(real)] * plan.writes_needles
     return orders + distractor_orders(plan.reals, plan.distractors)[1] * plan.writes_context
 
 
-def produce(plan: Plan, tokenizer: Any, out: str | Path, client: Client | None = None) -> Outcome:
+def produce(
+    plan: Plan, tokenizer: Any, out: str | Path, client: Client | None = None, *, writer: Writer | None = None,
+) -> Outcome:
     """Write `OUT/CONDITION.jsonl.gz` for each condition, all of the same real examples, and `OUT/written.json`.
 
     Args:
-        client: for the conditions with written texts.
+        client: for the conditions with written texts, or
+        writer: another source of texts. Examples without theirs are then left out of all conditions.
 
     Raises:
         ConfigError: texts have to be written, and there is no client.
@@ -112,11 +135,15 @@ def produce(plan: Plan, tokenizer: Any, out: str | Path, client: Client | None =
             is written then, but what was asked is in the cache.
         EndpointError, ResultError: see `Client`.
     """
-    if plan.asks and client is None:
+    given = writer is not None
+    if client is not None and writer is None:
+        writer = EndpointWriter(client, plan.concurrency, plan.attempts)
+    if plan.asks and writer is None:
         raise ConfigError("texts have to be written", where="client", remedy="Give an endpoint.")
     outcome = Outcome()
-    written = _needles(plan, tokenizer, client, outcome) if plan.writes_needles else {}
-    reals = [real for real in plan.reals if real.id in written] if plan.writes_needles else list(plan.reals)
+    needed = plan.writes_needles or given
+    written = _needles(plan, tokenizer, writer, outcome) if needed else {}
+    reals = [real for real in plan.reals if real.id in written] if needed else list(plan.reals)
     reals = reals[: plan.count]
     if len(reals) < (plan.count or 1):
         told = "; ".join(f"{n} because {reason}" for reason, n in Counter(outcome.dropped.values()).most_common())
@@ -125,23 +152,23 @@ def produce(plan: Plan, tokenizer: Any, out: str | Path, client: Client | None =
             value=plan.count or "all",
             remedy="Give more real examples or attempts, a better model, or a smaller count.",
         )
-    pool = _pool(plan, tokenizer, client, outcome) if any(name.endswith("_high") for name in plan.conditions) else None
+    pool = _pool(plan, tokenizer, writer, outcome) if any(name.endswith("_high") for name in plan.conditions) else None
     out = Path(out)
+    outcome.ids = [real.id for real in reals]
     for condition in plan.conditions:
         examples = make_condition(reals, condition, tokenizer, plan.length, pool=pool, written=written)
         write_examples(out / f"{condition}.jsonl.gz", examples)
         outcome.files[f"{condition}.jsonl.gz"] = len(examples)
     record = {
-        "files": outcome.files, "length": plan.length, "dropped": outcome.dropped,
+        "files": outcome.files, "length": plan.length, "dropped": outcome.dropped, "refused": outcome.refused,
         "distractors_dropped": outcome.distractors_dropped, "distractors": plan.distractors,
-        "model": client.endpoint.model if client else None,
-        "parameters": dict(client.endpoint.parameters) if client else None,
+        **(writer.facts() if writer else {"model": None, "parameters": None}),
     }
     write_whole(out / RECORD, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
     return outcome
 
 
-def _needles(plan: Plan, tokenizer: Any, client: Client, outcome: Outcome) -> dict[str, list[Piece]]:
+def _needles(plan: Plan, tokenizer: Any, writer: Writer, outcome: Outcome) -> dict[str, list[Piece]]:
     """Needle documents by example id; an example that lost one of its texts is replaced by a later one."""
     made: dict[str, list[Piece]] = {}
     waiting = list(plan.reals)
@@ -149,10 +176,14 @@ def _needles(plan: Plan, tokenizer: Any, client: Client, outcome: Outcome) -> di
         missing = plan.wanted() - len(made)
         batch, waiting = waiting[:missing], waiting[missing:]
         orders = [needle_orders(real) for real in batch]
-        texts = iter(write_texts(client, [one for many in orders for one in many], plan.concurrency, plan.attempts))
+        texts = iter(writer.texts([one for many in orders for one in many]))
         for real, many in zip(batch, orders, strict=True):
             results = [next(texts) for _ in many]
             faults = [result.reason for result in results if isinstance(result, Fault)]
+            outcome.refused.update({
+                f"{real.id}, text {place}": result.told for place, result in enumerate(results)
+                if isinstance(result, Fault)
+            })
             pieces = [] if faults else [needle_piece(real, index, text) for index, text in enumerate(results)]
             if not faults and tokens_of(real, pieces, tokenizer) > plan.length:
                 faults.append("its documents are longer than the whole length")
@@ -163,12 +194,12 @@ def _needles(plan: Plan, tokenizer: Any, client: Client, outcome: Outcome) -> di
     return made
 
 
-def _pool(plan: Plan, tokenizer: Any, client: Client | None, outcome: Outcome) -> Pool:
+def _pool(plan: Plan, tokenizer: Any, writer: Writer | None, outcome: Outcome) -> Pool:
     count = token_counter(tokenizer)
     if not plan.writes_context:
         return pool_of_records(plan.reals, count)
     titles, orders = distractor_orders(plan.reals, plan.distractors)
-    results = write_texts(client, orders, plan.concurrency, plan.attempts)
+    results = writer.texts(orders)
     outcome.distractors_dropped.update(result.reason for result in results if isinstance(result, Fault))
     documents = [(title, text) for title, text in zip(titles, results, strict=True) if isinstance(text, str)]
     return Pool(documents, count)

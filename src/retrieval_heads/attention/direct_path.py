@@ -1,0 +1,208 @@
+"""The direct path from the heads to the logits: what stands on it is found out by probing the model.
+
+A head writes into the residual stream through `o_proj`; some families scale the result (Granite) or put a norm behind
+it (Gemma 2 and 3, OLMo 2, GLM-4). The stream goes through the final norm, which centres in some (LayerNorm) and not in
+others (RMSNorm), to the unembedding. What each step does is told from its output on a few known vectors, so that a
+family needs no name: it multiplies each dimension by a weight, after centring or not, and divides by the length of its
+input or not. What is none of these has no direct effect that is linear, and none is reported.
+
+The probe is one forward pass of one token, in which the layers' inputs and the outputs of `o_proj` are the known
+vectors, and everything else that writes into the residual stream (the MLP, say) writes nothing.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from retrieval_heads.attention.capture import capture_attention
+from retrieval_heads.models.adapted import base_model, compute_dtype, matrix_of
+from retrieval_heads.models.finite import refuse_not_finite
+from retrieval_heads.models.layout import head_layout
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the path: `weight x centred(input) / rms(centred(input))`, without what it adds whatever the input.
+
+    Attributes:
+        weight: float32 `[hidden]`.
+        centres: whether the input's mean is taken off.
+        divides: whether there is a division.
+    """
+
+    weight: torch.Tensor
+    centres: bool
+    divides: bool
+
+    def back(self, directions: torch.Tensor) -> torch.Tensor:
+        """From directions `[..., hidden]` behind the step to those before it, without the division."""
+        before = directions * self.weight.to(directions.device)
+        return before - before.mean(-1, keepdim=True) if self.centres else before
+
+    def scale(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What each input `[..., hidden]` is divided by, `[...]`."""
+        centred = inputs - inputs.mean(-1, keepdim=True) if self.centres else inputs
+        return centred.square().mean(-1).sqrt()
+
+
+class DirectPath:
+    """What stands between the heads of a model and its logits.
+
+    Args:
+        model: a causal language model in evaluation mode, plain or wrapped by PEFT.
+
+    Attributes:
+        reason: why there is no linear direct effect; empty where there is one.
+        branches: for each layer with heads, the step from the output of `o_proj` to the residual stream.
+        final: the step from the residual stream to the unembedding.
+
+    Raises:
+        ModelError: weights that are not finite; see `head_layout` and `capture_attention`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.attentions = head_layout(model).attentions
+        self.head = base_model(model).get_output_embeddings()
+        self.reason, self.branches, self.final = "", [], None
+        self._unembedding = self.head.weight if type(self.head) is nn.Linear else None
+        seen = _probe(model, self.attentions, self.head)
+        if all(bool(one.isfinite().all()) for one in seen.values()):
+            self._explain(seen)
+        elif all(bool(one.isfinite().all()) for one in model.parameters()):
+            self._give_up("the probe of what stands between the heads and the logits overflows")
+        else:
+            refuse_not_finite(model, [0], "the direct effect of the heads")
+
+    def directions(self, targets: torch.Tensor) -> torch.Tensor:
+        """float32 `[..., hidden]`: what raises the logits of tokens `[...]` in the residual stream after the layers."""
+        if self._unembedding is None:
+            self._unembedding = matrix_of(self.head)
+        return self.final.back(self._unembedding[targets.to(self._unembedding.device)].float())
+
+    def _explain(self, seen: dict[Any, torch.Tensor]) -> None:
+        for layer, attention in enumerate(self.attentions):
+            if not _close(seen["heads", layer], seen["read", layer], seen["read", layer]):
+                return self._give_up(f"layer {layer}: something stands between the attention and `o_proj`")
+            if not _is_linear(attention.o_proj):
+                return self._give_up(f"layer {layer}: `o_proj` is not linear")
+            self.branches.append(_step(seen["branch", layer]))
+            if self.branches[-1] is None:
+                return self._give_up(f"layer {layer}: what stands behind `o_proj` is neither a weight nor a norm")
+        for name, made in seen.items():
+            if name[0] == "other" and not _close(made[-1], made[0], _vectors(made.shape[-1], made.device)[2]):
+                return self._give_up(f"decoder layer {name[1]} changes the residual stream that goes through it")
+        self.final = _step(seen["final", 0])
+        if self.final is None or not _is_linear(self.head):
+            return self._give_up("what stands before the logits is neither a weight nor a norm")
+        return None
+
+    def _give_up(self, reason: str) -> None:
+        self.reason = reason
+
+
+def _vectors(size: int, device: torch.device) -> torch.Tensor:
+    """float32 `[5, size]`: v and -v of signs that sum to 0, r and 3r with a mean of about 1, and zeros."""
+    signs = torch.ones(size)
+    signs[1::2] = -1
+    uneven = torch.randn(size, generator=torch.Generator().manual_seed(0)) + 1
+    return torch.stack([signs, -signs, uneven, 3 * uneven, torch.zeros(size)]).to(device)
+
+
+def _probe(model: nn.Module, attentions: tuple[nn.Module, ...], head: nn.Module) -> dict[Any, torch.Tensor]:
+    """float32 `[5, ...]` by name and layer: the heads as `o_proj` reads them and as the attention gives them, what the
+    layer makes of the vectors as outputs of `o_proj`, and what the final step makes of them."""
+    seen: dict[Any, torch.Tensor] = {}
+    layers, known = list(base_model(model).get_decoder().layers), list(map(id, attentions))
+
+    def enter(place: int, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        given = torch.zeros_like(states)  # and r where `o_proj` gives nothing
+        given[-1:] = _vectors(states.shape[-1], states.device)[2]
+        if "hidden_states" in kwargs:
+            return args, {**kwargs, "hidden_states": given}
+        return (given, *args[1:]), kwargs
+
+    def leave(place: int, output: Any) -> Any:
+        states = output if isinstance(output, torch.Tensor) else output[0]
+        vectors, made = _vectors(states.shape[-1], states.device), states[:, 0].float()
+        made[-1] -= vectors[2].to(states.dtype).float()
+        attention = getattr(layers[place], "self_attn", None)
+        seen[("branch", known.index(id(attention))) if id(attention) in known else ("other", place)] = made
+        if place + 1 == len(layers):
+            states = vectors[:, None].to(states)
+        return states if isinstance(output, torch.Tensor) else (states, *output[1:])
+
+    def project(layer: int, args: tuple, output: torch.Tensor) -> torch.Tensor:
+        return _vectors(output.shape[-1], output.device)[:, None].to(output)
+
+    def keep(name: tuple[str, int], args: tuple) -> None:
+        seen[name] = args[0].flatten(1).float()
+
+    def attended(probabilities: torch.Tensor, value: torch.Tensor, layer: int) -> None:
+        groups = probabilities.shape[1] // value.shape[1]
+        seen["heads", layer] = (probabilities @ value.repeat_interleave(groups, 1).float()).flatten(1)
+
+    with ExitStack() as stack:
+        def before(module: nn.Module, function: Any, **how: Any) -> None:
+            stack.callback(module.register_forward_pre_hook(function, prepend=True, **how).remove)
+
+        def after(module: nn.Module, function: Any) -> None:
+            stack.callback(module.register_forward_hook(function).remove)
+
+        for place, layer in enumerate(layers):
+            before(layer, lambda _, args, kwargs, place=place: enter(place, args, kwargs), with_kwargs=True)
+            after(layer, lambda _, args, output, place=place: leave(place, output))
+            for part in layer.children():
+                if id(part) not in known and any(one.ndim > 1 for one in part.parameters()):
+                    after(part, lambda _, args, output: _nothing(output))
+        for layer, attention in enumerate(attentions):
+            before(attention.o_proj, lambda _, args, layer=layer: keep(("read", layer), args))
+            after(attention.o_proj, lambda _, args, output, layer=layer: project(layer, args, output))
+        before(head, lambda _, args: keep(("final", 0), args))
+        ids = torch.zeros(5, 1, dtype=torch.long, device=next(model.parameters()).device)
+        with capture_attention(model, torch.zeros_like(ids), attended, with_values=True):
+            model(input_ids=ids, use_cache=False, logits_to_keep=1)
+    return seen
+
+
+def _nothing(output: Any) -> Any:
+    return torch.zeros_like(output) if isinstance(output, torch.Tensor) else (torch.zeros_like(output[0]), *output[1:])
+
+
+def _step(made: torch.Tensor) -> Step | None:
+    """The step that makes these outputs `[5, hidden]` of the vectors; None where it is of another kind."""
+    vectors = _vectors(made.shape[-1], made.device)
+    if made.shape != vectors.shape:  # a model with several residual streams
+        return None
+    added, weight = (made[0] + made[1]) / 2, (made[0] - made[1]) / 2 * vectors[0]
+    if not _close(made[4], added, vectors[2]):
+        return None
+    for centres in (False, True):
+        for divides in (False, True):
+            step = Step(weight, centres, divides)
+            inputs = vectors[2:4] - vectors[2:4].mean(-1, keepdim=True) if centres else vectors[2:4]
+            expected = weight * inputs / (step.scale(vectors[2:4])[:, None] if divides else 1)
+            if _close(made[2:4] - added, expected, expected):
+                return step
+    return None
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether a projection multiplies by its matrix and adds at most a constant, as one with a router does not."""
+    if type(module) is nn.Linear:
+        return True
+    matrix = matrix_of(module)
+    given = torch.stack([_vectors(matrix.shape[1], matrix.device)[place] for place in (2, 3, 4)])
+    made = module.forward(given[None].to(compute_dtype(module)))[0].float()
+    expected = given[:2] @ matrix.T
+    return _close(made[:2] - made[2], expected, expected)
+
+
+def _close(one: torch.Tensor, other: torch.Tensor, scale: torch.Tensor) -> bool:
+    """Whether two tensors are equal up to a rounding to 8 bits, which bfloat16 has."""
+    return bool((one.float() - other.float()).norm() <= 0.02 * scale.float().norm() + 1e-6)

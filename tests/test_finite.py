@@ -1,0 +1,97 @@
+"""NaN and infinity in weights, adapters and activations: an error that names the first place, never a number."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from model_folders import make_adapter, save_model, settings
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from retrieval_heads import select_heads
+from retrieval_heads.attention.scores import score_heads
+from retrieval_heads.data.encode import encode_all
+from retrieval_heads.errors import ModelError
+from retrieval_heads.evaluation import answer_losses, evaluate, forced_exact, greedy_answers
+from retrieval_heads.heads.ablate import mean_head_outputs
+from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
+from retrieval_heads.heads.text_loss import text_losses
+from retrieval_heads.models.finetune import finetune
+from retrieval_heads.models.load import load_model
+
+HEADS = {"none": [], "one": [(0, 1)]}
+USES = {
+    "scores": lambda model, *data: select_heads(score_heads(model, *data)["copy"]),
+    "own answers": lambda model, *data: score_heads(model, *data, mode="generated"),
+    "evaluation": evaluate, "forced": forced_exact, "losses": answer_losses, "answers": greedy_answers,
+    "knock-out": lambda model, *data: knockout_sweep(model, *data, HEADS),
+    "whole knock-out": lambda model, *data: knockout_sweep(model, *data, HEADS, scope="all"),
+    "patch": lambda model, *data: patch_sweep(model, model, *data, HEADS),
+    "source": source_answers, "means": mean_head_outputs,
+    "text": lambda model, *_: text_losses(model, torch.arange(10, 50).view(2, 20), HEADS),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_is_named(tiny_model, tiny_tokenizer, tiny_examples, use, value):
+    model = tiny_model("llama")
+    model.model.layers[1].self_attn.k_proj.weight.data[0, 0] = value
+    with pytest.raises(ModelError, match=re.escape("model.layers.1.self_attn.k_proj.weight: a weight is NaN")):
+        USES[use](model, tiny_tokenizer, tiny_examples)
+
+
+@pytest.mark.parametrize("name", ["v_proj", "o_proj"])
+def test_a_weight_of_the_last_layer_is_named(tiny_model, tiny_tokenizer, tiny_examples, name):
+    """The pass that scores heads ends before it is used, but the contribution is made of it."""
+    model = tiny_model("llama")
+    getattr(model.model.layers[-1].self_attn, name).weight.data[0, 0] = float("nan")
+    with pytest.raises(ModelError, match=f"layers.2.self_attn.{name}.weight"):
+        score_heads(model, tiny_tokenizer, tiny_examples)
+
+
+def test_a_weight_of_an_adapter_is_named(tiny_model, tiny_tokenizer, tiny_examples):
+    model = get_peft_model(tiny_model("llama"), LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    model.base_model.model.model.layers[2].self_attn.q_proj.lora_B["default"].weight.data[0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"layers.2.self_attn.q_proj.lora_B.default.weight"):
+        score_heads(model, tiny_tokenizer, tiny_examples)
+
+
+@pytest.mark.parametrize("use", ["scores", "losses", "answers", "knock-out"])
+def test_an_overflow_of_float16_is_named(tiny_model, tiny_tokenizer, tiny_examples, use):
+    model = tiny_model("llama")
+    model.model.layers[1].mlp.down_proj.weight.data *= 1e4
+    answer_losses(model, tiny_tokenizer, tiny_examples)  # in float32 it is a model like others
+    with pytest.raises(ModelError, match=r"layers.1.mlp.*activations become NaN or infinite.*float16.*bfloat16"):
+        USES[use](model.half(), tiny_tokenizer, tiny_examples)
+
+
+def test_means_that_are_nan_are_not_laid_to_the_model(tiny_model, tiny_tokenizer, tiny_examples):
+    means = torch.full((3, 4, 12), float("nan"))
+    with pytest.raises(ModelError, match="the model alone is"):
+        knockout_sweep(tiny_model("llama"), tiny_tokenizer, tiny_examples, HEADS, "mean", means=means)
+
+
+def test_nothing_is_run_twice_where_all_is_finite(tiny_model, tiny_tokenizer, tiny_examples):
+    model, passes = tiny_model("llama"), []
+    model.get_input_embeddings().register_forward_pre_hook(lambda *_: passes.append(1))
+    answer_losses(model, tiny_tokenizer, tiny_examples, batch_size=len(tiny_examples))
+    assert len(passes) == 1
+
+
+def test_files_of_adapters_and_bases(tmp_path, tiny_model, tiny_tokenizer, tiny_examples):
+    base = save_model(tmp_path / "base", tiny_model("llama"), tiny_tokenizer)
+    adapter = make_adapter(base, tmp_path / "adapter", 1)
+    weights = load_file(adapter / "adapter_model.safetensors")
+    next(iter(weights.values()))[0, 0] = float("inf")
+    save_file(weights, adapter / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="weights of the adapter are NaN or infinite"):
+        load_model(base, adapter)
+    model = tiny_model("llama")
+    model.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
+    broken = save_model(tmp_path / "broken", model, tiny_tokenizer)
+    with pytest.raises(ModelError, match=r"layers.1.mlp.up_proj.weight: a weight of the base is NaN"):
+        finetune(broken, encode_all(tiny_examples, tiny_tokenizer), tmp_path / "out", settings())
+    assert not (tmp_path / "out").exists()
