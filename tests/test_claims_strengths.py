@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-
 from claim_tables import head_scores, planted
+
 from retrieval_heads.claims.strengths import strength_rows
 from retrieval_heads.tables import conform
 
