@@ -71,18 +71,82 @@ def test_words_and_quotation_marks():
     assert contains("In 1900 DORIN fell.", "dorin")
     assert not contains("In 2015.", "5")
     assert cleaned('"One" and "two"') == '"One" and "two"'
+    assert cleaned(" One\n\n two\t\u2028three ") == "One two three"
+
+
+def test_an_answer_with_a_no_break_space_is_found():
+    text = "The episode was shown in the spring, on April\u00a09, 2018, as the last of the third season."
+    assert find_fault(Reply(text=text), Wanted(20, ("April\u00a09, 2018",))) is None
+    assert "April\u00a09, 2018" in cleaned(text)
 
 
 @pytest.mark.parametrize(("question", "statement", "kind"), [
     ("Hello Love >> performer", "The performer of Hello Love is A.", "relation"),
-    ("who won", 'The person or group asked for in "who won" is A.', "person"),
-    ("In what year was {x} made?", 'The time asked for in "In what year was {x} made?" is A.', "time"),
-    ("Where is it?", 'The place asked for in "Where is it?" is A.', "place"),
-    ("how many  are there", 'The number or amount asked for in "how many are there" is A.', "number"),
-    ("name the king", 'The answer to "name the king" is A.', "other"),
+    ("Kadıköy >> located in the administrative territorial entity", "Kadıköy is located in A.", "relation"),
+    ("who wrote the song let me love you", "A wrote the song let me love you.", "doer"),
+    ("who was the original host of what's my line", "The original host of what's my line was A.", "noun"),
+    ("What was Tucson 's population in 1900?", "Tucson 's population in 1900 was A.", "noun"),
+    ("what are the zords in the power rangers movie", "The zords in the power rangers movie are A.", "nouns"),
+    ("What is Nina Sky named after?", "Nina Sky is named after A.", "named_after"),
+    ("when did amnesia the dark descent come out", "The time when amnesia the dark descent came out is A.", "when_did"),
+    ("when does season 8 of shameless come back", "The time when season 8 of shameless comes back is A.", "when_does"),
+    ("when do stores stop selling alcohol", "The time when stores stop selling alcohol is A.", "when_do"),
+    ("when was the united states founded", "The time when the united states was founded is A.", "when_done"),
+    ("when was the term first used", "The time when the term was first used is A.", "when_done"),
+    ("In what year was {x} made?", "The time when {x} was made is A.", "when_done"),
+    ("when was the last time mount ruapehu erupted", "The last time mount ruapehu erupted was A.", "last_time"),
+    ("when is the new season of chicago pd", "The time of the new season of chicago pd is A.", "when_is"),
+    ("where does the red wolf live", "The place where the red wolf lives is A.", "where_does"),
+    ("Where is Saaremaa located?", "The place where Saaremaa is located is A.", "where_done"),
+    ("Which state is WEKL located?", "The state where WEKL is located is A.", "place_done"),
+    ("In what place did K. V. Bey die?", "The place where K. V. Bey died is A.", "place_did"),
+    ("At what location did Renzo Zorzi die?", "The location at which Renzo Zorzi died is A.", "in_what_did"),
+    ("what type of government did the ming dynasty have", "The type of government that the ming dynasty had is A.",
+     "what_did"),
+    ("what nfl coach has the most wins ever", "The nfl coach that has the most wins ever is A.", "what_has"),
+    ("what percentage of the earth's surface is water", "The percentage of the earth's surface that is water is A.",
+     "percentage"),
+    ("how many seasons of it is there", "The number of seasons of it is A.", "how_many_there"),
+    ("how many publix stores are in Ohio", "The number of publix stores in Ohio is A.", "how_many_in"),
+    ("how long has he been quarterback", "The length of time that he has been quarterback is A.", "how_long_has"),
+    ("the world famous corn belt is in which country", "The world famous corn belt is in A.", "within"),
+    ("the first line of http request message is called ____", "The first line of http request message is called A.",
+     "open_end"),
+    ("winner of first series of the bake off", "The winner of first series of the bake off is A.", "title"),
 ])
 def test_templates(question: str, statement: str, kind: str):
-    assert state_fact(question, "A") == (statement, kind)
+    assert state_fact(question, "A") == (statement, kind, False)
+
+
+@pytest.mark.parametrize(("question", "begins", "kind"), [
+    ("who won", "The person or group asked for in", "person"),
+    ("who did the chiefs play in the playoffs", "The person or group asked for in", "person"),
+    ("who was the declaration written for", "The person or group asked for in", "person"),
+    ("who is pam married to on the office", "The person or group asked for in", "person"),
+    ("when is the womens ice skating for the olympics", "The time asked for in", "time"),
+    ("when did the red guards start and end", "The time asked for in", "time"),
+    ("when did the us not go to the olympics", "The answer to", "unclear"),
+    ("who is the founder of google and when was it founded", "The answer to", "unclear"),
+    ("where are they playing at this year", "The place asked for in", "place"),
+    ("how many inches  is the screen", "The number or amount asked for in", "number"),
+    ("what was the city of beijing previously known as", "The answer to", "other"),
+    ("which domain of life are humans members of?", "The answer to", "other"),
+    ("name the king", "The answer to", "other"),
+])
+def test_questions_that_no_template_understands_are_quoted(question: str, begins: str, kind: str):
+    quoted = " ".join(question.split())
+    assert state_fact(question, "A") == (f'{begins} "{quoted}" is A.', kind, True)
+
+
+def test_statements_hold_the_answer_letter_for_letter_and_end_in_one_stop():
+    assert state_fact("who sang the end", "the Archies").text == "the Archies sang the end."
+    assert state_fact("who sang the end", "R.E.M.").text == "R.E.M. sang the end."
+    assert state_fact("who is the owner of the label", "Warner Bros.").text == "The owner of the label is Warner Bros."
+
+
+def test_no_template_takes_the_place_of_the_last_resort():
+    kinds = [state_fact(question, "A").kind for question in ("", "?", "a", "who", "when did", "what is", "how many")]
+    assert kinds == ["other", "other", "other", "person", "time", "other", "number"]
 
 
 def test_the_statement_of_an_insight_ends_in_one_stop():

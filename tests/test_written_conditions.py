@@ -166,7 +166,7 @@ def test_inserted_sentences_are_where_the_spans_say():
 
 def test_a_length_too_short_and_a_pool_too_small(tokenizer):
     reals = reals_of("mdqa")
-    with pytest.raises(DataError, match=r"q0, length: the documents that `low_low` needs are \d+ tokens.*Allow"):
+    with pytest.raises(DataError, match=r"q\d, length: the documents that `low_low` needs are \d+ tokens.*Allow"):
         made(reals, "low_low", tokenizer, 60)
     with pytest.raises(DataError, match=r"too few documents without the answer to fill.*--distractors"):
         made(reals, "low_high", tokenizer, 20_000)

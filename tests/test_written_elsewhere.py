@@ -56,7 +56,8 @@ def test_passages_are_used_checked_and_left_out_of_everything_that_is_compared(t
     for said in ("refused q1, text 0: these exact words do not stand in it: Mara Quill1",
                  "refused q4, text 0: it is a refusal", "refused q3, text 0: there is none in texts.jsonl",
                  "left out 1 because the answer is missing", "1 texts of", "high_high.jsonl.gz: 3 examples",
-                 "real.jsonl.gz: 3 examples, the same questions"):
+                 "real.jsonl.gz: 3 examples, the same questions",
+                 "low needles: 3 statements, 0 of which quote their question"):
         assert said in out, said
     for name in (*SYNTHETIC, "real", "real_short"):
         assert ids(folder / f"{name}.jsonl.gz") == ["q0", "q2", "q5"], name
@@ -68,6 +69,7 @@ def test_passages_are_used_checked_and_left_out_of_everything_that_is_compared(t
         assert [one.prompt[start:end] for start, end in one.needles] == [passage(index)[len(FILLER):]]
     record = json.loads((folder / "written.json").read_text())
     assert record["dropped"] == {"q1": "the answer is missing", "q3": "no text is given", "q4": "the model refused"}
+    assert record["templates"] == {"quoting": 0, "types": {"doer": 3}}
     assert record["texts"]["texts"] == 6
     assert record["texts"]["unused"] == 1
 

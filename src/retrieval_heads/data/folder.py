@@ -13,6 +13,7 @@ folder from official files; one of your own needs the training length in `probe`
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import random
 from collections.abc import Iterator
@@ -99,14 +100,16 @@ def data_digest(profile: Profile, task: str, condition: str) -> str | None:
         return None
     names = kind_of(condition).members if made_of_others(folder, condition) else (condition,)
     files = sorted([*(path for name in names for path in folder.glob(f"{name}.jsonl*")),
-                    *folder.glob("held_out/*.jsonl*")])
-    digests = [f"{path.name}:{_file_digest(path, path.stat().st_size, path.stat().st_mtime_ns)}" for path in files]
+                    *(path for split in ("probe", "test") for path in folder.glob(f"held_out/{split}_*.jsonl*"))])
+    found = [(path, path.stat()) for path in files]
+    digests = [f"{path.name.removesuffix('.gz')}:{_file_digest(path, at.st_size, at.st_mtime_ns)}" for path, at in found]
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=256)
 def _file_digest(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:  # size and time are part of the cache's key
+    """Of the text, packed or not; size and time are part of the cache's key."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

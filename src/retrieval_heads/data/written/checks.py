@@ -30,6 +30,7 @@ _PREAMBLE = re.compile(r"\W*(sure\b[,!.]|certainly\b[,!.]|of course[,!.]|here is
                        re.IGNORECASE)
 _LAYOUT = re.compile(r"^\s*(Document \d+|Question|Answer)\s*:", re.MULTILINE)
 _MARKUP = re.compile(r"^\s*(#{1,6} |```|[-*] )|\*\*", re.MULTILINE)
+_SPACE = re.compile(r"[ \t\r\n\f\v\x1c-\x1f\x85\u2028\u2029]+")
 _TELLING = re.compile(r"[^\W_]{4,}|\d[\d.,]*\d|\d")
 
 
@@ -60,8 +61,11 @@ class Fault(NamedTuple):
 
 
 def cleaned(text: str) -> str:
-    """A text as one paragraph, without the quotation marks that some writers put around all of it."""
-    text = " ".join(text.split())
+    """A text as one paragraph, without the quotation marks that some writers put around all of it.
+
+    No-break spaces stay: they are part of some answers (`9\u00a0April`), which have to stand there letter for letter.
+    """
+    text = _SPACE.sub(" ", text).strip()
     if len(text) > 1 and (text[0], text[-1]) in (('"', '"'), ("“", "”")) and not {*'"“”'} & set(text[1:-1]):
         text = text[1:-1].strip()
     return text

@@ -20,6 +20,7 @@ from retrieval_heads.data.written.fitting import Piece, tokens_of
 from retrieval_heads.data.written.haystack import Pool, pool_of_records
 from retrieval_heads.data.written.orders import distractor_orders, needle_orders, needle_piece
 from retrieval_heads.data.written.real import Real
+from retrieval_heads.data.written.templates import state_fact
 from retrieval_heads.data.written.writers import EndpointWriter, Writer
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.files import write_whole
@@ -82,19 +83,33 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What was made: the files with their numbers of examples, the ids that were left out, and why; `refused` says of
-    each text that cannot be used what is wrong with it."""
+    """What was made.
+
+    Attributes:
+        files: number of examples by file.
+        dropped: by id why an example was left out.
+        refused: by text what is wrong with it.
+        distractors_dropped: number of documents of the context that were left out, by reason.
+        templates: number of statements of concept `low` by the type of their question; none where no condition has it.
+        quoting: how many of them quote the question.
+        ids: of the examples that were made.
+    """
 
     files: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     distractors_dropped: Counter[str] = field(default_factory=Counter)
+    templates: Counter[str] = field(default_factory=Counter)
+    quoting: int = 0
     ids: list[str] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
         """The outcome for a reader, line by line."""
         for name, n in self.files.items():
             yield f"{name}: {n} examples"
+        if self.templates:
+            yield (f"low needles: {self.templates.total()} statements, {self.quoting} of which quote their question, "
+                   "as no template fits it")
         for reason, n in Counter(self.dropped.values()).most_common():
             yield f"left out {n} because {reason}"
         for place, told in islice(self.refused.items(), TOLD):
@@ -155,6 +170,8 @@ def produce(
     pool = _pool(plan, tokenizer, writer, outcome) if any(name.endswith("_high") for name in plan.conditions) else None
     out = Path(out)
     outcome.ids = [real.id for real in reals]
+    if any(name.startswith("low_") for name in plan.conditions):
+        _count_templates(reals, outcome)
     for condition in plan.conditions:
         examples = make_condition(reals, condition, tokenizer, plan.length, pool=pool, written=written)
         write_examples(out / f"{condition}.jsonl.gz", examples)
@@ -162,10 +179,18 @@ def produce(
     record = {
         "files": outcome.files, "length": plan.length, "dropped": outcome.dropped, "refused": outcome.refused,
         "distractors_dropped": outcome.distractors_dropped, "distractors": plan.distractors,
+        "templates": {"quoting": outcome.quoting, "types": dict(outcome.templates.most_common())},
         **(writer.facts() if writer else {"model": None, "parameters": None}),
     }
     write_whole(out / RECORD, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
     return outcome
+
+
+def _count_templates(reals: Sequence[Real], outcome: Outcome) -> None:
+    facts = [fact for real in reals if not real.cites for fact in real.facts]
+    statements = [state_fact(fact.question, fact.answer) for fact in facts]
+    outcome.templates.update(statement.kind for statement in statements)
+    outcome.quoting = sum(statement.quotes for statement in statements)
 
 
 def _needles(plan: Plan, tokenizer: Any, writer: Writer, outcome: Outcome) -> dict[str, list[Piece]]:
