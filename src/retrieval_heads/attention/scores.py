@@ -187,9 +187,8 @@ def _summarise(
         query_masses.append(reading.query_mass)
         contributions[reading.index] = reading.contribution
         for kind in kinds:
-            found = span_score(reading.largest, one.needle_mask().astype(float), one, kind)
-            score[kind][reading.index] = found
-            chance[kind][reading.index] = np.full_like(found, np.nan) if displaced is None else span_score(
+            score[kind][reading.index] = span_score(reading.largest, one.needle_mask().astype(float), one, kind)
+            chance[kind][reading.index] = np.full(masses[-1].shape, np.nan) if displaced is None else span_score(
                 reading.largest, displaced, one, kind)
     shape = masses[0].shape
     return {

@@ -21,13 +21,14 @@ from retrieval_heads.claims.prediction_verdicts import measures_verdict, predict
 from retrieval_heads.claims.run_predictors import run_predictors, run_recall
 from retrieval_heads.claims.shortfall import judge_shortfall
 from retrieval_heads.claims.spread import spread_rows, spread_verdict
+from retrieval_heads.claims.strengths import strength_rows
 from retrieval_heads.claims.subsets import subset_rows, subset_verdicts
 from retrieval_heads.claims.verdict import Judged, as_rows
 from retrieval_heads.commands.choice import Options
 from retrieval_heads.keys import table_path
 from retrieval_heads.manifest import Facts
 from retrieval_heads.settings import Profile
-from retrieval_heads.stages import base, correlate, data, knockout, lengths, patch
+from retrieval_heads.stages import base, correlate, data, decide, knockout, lengths, patch
 from retrieval_heads.stages.common import EVERYTHING
 from retrieval_heads.store import Store
 from retrieval_heads.tables import all_tables, read_table
@@ -39,6 +40,8 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
     Raises:
         ResultError: runs failed, or were made with other settings.
     """
+    if profile.gold_loss is not None:
+        return decide.run(profile, options)
     for stage in (base, data, lengths, knockout, patch, correlate):
         stage.run(profile, options)
     return judge(profile)
@@ -47,9 +50,13 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
 def judge(profile: Profile) -> list[Path]:
     """Make the derived tables and the verdicts from the merged tables that are there; their paths.
 
+    For a profile with `gold_loss`, by the rules of the stage `decide`.
+
     Raises:
         ResultError: a table is missing.
     """
+    if profile.gold_loss is not None:
+        return decide.judge(profile)
     store, made, verdicts = Store.open(profile), {}, []
     with store.merging():
         for judged in judgements(profile):
@@ -73,7 +80,9 @@ def judgements(profile: Profile) -> Iterator[Judged]:
     yield Judged({}, tuple(interaction_verdicts(costs.tables["axis_effects"])))
     subsets = subset_rows(scores, profile.detect.thresholds, n_resamples=n)
     shares = base_share_rows(scores, n_resamples=n)
-    yield Judged({"subsets": subsets, "base_share": shares}, tuple(subset_verdicts(subsets, profile.detect.threshold)))
+    strengths = strength_rows(scores, n_resamples=n)
+    tables = {"subsets": subsets, "strengths": strengths, "base_share": shares}
+    yield Judged(tables, tuple(subset_verdicts(subsets, profile.detect.threshold)))
     runs = run_predictors(
         scores, answers, table("training"), table("probe_loss"), table("examples"), threshold=profile.detect.threshold,
     )
