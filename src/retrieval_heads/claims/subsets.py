@@ -74,7 +74,8 @@ def subset_rows(
         with `low` and `high`, its `chance` and `chance_high`, `ceiling` (precision between real runs), `retest` (of the
         real runs' halves), `normalised` (part between chance and ceiling), `recall`, `strict` (share of strict subsets
         among pairs in which the run has heads) and `strict_chance`, `n_heads` (mean of the run), `n_pairs` (with a
-        precision), `bases_above` of `n_bases` (base models in which precision is above one half and `chance_high`).
+        precision), `bases_above` of `n_bases` (base models in which precision is above one half and `chance_high`, of
+        those with a precision), `bases_known` (base models of which it is known which heads a run has, or has gained).
         Numbers that are not defined are NaN. A task without real runs gives no row.
 
     Raises:
@@ -120,6 +121,7 @@ def _rows(one: TaskHeads, heads: str, threshold: float, n_resamples: int) -> lis
             "recall": mean["recall"], "strict": mean["strict"], "strict_chance": mean["strict_chance"],
             "n_heads": float(n_heads[i]), "n_pairs": int((~np.isnan(other["precision"][i])).sum()),
             "bases_above": int(above[i]), "n_bases": int(n_bases[i]),
+            "bases_known": int(known[i].any(axis=-1).sum()),
         })
     return rows
 
@@ -180,7 +182,8 @@ def subset_verdicts(subsets: pd.DataFrame, threshold: float = THRESHOLD) -> list
         ResultError: a column that is not there.
     """
     need(subsets, ["task", "condition", "heads", "threshold", "precision", "chance", "chance_high", "ceiling",
-                   "recall", "normalised", "n_heads", "bases_above", "n_bases"], "subsets")
+                   "recall", "normalised", "n_heads", "bases_above", "n_bases", "bases_known"],
+         "subsets")
     at = subsets[np.isclose(subsets["threshold"], threshold)]
     counting = at["condition"].isin(synthetic(at["condition"]))
     tasks = [_task_verdict(str(task), part[counting.loc[part.index]], part[part["condition"] == REFERENCE])
@@ -199,7 +202,7 @@ def _task_verdict(task: str, part: pd.DataFrame, of_real: pd.DataFrame) -> Verdi
     own, gained = (part[part["heads"] == heads] for heads in HEADS)
     real = of_real.set_index("heads").reindex(list(HEADS))
     n_real, n_gained = real["n_heads"]
-    bases = tuple(int(count) for count in real["n_bases"].fillna(0))
+    bases = tuple(int(count) for count in real["bases_known"].fillna(0))
     least = math.ceil(LEAST_SHARE * len(own))
     at_chance = int((own["precision"] <= own["chance"]).sum())
     few = too_few(len(own))
