@@ -63,7 +63,7 @@ def test_controls_of_a_knock_out_with_all_of_them() -> None:
     assert rows.loc["retrieval", "n_text"] == 6
     text = control_sentence(rows.reset_index())
     assert text.startswith("- mdqa, 18 able runs: all retrieval heads, 12 in 6 key/value groups, take 80.0%")
-    assert ("of the same key/value groups 5.0% (in 5 groups; 0.0 heads from another layer, 2.0 from another group)"
+    assert ("heads matched by key/value group 5.0% (in 5 groups; 0.0 heads from another layer, 2.0 from another group)"
             in text)
 
 

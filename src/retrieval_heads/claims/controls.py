@@ -70,7 +70,7 @@ def _text_costs(text_loss: pd.DataFrame) -> pd.Series:
     return (rows["loss"] - rows["start"]).set_axis(pd.MultiIndex.from_frame(rows[[*RUN, "set", "k"]]))
 
 
-NAMES = {"random": "random heads of the same layers", "random_group": "of the same key/value groups",
+NAMES = {"random": "random heads of the same layers", "random_group": "heads matched by key/value group",
          "bottom": "the weakest of the same layers"}
 
 

@@ -16,7 +16,7 @@ from retrieval_heads.figures.style import axis, in_order, interval_bars
 SETS = {
     "retrieval": ("retrieval heads, strongest first", "#d55e00", "o", "-"),
     "random": ("random heads of the same layers", "#555555", "s", "--"),
-    "random_group": ("of the same key/value groups", "#009e73", "D", "-."),
+    "random_group": ("random heads matched by key/value group", "#009e73", "D", "-."),
     "bottom": ("weakest heads of the same layers", "#56b4e9", "^", ":"),
 }
 """Label, colour, marker and line of each set."""
@@ -80,10 +80,10 @@ def plot_effects(
     rows = effects[(effects.metric == metric) & (effects.k == k)]
     conditions = in_order(rows.condition) if order is None else list(order)
     earlier = "retrieval_over_bottom" not in set(effects.contrast)
-    for place, (name, (label, colour, marker, _)) in enumerate(SETS.items()):
-        own, shift = rows[rows.contrast == name], 0.8 * place - 1.2
-        if own.empty:
-            continue
+    shown = [name for name in SETS if (rows.contrast == name).any()]
+    for place, name in enumerate(shown):
+        label, colour, marker, _ = SETS[name]
+        own, shift = rows[rows.contrast == name], (2 * place - (len(shown) - 1)) / max(2, len(shown) - 1.5)
         label = EARLIER if name == "bottom" and earlier else label
         mean = over_runs(own, ["condition"]).set_index("condition").reindex(conditions)
         ax.errorbar(
