@@ -203,7 +203,7 @@ def test_controls_that_are_missing_are_said_and_count_as_undecided() -> None:
     ({}, "they cost less where nothing is to be retrieved, though more than random heads there too."),
     ({"text": (0.01, 0.01)}, "they cost less where nothing is to be retrieved."),
     ({"text": (0.3, 0.01)}, "the heads are of general use"),
-    ({"text": (0.02, 0.0)}, "their unit cannot compare"),
+    ({"text": (0.02, 0.0)}, "so their cost is no unit to compare the two in"),
     ({"start": 0.1}, ""),
 ])
 def test_specificity(settings, said) -> None:
@@ -224,7 +224,7 @@ def test_specificity_that_differs_between_runs_is_not_decided() -> None:
     knockout, areas, text = tables()
     costs = np.where(text.set == "retrieval", np.where(text.seed == 1, 1.0, 0.01), 0)
     judged = judge_necessity(knockout, areas, text.assign(loss=text.loss + costs))
-    assert "none is shown to be larger" in judged.verdicts[0].detail
+    assert "neither is shown to be larger" in judged.verdicts[0].detail
     assert judge_necessity(knockout, areas).tables["specificity"].empty
 
 

@@ -152,7 +152,8 @@ def test_a_missing_column_is_named() -> None:
 def test_the_partial_correlation_is_that_of_the_pairs() -> None:
     table = study(0.5, noise=0.05, tasks=("mdqa",), seeds=(1, 2), bases=("base",))
     every = base_share_rows(table, **FEW)
-    assert every[every.given == "rope"].partial.tolist() == pytest.approx(every[every.given == "base"].partial.tolist())
+    raised, own = (every[every.given == given].partial for given in ("rope", "base"))
+    assert raised.tolist() == pytest.approx(own.tolist(), abs=0.03)  # of the same heads, with other noise
     rows = every[every.given == "base"].set_index(["condition", "ranks"])
     base, found = matrix(table, "score", condition="base"), {"all": [], "layer": []}
     for seed, other in ((1, 2), (2, 1)):
@@ -180,10 +181,12 @@ def test_intervals_need_three_seeds_and_widen_with_the_chance_of_seeds() -> None
     assert np.isnan(pair_intervals(np.full((1, 2, 5, 5), np.nan))).all()
 
 
-def test_nothing_is_decided_where_the_real_runs_have_no_heads() -> None:
+def test_nothing_is_decided_where_the_real_runs_have_no_heads(monkeypatch) -> None:
+    monkeypatch.setattr("retrieval_heads.claims.subsets.too_few", lambda *_: "")
     rows = pd.DataFrame([
         {"task": "summhay", "condition": condition, "heads": "all", "threshold": 0.1, "precision": 0.0, "chance": 0.0,
-         "chance_high": 0.0, "normalised": 0.0, "n_heads": n_heads, "bases_above": 0, "n_bases": 2}
+         "chance_high": 0.0, "normalised": 0.0, "n_heads": n_heads, "bases_above": 0, "n_bases": 2,
+         "ceiling": 0.0, "recall": 0.0, "bases_known": 2}
         for condition, n_heads in (("real", 0.25), ("high_high", 1.0), ("low_low", 2.0), ("symbolic", 1.5))
     ])
     [verdict, _] = subset_verdicts(rows)

@@ -113,7 +113,7 @@ def test_the_curves_start_at_the_unaltered_run_and_show_intervals_and_draws() ->
         assert one.lines[0].get_ydata()[0] == 0.9
         assert len(one.lines[0].get_ydata()) == 4
     assert lines["retrieval heads, strongest first"].lines[0].get_ydata()[-1] == pytest.approx(0.4)
-    assert bars_of(ax) == pytest.approx([0.85] * 12)
+    assert bars_of(ax) == pytest.approx([0.85] * 16)
     draws = [line for line in ax.get_lines() if line.get_alpha() == 0.35]
     assert sum(len(line.get_xdata()) for line in draws) == 6
     assert "n = 24 examples" in ax.get_xlabel()
@@ -144,8 +144,9 @@ def test_effects_are_drawn_for_each_condition_in_the_common_order() -> None:
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["real_limited", "high_high", "symbolic"]
     widths = [abs(segment[1][0] - segment[0][0]) for one in ax.containers
               for segment in one.lines[2][0].get_segments()]
-    assert widths == pytest.approx([0.2] * 9)
-    assert len(ax.containers) == 3
+    assert widths == pytest.approx([0.2] * 12)
+    assert len(ax.containers) == 4
+    assert {one.get_label() for one in ax.containers} == {label for label, *_ in knockout.SETS.values()}
     assert "n = 24 examples,\n2 runs each" in ax.get_xlabel()
 
 
@@ -153,7 +154,15 @@ def test_numbers_of_heads_that_only_some_runs_have_are_left_out() -> None:
     table = knockout_table(seeds=(0, 1))
     table = table[~((table.seed == 1) & (table.k == 10) & (table["set"] == "retrieval"))]
     ax = knockout.plot_knockout(table)
-    assert [len(one.lines[0].get_xdata()) for one in ax.containers] == [3, 4, 4]
+    assert [len(one.lines[0].get_xdata()) for one in ax.containers] == [3, 4, 4, 4]
+
+
+def test_weakest_heads_of_an_earlier_version_are_marked() -> None:
+    ax = knockout.plot_knockout(knockout_table().drop(columns="groups"))
+    assert knockout.EARLIER in {one.get_label() for one in ax.containers}
+    effects = effects_of()
+    ax = knockout.plot_effects(effects[effects.contrast != "retrieval_over_bottom"], 2)
+    assert knockout.EARLIER in {one.get_label() for one in ax.containers}
 
 
 def test_areas_have_a_row_for_each_condition_and_open_marks_without_anything_to_lose() -> None:

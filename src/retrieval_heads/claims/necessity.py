@@ -157,7 +157,7 @@ def verdicts(necessity: pd.DataFrame, specificity: pd.DataFrame) -> list[Verdict
     """One verdict a task, and that over all tasks."""
     need(necessity, COLUMNS, "necessity")
     totals = necessity[necessity["condition"] == ALL].set_index("task")
-    few = too_few(len(synthetic(necessity["condition"])))
+    few = too_few(len(synthetic(necessity.loc[necessity["condition"] != ALL, "condition"])))
     of_tasks = [_of_task(task, row, specificity, few) for task, row in totals.iterrows() if task != ALL]
     if not of_tasks:
         return []

@@ -62,9 +62,9 @@ def parts(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def with_heads(runs: pd.DataFrame) -> list[str]:
-    """The tasks whose real runs have at least `LEAST_HEADS` heads on average, from a table with `n_heads`."""
+    """The tasks of a table with `n_heads`, without those whose real runs have less than `LEAST_HEADS` on average."""
     means = runs[runs["condition"] == REFERENCE].groupby("task")["n_heads"].mean()
-    return sorted(means.index[means >= LEAST_HEADS])
+    return sorted(set(runs["task"]) - set(means.index[means < LEAST_HEADS]))
 
 
 def correlation_rows(
