@@ -227,8 +227,8 @@ def test_points_of_runs_leave_out_real_and_controls():
     ])
     table = pd.DataFrame({
         "predictor": "recall", "method": "spearman", "base": "all", "conditions": "all", "threshold": [0.1, 0.2, 0.1],
-        "given": "nothing", "task": ["mdqa", "mdqa", "all"], "estimate": [0.5, NAN, 0.4], "low": [0.1, NAN, 0.1], "high": [0.9, NAN, 0.6],
-        "p": [0.01, NAN, 0.02], "n_conditions": 6, "n_runs": 12,
+        "given": "nothing", "task": ["mdqa", "mdqa", "all"], "estimate": [0.5, NAN, 0.4], "low": [0.1, NAN, 0.1],
+        "high": [0.9, NAN, 0.6], "p": [0.01, NAN, 0.02], "n_conditions": 6, "n_runs": 12,
     })
     ax = plot_runs(runs, recall_rows(table, 0.1)["mdqa"])
     assert set(ax.get_legend_handles_labels()[1]) == set(MANY)
