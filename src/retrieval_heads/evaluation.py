@@ -20,6 +20,7 @@ from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import (
     Stop,
+    answer_ends,
     greedy_tokens,
     greedy_tokens_and_losses,
     keeps_all_keys,
@@ -29,6 +30,7 @@ from retrieval_heads.decoding import (
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.metrics import metric_names, score_prediction
 from retrieval_heads.models.finite import refuse_not_finite
+from retrieval_heads.models.layout import vocabulary_size
 from retrieval_heads.models.modes import evaluation_mode
 from retrieval_heads.models.rope import context_length
 from retrieval_heads.progress import progress
@@ -62,7 +64,7 @@ def evaluate(
     Raises:
         DataError: no examples, one that is too long or cannot be tokenised, or tasks with different metrics.
         ConfigError: `max_new_tokens` too small for the reference answers, or a batch size below 1.
-        ModelError: weights or activations that are NaN or infinite; an adapter that is no change of weights (prompt
+        ModelError: weights or activations that are NaN or infinite; an adapter that is not a change of weights (prompt
             tuning, say).
     """
     scores = evaluate_each(
@@ -97,13 +99,16 @@ def evaluate_each(
             f"the longest reference answer has {needed} tokens with its end", where="max_new_tokens",
             value=max_new_tokens, remedy="Leave it out, or allow that many.",
         )
-    tokens, nll = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size, max_length, losses)
+    ends = answer_ends(model, tokenizer, encoded)
+    tokens, nll = _greedy_tokens(
+        model, tokenizer, examples, encoded, ends, max_new_tokens, batch_size, max_length, losses,
+    )
     one_line, rows = _one_line(examples), []
     for example, item, generated in zip(examples, encoded, tokens, strict=True):
-        prediction, target = _text(tokenizer, generated, one_line), item.ids[item.prompt_length :]
+        prediction, target = _text(tokenizer, generated, ends, one_line), item.ids[item.prompt_length :]
         rows.append({
             "id": example.meta.get("id", ""), "prediction": prediction, **score_prediction(example, prediction),
-            "forced_exact_match": float(tuple(generated[: len(target)]) == target),
+            "forced_exact_match": float(_exact(generated[: len(target)], target, ends)),
         })
     found = pd.DataFrame(rows)
     return found.assign(nll=nll) if losses else found
@@ -115,29 +120,32 @@ def greedy_answers(
 ) -> list[str]:
     """The model's greedy answers in the order of the examples: one line, without special tokens and outer spaces.
 
-    An answer ends at the end-of-sequence token, at a newline (as in the script of multi-document question answering;
-    unless an accepted answer has one) or after `max_new_tokens`. Arguments and errors as in `evaluate`.
+    An answer ends at any token that ends the model's answers (`decoding.answer_ends`), at a newline (as in the script
+    of multi-document question answering; unless an accepted answer has one) or after `max_new_tokens`. Arguments and
+    errors as in `evaluate`.
     """
     encoded = _encode(model, tokenizer, examples, max_length)
-    tokens, _ = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size, max_length)
+    ends = answer_ends(model, tokenizer, encoded)
+    tokens, _ = _greedy_tokens(model, tokenizer, examples, encoded, ends, max_new_tokens, batch_size, max_length)
     one_line = _one_line(examples)
-    return [_text(tokenizer, generated, one_line) for generated in tokens]
+    return [_text(tokenizer, generated, ends, one_line) for generated in tokens]
 
 
 @torch.no_grad()
 def forced_exact(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, batch_size: int = 8, max_length: int | None = None
 ) -> np.ndarray:
-    """bool `[n]`: given the reference answer token by token, every token and the end is the model's most likely one.
+    """bool `[n]`: given the reference answer token by token, every token is the model's most likely one, then an end.
 
-    One forward pass a batch, no decoding. Arguments and errors as in `evaluate`.
+    Any token that ends the model's answers is an end. One forward pass a batch, no decoding. Arguments and errors as in
+    `evaluate`.
     """
     encoded = _encode(model, tokenizer, examples, max_length)
-    exact = np.zeros(len(encoded), dtype=bool)
+    exact, ends = np.zeros(len(encoded), dtype=bool), answer_ends(model, tokenizer, encoded)
     with evaluation_mode(model, max_length):
         for batch in _batches(encoded, batch_size, "forced answers"):
             for index, target, logits in _answer_logits(model, encoded, batch):
-                exact[index] = tuple(logits.argmax(dim=-1).tolist()) == target
+                exact[index] = _exact(logits.argmax(dim=-1).tolist(), target, ends)
     return exact
 
 
@@ -145,7 +153,7 @@ def forced_exact(
 def answer_losses(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, batch_size: int = 8, max_length: int | None = None
 ) -> np.ndarray:
-    """float64 `[n]`: nats an answer token, its end among them, given the reference answer token by token.
+    """float64 `[n]`: nats a token of the reference answer and of the end that is taught, given those before it.
 
     One forward pass a batch, no decoding. Arguments and errors as in `evaluate`.
     """
@@ -187,7 +195,7 @@ def _answer_logits(
 
 def _greedy_tokens(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], encoded: Sequence[Encoded],
-    max_new_tokens: int | None, batch_size: int, max_length: int | None, losses: bool = False,
+    ends: frozenset[int], max_new_tokens: int | None, batch_size: int, max_length: int | None, losses: bool = False,
 ) -> tuple[list[list[int]], list[float]]:
     """The generated ids of every example, the ending token among them; with `losses` those of the references, too."""
     accepted = [answer for example in examples for answer in example.answers]
@@ -197,7 +205,7 @@ def _greedy_tokens(
         max_new_tokens = max(*map(len, lengths), *references) + SLACK
     if max_new_tokens < 1:
         raise ConfigError("no token to generate", where="max_new_tokens", value=max_new_tokens, remedy="Use 1 or more.")
-    stop = Stop(tokenizer, newline=_one_line(examples))
+    stop = Stop(tokenizer, newline=_one_line(examples), ends=ends)
     prompts = [item.ids[: item.prompt_length] for item in encoded]
     batches = _batches(encoded, batch_size, "greedy answers")
     with evaluation_mode(model, max_length):
@@ -215,7 +223,12 @@ def _encode(model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_l
         raise DataError("no examples", where="examples", remedy="Give at least one example to evaluate.")
     if max_length is None:
         max_length = context_length(model)
-    return encode_all(examples, tokenizer, max_length)
+    return encode_all(examples, tokenizer, max_length, vocabulary_size(model))
+
+
+def _exact(said: Sequence[int], target: Sequence[int], ends: frozenset[int]) -> bool:
+    """Whether the tokens are those of the target, any end for its end."""
+    return [-1 if token in ends else token for token in said] == [-1 if token in ends else token for token in target]
 
 
 def _batches(encoded: Sequence[Encoded], batch_size: int, description: str) -> Iterable[list[int]]:
@@ -229,7 +242,9 @@ def _one_line(examples: Sequence[Example]) -> bool:
     return not any("\n" in answer for example in examples for answer in example.answers)
 
 
-def _text(tokenizer: Any, tokens: list[int], one_line: bool) -> str:
+def _text(tokenizer: Any, tokens: list[int], ends: frozenset[int], one_line: bool) -> str:
+    if tokens and tokens[-1] in ends:  # which the tokenizer may not know for a special token
+        tokens = tokens[:-1]
     # clean_up_tokenization_spaces would change the text ("a ." to "a.") for some tokenizers
     text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return (text.split("\n")[0] if one_line else text).strip()

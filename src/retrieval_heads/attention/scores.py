@@ -26,8 +26,9 @@ from retrieval_heads.attention.measure import KINDS, displaced_spans, span_score
 from retrieval_heads.attention.read_heads import read_heads
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
-from retrieval_heads.decoding import greedy_continuations
+from retrieval_heads.decoding import answer_ends, greedy_continuations
 from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.models.layout import vocabulary_size
 from retrieval_heads.models.modes import evaluation_mode
 from retrieval_heads.models.rope import context_length
 
@@ -45,8 +46,7 @@ class HeadScores:
             the examples whose prompt has room for them, nan when none has.
         mass: float32 `[n_layers, n_heads]`, mean attention probability inside the needles at the same rows.
         query_mass: float32 `[n_layers, n_heads]`, the same from the tokens of the question (after QRHead).
-        contribution: float32 `[n_layers, n_heads]`, mean logit contribution of the needles (after LOCOS); NaN where
-            the model has no direct path to the logits that is linear.
+        contribution: float32 `[n_layers, n_heads]`, mean logit contribution of the needles (after LOCOS).
         per_example: float32 `[n_used, n_layers, n_heads]`, the score on each example, in the order of `used`.
         chance_per_example: the same of the chance level; NaN for an example without room for displaced spans.
         contribution_per_example: the same of the contribution; NaN for an example without room for displaced spans.
@@ -104,8 +104,7 @@ def retrieval_scores(
         model: a causal language model on any device, plain or wrapped by PEFT; it is used in evaluation mode.
         tokenizer: its fast tokenizer.
         examples: what to score on. Those without a needle are dropped and counted.
-        kind: `copy` or `insight`.
-        mode: `forced` (over the reference answer) or `generated` (over the model's own greedy answer).
+        kind, mode: `copy` or `insight`; `forced` (over the reference answer) or `generated` (over the model's own).
         settings: keywords of `score_heads`, which gives several kinds at the cost of one.
 
     Returns:
@@ -127,8 +126,7 @@ def score_heads(
         model: a causal language model on any device, plain or wrapped by PEFT; it is used in evaluation mode.
         tokenizer: its fast tokenizer.
         examples: what to score on. Those without a needle are dropped and counted.
-        kinds: any of `copy` and `insight`.
-        mode: `forced` or `generated`.
+        kinds, mode: any of `copy` and `insight`; `forced` or `generated`.
         batch_size: examples a forward pass; no result depends on it.
         max_length: longest prompt and answer in tokens; longer examples are dropped and counted. None: the length of
             the model, and a longer example is an error.
@@ -143,7 +141,7 @@ def score_heads(
         DataError: an example that cannot be encoded, or longer than the model when `max_length` is None; no example
             left to score on.
         ModelError: a model whose attention cannot be read, such as one without layers `self_attn.o_proj`; weights or
-            activations that are NaN or infinite; an adapter that is no change of weights (prompt tuning, say).
+            activations that are NaN or infinite; an adapter that is not a change of weights (prompt tuning, say).
     """
     for values, known, name in ((kinds, KINDS, "kind"), ((mode,), MODES, "mode")):
         for value in values:
@@ -221,7 +219,7 @@ def _prepare(
     """Encoded examples by index, and the counts of those left out."""
     dropped, prepared = Counter(), {}
     limit = context_length(model) if max_length is None else None
-    for index, one in enumerate(encode_all(examples, tokenizer, limit)):
+    for index, one in enumerate(encode_all(examples, tokenizer, limit, vocabulary_size(model))):
         reason = "no needle" if not one.needles else None
         if max_length is not None and len(one.ids) > max_length:
             reason = "too long"
@@ -238,8 +236,8 @@ def _with_own_answers(
 ) -> dict[int, Encoded]:
     """The same prompts, each followed by the model's own greedy answer."""
     prompts = [one.ids[: one.prompt_length] for one in prepared.values()]
-    answers = greedy_continuations(model, prompts, tokenizer.eos_token_id, max_new_tokens, batch_size)
-    own = {}
+    ends, own = answer_ends(model, tokenizer, list(prepared.values())), {}
+    answers = greedy_continuations(model, prompts, ends, max_new_tokens, batch_size)
     for (index, one), prompt, answer in zip(prepared.items(), prompts, answers, strict=True):
         if not answer:
             dropped["empty generation"] += 1

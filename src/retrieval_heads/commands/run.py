@@ -25,7 +25,7 @@ STAGES = {
     "knockout": "knock out retrieval heads and random ones",
     "patch": "patch heads of the real run into the synthetic runs",
     "gold_loss": "knock out and patch heads by the loss of the gold answer",
-    "correlate": "overlap of heads, and its correlation with performance",
+    "correlate": "overlap of heads with those of the runs on real data",
     "claims": "decide the claims by the rules of the preregistration",
     "decide": "decide them by the rules for the pretrained model",
 }

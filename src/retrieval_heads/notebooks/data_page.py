@@ -25,7 +25,7 @@ MADE_FROM: dict[str, tuple[str, ...] | str] = {
     "probe_loss": _ADAPTERS, "text_loss": f"{_ADAPTERS}, and plain text",
     "knockout": _ADAPTERS, "knockout_effects": _ADAPTERS, "knockout_area": _ADAPTERS, "patching": _ADAPTERS,
     "head_hits": _ADAPTERS, "knockout_losses": _ADAPTERS, "patching_losses": _ADAPTERS,
-    "shortfall": _ANSWERS, "overlap": ("head_scores",), "correlation": ("overlap", "performance"),
+    "shortfall": _ANSWERS, "overlap": ("head_scores",), "controls": ("knockout", "text_loss"),
     "mean_shortfall": _ANSWERS, "training_gain": (*_ANSWERS, "base_answers"), "axis_effects": _ANSWERS,
     "size_effects": _ANSWERS, "necessity": ("knockout", "knockout_area"), "specificity": ("knockout", "text_loss"),
     "sufficiency": ("patching",), "sufficiency_equal": ("patching",), "sufficiency_against": ("patching",),
@@ -37,8 +37,8 @@ MADE_FROM: dict[str, tuple[str, ...] | str] = {
     "contrasts": (*_ANSWERS, "base_answers"), "strength_agreement": _HITS,
     "set_points": (*_HITS, *_ANSWERS, "probe_loss"), "set_correlation": ("set_points",),
     "loss_effects": ("knockout_losses", "patching_losses"),
-    "verdicts": ("mean_shortfall", "training_gain", "axis_effects", "subsets", "correlation_runs", "necessity",
-                 "sufficiency", "prediction_errors", "choice", "base_alike", "spread"),
+    "verdicts": ("shortfall", "mean_shortfall", "training_gain", "axis_effects", "subsets", "correlation_runs",
+                 "necessity", "sufficiency", "prediction_errors", "choice", "base_alike", "spread"),
 }
 """The tables that the rows of each table follow from; of rows that models make, what goes into those."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Request:
         examples: how many of each set are used, from the first on.
         epochs, lr, batch_size, seed: of the short fine-tunes.
         threshold: heads with a score above are retrieval heads.
+        template_arguments: what the chat template is told that writes `messages` out.
 
     Raises:
         ConfigError: fewer than two sets, a name that is no file's name, a number out of range, or both kinds of real
@@ -52,6 +53,7 @@ class Request:
     batch_size: int = 4
     seed: int = 0
     threshold: float = 0.1
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.train) < 2:
@@ -81,4 +83,5 @@ class Request:
             "model": fingerprint, "train": {name: content_digest(path) for name, path in self.train.items()},
             **{name: None if path is None else content_digest(path) for name, path in files.items()},
             **{name: getattr(self, name) for name in settings},
+            **({"template_arguments": dict(self.template_arguments)} if self.template_arguments else {}),
         }
