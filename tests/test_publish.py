@@ -77,14 +77,17 @@ def test_a_stage_runs_only_where_its_tables_did_not_come_with_the_repository(stu
     assert ran == ["base", "finetune"]
 
 
-def test_every_committed_table_is_whole_and_follows_the_dictionary(tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(("profile", "least"), [("report", 31), ("controls", 6), ("pretrained", 17)])
+def test_every_committed_table_is_whole_and_follows_the_dictionary(profile, least, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path))  # not the tables of a run on this machine
-    manifests = sorted((paths.checkout() / "results" / "report").glob("*.json"))
-    assert len(manifests) > 30
+    manifests = sorted((paths.checkout() / "results" / profile).glob("*.json"))
+    assert len(manifests) >= least
     for manifest in manifests:
         made = json.loads(manifest.read_text(encoding="utf-8"))
-        assert made["profile"] == "report"
-        assert len(load_table("report", manifest.stem)) == made["rows"]
+        assert made["profile"] == profile
+        assert len(load_table(profile, manifest.stem)) == made["rows"]
+    tables = {path.name.split(".")[0] for path in manifests[0].parent.glob("*.csv*")}
+    assert tables == {path.stem for path in manifests}
 
 
 def test_the_data_dictionary_stands_beside_the_tables() -> None:

@@ -3,7 +3,8 @@
     python tools/pretrained_pilot.py --model models/smollm2 --data FOLDER --out pilot.csv [--seconds 500]
 
 Trained on FOLDER/TASK/real.jsonl.gz, scored on FOLDER/TASK/held_out/dev_16384.jsonl.gz, with seed 0, which no deciding
-run has. The settings are tried in the order of SETTINGS, as many as time allows; the table is written after each.
+run has. The settings are tried in the order of SETTINGS, as many as time allows; the table and its manifest are written
+after each. The table of the study is `results/pretrained/pilot.csv`.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from typing import Any
 
 import pandas as pd
 
-from retrieval_heads.config import load_profile
+from retrieval_heads.config import config_hash, load_profile
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.evaluation import evaluate_each
 from retrieval_heads.executor import resolve_device
 from retrieval_heads.files import write_whole
 from retrieval_heads.keys import RunKey
+from retrieval_heads.manifest import Facts, device_name, sha256, write_manifest
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages.common import adapter_path, batch_size, load_run, metric_rows
 from retrieval_heads.stages.finetune import train
+from retrieval_heads.tables import conform, to_csv
 
 SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("mdqa", "theta alone", {}),
@@ -55,8 +58,20 @@ def main() -> None:
                                data=str(Path(parsed.data).absolute()), seeds=[0], n_train=N_TRAIN[task], lora=change)
         rows += tried(profile.model_copy(update={"name": f"pilot-{place}"}), task, name, bool(change),
                       resolve_device(parsed.device))
-        write_whole(parsed.out, pd.DataFrame(rows).to_csv(index=False).encode())
+        save(parsed.out, rows, profile, parsed.device)
         print(pd.DataFrame(rows).query("metric in ('f1', 'exact_match', 'nll')").tail(3).to_string(), flush=True)
+
+
+def save(out: Path, rows: list[dict[str, Any]], profile: Profile, device: str) -> None:
+    """Write the table and, beside it, its manifest."""
+    table = conform("pilot", rows)
+    content = to_csv(table)
+    write_whole(out, content)
+    once = table.drop_duplicates(["task", "setting"])
+    facts = Facts(seconds=float((once.train_seconds + once.score_seconds).sum()), device=device_name(device), seeds=(0,),
+                  used=int(once.n.sum()))
+    write_manifest(out.with_suffix(".json"), facts, table="pilot", profile="pretrained",
+                   config_hash=config_hash(profile, "finetune"), sha256=sha256(content), rows=len(table))
 
 
 def tried(profile: Profile, task: str, name: str, trains: bool, device: str) -> list[dict[str, Any]]:

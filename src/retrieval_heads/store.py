@@ -202,8 +202,7 @@ class Store:
         return made
 
     def _command(self, table: str) -> str:
-        stage = get_table(table).stage
-        return f"Run `python -m retrieval_heads run {stage} --profile {self.profile.name}`."
+        return f"Run `{get_table(table).command(self.profile.name)}`."
 
 
 def _together(digests: Iterable[str | None]) -> str | None:
@@ -226,6 +225,6 @@ def load_table(profile: str, table: str) -> pd.DataFrame:
     if made is None or made["sha256"] != sha256(table_bytes(path)):
         raise ResultError(
             "the table is not the one that its manifest describes", where=paths.shown(path),
-            remedy=f"Make it again: `python -m retrieval_heads run {get_table(table).stage} --profile {profile}`.",
+            remedy=f"Make it again: `{get_table(table).command(profile)}`.",
         )
     return frame

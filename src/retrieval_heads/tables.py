@@ -44,12 +44,26 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: the stage or verb that makes it, what a row is, and its columns in the order of the file."""
+    """One table: the stage or verb that makes it, what a row is, and its columns in the order of the file.
+
+    With a `tool`, it is that script that makes it, and not a verb.
+    """
 
     name: str
     stage: str
     row: str
     columns: tuple[Column, ...]
+    tool: str = ""
+
+    def command(self, profile: str) -> str:
+        """The command that makes it."""
+        return (f"python {self.tool} --help" if self.tool else
+                f"python -m retrieval_heads run {self.stage} --profile {profile}")
+
+    @property
+    def maker(self) -> str:
+        """What makes it, as Markdown."""
+        return f"`{self.tool}`" if self.tool else f"the stage `{self.stage}`"
 
     @property
     def key(self) -> list[str]:
@@ -65,7 +79,7 @@ def all_tables() -> dict[str, Table]:
         name: Table(name, table["stage"], table["row"], tuple(
             Column(column, **(shared[column] if facts == "shared" else facts))
             for column, facts in table["columns"].items()
-        ))
+        ), table.get("tool", ""))
         for name, table in text["tables"].items()
     }
 
@@ -151,7 +165,7 @@ def read_table(name: str, path: Path) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise ResultError(
             "no such table", where=where,
-            remedy=f"Make it with `python -m retrieval_heads run {get_table(name).stage} --profile PROFILE`.",
+            remedy=f"Make it with `{get_table(name).command('PROFILE')}`.",
         ) from error
     except (ValueError, EOFError, OSError, zlib.error) as error:
         raise ResultError(f"not a CSV table: {error}", where=where, remedy="Delete it and make it again.") from error
@@ -162,7 +176,7 @@ def dictionary_markdown() -> str:
     """The data dictionary as Markdown, one section a table."""
     lines = []
     for table in all_tables().values():
-        lines += [f"## `{table.name}`", "", f"One row: {table.row}. Made by the stage `{table.stage}`.", "",
+        lines += [f"## `{table.name}`", "", f"One row: {table.row}. Made by {table.maker}.", "",
                   "| column | type | unit | key | meaning |", "|---|---|---|---|---|"]
         for column in table.columns:
             kind = column.type + (", may be empty" if column.empty else "")

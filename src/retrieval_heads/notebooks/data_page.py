@@ -18,6 +18,7 @@ from retrieval_heads.tables import all_tables
 _ADAPTERS = "the adapters that `finetune` makes, and held-out real examples"
 _ANSWERS, _PREDICTORS, _HITS = ("answers",), ("run_predictors",), ("head_hits", "head_scores")
 MADE_FROM: dict[str, tuple[str, ...] | str] = {
+    "pilot": "the pretrained model and real examples of the development split",
     "base": "the base models and real examples", "base_answers": "the base models and real examples",
     "examples": "the generators of `retrieval_heads.data`",
     "training": "the base models and training examples", "losses": "the base models and training examples",
@@ -113,7 +114,7 @@ def _files(layout: Layout, profile: str, table: str) -> Iterator[str]:
         return
     time = f", {duration(made['seconds'])} on {made['device']}" if made["seconds"] >= 1 else ""
     yield f"- Rows: {_link(path)} ({made['rows']:,} rows, profile `{profile}`), {_link(manifest)}"
-    yield f"- Made by: `python -m retrieval_heads run {all_tables()[table].stage} --profile {profile}`{time}"
+    yield f"- Made by: `{all_tables()[table].command(profile)}`{time}"
 
 
 def _link(path: str) -> str:

@@ -1,0 +1,43 @@
+"""Make `questions.jsonl` anew: `python examples/pretrained/make.py OFFICIAL_FILE` (see the card beside it).
+
+OFFICIAL_FILE is `nq-open-20_total_documents_gold_at_9.jsonl.gz` of Lost in the Middle, or its first 300 lines, which hold
+all that is taken. No set of the study has these questions. Of each, three documents
+are kept: the gold one and the first two others.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from retrieval_heads.data.jsonl import write_examples
+from retrieval_heads.data.official.assemble import assemble
+from retrieval_heads.data.official.mdqa import mdqa_source
+from retrieval_heads.data.official.records import read_records
+
+ROOT = Path(__file__).parents[2]
+N, DOCUMENTS = 10, 3
+MOST_CHARACTERS = 24
+"""Of an answer: short ones, as most of the test's are."""
+
+
+def main(official: str) -> None:
+    used = json.loads((ROOT / "data" / "written" / "records_mdqa.json").read_text(encoding="utf-8"))
+    taken, found = {one for ids in used.values() for one in ids}, []
+    for record in read_records(Path(official), None):
+        source = mdqa_source(record, "sentence")
+        if f"nq-open-20_total_documents_gold_at_9.first300.jsonl.gz:{source.line}" in taken:
+            continue
+        if len(source.marked) > 1 or len(source.answers[0]) > MOST_CHARACTERS or not source.meta["whole_words"]:
+            continue
+        kept = [index for index in range(len(source.documents)) if index not in source.marked][: DOCUMENTS - 1]
+        kept.insert(len(found) % DOCUMENTS, *source.marked)
+        found.append(assemble(source, kept, ""))
+        if len(found) == N:
+            break
+    write_examples(Path(__file__).parent / "questions.jsonl", found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
