@@ -41,7 +41,7 @@ def control_rows(knockout: pd.DataFrame, text_loss: pd.DataFrame) -> pd.DataFram
     rows = rows[rows["condition"].isin(claimed(rows["condition"].unique()))]
     start = rows[rows["set"] == "none"].set_index(RUN)["value"].rename("start")
     out = rows[(rows["mode"] == MODE) & (rows["scope"] == SCOPE) & (rows["k"] == rows["n_retrieval"])]
-    out = out.join(start[start >= ABLE], on=RUN, how="inner")
+    out = out.merge(start[start >= ABLE].reset_index(), on=list(RUN))
     costs = _text_costs(text_loss)
     found = []
     for task, part in out.groupby("task"):
