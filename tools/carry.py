@@ -3,9 +3,9 @@
     python tools/carry.py pack --model models/smollm2 --gguf FILE --data runs/pretrained-data --to carried
     python tools/carry.py unpack --from carried --to FOLDER        # there; as soon as all pieces are in one folder
 
-`pack` cuts the 4-bit weights into pieces and packs the texts with one dictionary over all files, as every document stands in
-many of them: 250 MB become 11. `unpack` makes FOLDER/smollm2, whose weights are compared with those that were packed, and
-FOLDER/study. Then, there: `python -m retrieval_heads grid --profile FILE --home FOLDER --seconds N` with a copy of
+`pack` cuts the 4-bit weights into pieces and packs the texts with one dictionary over all files, as every document
+stands in many of them: 250 MB become 11. `unpack` makes FOLDER/smollm2, whose weights are compared with those that were
+packed, and FOLDER/study. Then, there: `python -m retrieval_heads grid --profile FILE --home FOLDER --seconds N` with a copy of
 configs/pretrained.yaml that names the two folders; CONTRIBUTING.md says how its parts come back.
 """
 
