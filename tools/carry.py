@@ -5,8 +5,8 @@
 
 `pack` cuts the 4-bit weights into pieces and packs the texts with one dictionary over all files, as every document
 stands in many of them: 250 MB become 11. `unpack` makes FOLDER/smollm2, whose weights are compared with those that were
-packed, and FOLDER/study. Then, there: `python -m retrieval_heads grid --profile FILE --home FOLDER --seconds N` with a copy of
-configs/pretrained.yaml that names the two folders; CONTRIBUTING.md says how its parts come back.
+packed, and FOLDER/study. Then, there: `python -m retrieval_heads grid --profile FILE --home FOLDER --seconds N` with a
+copy of configs/pretrained.yaml that names the two folders; CONTRIBUTING.md says how its parts come back.
 """
 
 from __future__ import annotations
