@@ -45,13 +45,15 @@ def test_the_script_makes_the_files_that_are_there(tmp_path: Path):
         path.name: path.read_bytes() for path in FOLDER.glob("*.jsonl")}
 
 
-def test_check_finds_nothing_wrong():
-    files = [FOLDER / f"{name}.jsonl" for name in NAMES]
-    for found in check_files(files, load_tokenizer(), {"--length": 1024}, [FOLDER / "real_eval.jsonl"]):
-        content = found.as_json()
-        assert not found.broken
-        assert content["warnings"] == []
-        assert content["usable"] == 48
+def test_check_finds_the_flaw_and_nothing_else():
+    names = ("anywhere", "at_end", "real_train")
+    files = [FOLDER / f"{name}.jsonl" for name in names]
+    found = check_files(files, load_tokenizer(), {"--length": 1024}, [FOLDER / "real_eval.jsonl"])
+    warnings = {name: one.warnings() for name, one in zip(names, found, strict=True)}
+    [flaw] = warnings.pop("at_end")
+    assert flaw.startswith("48 of 48 needles stand in the last document (evenly spread it would be 2): ")
+    assert warnings == {"anywhere": [], "real_train": []}
+    assert [(one.usable, one.broken.total()) for one in found] == [(48, 0)] * 3
 
 
 def test_the_flaw_is_the_place_of_the_needle_and_nothing_else(sets):
