@@ -24,13 +24,16 @@ def question(rng: random.Random, gold: int, n_documents: int = 3) -> Example:
     thing, towns = rng.choice(THINGS), rng.sample(TOWNS, n_documents)
     years = rng.sample(range(1500, 1990), n_documents)
     documents, spans = [], []
-    for number, (town, year) in enumerate(zip(towns, years, strict=True)):
+    order = list(range(1, n_documents))
+    order.insert(gold, 0)
+    for number, index in enumerate(order):
+        town, year = towns[index], years[index]
         needle = f"People of {town} opened their {thing} in {year}."
         before = f"{town} lies {rng.randrange(3, 90)} miles from the coast, in a valley. "
         documents.append((number + 1, town, f"{before}{needle} It had {rng.randrange(2, 60)} rooms then."))
         spans.append((len(before), len(before) + len(needle)))
-    prompt, places = write_prompt(documents, f"when was the {thing} of {towns[gold]} opened")
-    return Example("mdqa", prompt, str(years[gold]), needles=(place(spans[gold], places[gold]),))
+    prompt, places = write_prompt(documents, f"when was the {thing} of {towns[0]} opened")
+    return Example("mdqa", prompt, str(years[0]), needles=(place(spans[gold], places[gold]),))
 
 
 def questions(golds: Sequence[int], seed: int = 0, n_documents: int = 3) -> list[Example]:

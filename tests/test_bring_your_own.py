@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 from retrieval_heads.check import check_files
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import read_examples
+from retrieval_heads.diagnose.by_place import PARTS
 from retrieval_heads.figures import diagnosis
 from retrieval_heads.models.base import load_tokenizer
 
@@ -86,8 +87,16 @@ def made(scores: dict[str, list[float]], recalls: dict[str, float] | None = None
 
     return SimpleNamespace(
         inputs=SimpleNamespace(test=test, conditions=list(scores)), metric="f1", of=of, n_heads=lambda name: [3],
-        tables={"answers": answers},
+        tables={"answers": answers, "by_place": pd.DataFrame(by_thirds(scores))},
     )
+
+
+def by_thirds(scores: dict[str, list[float]]) -> list[dict[str, object]]:
+    """Rows of the table of that name, for as many examples in each third."""
+    return [{"condition": name, "place": part, "measure": measure, "value": float(np.mean(own)), "low": 0.0, "high": 1.0,
+             "n": len(own)}
+            for name, values in scores.items() for measure in ("score", "subspan")
+            for part, own in zip(PARTS, np.array_split(values, 3), strict=True)]
 
 
 @pytest.fixture

@@ -34,6 +34,9 @@ from retrieval_heads.models.rope import context_length
 from retrieval_heads.progress import progress
 from retrieval_heads.stats.bootstrap import RESAMPLES, bootstrap_mean
 
+TokenLosses = tuple[np.ndarray, float | None]
+"""Nats of each answer token, and of the end after them where there is one."""
+
 SLACK = 8
 """Tokens that an answer may take beyond the longest accepted one before decoding stops."""
 
@@ -126,22 +129,28 @@ def greedy_answers(
 
 @torch.no_grad()
 def forced_exact(
-    model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, batch_size: int = 8, max_length: int | None = None
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, end: bool = True, batch_size: int = 8,
+    max_length: int | None = None,
 ) -> np.ndarray:
-    """bool `[n]`: given the reference answer token by token, every token and the end is the model's most likely one.
+    """bool `[n]`: given the reference answer token by token, every token is the model's most likely one.
 
-    One forward pass a batch, no decoding. Arguments and errors as in `evaluate`.
+    One forward pass a batch, no decoding.
+
+    Args:
+        end: whether the end-of-sequence token after the answer has to be the most likely one, too. A model that was
+            not fine-tuned to end there goes on after a right answer, and then has none right with `end=True`.
+        model, tokenizer, examples, batch_size, max_length: as in `evaluate`, as are the errors.
     """
     encoded = _encode(model, tokenizer, examples, max_length)
     exact = np.zeros(len(encoded), dtype=bool)
     with evaluation_mode(model, max_length):
         for batch in _batches(encoded, batch_size, "forced answers"):
             for index, target, logits in _answer_logits(model, encoded, batch):
-                exact[index] = tuple(logits.argmax(dim=-1).tolist()) == target
+                wanted = len(target) if end else encoded[index].answer_length
+                exact[index] = tuple(logits[:wanted].argmax(dim=-1).tolist()) == target[:wanted]
     return exact
 
 
-@torch.no_grad()
 def answer_losses(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, batch_size: int = 8, max_length: int | None = None
 ) -> np.ndarray:
@@ -149,20 +158,37 @@ def answer_losses(
 
     One forward pass a batch, no decoding. Arguments and errors as in `evaluate`.
     """
-    return _losses(model, _encode(model, tokenizer, examples, max_length), batch_size, max_length)
+    found = _token_losses(model, _encode(model, tokenizer, examples, max_length), batch_size, max_length)
+    return _means(found)
+
+
+def token_losses(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, batch_size: int = 8, max_length: int | None = None
+) -> list[TokenLosses]:
+    """For each example the nats of every answer token, float64 `[n_tokens]`, and those of the end after it.
+
+    The second is None where the tokenizer has no end-of-sequence token. Otherwise as `answer_losses`.
+    """
+    return _token_losses(model, _encode(model, tokenizer, examples, max_length), batch_size, max_length)
+
+
+def _means(found: Sequence[TokenLosses]) -> np.ndarray:
+    return np.array([answer.mean() if end is None else np.append(answer, end).mean() for answer, end in found])
 
 
 @torch.no_grad()
-def _losses(
+def _token_losses(
     model: nn.Module, encoded: Sequence[Encoded], batch_size: int, max_length: int | None = None,
-) -> np.ndarray:
-    losses = np.zeros(len(encoded))
+) -> list[TokenLosses]:
+    losses: dict[int, TokenLosses] = {}
     with evaluation_mode(model, max_length):
         for batch in _batches(encoded, batch_size, "answer losses"):
             for index, target, logits in _answer_logits(model, encoded, batch):
                 wanted = torch.tensor(target, device=logits.device)[:, None]
-                losses[index] = -logits.float().log_softmax(dim=-1).gather(1, wanted).double().mean().item()
-    return losses
+                found = -logits.float().log_softmax(dim=-1).gather(1, wanted)[:, 0].double().cpu().numpy()
+                n = encoded[index].answer_length
+                losses[index] = found[:n], float(found[n]) if len(found) > n else None
+    return [losses[index] for index in range(len(encoded))]
 
 
 def _answer_logits(
@@ -207,7 +233,7 @@ def _greedy_tokens(
             references = [item.ids[item.prompt_length :] for item in encoded]
             return greedy_tokens_and_losses(model, prompts, batches, stop, max_new_tokens, references)
         tokens = greedy_tokens(model, prompts, batches, stop, max_new_tokens)
-    return tokens, _losses(model, encoded, batch_size, max_length).tolist()
+    return tokens, _means(_token_losses(model, encoded, batch_size, max_length)).tolist()
 
 
 def _encode(model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None) -> list[Encoded]:

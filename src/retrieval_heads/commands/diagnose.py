@@ -66,7 +66,7 @@ def _diagnose(parsed: argparse.Namespace) -> None:
         print(plan(request, parsed.device).text())
         return
     result = diagnose(request, parsed.device)
-    from retrieval_heads.diagnose.sentences import performance  # needs matplotlib, as was said by then if it is absent
+    from retrieval_heads.diagnose.verdict import performance  # needs matplotlib, as was said by then if it is absent
 
     for name in request.names:
         print(f"{name}: {performance(result, name)}")
