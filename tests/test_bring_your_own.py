@@ -93,8 +93,8 @@ def made(scores: dict[str, list[float]], recalls: dict[str, float] | None = None
 
 def by_thirds(scores: dict[str, list[float]]) -> list[dict[str, object]]:
     """Rows of the table of that name, for as many examples in each third."""
-    return [{"condition": name, "place": part, "measure": measure, "value": float(np.mean(own)), "low": 0.0, "high": 1.0,
-             "n": len(own)}
+    return [{"condition": name, "place": part, "measure": measure, "value": float(np.mean(own)), "low": 0.0,
+             "high": 1.0, "n": len(own)}
             for name, values in scores.items() for measure in ("score", "subspan")
             for part, own in zip(PARTS, np.array_split(values, 3), strict=True)]
 

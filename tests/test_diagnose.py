@@ -16,7 +16,7 @@ from tiny_study import save_tiny_base
 from retrieval_heads.cli import main
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.jsonl import write_examples
-from retrieval_heads.diagnose import Request
+from retrieval_heads.diagnose import Request, work
 from retrieval_heads.diagnose.compare import result
 from retrieval_heads.diagnose.inputs import read_inputs, split
 from retrieval_heads.diagnose.limits import warnings
@@ -158,6 +158,38 @@ def test_without_needles_only_performance(files: Path, tmp_path: Path):
     assert {path.stem for path in (tmp_path / "out" / "tables").glob("*.csv")} == {
         "performance", "answers", "training", "summary"}
     assert "no probe example has needles" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_more_seeds_and_sets_use_what_is_there(files: Path, tmp_path: Path, monkeypatch, capsys):
+    first = ["diagnose", "--model", str(files / "base"), "--train", f"low_low={files / 'low_low.jsonl'}", "--eval",
+             str(files / "bare.jsonl"), "--epochs", "1", "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert main(first) == 0
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "run 1 of 2: untuned, seed 1: training and scoring", "run 2 of 2: low_low, seed 1: training and scoring"]
+    made, real = [], work.finetune
+    monkeypatch.setattr(work, "finetune", lambda *given: made.append(given[2].name) or real(*given))
+    more = [*first, "--train", f"third={files / 'high_high.jsonl'}", "--seeds", "1", "2"]
+    assert main([*more, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "3 fine-tunings" in said
+    assert "3 models to score, 2 are there already" in said
+    assert "leaks: none" in said
+    made.clear()  # of the trial
+    assert main(more) == 0
+    assert len(made) == 3
+    assert not any("low_low__s1" in name for name in made)
+    longer = [*first, "--train", f"long={files / 'long.jsonl'}"]
+    [one] = make_examples(task="mdqa", condition="real", length=300, seed=0, n=1)
+    write_examples(files / "long.jsonl", [replace(one, task="summhay", answer="[1]", answers=("[1]",))])
+    assert main(longer) == 2
+    assert "made for shorter examples" in capsys.readouterr().err
+
+
+def test_a_dry_run_looks_for_leaks(files: Path, tmp_path: Path, capsys):
+    wanted = ["diagnose", "--model", str(files / "base"), "--train", f"same={files / 'bare.jsonl'}", "--eval",
+              str(files / "bare.jsonl"), "--epochs", "1", "--device", "cpu", "--out", str(tmp_path / "o"), "--dry-run"]
+    assert main(wanted) == 0
+    assert "leak: 6 evaluation examples share prompt, question, or needle and answer with a" in capsys.readouterr().out
 
 
 def test_a_dry_run_counts_and_writes_nothing(files: Path, tmp_path: Path, capsys):

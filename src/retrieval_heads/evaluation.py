@@ -134,12 +134,11 @@ def forced_exact(
 ) -> np.ndarray:
     """bool `[n]`: given the reference answer token by token, every token is the model's most likely one.
 
-    One forward pass a batch, no decoding.
+    One forward pass a batch, no decoding. Other arguments and errors as in `evaluate`.
 
     Args:
         end: whether the end-of-sequence token after the answer has to be the most likely one, too. A model that was
             not fine-tuned to end there goes on after a right answer, and then has none right with `end=True`.
-        model, tokenizer, examples, batch_size, max_length: as in `evaluate`, as are the errors.
     """
     encoded = _encode(model, tokenizer, examples, max_length)
     exact = np.zeros(len(encoded), dtype=bool)

@@ -89,8 +89,13 @@ class Inputs:
         )
 
 
-def read_inputs(request: Request) -> Inputs:
+def read_inputs(request: Request, known_length: int | None = None) -> Inputs:
     """Read and check all files.
+
+    Args:
+        request: what is asked for.
+        known_length: tokens that the models in the request's folder are extended to, where it has some; without it,
+            or a length that is asked for, those of the longest example.
 
     Raises:
         DataError: a file that cannot be read, an example that is too long, or too few evaluation examples.
@@ -119,10 +124,12 @@ def read_inputs(request: Request) -> Inputs:
     encoded = sets.encoded
     held_out = encode_all([*probe, *test], tokenizer, request.length)
     extensions = {name: read_extension(path) for name, path in request.adapters.items()}
-    length = request.length or max(
-        *(len(one.ids) for part in (held_out, *encoded.values()) for one in part),
-        *(one.max_length for one in extensions.values()), 2,
-    )
+    longest = max(*(len(one.ids) for part in (held_out, *encoded.values()) for one in part),
+                  *(one.max_length for one in extensions.values()), 2)
+    length = request.length or known_length or longest
+    if longest > length:
+        raise DataError("the models in the folder are made for shorter examples", where=request.out,
+                        value=f"{longest} tokens, made for {length}", remedy="Give another --out.")
     theta = _common_theta(request.rope_theta, {name: one.rope_theta for name, one in extensions.items()})
     if theta is None:
         theta = extended_theta(config, length)

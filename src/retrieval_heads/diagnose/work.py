@@ -28,6 +28,8 @@ from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_ans
 from retrieval_heads.keys import RunKey
 from retrieval_heads.models.finetune import finetune
 from retrieval_heads.models.load import load_model
+from retrieval_heads.models.training_record import TRAINING_FILE
+from retrieval_heads.progress import named
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stages import knockout, patch
 from retrieval_heads.stages.common import batch_size
@@ -37,6 +39,8 @@ from retrieval_heads.stages.sweeps import Resamples, per_example, together
 
 STRONGEST = (1, 2, 5, 10, 20)
 """Numbers of heads that are knocked out, beside all retrieval heads of the run."""
+
+DOING = {"measured": "training and scoring", "knockout": "knock-out", "patching": "patching"}
 
 PATCHED = ("intersection", "complement", "random", "all")
 
@@ -59,6 +63,12 @@ class Work:
         if key.condition == UNTUNED:
             return None
         return self.inputs.request.adapters.get(key.condition, self.out / "adapters" / key.name)
+
+    def has(self, kind: str, key: RunKey) -> bool:
+        """Whether a run's `adapters`, `measured`, `knockout` or `patching` is there."""
+        if kind == "adapters":
+            return (self.adapter(key) / TRAINING_FILE).is_file()
+        return (self.out / kind / f"{key.name}.json").is_file()
 
     def train(self, key: RunKey) -> dict[str, Any] | None:
         """Fine-tune, unless it has been done or is not to be; the record of the training."""
@@ -165,8 +175,10 @@ class Work:
     def _kept(self, kind: str, key: RunKey, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         path = self.out / kind / f"{key.name}.json"
         if not path.is_file():
-            # through JSON, so that a first call and a later one see the same
-            write_whole(path, (json.dumps(make()) + "\n").encode())
+            keys = [key for condition in self.inputs.conditions for key in self.inputs.runs(condition)]
+            with named(f"run {keys.index(key) + 1} of {len(keys)}", f"{key.condition}, seed {key.seed}: {DOING[kind]}"):
+                # through JSON, so that a first call and a later one see the same
+                write_whole(path, (json.dumps(make()) + "\n").encode())
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except UNREADABLE as error:
