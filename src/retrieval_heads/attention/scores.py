@@ -24,6 +24,7 @@ from torch import nn
 from retrieval_heads.attention.direct_path import DirectPath
 from retrieval_heads.attention.measure import KINDS, displaced_spans, span_score
 from retrieval_heads.attention.read_heads import read_heads
+from retrieval_heads.attention.shown import in_short
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import greedy_continuations
@@ -35,7 +36,7 @@ MODES = ("forced", "generated")
 """`forced`: over the reference answer, teacher forced; `generated`: over the model's own greedy answer."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HeadScores:
     """Scores of every head of a model on some examples; `numpy.asarray` gives the array `scores`.
 
@@ -79,6 +80,9 @@ class HeadScores:
     @property
     def shape(self) -> tuple[int, int]:
         return self.scores.shape
+
+    def __repr__(self) -> str:
+        return in_short(self)
 
     def __getitem__(self, key: Any) -> Any:
         return self.scores[key]

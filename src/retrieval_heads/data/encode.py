@@ -17,6 +17,11 @@ from retrieval_heads.data.example import Example
 from retrieval_heads.data.layout import QUESTION
 from retrieval_heads.errors import DataError, ModelError
 
+_AT_THE_SEAM = (
+    "Nothing stands between this prompt and its answer (`joint`), as after a chat template that ends the prompt: give "
+    "a `joint` of a space or a line break, or a template that ends in a line break or a special token."
+)
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -97,7 +102,7 @@ def _opened(prompt: str, tokenizer: Any) -> bool:
 
 
 def _encoded(example: Example, ids: list[int], offsets: list, tokenizer: Any, max_length: int | None) -> Encoded:
-    where = f"example {example.meta.get('id', '')}".strip()
+    where = place_of_record(example)
     ids, bounds = list(ids), np.asarray(offsets, dtype=np.int64).reshape(-1, 2)  # also where there is no token
     if ids and tokenizer.eos_token_id is not None and ids[-1] == tokenizer.eos_token_id:
         ids, bounds = ids[:-1], bounds[:-1]
@@ -115,7 +120,8 @@ def _encoded(example: Example, ids: list[int], offsets: list, tokenizer: Any, ma
     if straddling.any():
         raise DataError(
             "the last characters of the prompt and the answer share a token", where=where,
-            value=example.prompt[-20:] + example.joint + example.answer[:20], remedy="End the prompt with punctuation.",
+            value=example.prompt[-20:] + example.joint + example.answer[:20],
+            remedy=_AT_THE_SEAM if not example.joint else "End the prompt with punctuation.",
         )
     needles = tuple(_token_span(span, starts, ends, where, example) for span in example.needles)
     if tokenizer.eos_token_id is not None:
@@ -128,6 +134,13 @@ def _encoded(example: Example, ids: list[int], offsets: list, tokenizer: Any, ma
     question = example.prompt.rfind(QUESTION)
     begins = int(np.count_nonzero(ends <= question)) if question >= 0 else None
     return Encoded(tuple(ids), prompt_length, answer_length, needles, begins)
+
+
+def place_of_record(example: Example) -> str:
+    """The file and line that an example was read from, for a message; its id where it was not read."""
+    if {"file", "line"} <= set(example.meta):
+        return f"{example.meta['file']}, line {example.meta['line']}"
+    return f"example {example.meta.get('id', '')}".strip()
 
 
 def _token_span(span: tuple[int, int], starts: np.ndarray, ends: np.ndarray, where: str, example: Example):

@@ -154,6 +154,10 @@ def _written_out(record: Record, tokenizer: Any) -> str:
         if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
             _refuse(record, f"messages[{place}]", described(message), "no chat message",
                     "A message has `role` and `content`, both text.")
+    if tokenizer is None:
+        _refuse(record, "messages", f"{len(messages)} messages",
+                "messages are written out by a tokenizer, and none was given",
+                "Pass `tokenizer=`, the one of the model that will read them.")
     if not getattr(tokenizer, "chat_template", None):
         _refuse(record, "messages", f"{len(messages)} messages", "the tokenizer has no chat template to write them out",
                 "Give the model whose template it is, or records with `prompt`.")
