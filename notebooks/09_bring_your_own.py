@@ -54,7 +54,7 @@ from retrieval_heads.diagnose import Request, diagnose
 from retrieval_heads.diagnose.job import report_path
 
 figures.style.use_style()
-os.chdir(paths.checkout())
+os.chdir(paths.needed_checkout())
 FOLDER = "examples/bring_your_own"
 
 # %% [markdown]

@@ -18,6 +18,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from retrieval_heads.data.conditions import CONDITIONS
+from retrieval_heads.notebooks.given import check_parameters
 
 BASE_CONDITIONS = ("base", "rope")
 """The model without any fine-tuning: as it is, and with the raised RoPE theta alone."""
@@ -56,7 +57,12 @@ METRIC_LABELS = {
 
 
 def use_style() -> None:
-    """Set the style for the figures that follow: light grid on white, also where the page is dark."""
+    """Set the style for the figures that follow: light grid on white, also where the page is dark.
+
+    Every chapter begins by it, so a parameter that the chapter does not have is refused here, too; see
+    `notebooks.given`.
+    """
+    check_parameters()
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", font_scale=0.85, rc={
         "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 110,
         "axes.edgecolor": "#666666", "grid.color": "#e4e4e4", "axes.titleweight": "bold", "axes.titlesize": 10,
