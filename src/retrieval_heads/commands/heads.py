@@ -61,7 +61,7 @@ def _heads(parsed: argparse.Namespace) -> None:
     length = max((len(one.ids) for one in encode_all(examples, tokenizer)), default=0)
     config = load_config(folder).get_text_config()
     made_for = context_length(config)
-    longer = length > made_for and parsed.adapter is None
+    longer = made_for is not None and length > made_for and parsed.adapter is None
     theta = extended_theta(config, length) if longer else None
     kind = parsed.kind or ("insight" if {one.task for one in examples} == {"summhay"} else "copy")
     model, _ = load_model(folder, parsed.adapter, resolve_device(parsed.device), rope_theta=theta,
