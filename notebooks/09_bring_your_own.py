@@ -26,11 +26,12 @@
 # do already, and the longer context goes unused. The texts are of the world that the {term}`base model` of this book
 # knows, at twice the length that it was made for.
 #
-# Two commands do the work: `check` says whether files can be used, and `diagnose` fine-tunes the model on each set and
-# compares what it learned. Each is called here as one would type it, in the folder of the repository.
+# Two commands do the work: `check` says whether files can be used, and what can be solved in them without reading;
+# `diagnose` fine-tunes the model on each set and compares what it learned. Each is called here as one would type it, in
+# the folder of the repository.
 #
-# **What to look at.** What `check` sees of the flaw, and what it does not; the loss in training; the score by the place
-# of the needle.
+# **What to look at.** The first warning of `check`; what `diagnose` says of each set, and by what; the score by the place
+# of the needle; and what the report says cannot be said.
 
 # %% tags=["parameters"]
 profile = "smoke"
@@ -52,6 +53,7 @@ from retrieval_heads.cli import main
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.diagnose import Request, diagnose
 from retrieval_heads.diagnose.job import report_path
+from retrieval_heads.diagnose.verdict import verdict
 
 figures.style.use_style()
 os.chdir(paths.needed_checkout())
@@ -69,25 +71,27 @@ sets = {name: read_examples(f"{FOLDER}/{name}.jsonl") for name in names}
 HTML(figures.examples.example_html(sets["anywhere"][0]))
 
 # %% [markdown]
-# `check` reads every line, finds the needles, counts in tokens of the model, and looks for training examples that the
-# test has, too. On the command line:
+# `check` reads every line, finds the needles and says where they stand, counts in tokens of the model, and looks for
+# training examples that the test has, too. On the command line:
 #
 # ```bash
-# python -m retrieval_heads check examples/bring_your_own/at_end.jsonl \
+# retrieval-heads check examples/bring_your_own/anywhere.jsonl \
+#     examples/bring_your_own/at_end.jsonl \
 #     --model models/base \
 #     --against examples/bring_your_own/real_eval.jsonl
 # ```
 
 # %%
 _ = main([
-    "check", f"{FOLDER}/at_end.jsonl", "--model", "models/base",
+    "check", f"{FOLDER}/anywhere.jsonl", f"{FOLDER}/at_end.jsonl", "--model", "models/base",
     "--against", f"{FOLDER}/real_eval.jsonl",
 ])
 
 # %% [markdown]
 # Nothing is broken, lost or leaked; that the examples are longer than the model's own length is what is wanted here. The
-# flaw is none of a line, but of the whole set, and `check` is silent about it. One has to look at the set: where do its
-# needles stand, how often does a haystack repeat itself, does the question hold the answer?
+# first warning of `at_end.jsonl` is the flaw: all its needles stand in one document, and there are far more of them there
+# than chance would put. It is none of a line, but of the whole set; the other rows above say the same of answers that
+# stand elsewhere, haystacks that repeat themselves, and questions that quote the needle or hold the answer. In a picture:
 
 # %% mystnb={"figure": {"name": "fig-own-places", "caption": "Where the needle begins in each example of the four files, from the first character of the prompt (0) to its end (1). In brackets: the number of examples."}, "image": {"alt": "Four rows of strokes: in three of the files they are spread over the whole prompt, in at_end all of them stand close to its end"}} tags=["hide-input"]
 _ = figures.diagnosis.plot_places(sets)
@@ -96,7 +100,7 @@ _ = figures.diagnosis.plot_places(sets)
 # ## What does each set teach?
 #
 # ```bash
-# python -m retrieval_heads diagnose --model models/base \
+# retrieval-heads diagnose --model models/base \
 #     --train anywhere=examples/bring_your_own/anywhere.jsonl \
 #     --train at_end=examples/bring_your_own/at_end.jsonl \
 #     --real-train examples/bring_your_own/real_train.jsonl \
@@ -105,7 +109,8 @@ _ = figures.diagnosis.plot_places(sets)
 #     --out runs/own
 # ```
 #
-# With `--dry-run` it says first how long that takes. Stopped, it goes on where it was when the command is given again. The
+# With `--dry-run` it says first how long that takes. Stopped, it goes on where it was when the command is given again; with
+# more seeds or sets for the same folder it uses what is there. The
 # {term}`RoPE theta` is set: at twice the length, the usual one alone solves most of this task, and leaves next to nothing
 # to teach. The same from Python:
 
@@ -124,11 +129,12 @@ result = diagnose(request, device="cpu")
 
 # %% [markdown]
 # Scores are on test examples that no model has seen, with 95% intervals over them; `untuned` is the model without any
-# fine-tuning. *Heads* are {term}`retrieval heads <retrieval head>`, and *recall* is the share of the heads of the model
+# fine-tuning. A higher score alone does not make a *verdict*: token F1 rises, too, when answers become shorter. A set
+# teaches when more answers hold the right one, or when the gold answer becomes likelier by what the needle says. *Heads* are {term}`retrieval heads <retrieval head>`, and *recall* is the share of the heads of the model
 # trained on real examples that a model has, beside the {term}`chance level` of as many random heads of the same layers.
 
 # %% tags=["hide-input"]
-losses = figures.diagnosis.training_losses(result)
+losses = result.tables["training"].groupby("condition")["mean_loss"].mean().to_dict()
 HTML(figures.examples.table_html(figures.diagnosis.score_table(result, losses)))
 
 # %% [markdown]
@@ -136,7 +142,7 @@ HTML(figures.examples.table_html(figures.diagnosis.score_table(result, losses)))
 # new to the model: a set on which the loss is low from the start asks for nothing that the model cannot do. The score by
 # the place of the needle shows what a set has not taught:
 
-# %% mystnb={"figure": {"name": "fig-own-by-place", "caption": "Score on real test examples, by the third of the prompt in which the needle stands. Bars: 95% bootstrap intervals over examples, which are few in each third."}, "image": {"alt": "For each third of the prompt, points with intervals for the untuned model and those trained on real examples, on needles anywhere and on needles at the end"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-own-by-place", "caption": "Score on real test examples, by the third of the documents in which the needle stands. Bars: 95% bootstrap intervals over examples, which are few in each third."}, "image": {"alt": "For each third of the documents, points with intervals for the untuned model and those trained on real examples, on needles anywhere and on needles at the end"}} tags=["hide-input"]
 by_place = figures.diagnosis.by_place(result)
 _ = figures.diagnosis.plot_by_place(by_place, result.metric)
 
@@ -145,13 +151,16 @@ _ = figures.diagnosis.plot_by_place(by_place, result.metric)
 
 # %% tags=["hide-input"]
 finding = figures.diagnosis.finding(result, "anywhere", "at_end")
-Markdown(f"**Finding.** {finding}")
+verdicts = {name: verdict(result, name) for name in ("anywhere", "at_end")}
+told = "".join(f"\n- `{name}`: **{one.kind}**. {one.text}." for name, one in verdicts.items())
+Markdown(f"**Finding.** {finding}\n\nWhat the report says of each:\n{told}")
 
 # %% [markdown]
 # ## The report
 #
 # This is `report.html`, which `diagnose` has written: one file that can be sent to anybody. It says of each set what it
-# teaches, which heads it misses, what patching them back would give, and what warns against believing it. The tables
+# teaches and at which places, which heads it misses, what patching them back would give, and what cannot be said: whether
+# the real set teaches at all, whether training moved anything, how many examples would do. The tables
 # beside it, `tables/*.csv`, hold every number.
 
 # %% tags=["hide-input"]
@@ -168,6 +177,7 @@ assert all(place[name].min() < 0.2 for name in sets if name != "at_end")
 assert sorted(one.answer for one in sets["anywhere"]) == sorted(one.answer for one in sets["at_end"])
 assert len(result.inputs.test) + len(result.inputs.probe) == (limit or len(sets["real_eval"]))
 assert limit or losses["at_end"] < losses["anywhere"], "near needles are found untrained"
+assert limit or not verdicts["at_end"].teaches, "a set that one place solves is not praised"
 assert by_place.groupby("condition").n.sum().eq(len(result.inputs.test)).all()
 gap = figures.diagnosis.difference(result, "anywhere", "at_end")
 assert (gap.low > 0) == ("The flawed set teaches less:" in finding), "it says what the interval says"
@@ -176,10 +186,11 @@ assert (gap.low > 0) == ("The flawed set teaches less:" in finding), "it says wh
 # ## With your own
 #
 # Put your files in the place of these, and your model's folder in the place of `models/base`. For models of billions of
-# parameters `--lr 0.0002` is usual. With several sets and little time, `rank` orders them by short fine-tunes:
+# parameters `--lr 0.0002` is usual. With several sets and little time, `rank` orders them by short fine-tunes of three seeds
+# each, and calls one better only where another seed could not turn it:
 #
 # ```bash
-# python -m retrieval_heads rank --model models/base \
+# retrieval-heads rank --model models/base \
 #     --train anywhere=examples/bring_your_own/anywhere.jsonl \
 #     --train at_end=examples/bring_your_own/at_end.jsonl \
 #     --probe examples/bring_your_own/real_eval.jsonl --out runs/ranked

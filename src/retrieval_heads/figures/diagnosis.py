@@ -15,7 +15,6 @@ from retrieval_heads.diagnose.compare import Result
 from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.figures.interval_tables import with_interval
 from retrieval_heads.figures.style import axis, colour, interval_bars, marker, metric_label
-from retrieval_heads.models.training_record import read_record
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.bootstrap import Interval, bootstrap_crossed
 
@@ -75,29 +74,12 @@ def plot_by_place(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> A
     return ax
 
 
-def training_losses(result: Result) -> dict[str, float]:
-    """The mean loss over all steps of the fine-tunings on each set that was trained on, in nats a token.
-
-    In a single epoch every step is on examples that are new to the model, so a low mean says that the set asks for
-    little that it cannot do already.
-
-    Raises:
-        ResultError: the adapters are not in the request's folder any more.
-    """
-    folder = result.inputs.request.out / "adapters"
-    return {
-        name: float(np.mean([step["loss"] for key in result.inputs.runs(name)
-                             for step in read_record(folder / key.name)["loss"]]))
-        for name in result.inputs.encoded
-    }
-
-
 def score_table(result: Result, losses: Mapping[str, float]) -> pd.DataFrame:
     """One row a condition: score, difference to no fine-tuning, recall of the real run's heads and its chance level.
 
     Args:
         result: of `diagnose`.
-        losses: of `training_losses`.
+        losses: by condition, mean loss over all steps of its fine-tunings, nats a token.
     """
     rows = []
     for condition in result.inputs.conditions:
