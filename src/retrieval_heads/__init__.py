@@ -15,6 +15,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOMES = {
     "ablate_heads": "heads.ablate",
+    "answer_losses": "evaluation",
     "evaluate": "evaluation",
     "forced_exact": "evaluation",
     "load_model": "models.load",
