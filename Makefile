@@ -60,7 +60,7 @@ nbval: $(VENV)/.dev  ## run the notebooks again and compare the outputs that the
 	@echo "== notebooks"
 	@$(BOOK) check
 	@rm -rf _build/nbval  # nothing found from an earlier run: what is compared is computed anew
-	@RETRIEVAL_HEADS_HOME=$(CURDIR)/_build/nbval \
+	@RETRIEVAL_HEADS_HOME="$(CURDIR)/_build/nbval" \
 		$(RUN) -m pytest -q -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-sanitize-with sanitize.cfg notebooks
 
 dev: $(VENV)/.dev  ## install what development needs

@@ -41,6 +41,7 @@ from retrieval_heads.claims.patching import judge_patching
 from retrieval_heads.config import load_profile
 from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.stages import patch
+from retrieval_heads.stages.claims import claim_verdicts
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.store import load_table
 
@@ -87,12 +88,13 @@ HTML(figures.examples.table_html(equal) if len(equal) else "<p>No run with a gap
 # %% [markdown]
 # ## Finding
 #
-# The rule was fixed beforehand: C5 is supported when patching the intersection helps, with the interval of the gain
+# By the rule of the {doc}`../preregistration`, C5 asks that patching the intersection helps, with the interval of the gain
 # above 0, in most of the runs that have a gap, hurts in none, gains more than random heads in most, and leaves a part of
-# the gap open in most.
+# the gap open. The last was fixed as a count of runs too. A run has too few examples for that, so the pooled share
+# decides it, which was changed after the runs. It is decided over all tasks; single tasks are shown beside it.
 
 # %% tags=["hide-input"]
-Markdown(figures.verdict_table.verdict_text(judged.verdicts))
+Markdown(figures.verdict_table.verdict_text(claim_verdicts(settings, "C5")))
 
 # %% tags=["hide-input"]
 HTML(figures.examples.folded_table("Runs that speak against the claim, one by one", figures.sufficiency.against_table(judged.tables["sufficiency_against"])))

@@ -55,7 +55,7 @@ def planted(
         for base in bases:
             of_base = heads_of(rng, n_base, every)
             gained = heads_of(rng, n_real, ~of_base)
-            masks[task, "base", base, 0] = of_base
+            masks[task, "base", base, 0] = masks[task, "rope", base, 0] = of_base
             for condition, share in shares.items():
                 for seed in seeds:
                     own = heads_of(rng, round(share * n_real), gained)

@@ -111,6 +111,18 @@ def test_an_adapter_that_is_no_change_of_weights_is_refused(tiny_model, tiny_tok
             use()
 
 
+@pytest.mark.parametrize("name", ["embedding", "unembedding", "both embedding", "tokens", "lora"])
+def test_an_adapter_on_a_tied_weight_is_refused(tiny_model, tiny_tokenizer, tiny_examples, name):
+    both = {"both embedding": lora(target_modules=["lm_head", "o_proj"], ensure_weight_tying=True)}
+    model = adapted(tiny_model("gemma"), (WEIGHTS | both)[name])
+    if name.endswith("embedding"):
+        with pytest.raises(ModelError, match="embedding and unembedding share"):
+            answer_losses(model, tiny_tokenizer, tiny_examples)
+    else:
+        merged = answer_losses(copy.deepcopy(model).merge_and_unload(), tiny_tokenizer, tiny_examples)
+        np.testing.assert_allclose(answer_losses(model, tiny_tokenizer, tiny_examples), merged, atol=1e-3)
+
+
 def test_the_matrix_of_a_projection_is_its_weight_with_the_adapter(tiny_model):
     projection = adapted(tiny_model("llama"), WEIGHTS["lora"]).base_model.model.model.layers[0].self_attn.o_proj
     expected = projection.base_layer.weight + projection.get_delta_weight("default")

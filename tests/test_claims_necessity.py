@@ -8,14 +8,63 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from retrieval_heads.claims import necessity as necessity_module
+from retrieval_heads.claims.controls import control_rows, control_sentence
 from retrieval_heads.claims.necessity import able_runs, judge_necessity, necessity
 from retrieval_heads.claims.specificity import specificity_sentence
-from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED
+from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, too_few
 from retrieval_heads.errors import ResultError
 
 BASES = ("one", "two")
 CONDITIONS = ("real", "high_high", "symbolic")
 HEADS = 12
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """The simulated studies have two synthetic conditions; the rule asks for more."""
+    monkeypatch.setattr(necessity_module, "too_few", lambda *_: "")
+
+
+def test_with_fewer_than_eight_conditions_the_rule_decides_nothing(monkeypatch) -> None:
+    monkeypatch.setattr(necessity_module, "too_few", too_few)
+    found = judge_necessity(*tables()).verdicts
+    assert {one.verdict for one in found} == {UNDECIDED}
+    assert found[0].detail.startswith("Not decided: 2 synthetic conditions are there, the rule needs 8.")
+
+
+def test_what_ten_heads_take_is_said_beside_the_paper() -> None:
+    knockout, areas, text = tables(retrieval=1.0)
+    ten = knockout[(knockout.k == 1) & (knockout.set == "retrieval") & (knockout.draw == 0)].assign(k=10)
+    right = ten.metric == "forced_exact_match"
+    for left, said in ((0.6, "take 25%, ten random ones 5%: the collapse at ten heads that is reported of the paper is "
+                             "not seen here"), (0.2, "is seen here too")):
+        both = [ten.assign(value=ten.value.where(~right, left)),
+                ten.assign(set="random", value=ten.value.where(~right, 0.76))]
+        judged = judge_necessity(pd.concat([knockout, *both]), areas, text)
+        assert said in judged.verdicts[0].detail
+        row = judged.tables["necessity"].query("task == 'mdqa' and condition == 'all'").iloc[0]
+        assert row.ten_retrieval == pytest.approx(1 - left / 0.8)
+        assert row.ten_retrieval_low <= row.ten_retrieval <= row.ten_retrieval_high
+
+
+def test_controls_of_a_knock_out_with_all_of_them() -> None:
+    knockout, _, text = tables()
+    assert control_rows(knockout, text).empty, "rows of an earlier version have other controls"
+    placed = knockout.assign(moved_group=0.0, groups=6.0)
+    group = placed[placed.set == "random"].assign(set="random_group", value=0.76, groups=5.0, moved_group=2.0)
+    both = pd.concat([placed, group], ignore_index=True)
+    losses = pd.concat([text, text[text.set == "random"].assign(set="random_group", loss=2.5)])
+    rows = control_rows(both, losses).set_index("set")
+    assert rows.loc["retrieval", "taken"] == pytest.approx(0.8)
+    assert (rows.loc["random_group", ["groups", "moved_group", "k"]] == [5, 2, HEADS]).all()
+    assert rows.loc["random_group", "taken"] == pytest.approx(0.05)
+    assert rows.loc["random_group", "text_cost"] == pytest.approx(0.5)
+    assert rows.loc["retrieval", "n_text"] == 6
+    text = control_sentence(rows.reset_index())
+    assert text.startswith("- mdqa, 18 able runs: all retrieval heads, 12 in 6 key/value groups, take 80.0%")
+    assert ("heads matched by key/value group 5.0% (in 5 groups; 0.0 heads from another layer, 2.0 from another group)"
+            in text)
 
 
 def tables(
@@ -154,7 +203,7 @@ def test_controls_that_are_missing_are_said_and_count_as_undecided() -> None:
     ({}, "they cost less where nothing is to be retrieved, though more than random heads there too."),
     ({"text": (0.01, 0.01)}, "they cost less where nothing is to be retrieved."),
     ({"text": (0.3, 0.01)}, "the heads are of general use"),
-    ({"text": (0.02, 0.0)}, "their unit cannot compare"),
+    ({"text": (0.02, 0.0)}, "so their cost is no unit to compare the two in"),
     ({"start": 0.1}, ""),
 ])
 def test_specificity(settings, said) -> None:
@@ -175,7 +224,7 @@ def test_specificity_that_differs_between_runs_is_not_decided() -> None:
     knockout, areas, text = tables()
     costs = np.where(text.set == "retrieval", np.where(text.seed == 1, 1.0, 0.01), 0)
     judged = judge_necessity(knockout, areas, text.assign(loss=text.loss + costs))
-    assert "none is shown to be larger" in judged.verdicts[0].detail
+    assert "neither is shown to be larger" in judged.verdicts[0].detail
     assert judge_necessity(knockout, areas).tables["specificity"].empty
 
 

@@ -8,12 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from retrieval_heads.claims.patching import judge_patching, patched, verdicts
-from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED
+from retrieval_heads.claims import patching
+from retrieval_heads.claims.patching import judge_patching, patched, power_of_runs, verdicts
+from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, too_few
 from retrieval_heads.errors import ResultError
 
 BASES = ("one", "two")
 CONDITIONS = ("high_high", "low_low", "symbolic")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """The simulated studies have three conditions; the rule asks for more."""
+    monkeypatch.setattr(patching, "too_few", lambda *_: "")
 
 
 def simulated(
@@ -51,6 +58,22 @@ def simulated(
     return pd.DataFrame(rows, columns=list(dict.fromkeys([*rows[0], *numbers])))
 
 
+def test_with_fewer_than_eight_conditions_the_rule_decides_nothing(monkeypatch) -> None:
+    monkeypatch.setattr(patching, "too_few", too_few)
+    found = judge_patching(simulated()).overall
+    assert found.verdict == UNDECIDED
+    assert found.detail.startswith("Not decided: 3 synthetic conditions are there, the rule needs 8.")
+
+
+def test_the_power_of_a_run_is_that_of_repeated_draws() -> None:
+    runs = pd.DataFrame({"closed_low": [0.6, 0.5], "closed_high": [1.0, 1.1]})
+    rng, found = np.random.default_rng(0), []
+    for width in (0.2, 0.3):
+        found.append((0.8 + width / 1.96 * rng.normal(size=100_000) + width < 1).mean())
+    assert power_of_runs(runs, 0.8) == pytest.approx(np.mean(found), abs=0.01)
+    assert np.isnan(power_of_runs(runs.iloc[:0], 0.8))
+
+
 @pytest.mark.parametrize(("settings", "expected"), [
     ({}, SUPPORTED),
     ({"random": 0.4}, IN_PART),
@@ -58,7 +81,8 @@ def simulated(
     ({"closed": 0.1}, UNDECIDED),
     ({"closed": -0.5}, NOT),
     ({"closed": 1.05}, NOT),
-    ({"closed": 0.9}, UNDECIDED),
+    ({"closed": 0.9}, SUPPORTED),  # no run shows it by its own interval: the pooled share does
+    ({"closed": (0.9, 1.0)}, UNDECIDED),
     ({"gap": 0.05}, UNDECIDED),
     ({"closed": (0.5, -0.1)}, UNDECIDED),
     ({"gap": (0.4, 0.05)}, UNDECIDED),

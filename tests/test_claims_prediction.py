@@ -23,7 +23,7 @@ def measured(**changes):
     shares = {name: 1.0 if name == "real" else 0.3 + 0.6 * rng.random() for name in CONDITIONS}
     masks = planted(rng, shares, outside=0.2, **changes)
     scores = head_scores(rng, masks, noise=0.05)
-    performance = {run: shares[run[1]] for run in masks if run[1] != "base"}
+    performance = {run: shares[run[1]] for run in masks if run[1] not in ("base", "rope")}
     return scores, other_tables(rng, performance)
 
 
@@ -122,6 +122,33 @@ def test_the_other_verdicts() -> None:
     # a relation in one base model, its contrary in the other
     sign = np.where(table.base == "base", 3, -1)
     assert verdict(table.assign(recall=sign * performance)).verdict not in (SUPPORTED, IN_PART)
+
+
+def test_a_task_whose_real_runs_have_no_heads_is_left_out_and_said_beside() -> None:
+    table, performance = runs(np.random.default_rng(7))
+    # in two tasks recall is performance, in the third it is its contrary, and the real runs have no heads there
+    barren = table.task == "summhay"
+    table = table.assign(recall=np.where(barren, 1 - performance, performance))
+    real = table.drop_duplicates(["task", "base", "seed"]).assign(condition="real")
+    real["n_heads"] = np.where(real.task == "summhay", 0.3, 20.0)
+    found = verdict(pd.concat([table.assign(n_heads=20.0), real]))
+    assert (found.verdict, found.effect) == (SUPPORTED, 1.0)
+    assert "over every task, as was fixed beforehand, it is 0.3" in found.detail
+    errors = error_rows(pd.concat([table.assign(n_heads=20.0), real]), [("recall", "mean")], n_resamples=50)
+    assert {"all", "every", "mdqa", "musique", "summhay"} == set(errors.task)
+    assert errors[(errors.task == "all") & (errors.conditions == "all")].error.iloc[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_what_recall_shares_with_another_quantity_is_taken_out() -> None:
+    table, performance = runs(np.random.default_rng(8))
+    noise = np.random.default_rng(9).normal(0, 0.02, len(table))
+    table = table.assign(recall=performance + noise, base_overlap=performance)
+    rows = correlation_rows(table, predictors=["recall", "base_overlap", "probe_loss"], **FEW)
+    rows = rows[(rows.task == "all") & (rows.base == "all") & (rows.conditions == "all") & (rows.method == "spearman")]
+    of_recall = rows[rows.predictor == "recall"].set_index("given").estimate
+    assert of_recall["nothing"] > 0.9
+    assert abs(of_recall.get("base_overlap", 0) or 0) < 0.7 or np.isnan(of_recall["base_overlap"])
+    assert of_recall["probe_loss"] > 0.9
 
 
 def test_in_part_is_significant_with_a_low_end_that_is_low() -> None:

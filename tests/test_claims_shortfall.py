@@ -10,7 +10,7 @@ import pytest
 
 from retrieval_heads.claims.axes import CELLS, axis_effects, axis_sentence
 from retrieval_heads.claims.gain import gains
-from retrieval_heads.claims.shortfall import judge_shortfall, mean_shortfall, shortfall
+from retrieval_heads.claims.shortfall import _counts, judge_shortfall, mean_shortfall, shortfall
 from retrieval_heads.claims.sizes import size_effects, size_sentence, sized_names
 from retrieval_heads.claims.verdict import NOT, SUPPORTED, UNDECIDED
 from retrieval_heads.data.conditions import CONDITIONS
@@ -54,7 +54,7 @@ def chances(short: int = 10, better: int = 0, real: float = 0.6, by: float = 0.3
 def verdict_of(answers: pd.DataFrame, rope: pd.DataFrame | None = None, task: str = "mdqa"):
     if rope is None:
         rope = rope_answers(n=answers.example.nunique(), bases=tuple(answers.base.unique()))
-    judged = judge_shortfall(answers, base_answers=rope, n_resamples=RESAMPLES)
+    judged = judge_shortfall(answers, base_answers=rope, n_resamples=RESAMPLES, n_deciding=RESAMPLES)
     return next(one for one in judged.verdicts if one.task == task)
 
 
@@ -74,7 +74,7 @@ def test_without_a_gain_over_the_raised_theta_nothing_is_decided() -> None:
     answers = simulated(chances())
     assert verdict_of(answers, rope_answers(0.6)).verdict == UNDECIDED
     assert "the claim is not tested" in verdict_of(answers, rope_answers(0.6)).detail
-    assert judge_shortfall(answers, n_resamples=50).verdicts[0].verdict == UNDECIDED
+    assert judge_shortfall(answers, n_resamples=50, n_deciding=50).verdicts[0].verdict == UNDECIDED
     # a gain on the whole that one of the base models does not have
     bases = tuple("abcde")
     answers, rope = simulated(chances(), bases=bases), rope_answers((0.75, *(0.0,) * 4), bases=bases)
@@ -90,7 +90,7 @@ def test_a_sign_has_to_be_that_of_each_base_model() -> None:
     clear, split = (0.9,) * 5, (0.5, *(0.9,) * 4)
     for chance, same in ((clear, True), (split, False)):
         answers = simulated({**chances(short=7), **dict.fromkeys(SYNTHETIC[7:], chance)}, **settings)
-        rows = shortfall(answers, n_resamples=RESAMPLES).set_index(["condition", "metric"])
+        rows = shortfall(answers, n_resamples=RESAMPLES, n_deciding=RESAMPLES).set_index(["condition", "metric"])
         assert rows.loc[(SYNTHETIC[7], "exact_match"), "high"] < 0
         assert rows.loc[(SYNTHETIC[7], "exact_match"), "same_sign"] == same
         assert verdict_of(answers).verdict == (NOT if same else UNDECIDED)
@@ -101,7 +101,9 @@ def test_a_sign_has_to_be_that_of_each_base_model() -> None:
 
 def test_the_rule_needs_the_ten_conditions_and_counts_no_other() -> None:
     few = {name: chance for name, chance in chances().items() if name in ("real", *SYNTHETIC[:5])}
-    assert verdict_of(simulated(few)).verdict == UNDECIDED
+    found = verdict_of(simulated(few))
+    assert found.verdict == UNDECIDED
+    assert "Not decided: 5 synthetic conditions are there, the rule needs 8." in found.detail
     others = {**chances(short=7), "real_limited": 0.1, "real_short": 0.1, "real_shuffled": 0.1, "high_high_4x": 0.1,
               "high_high-symbolic": 0.1, "real_limited-low_low": 0.1}
     found = verdict_of(simulated(others))
@@ -113,7 +115,7 @@ def test_all_tasks_together_and_the_metric_of_each() -> None:
     tasks = ("mdqa", "musique", "summhay")
     answers = pd.concat([simulated(chances(), task=task, seed=index) for index, task in enumerate(tasks)])
     rope = pd.concat([rope_answers(task=task) for task in tasks])
-    judged = judge_shortfall(answers, base_answers=rope, n_resamples=RESAMPLES)
+    judged = judge_shortfall(answers, base_answers=rope, n_resamples=RESAMPLES, n_deciding=RESAMPLES)
     assert [one.verdict for one in judged.verdicts] == [SUPPORTED] * 4
     assert judged.overall.low > 0.2
     assert judged.overall.high < 0.4
@@ -127,25 +129,39 @@ def test_all_tasks_together_and_the_metric_of_each() -> None:
 def test_differences_are_paired_and_runs_without_a_partner_left_out() -> None:
     answers = simulated({"real": 0.6, "symbolic": 0.4}, n=30)
     lacking = answers[~((answers.condition == "symbolic") & (answers.seed == 2) & (answers.base == "two"))]
-    row = shortfall(lacking, n_resamples=RESAMPLES).iloc[0]
+    row = shortfall(lacking, n_resamples=RESAMPLES, n_deciding=RESAMPLES).iloc[0]
     assert (row.n, row.n_seeds, row.n_bases) == (30, 2, 2)
     kept = answers[answers.seed != 2].pivot(index=["base", "seed", "example"], columns="condition",
                                             values="exact_match")
     assert row.value == pytest.approx((kept.real - kept.symbolic).mean(), abs=1e-5)
     # a base model without any pair leaves no sign of its own
-    none = shortfall(answers[(answers.condition == "real") | (answers.base == "one")], n_resamples=50).iloc[0]
+    alone = answers[(answers.condition == "real") | (answers.base == "one")]
+    none = shortfall(alone, n_resamples=50, n_deciding=50).iloc[0]
     assert none.n_bases == 1
     assert not none.same_sign
     cube = np.stack([[kept.loc[(base, seed)].real - kept.loc[(base, seed)].symbolic for seed in (1, 3)]
                      for base in BASES])
-    expected = bootstrap_crossed(cube, n_resamples=RESAMPLES)
-    assert (row.low, row.high) == pytest.approx(expected[1:], abs=1e-5)
+    exact = shortfall(lacking, n_deciding=20_000).iloc[0]
+    expected = bootstrap_crossed(cube, n_resamples=20_000, seed=1)
+    assert (exact.low, exact.high) == pytest.approx(expected[1:], abs=3 * exact.low_error + 0.02)
+    fixed = bootstrap_crossed(cube, fixed=(0,), n_resamples=20_000, seed=1)
+    assert (exact.fixed_low, exact.fixed_high) == pytest.approx(fixed[1:], abs=3 * exact.low_error + 0.02)
+    assert exact.resamples == 20_000
+
+
+def test_an_end_within_its_monte_carlo_error_of_0_decides_nothing() -> None:
+    columns = ("low", "high", "low_error", "high_error", "same_sign", "fixed_low", "bases_above", "n_bases")
+    rows = pd.DataFrame([(0.002, 0.2, 0.001, 0.001, True, 0.1, 2, 2), (0.0009, 0.2, 0.001, 0.001, True, 0.1, 1, 2),
+                         (-0.3, -0.0005, 0.001, 0.001, True, -0.2, 0, 2), (-0.3, -0.2, 0.001, 0.001, True, -0.2, 0, 2)],
+                        columns=columns)
+    assert _counts(rows) == {"short": 1, "better": 1, "clearly_better": 1, "in_doubt": 2, "fixed": 2, "every_base": 1}
 
 
 def test_the_interval_of_a_shortfall_covers_the_truth() -> None:
     covered = []
     for seed in range(120):
-        rows = shortfall(simulated({"real": 0.6, "symbolic": 0.4}, n=40, seeds=4, seed=seed), n_resamples=RESAMPLES)
+        answers = simulated({"real": 0.6, "symbolic": 0.4}, n=40, seeds=4, seed=seed)
+        rows = shortfall(answers, n_resamples=RESAMPLES, n_deciding=RESAMPLES)
         covered.append(rows.low[0] <= 0.2 <= rows.high[0])
     assert np.mean(covered) >= 0.9  # it counts the chance of single cells once an axis, so it is on the wide side
 
@@ -222,7 +238,8 @@ def test_whether_more_examples_make_up_for_it(large, said) -> None:
 
 def test_one_run_of_each_has_an_interval_over_examples_and_no_verdict_is_made_up() -> None:
     answers = simulated({"real": 0.6, "symbolic": 0.2}, seeds=1, bases=("one",))
-    judged = judge_shortfall(answers, base_answers=rope_answers(bases=("one",)), n_resamples=RESAMPLES)
+    rope = rope_answers(bases=("one",))
+    judged = judge_shortfall(answers, base_answers=rope, n_resamples=RESAMPLES, n_deciding=RESAMPLES)
     assert judged.tables["shortfall"].low.notna().all()
     assert judged.overall.verdict == UNDECIDED
     assert judge_shortfall(answers[answers.condition == "symbolic"]).verdicts == ()
@@ -251,5 +268,5 @@ def test_the_whole_grid_takes_seconds() -> None:
     answers = pd.concat([simulated(every, task=task, n=200, seeds=5) for task in tasks])
     rope = pd.concat([rope_answers(task=task, n=200) for task in tasks])
     start = time.perf_counter()
-    assert judge_shortfall(answers, base_answers=rope).overall.verdict == SUPPORTED
+    assert judge_shortfall(answers, base_answers=rope, n_deciding=50_000).overall.verdict == SUPPORTED
     assert time.perf_counter() - start < 20

@@ -62,7 +62,7 @@ def test_chance_of_many_pairs_is_that_of_each() -> None:
 def test_the_means_are_those_of_every_pair_of_seeds_and_halves() -> None:
     table = study(0.5, outside=0.3, noise=0.05, tasks=("mdqa",), seeds=(1, 2, 3), bases=("base",))
     rows = subset_rows(table, [0.2], **FEW).set_index(["condition", "heads"])
-    base = matrix(table, "score", condition="base")
+    base = matrix(table, "score", condition="rope")
     found: dict[str, list] = {"all": [], "gained": []}
     for seed in (1, 2, 3):
         for other in {1, 2, 3} - {seed}:
@@ -103,6 +103,35 @@ def test_each_verdict(changes: dict, verdict: str) -> None:
     assert verdict_of(study(**changes)) == verdict
 
 
+def test_gained_heads_are_told_by_the_raised_theta_and_of_the_base_models_scored_so() -> None:
+    table = study(0.5)
+    # the base model at its own length has every head of the runs: were it the measure, nothing would be gained
+    own = (table.condition == "base") & (table.layer >= 0)
+    table.loc[own, ["score", "score_even", "score_odd"]] = 0.9
+    assert verdict_of(table) == SUPPORTED
+    one = table[(table.condition != "rope") | (table.base == "base")]
+    found = subset_verdicts(subset_rows(one, [0.1], **FEW))
+    assert [verdict.verdict for verdict in found] == [IN_PART] * 4
+    assert "of 1 of 2 base models, the only one scored with the raised theta" in found[0].detail
+    nobody = subset_verdicts(subset_rows(table[table.condition != "rope"], [0.1], **FEW))
+    assert nobody[0].verdict == IN_PART
+    assert "no base model was scored with the raised theta" in nobody[0].detail
+
+
+def test_where_the_real_runs_gain_nothing_nothing_is_said_of_what_is_learned() -> None:
+    found = subset_verdicts(subset_rows(study(0.5, n_real=0, n_base=12), [0.1], **FEW))
+    assert [one.verdict for one in found] == [IN_PART] * 4
+    assert "The real runs gain 0 heads on average, so nothing is said of what is learned." in found[0].detail
+
+
+def test_with_fewer_than_eight_conditions_the_rule_decides_nothing() -> None:
+    table = study(0.5)
+    found = subset_verdicts(subset_rows(table[table.condition.isin(["real", "base", "rope", *SYNTHETIC[:3]])], [0.1],
+                                        **FEW))
+    assert {one.verdict for one in found} == {UNDECIDED}
+    assert found[0].detail.startswith("Not decided: 3 synthetic conditions are there, the rule needs 8.")
+
+
 def test_no_heads_and_no_real_runs_are_not_decided() -> None:
     table = study(0.5, tasks=("mdqa", "musique"))
     weak = table.assign(**dict.fromkeys(("score_even", "score_odd"), 0.01))
@@ -122,7 +151,10 @@ def test_a_missing_column_is_named() -> None:
 
 def test_the_partial_correlation_is_that_of_the_pairs() -> None:
     table = study(0.5, noise=0.05, tasks=("mdqa",), seeds=(1, 2), bases=("base",))
-    rows = base_share_rows(table, **FEW).set_index(["condition", "ranks"])
+    every = base_share_rows(table, **FEW)
+    raised, own = (every[every.given == given].partial for given in ("rope", "base"))
+    assert raised.tolist() == pytest.approx(own.tolist(), abs=0.03)  # of the same heads, with other noise
+    rows = every[every.given == "base"].set_index(["condition", "ranks"])
     base, found = matrix(table, "score", condition="base"), {"all": [], "layer": []}
     for seed, other in ((1, 2), (2, 1)):
         for half, opposite in (("score_even", "score_odd"), ("score_odd", "score_even")):
@@ -149,10 +181,12 @@ def test_intervals_need_three_seeds_and_widen_with_the_chance_of_seeds() -> None
     assert np.isnan(pair_intervals(np.full((1, 2, 5, 5), np.nan))).all()
 
 
-def test_nothing_is_decided_where_the_real_runs_have_no_heads() -> None:
+def test_nothing_is_decided_where_the_real_runs_have_no_heads(monkeypatch) -> None:
+    monkeypatch.setattr("retrieval_heads.claims.subsets.too_few", lambda *_: "")
     rows = pd.DataFrame([
         {"task": "summhay", "condition": condition, "heads": "all", "threshold": 0.1, "precision": 0.0, "chance": 0.0,
-         "chance_high": 0.0, "normalised": 0.0, "n_heads": n_heads, "bases_above": 0, "n_bases": 2}
+         "chance_high": 0.0, "normalised": 0.0, "n_heads": n_heads, "bases_above": 0, "n_bases": 2,
+         "ceiling": 0.0, "recall": 0.0, "bases_known": 2}
         for condition, n_heads in (("real", 0.25), ("high_high", 1.0), ("low_low", 2.0), ("symbolic", 1.5))
     ])
     [verdict, _] = subset_verdicts(rows)

@@ -18,7 +18,7 @@ from retrieval_heads.paths import configs_folder
 from retrieval_heads.settings import Lora, Profile
 
 GRID = {"tasks", "conditions", "seeds", "bases"}
-WITHOUT_EFFECT = {"name", "missing", "workers", "threads", "device"}
+WITHOUT_EFFECT = {"name", "missing", "controls", "workers", "threads", "device"}
 
 
 # a profile of the tests' own, so that the packaged ones can be tuned

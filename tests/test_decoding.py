@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import FAMILIES
-from retrieval_heads.decoding import Stop, greedy_continuations, greedy_tokens, keeps_all_keys, length_batches, padded
+from retrieval_heads.decoding import (
+    Stop,
+    end_tokens,
+    greedy_continuations,
+    greedy_tokens,
+    keeps_all_keys,
+    length_batches,
+    padded,
+)
+from retrieval_heads.errors import DataError
 
 PROMPTS = [[1, 9, 30, 4], [1, 8, 100, 101, 102, 7, 20, 21, 22], [1, 77]]
 
@@ -53,6 +65,30 @@ def test_a_continuation_has_neither_the_end_token_nor_what_follows(tiny_model):
     assert found == [said[: said.index(end)] if end in said else said for said in free]
     assert found[1] == ()
     assert greedy_continuations(model, [], end, 6) == []
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("given", ["generation config", "config", "argument"])
+def test_every_end_of_the_model_ends_an_answer(tiny_model, given: str, adapted: bool):
+    model = tiny_model("llama")
+    free = greedy_continuations(model, PROMPTS, None, 6)
+    ends = {free[0][3], free[1][0]}
+    if given == "config":
+        model.config.eos_token_id = sorted(ends)
+    elif given == "generation config":
+        model.generation_config.eos_token_id = [2, *sorted(ends)]
+    if adapted:
+        model = get_peft_model(model, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")).eval()
+    asked = ends if given == "argument" else 2
+    expected = [tuple(takewhile(lambda token: token not in ends, said)) for said in free]
+    assert greedy_continuations(model, PROMPTS, asked, 6, batch_size=2) == expected
+    assert ends <= end_tokens(model, asked)
+    assert greedy_continuations(model, PROMPTS, None, 6) == free
+
+
+def test_ids_that_the_model_does_not_have_are_refused(tiny_model):
+    with pytest.raises(DataError, match=r"prompt 1: a token id is beyond the 400 of the model \(got 400\)\. Use"):
+        greedy_continuations(tiny_model("llama"), [[1, 5], [1, 400]], 2, 3)
 
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=20)

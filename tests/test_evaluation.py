@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -191,6 +192,26 @@ def test_without_an_end_token_the_answer_alone_counts(tiny_model, tiny_tokenizer
         ]
         assert forced_exact(model, tokenizer, examples).tolist() == [True, False]
         assert evaluate_each(model, tokenizer, examples)["forced_exact_match"].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("said_end", ["<eos>", "<|im_end|>", "<|other|>", "word"])
+def test_each_end_of_a_chat_model_ends_a_right_answer(tiny_model, tiny_tokenizer, said_end: str):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.add_tokens(["<|im_end|>", "<|other|>"])  # not special for the tokenizer: decoding would keep them
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}"
+    model = tiny_model("llama", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|other|>")]
+    sky = tokenizer.encode(" sky", add_special_tokens=False)
+    end = sky[0] if said_end == "word" else tokenizer.convert_tokens_to_ids(said_end)
+    example = Example(task="mdqa", prompt="Question: what? Answer:", answer="sky")
+    for one in (example, replace(example, chat_template={"end": "<|im_end|>"})):
+        with scripted(model, [*sky, end, *sky * 20]):
+            row = evaluate_each(model, tokenizer, [one]).iloc[0]
+        if said_end == "word":
+            assert row["forced_exact_match"] == 0
+            assert row["f1"] < 0.5
+        else:
+            assert (row["prediction"], row["f1"], row["forced_exact_match"]) == ("sky", 1, 1)
 
 
 def test_bad_input_is_named(tiny_model, tiny_tokenizer, tiny_examples):

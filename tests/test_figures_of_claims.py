@@ -161,7 +161,7 @@ def test_many_conditions_are_compared_over_all_of_them():
     assert patching_figure(patching, shares, ["mdqa"]).axes[0].get_ylabel() == ""
     few = patching[patching.condition.isin(MANY[:2])]
     assert "exact match" in patching_figure(few, shares, ["mdqa"]).axes[0].get_ylabel()
-    assert "supported" in verdict_text(judged.verdicts)
+    assert "Not decided: 5 synthetic conditions are there" in verdict_text(judged.verdicts)
 
 
 def test_share_of_the_gap_has_a_row_for_each_condition_with_one():
@@ -227,7 +227,7 @@ def test_points_of_runs_leave_out_real_and_controls():
     ])
     table = pd.DataFrame({
         "predictor": "recall", "method": "spearman", "base": "all", "conditions": "all", "threshold": [0.1, 0.2, 0.1],
-        "task": ["mdqa", "mdqa", "all"], "estimate": [0.5, NAN, 0.4], "low": [0.1, NAN, 0.1], "high": [0.9, NAN, 0.6],
+        "given": "nothing", "task": ["mdqa", "mdqa", "all"], "estimate": [0.5, NAN, 0.4], "low": [0.1, NAN, 0.1], "high": [0.9, NAN, 0.6],
         "p": [0.01, NAN, 0.02], "n_conditions": 6, "n_runs": 12,
     })
     ax = plot_runs(runs, recall_rows(table, 0.1)["mdqa"])
@@ -235,8 +235,8 @@ def test_points_of_runs_leave_out_real_and_controls():
     assert said(ax) == "Spearman 0.50\n[0.10, 0.90], p = 0.010\nn = 6 conditions,\n12 runs"
     assert "no run beside" in said(plot_runs(runs.assign(recall=NAN)))
     wide = thresholds_table(table).fillna("–")
-    assert list(wide) == ["threshold", "mdqa", "all tasks"]
-    assert list(wide["all tasks"]) == ["0.40 [0.10, 0.60]", "–"]
+    assert list(wide) == ["threshold", "mdqa", "tasks with heads"]
+    assert list(wide["tasks with heads"]) == ["0.40 [0.10, 0.60]", "–"]
 
 
 def test_many_conditions_have_lines_for_some():

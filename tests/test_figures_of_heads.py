@@ -12,9 +12,8 @@ import matplotlib.pyplot as plt
 
 from retrieval_heads.figures import areas, heads, knockout, patching
 from retrieval_heads.figures.common import counts, over_runs, shared_legend
-from retrieval_heads.figures.correlation import correlation_text, plot_correlation
+from retrieval_heads.figures.correlation import plot_correlation
 from retrieval_heads.figures.interval_tables import (
-    correlation_table,
     counts_table,
     effects_table,
     patching_table,
@@ -34,7 +33,8 @@ def no_open_figures():
 
 
 def knockout_table(seeds=(0,), modes=("zero",)) -> pd.DataFrame:
-    run = {"task": "mdqa", "condition": "real", "low": 0.1, "high": 0.95, "n": 24, "n_retrieval": 9, "moved": 0.0}
+    run = {"task": "mdqa", "condition": "real", "low": 0.1, "high": 0.95, "n": 24, "n_retrieval": 9, "moved": 0.0,
+           "groups": 1.0}
     rows = []
     for seed in seeds:
         for metric in METRICS:
@@ -44,13 +44,15 @@ def knockout_table(seeds=(0,), modes=("zero",)) -> pd.DataFrame:
                 {**own, "mode": mode, "scope": "answer", "set": name, "draw": draw, "k": k,
                  "value": 0.9 - 0.05 * k * (name == "retrieval") - 0.1 * seed}
                 for mode in modes for k in (1, 2, 10) for name, draws in
-                (("retrieval", (0,)), ("random", (0, 1, 2)), ("bottom", (0,))) for draw in draws
+                (("retrieval", (0,)), ("random", (0, 1, 2)), ("random_group", (0,)), ("bottom", (0,)))
+                for draw in draws
             ]
     return pd.DataFrame(rows)
 
 
 def effects_of(conditions=CONDITIONS, seeds=(0,)) -> pd.DataFrame:
-    values = {"retrieval": 0.6, "random": 0.1, "bottom": 0.0, "retrieval_over_random": 0.5}
+    values = {"retrieval": 0.6, "random": 0.1, "random_group": 0.1, "bottom": 0.0, "retrieval_over_random": 0.5,
+              "retrieval_over_bottom": 0.6}
     return pd.DataFrame([
         {"task": "mdqa", "condition": condition, "seed": seed, "base": "tiny", "mode": "zero", "scope": "answer",
          "contrast": name, "k": 2, "metric": metric, "value": value, "low": value - 0.1, "high": value + 0.1, "n": 24,
@@ -111,7 +113,7 @@ def test_the_curves_start_at_the_unaltered_run_and_show_intervals_and_draws() ->
         assert one.lines[0].get_ydata()[0] == 0.9
         assert len(one.lines[0].get_ydata()) == 4
     assert lines["retrieval heads, strongest first"].lines[0].get_ydata()[-1] == pytest.approx(0.4)
-    assert bars_of(ax) == pytest.approx([0.85] * 12)
+    assert bars_of(ax) == pytest.approx([0.85] * 16)
     draws = [line for line in ax.get_lines() if line.get_alpha() == 0.35]
     assert sum(len(line.get_xdata()) for line in draws) == 6
     assert "n = 24 examples" in ax.get_xlabel()
@@ -142,8 +144,9 @@ def test_effects_are_drawn_for_each_condition_in_the_common_order() -> None:
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["real_limited", "high_high", "symbolic"]
     widths = [abs(segment[1][0] - segment[0][0]) for one in ax.containers
               for segment in one.lines[2][0].get_segments()]
-    assert widths == pytest.approx([0.2] * 9)
-    assert len(ax.containers) == 3
+    assert widths == pytest.approx([0.2] * 12)
+    assert len(ax.containers) == 4
+    assert {one.get_label() for one in ax.containers} == {label for label, *_ in knockout.SETS.values()}
     assert "n = 24 examples,\n2 runs each" in ax.get_xlabel()
 
 
@@ -151,7 +154,15 @@ def test_numbers_of_heads_that_only_some_runs_have_are_left_out() -> None:
     table = knockout_table(seeds=(0, 1))
     table = table[~((table.seed == 1) & (table.k == 10) & (table["set"] == "retrieval"))]
     ax = knockout.plot_knockout(table)
-    assert [len(one.lines[0].get_xdata()) for one in ax.containers] == [3, 4, 4]
+    assert [len(one.lines[0].get_xdata()) for one in ax.containers] == [3, 4, 4, 4]
+
+
+def test_weakest_heads_of_an_earlier_version_are_marked() -> None:
+    ax = knockout.plot_knockout(knockout_table().drop(columns="groups"))
+    assert knockout.EARLIER in {one.get_label() for one in ax.containers}
+    effects = effects_of()
+    ax = knockout.plot_effects(effects[effects.contrast != "retrieval_over_bottom"], 2)
+    assert knockout.EARLIER in {one.get_label() for one in ax.containers}
 
 
 def test_areas_have_a_row_for_each_condition_and_open_marks_without_anything_to_lose() -> None:
@@ -209,15 +220,11 @@ def test_overlap_has_a_line_and_a_chance_level_for_each_condition() -> None:
     assert ax.texts[0].get_text().startswith("n = 18 heads")
 
 
-def test_points_of_conditions_with_intervals_and_the_rank_correlation() -> None:
-    found = pd.Series({"value": 0.5, "low": -0.2, "high": 0.9, "p": 0.21, "n": 3})
-    ax = plot_correlation(conditions_of(), found=found)
+def test_points_of_conditions_with_intervals() -> None:
+    ax = plot_correlation(conditions_of())
     assert [one.get_label() for one in ax.containers] == ["real_limited", "high_high", "symbolic"]
     assert ax.containers[0].lines[0].get_color() == colour("real_limited")
     assert bars_of(ax) == pytest.approx([0.1] * 3)
-    assert ax.texts[0].get_text() == "Spearman 0.50 [-0.20, 0.90], p = 0.21\nn = 3 conditions"
-    none = correlation_text(pd.Series({"value": np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "n": 2}))
-    assert none == "no rank correlation, n = 2 conditions"
 
 
 def test_one_legend_names_everything_once() -> None:
@@ -239,9 +246,6 @@ def test_tables_for_reading_show_intervals_and_dashes() -> None:
     assert patched.loc[0, "closed by intersection"] == "0.50 [0.40, 0.60]"
     assert patched.loc[0, "closed by complement"] == "–"
     assert patched.loc[0, "gap"] == "0.60 [0.50, 0.70]"
-    found = pd.DataFrame([{"task": "mdqa", "predictor": "recall", "outcome": "f1", "value": np.nan, "low": np.nan,
-                           "high": np.nan, "p": np.nan, "n": 2, "reason": "recall is constant"}])
-    assert correlation_table(found).iloc[0].tolist() == ["mdqa", "recall", "f1", "–", "–", 2, "recall is constant"]
     assert with_interval(-0.001, -0.2, 0.0) == "0.00 [-0.20, 0.00]"
     assert counts(pd.Series([3, 5])) == "3 to 5"
     assert over_runs(effects_of(seeds=(0, 1)), ["contrast", "metric"]).n_runs.eq(2).all()

@@ -201,7 +201,7 @@ def test_bad_examples(base, encoded, tmp_path):
     for examples, wanted, message in (
         ([], SETTINGS, "nothing to train on"),
         (encoded, settings(max_length=20), "training example 0: .* tokens are more than `max_length`, 20"),
-        ([Encoded((1, 5, 400), 2, 1, ())], SETTINGS, "the base has 400 token ids"),
+        ([Encoded((1, 5, 400), 2, 1, ())], SETTINGS, "a token id is beyond the 400 of the model"),
     ):
         with pytest.raises(DataError, match=message):
             finetune(base, examples, tmp_path / "adapter", wanted)

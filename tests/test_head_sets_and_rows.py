@@ -8,10 +8,19 @@ import pytest
 
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import ConfigError
+from retrieval_heads.heads.controls import groups_filled
 from retrieval_heads.heads.prefix import patch_sweep, source_answers
 from retrieval_heads.keys import RunKey
 from retrieval_heads.stages import knockout, patch
-from retrieval_heads.stages.head_sets import HeadSet, RunHeads, random_controls, score_kind, score_mode
+from retrieval_heads.stages.head_sets import (
+    CONTROLS,
+    HeadSet,
+    RunHeads,
+    controls,
+    random_controls,
+    score_kind,
+    score_mode,
+)
 from retrieval_heads.stages.sweeps import METRICS, Resamples, loss
 from retrieval_heads.stats.bootstrap import bootstrap_difference, bootstrap_mean, bootstrap_two_level
 from retrieval_heads.tables import conform
@@ -34,7 +43,6 @@ def test_equal_scores_are_ordered_by_mass_and_not_by_layer() -> None:
     assert heads.top(2) == [(2, 1), (0, 3)]
     others = [(layer, head) for layer in range(3) for head in range(4) if (layer, head) not in heads.retrieval]
     by_mass = sorted(others, key=lambda place: heads.mass[place])
-    assert heads.bottom(10) == by_mass
     assert heads.top(12)[2:] == by_mass[::-1]
 
 
@@ -56,17 +64,34 @@ def test_random_controls_are_matched_disjoint_seeded_and_count_what_moved() -> N
 
 def test_knockout_sets_have_k_heads_even_beyond_the_retrieval_heads() -> None:
     heads = heads_of([(1, 0), (1, 1), (2, 2)])
-    sets = knockout.knockout_sets(heads, (1, 5), 2, "here")
+    sets = knockout.knockout_sets(heads, (1, 5), 2, "here", group_size=2)
     assert [(one.name, len(one.heads), one.draw) for one in sets] == [
-        ("retrieval", 1, 0), ("bottom", 1, 0), ("random", 1, 1), ("random", 1, 2),
-        ("retrieval", 5, 0), ("bottom", 5, 0), ("random", 5, 1), ("random", 5, 2),
+        (name, k, draw) for k in (1, 5) for name, draw in
+        (("retrieval", 0), *((control, draw) for control in CONTROLS for draw in (1, 2)))
     ]
     assert sets[0].heads == ((1, 0),)
-    assert set(heads.retrieval) < set(sets[4].heads)
+    assert (sets[0].groups, sets[7].groups) == (1, groups_filled(sets[7].heads, 2))
+    assert set(heads.retrieval) < set(sets[7].heads)
     for one in sets:
-        if one.name == "random":
+        if one.name in CONTROLS:
             assert not set(one.heads) & {*heads.retrieval, *heads.top(len(one.heads))}
+            assert one.groups == groups_filled(one.heads, 2)
     assert len({one.label for one in sets}) == len(sets)
+    fewer = knockout.knockout_sets(heads, (1,), 2, "here", wanted=("random",))
+    assert [one.name for one in fewer] == ["retrieval", "random", "random"]
+    assert [one.heads for one in fewer[1:]] == [one.heads for one in sets[1:3]]
+
+
+def test_bottom_heads_are_the_weakest_of_the_same_layers_and_any_of_equal_scores() -> None:
+    scores = np.zeros((4, 8))
+    scores[2, :4], scores[2, 4:] = 0.9, [0.02, 0.0, 0.0, 0.0]
+    heads = RunHeads(scores, np.zeros((4, 8)), 0.1)
+    drawn = [one.heads for one in controls("bottom", heads.top(2), heads, 4, 60, "here")]
+    assert {layer for one in drawn for layer, _ in one} == {2}, "of the whole model they would be in layer 0"
+    assert {head for one in drawn for _, head in one} == {5, 6, 7}, "head 4 is stronger, and the ties are all drawn"
+    moved = controls("bottom", heads.retrieval + [(2, 4)], heads, 4, 1, "here")[0]
+    assert moved.moved == 2
+    assert controls("bottom", heads.retrieval * 8, heads, 4, 0, "here") == []
 
 
 def test_patching_sets_follow_their_definitions() -> None:
@@ -121,8 +146,8 @@ def scores(n: int, right: float, draws: int = 1, seed: int = 0) -> dict[str, np.
 
 def test_rows_of_a_knockout_and_its_effects() -> None:
     heads, resamples = heads_of([(1, 0), (1, 1)]), Resamples(20, 200)
-    retrieval, bottom, *random = knockout.knockout_sets(heads, (2,), 2, "here")
-    found = {retrieval: scores(20, 0.1), bottom: scores(20, 0.9)}
+    retrieval, *random, one, two = knockout.knockout_sets(heads, (2,), 2, "here", 2, ("random", "bottom"))
+    found = {retrieval: scores(20, 0.1), one: scores(20, 0.9), two: scores(20, 0.9)}
     found |= {one: scores(20, right) for one, right in zip(random, (0.8, 0.6), strict=True)}
     place = {**KEY.columns, "mode": "zero", "scope": "answer"}
     table = conform("knockout", knockout.knockout_rows(place, found, heads, resamples))
@@ -130,16 +155,16 @@ def test_rows_of_a_knockout_and_its_effects() -> None:
     assert exact.loc[("random", 0), "value"] == pytest.approx(0.7)
     assert exact.loc[("random", 0), "low"] < 0.6 < 0.8 < exact.loc[("random", 0), "high"]
     assert set(table.k) == {2}
+    assert set(table[table.set == "bottom"].moved_group) <= {0, 1, 2}
     assert set(table.n_retrieval) == {2}
     assert set(table.n) == {20}
     effects = conform("knockout_effects", knockout.effect_rows(place, 2, scores(20, 0.9), found, resamples))
     wide = effects.pivot(index="metric", columns="contrast", values="value")
     assert wide.loc["forced_exact_match"].to_dict() == pytest.approx(
-        {"bottom": 0.0, "random": 0.2, "retrieval": 0.8, "retrieval_over_random": 0.6})
+        {"bottom": 0.0, "random": 0.2, "retrieval": 0.8, "retrieval_over_random": 0.6, "retrieval_over_bottom": 0.8})
     assert (wide.loc["nll"] >= 0).all()
-    without = knockout.effect_rows(place, 2, scores(20, 0.9), {retrieval: scores(20, 0.1), bottom: scores(20, 0.9)},
-                                   resamples)
-    assert {row["contrast"] for row in without} == {"retrieval", "bottom"}
+    without = knockout.effect_rows(place, 2, scores(20, 0.9), {retrieval: scores(20, 0.1)}, resamples)
+    assert {row["contrast"] for row in without} == {"retrieval"}
 
 
 def test_shares_of_the_gap_are_given_where_there_is_a_gap() -> None:

@@ -52,7 +52,7 @@ def test_the_stages_write_tables_that_hold_together(first_run, tiny_base, monkey
     monkeypatch.setenv(paths.HOME_VARIABLE, str(home))
     profile = toy(tiny_base)
     assert set(made) == {
-        f"{name}.csv" for name in (*knockout.TABLES, "patching", "overlap", "correlation")
+        f"{name}.csv" for name in (*knockout.TABLES, "patching", "overlap")
     }
     table = load_table("smoke", "knockout")
     assert set(table["mode"]) == {"none", "zero", "mean", "uniform"}

@@ -163,7 +163,7 @@ def test_the_schema_refuses_what_the_reader_refuses_by_its_form(name: str):
 def test_the_examples_of_the_page_and_of_the_module_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     page = (ROOT / "book/data_format.md").read_text(encoding="utf-8")
     records = re.findall(r"```json\n(\{.*?\})\n```", page)
-    assert len(records) == 3
+    assert len(records) == 4
     path = write(tmp_path, *records, name="page.jsonl")
     assert all(example.needles for example in read_examples(path, tokenizer=Chat()))
     assert all(VALIDATOR.is_valid(json.loads(record)) for record in records)

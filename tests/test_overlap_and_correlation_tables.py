@@ -74,7 +74,7 @@ RECALLS = {"real_limited": [0, 1, 2], "high_high": [0, 1, 2, 3], "low_high": [0,
 VALUES = {"real": 0.9, "real_limited": 0.7, "high_high": 0.8, "low_high": 0.6, "low_low": 0.5, "symbolic": 0.1}
 
 
-def test_the_correlation_is_over_conditions_without_the_real_one_and_the_controls() -> None:
+def test_the_table_of_conditions_is_without_the_real_one_and_the_controls() -> None:
     profile = load_profile("smoke", seeds=[0, 1], bootstrap=200)
     made = head_scores(study_of({"base": [0], "real_short": [0, 1], "real_shuffled": [7], **RECALLS}))
     overlap = conform("overlap", overlap_rows(made, profile.detect.thresholds))
@@ -86,14 +86,6 @@ def test_the_correlation_is_over_conditions_without_the_real_one_and_the_control
     assert (row.recall, row.n_heads) == (0.5, 2)
     assert row.f1 == pytest.approx(0.65)
     assert row.f1_low == pytest.approx(0.5)
-    found = conform("correlation", correlate.correlation_rows(profile, overlap, scored))
-    one = found.set_index(["predictor", "outcome"]).loc[("recall", "f1")]
-    assert one.value == pytest.approx(1)
-    assert one.n == 5
-    assert one.p == pytest.approx(2 / 120)
-    assert pd.isna(one.reason)
-    assert set(found.predictor) == set(correlate.PREDICTORS)
-    assert set(found.task) == {"mdqa"}
 
 
 def test_runs_are_compared_within_their_base_model_and_averaged_over_base_models() -> None:
@@ -117,24 +109,3 @@ def test_runs_are_compared_within_their_base_model_and_averaged_over_base_models
     assert (set(table.n_seeds), set(table.n_bases)) == ({2}, {2})
     assert table.loc["low_high", ["recall", "n_heads"]].tolist() == [0.5, 2]
     assert table.loc["low_high", "f1"] == pytest.approx((0.65 + 0.45) / 2)
-    found = conform("correlation", correlate.correlation_rows(profile, overlap, scored))
-    assert set(found.n) == {5}
-
-
-def test_two_tasks_are_pooled_within_task_and_too_few_conditions_say_so() -> None:
-    profile = load_profile("smoke", tasks=["mdqa", "musique"], bootstrap=200)
-    few = {name: RECALLS[name] for name in ("high_high", "low_low", "symbolic")}
-    matrices = study_of(few, (0,)) | study_of(few, (0,), "musique")
-    overlap = conform("overlap", overlap_rows(head_scores(matrices), profile.detect.thresholds))
-    scored = pd.concat([performance(VALUES, (0,)), performance(VALUES, (0,), "musique")])
-    found = conform("correlation", correlate.correlation_rows(profile, overlap, scored))
-    one = found[(found.predictor == "recall") & (found.outcome == "f1")].set_index("task")
-    assert one.n.to_dict() == {"all": 6, "mdqa": 3, "musique": 3}
-    assert one.value.tolist() == pytest.approx([1, 1, 1])
-    assert one.low.isna().all()
-    assert one.reason.str.startswith("no order of so few conditions").all()
-    assert one.p.to_dict() == pytest.approx({"all": 2 / 36, "mdqa": 2 / 6, "musique": 2 / 6})
-    flat = scored.assign(value=0.5)
-    constant = conform("correlation", correlate.correlation_rows(profile, overlap, flat))
-    assert constant.value.isna().all()
-    assert constant.reason.str.contains("is constant").all()

@@ -22,7 +22,7 @@ from retrieval_heads.store import load_table
 from retrieval_heads.tables import all_tables
 
 ROOT = Path(__file__).parents[1]
-RUNS = {"base", "data", "finetune", "lengths", "detect", "knockout", "patch", "pretrained"}
+RUNS = {"base", "data", "finetune", "lengths", "detect", "knockout", "patch", "gold_loss"}
 """Stages whose rows models or generators make; those of all others follow from tables."""
 
 

@@ -330,6 +330,13 @@ def test_how_many_examples_share_a_pass(tiny_model, monkeypatch):
             assert [len(batch) for batch in batches(model, examples, copies=3)] == [1] * 10
 
 
+def test_any_end_is_right_for_an_end():
+    logits = torch.eye(4)[[2, 3, 0]]  # says 2, 3, 0
+    assert forced_metrics(logits, [2, 3, 1])["exact_match"] == 0
+    assert forced_metrics(logits, [2, 3, 1], {0, 1})["exact_match"] == 1
+    assert forced_metrics(logits, [2, 1, 1], {0, 1})["token_accuracy"] == pytest.approx(2 / 3)  # 3 is no end
+
+
 def test_forced_metrics_by_hand():
     logits = torch.full((3, 4), 0.0)
     logits[0, 2] = logits[1, 1] = logits[2, 3] = math.log(3)  # probabilities 3/6 and three times 1/6

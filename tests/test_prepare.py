@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from made_official import save_official
+from made_official import mdqa_records, save_official
 
 from retrieval_heads.cli import main
 from retrieval_heads.data.encode import encode
@@ -316,6 +316,44 @@ def test_chat_template_and_instruction_are_used_and_recorded(tmp_path: Path, tin
         assert example.prompt.endswith("Answer:\n[model]:")
         assert example.joint == ""
         assert all(example.answer in text for text in example.needle_texts())
+
+
+def test_a_template_is_told_its_arguments_and_its_day(tmp_path: Path, tiny_tokenizer):
+    official = save_official(tmp_path / "official", "mdqa", 40)
+    folder = tmp_path / "chatty"
+    tiny_tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text("{{ strftime_now('%Y-%m-%d') }}{{ style }}" + TEMPLATE)
+    made = {}
+    for name, told in (("a", None), ("b", {"style": "calm", "strftime_now": "2025-01-02"})):
+        request = _request("mdqa", train=3, chat=True, template_arguments=told)
+        path, _ = prepare(request, official, folder, tmp_path / name)
+        known = {"strftime_now": "2024-07-26"} | (told or {})
+        assert json.loads(path.read_text())["arguments"]["template_arguments"] == known
+        made[name] = read_examples(path.parent / "real.jsonl.gz")
+        assert all(one.chat_template == {"arguments": known} for one in made[name])
+        assert not prepare(request, official, folder, tmp_path / name)[1]
+    assert made["a"][0].prompt.startswith("2024-07-26<bos>[user] Document 1: ")
+    assert made["b"][0].prompt.startswith("2025-01-02calm<bos>[user] Document 1: ")
+    with pytest.raises(ConfigError, match="no template to be told anything"):
+        prepare(_request("mdqa", template_arguments={"style": "calm"}), official, folder, tmp_path / "c")
+    with pytest.raises(ConfigError, match="colour: the chat template does not read it"):
+        prepare(_request("mdqa", chat=True, template_arguments={"colour": 1}), official, folder, tmp_path / "c")
+
+
+def test_function_words_among_the_answers_fill_haystacks_and_control_tokens_do_not(tmp_path: Path, tokenizer_folder):
+    records = mdqa_records(40)
+    for one in records[:30]:
+        one["answers"] += ["it", "is", "IT"]
+    records[39]["ctxs"][1]["text"] += " <eos> "
+    official = save_official(tmp_path / "official", "mdqa", 1)
+    (official / "mdqa" / "nq-open-made.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    path, _ = prepare(_request("mdqa", train=3), official, tokenizer_folder, tmp_path / "out")
+    manifest = json.loads(path.read_text())
+    assert manifest["answers_not_searched"] == {"it": 30, "is": 30}
+    assert manifest["dropped"] == {"a text holds a control token of the tokenizer": 1}
+    examples = read_examples(path.parent / "real.jsonl.gz")
+    assert all(one.meta["tokens"] > 0.9 * one.meta["length"] for one in examples)
+    assert all("<eos>" not in one.prompt for one in examples)
 
 
 @pytest.mark.parametrize(("changes", "named"), [

@@ -201,3 +201,9 @@ def test_modules_are_short_and_importable():
     lengths = {module.relative_to(ROOT).as_posix(): len(module.read_text().splitlines()) for module in modules}
     assert {name: length for name, length in lengths.items() if length > 250} == {}
     assert importlib.import_module("retrieval_heads").__doc__
+
+
+def test_make_works_in_a_folder_whose_path_has_a_blank():
+    uses = [line for line in read("Makefile").splitlines() if "$(CURDIR)" in line]
+    assert uses
+    assert all(re.search(r'"[^"]*\$\(CURDIR\)[^"]*"', line) for line in uses)

@@ -148,11 +148,12 @@ def test_a_folder_with_something_else(files: Path, tmp_path: Path, capsys):
 
 def report_tables(findings: dict[str, str], spearman: dict[str, float]) -> Calibration:
     """The calibration from the report's tables with these entries, among rows that are not to be taken."""
-    runs = [{"conditions": "all", "base": "all", "task": task, "predictor": name, "threshold": threshold,
+    runs = [{"conditions": "all", "base": "all", "task": task, "given": given, "predictor": name, "threshold": threshold,
              "method": "spearman", "estimate": sign * value, "low": sign * value - 0.1, "high": sign * value + 0.1,
              "n_conditions": 14}
             for name, value in spearman.items()
-            for task, threshold, sign in (("all", 0.1, 1), ("all", 0.3, -1), ("mdqa", 0.1, -1))]
+            for task, threshold, sign, given in (("all", 0.1, 1, "nothing"), ("all", 0.3, -1, "nothing"),
+                                                 ("mdqa", 0.1, -1, "nothing"), ("all", 0.1, -1, "probe_loss"))]
     choice = [{"candidates": "synthetic", "task": "all", "predictor": name, "regret": 1 - abs(value),
                "random_regret": 0.9, "n_choices": 24} for name, value in spearman.items()]
     errors = [{"conditions": "all", "task": task, "predictor": "recall", "reference": name, "finding": text}
@@ -195,6 +196,7 @@ def test_calibration_where_heads_are_better():
 def test_committed_tables_give_a_calibration():
     table = pd.read_csv(paths.results_folder("report") / "correlation_runs.csv")
     wanted = table[(table[["conditions", "base", "task"]] == "all").all(axis=1) & (table["method"] == "spearman")
+                   & (table["given"] == "nothing")
                    & (table["predictor"] == "probe_loss")]["estimate"].item()
     assert read_calibration().of("probe_loss", few=False).spearman == pytest.approx(-wanted)
 

@@ -54,7 +54,7 @@ def profile(study, tmp_path, monkeypatch) -> Profile:
 
 def test_heads_are_scored_and_patched_without_training(profile, tmp_path) -> None:
     patch.run(profile)
-    assert set(load_table("live", "head_scores").condition) == {"base", "real", "symbolic"}
+    assert set(load_table("live", "head_scores").condition) == {"base", "rope", "real", "symbolic"}
     assert set(load_table("live", "patching").condition) == {"symbolic"}
     assert not (tmp_path / "runs" / "live" / "adapters").exists()
     assert not (tmp_path / "runs" / "live" / "tables" / "answers.csv").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from written_samples import chain_example, citing_example, example, reals
 
@@ -43,6 +45,40 @@ WANTED = Wanted(20, ("Mara Quill",), ("Dorin",))
 def test_faults(text: str, finish: str, reason: str | None):
     fault = find_fault(Reply(text=text, finish=finish), WANTED)
     assert (fault and fault.reason) == reason
+
+
+@pytest.mark.parametrize("text", [
+    "<think>\n\n</think>\n\n{}", "I will write.\n</think>\n\n{}", "<think>- a list\n# of Mara</think>{}<|im_end|>",
+    "[THINK]Hm.[/THINK]{}</s>", "<thinking>Hm.</thinking>\n<answer>{}</answer>", "{}<|eot_id|>", "{}<end_of_turn>\n",
+    "{} [/INST]", "{}<|im_end|>\n<|im_start|>",
+    "<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>{}<|END_RESPONSE|>",
+    "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>{}<|return|>",
+    "<|begin_of_thought|>Hm.<|end_of_thought|>\n<|begin_of_solution|>{}<|end_of_solution|>", "◁think▷Hm.◁/think▷{}",
+    "<seed:think>Hm.</seed:think>{}<｜end▁of▁sentence｜>", "<|channel>thought\nHm.<channel|>{}<turn|>",
+])
+def test_markup_of_the_writing_model_is_cut_where_that_is_certain(text: str):
+    reply = text.replace("{}", TEXT)
+    assert find_fault(Reply(text=reply), WANTED) is None
+    assert cleaned(reply) == TEXT
+
+
+@pytest.mark.parametrize("text", [
+    "<think>Hm. {}", "{} <think>Is it right?", "Well. <think>Hm.</think> {}", "{}<|im_end|>\n<|im_start|>user\nMore?",
+    "<|channel|>analysis<|message|>{}", "[INST] Write. [/INST] {}", "<start_of_turn>model\n{}", "<passage>{}</passage>",
+    "{}<tool_call>x</tool_call>", "<<SYS>>{}", "[|assistant|]{}", "<|assistant|>{}", "<b>Mara Quill</b> of {}",
+])
+def test_other_markup_is_refused_and_named(text: str):
+    fault = find_fault(Reply(text=text.replace("{}", TEXT)), WANTED)
+    assert fault.reason == "markup of a language model in the text"
+    assert fault.told.startswith("it holds ")
+
+
+def test_control_tokens_of_the_model_that_reads_are_refused():
+    text = f"{TEXT} ##END##"
+    assert find_fault(Reply(text=text), WANTED) is None
+    wanted = replace(WANTED, control=("##END##",))
+    assert find_fault(Reply(text=text), wanted).told == "it holds ##END##; give the text alone."
+    assert find_fault(Reply(text=f"{TEXT} It was 3 < 5 and 7 > 2."), WANTED) is None
 
 
 def test_an_insight_in_other_words():

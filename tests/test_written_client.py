@@ -169,7 +169,38 @@ def test_nothing_is_assumed_about_where_to_ask(monkeypatch: pytest.MonkeyPatch):
     assert find_endpoint("http://here/v1", "small").url == "http://here/v1"
 
 
-def test_a_parameter_that_the_library_does_not_know(chat: ChatServer, tmp_path: Path):
-    with pytest.raises(EndpointError, match="warmth"):
-        client_of(chat, tmp_path, parameters={"warmth": 1}).complete(HELLO)
+@pytest.mark.parametrize(("parameters", "message"), [
+    ({"warmth": 1}, r"not a parameter of chat completions \(got \['warmth'\]\)\. What your server takes"),
+    ({"chat_template_kwargs": {"enable_thinking": False}}, 'goes into "extra_body"'),
+    ({"enable_thinking": False}, 'goes into "extra_body"'),
+    ({"stream": True}, r"--parameters: cannot be set here \(got 'stream'\)\. Leave it out"),
+    ({"extra_body": {"stream": True}}, "got 'stream'"),
+    ({"stream_options": {"include_usage": True}}, "got 'stream_options'"),
+    ({"model": "other"}, r"cannot be set here \(got 'model'\).*--model"),
+    ({"messages": []}, "got 'messages'"),
+    ({"n": 3}, "got 'n'"),
+    ({"timeout": 3}, r"got 'timeout'.*--timeout"),
+    ({"extra_headers": {"Authorization": "secret"}}, "got 'extra_headers'"),
+    ({"extra_body": [1]}, "extra_body: no JSON object"),
+    ({"temperature": float("nan")}, "not values of JSON"),
+    ({"temperature": object()}, "not values of JSON"),
+])
+def test_parameters_that_no_request_can_have_are_refused_before_one(chat, tmp_path: Path, parameters, message: str):
+    with pytest.raises(ConfigError, match=message):
+        client_of(chat, tmp_path, parameters=parameters)
     assert not chat.bodies
+
+
+def test_what_a_server_takes_beside_openai_goes_into_the_body(chat: ChatServer, tmp_path: Path):
+    own = {"chat_template_kwargs": {"enable_thinking": False}, "top_k": 20}
+    for parameters in ({"temperature": 0.1}, {"temperature": 0.1, "extra_body": own}):
+        client_of(chat, tmp_path, parameters=parameters).complete(HELLO)
+    plain, told = chat.bodies  # another request: not found in the cache
+    assert told == plain | own
+
+
+@pytest.mark.parametrize("parameters", [{"tools": 3}, {"stop": {"a": 1}}, {"response_format": "json"}])
+def test_a_parameter_of_another_type_is_one_error(chat: ChatServer, tmp_path: Path, parameters):
+    chat.answer = lambda body: (400, b'{"error": {"message": "no such type"}}')
+    with pytest.raises(EndpointError, match="no answer"):
+        client_of(chat, tmp_path, parameters=parameters).complete(HELLO)

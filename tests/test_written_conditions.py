@@ -135,12 +135,14 @@ def test_the_lists_that_hold_the_asked_code_are_cited(tokenizer):
 
 def test_the_frame_of_a_chat_template_is_kept(tokenizer):
     head, tail = "<bos>Read the documents.\n\n", "<eos>"
-    reals = reals_of("mdqa", head=head, tail=tail)
+    template = {"end": "<eos>"}
+    reals = [replace(real, example=replace(real.example, chat_template=template))
+             for real in reals_of("mdqa", head=head, tail=tail)]
     for condition in SYNTHETIC:
         for one in made(reals, condition, tokenizer):
             assert one.prompt.startswith(f"{head}Document 1: ")
             assert one.prompt.endswith(f"\nAnswer:{tail}")
-            assert one.joint == ""
+            assert (one.joint, one.chat_template) == ("", template)
 
 
 def test_needles_of_written_documents_are_those_of_the_real_ones():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,19 @@ def test_all_facts_of_a_chain_need_their_passage(tmp_path: Path):
         assert ids(tmp_path / "out" / f"{name}.jsonl.gz") == ["c1", "c3", "c4", "c5"]
 
 
+def test_an_example_whose_answer_is_everywhere_is_left_out_of_everything(tmp_path: Path, capsys):
+    def make(index: int):
+        one = example(index)
+        return replace(one, answers=(one.answer, "market")) if index == 2 else one  # in each of the documents
+
+    call = prepared(tmp_path, make)
+    texts = lines(tmp_path / "t.jsonl", [{"id": f"q{index}", "text": passage(index)} for index in range(N)])
+    assert main([*call, "--texts", texts]) == 0
+    assert "left out 1 because too few documents lack its answer" in capsys.readouterr().out
+    for name in (*SYNTHETIC, "real", "real_short"):
+        assert ids(tmp_path / "out" / f"{name}.jsonl.gz") == ["q0", "q1", "q3", "q4", "q5"], name
+
+
 def test_conditions_without_written_needles_have_the_same_examples(tmp_path: Path):
     call = prepared(tmp_path)
     texts = lines(tmp_path / "t.jsonl", [{"id": f"q{index}", "text": passage(index)} for index in (4, 0)])
@@ -115,6 +129,13 @@ def test_two_passages_for_a_fact_and_the_folder_of_the_real_examples_are_refused
     assert main([*call, "--out", str(tmp_path / "prepared"), "--texts", texts]) == 2
     assert "Give another folder" in capsys.readouterr().err
     assert ids(tmp_path / "prepared" / "real.jsonl.gz") == [f"q{index}" for index in range(N)]
+
+
+def test_texts_come_from_one_place(tmp_path: Path, capsys):
+    call = [*prepared(tmp_path), "--texts", "a.jsonl", "--model", "m"]
+    for other in (["--batch-in", "b.jsonl"], ["--batch-out", "b.jsonl"], ["--endpoint", "http://localhost:1"]):
+        assert main([*call, *other]) == 2
+        assert f"--texts and {other[0]}: texts come from one place" in capsys.readouterr().err
 
 
 def answer(request: dict, text: str | None, status: int = 200) -> dict:

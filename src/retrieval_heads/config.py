@@ -37,7 +37,7 @@ READS = {
 }
 """What a run of each stage depends on. The grid is left out: adding a seed does not spoil the runs that are there."""
 
-_LEFT_OUT = {"name", "missing", "bases", "workers", "threads", "device"}
+_LEFT_OUT = {"name", "missing", "bases", "controls", "workers", "threads", "device"}
 """Without effect on the results, but for the base models: the digests of their weights say more than their paths."""
 
 

@@ -2,7 +2,8 @@
 
 `generate` of transformers fills every setting left open from the model's own generation config (repetition penalties,
 forced tokens, further stop tokens), so that "greedy" is not the same thing for every model. Here it is: the token
-with the largest logit, until a token that ends the answer or the limit.
+with the largest logit, until a token that ends the answer or the limit. Which tokens end one is all that is taken from
+the generation config: a chat model ends its turns by another token than its texts (`end_tokens`).
 
 In float32 a batch gives the tokens that its prompts give one by one. Prompts are padded on the right: no position of a
 causal model sees what follows it, so the long pass over the prompts needs no mask, which would cost it the fast causal
@@ -13,7 +14,7 @@ in the way: there it is on the left, and masked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,11 @@ from transformers.cache_utils import DynamicLayer
 
 from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.attention.shared_prefix import crop
+from retrieval_heads.data.chat import turn_end
+from retrieval_heads.data.encode import Encoded, check_ids
 from retrieval_heads.models.adapted import base_model
 from retrieval_heads.models.finite import refuse_not_finite
+from retrieval_heads.models.layout import vocabulary_size
 from retrieval_heads.progress import progress
 
 Ids = Sequence[int]
@@ -80,16 +84,33 @@ def keeps_all_keys(model: nn.Module) -> bool:
     return {type(layer) for layer in DynamicCache(config=base.config.get_text_config()).layers} <= {DynamicLayer}
 
 
+def end_tokens(model: nn.Module, *more: int | Iterable[int] | None) -> frozenset[int]:
+    """All tokens that end an answer of a model: those that its generation config and its config name, and `more`."""
+    base = base_model(model)
+    configs = (getattr(base, "generation_config", None), base.config, base.config.get_text_config())
+    found: set[int] = set()
+    for one in (*(getattr(config, "eos_token_id", None) for config in configs), *more):
+        found.update([] if one is None else [one] if isinstance(one, int) else one)
+    return frozenset(found)
+
+
+def answer_ends(model: nn.Module, tokenizer: Any, encoded: Sequence[Encoded]) -> frozenset[int]:
+    """All tokens that end an answer to the examples: the model's, the tokenizer's, its chat template's, their own."""
+    return end_tokens(model, tokenizer.eos_token_id, turn_end(tokenizer), *(one.end for one in encoded))
+
+
 class Stop:
-    """Whether a token ends an answer: the end-of-sequence token, or one whose text has a newline.
+    """Whether a token ends an answer: one of those that do, or one whose text has a newline.
 
     Args:
         tokenizer: gives the end-of-sequence token, if it has one, and the text of a token.
         newline: whether a newline ends an answer.
+        ends: further tokens that end an answer; see `end_tokens`.
     """
 
-    def __init__(self, tokenizer: Any, newline: bool) -> None:
-        self.tokenizer, self.newline, self.known = tokenizer, newline, {tokenizer.eos_token_id: True}
+    def __init__(self, tokenizer: Any, newline: bool, ends: Iterable[int] = ()) -> None:
+        self.tokenizer, self.newline = tokenizer, newline
+        self.known = dict.fromkeys([tokenizer.eos_token_id, *ends], True)
 
     def __call__(self, token: int) -> bool:
         if token not in self.known:
@@ -114,8 +135,11 @@ def greedy_tokens(
         one list of ids a prompt, in the order of the prompts.
 
     Raises:
-        ModelError: weights or activations that are NaN or infinite; an adapter that is no change of weights.
+        ModelError: weights or activations that are NaN or infinite; an adapter that is not a change of weights.
+        DataError: a prompt with a token id that the model does not have.
     """
+    for index, prompt in enumerate(prompts):
+        check_ids(prompt, vocabulary_size(model), f"prompt {index}")
     tokens: list[list[int]] = [[] for _ in prompts]
     for batch in batches:
         _decode(model, [prompts[index] for index in batch], [tokens[index] for index in batch], stop, max_new_tokens)
@@ -142,21 +166,24 @@ def greedy_tokens_and_losses(
 
 
 def greedy_continuations(
-    model: nn.Module, prompts: Sequence[Ids], eos_token_id: int | None, max_new_tokens: int = 32, batch_size: int = 8,
+    model: nn.Module, prompts: Sequence[Ids], eos_token_id: int | Collection[int] | None, max_new_tokens: int = 32,
+    batch_size: int = 8,
 ) -> list[tuple[int, ...]]:
-    """The greedy continuation of each prompt up to, and without, the end-of-sequence token.
+    """The greedy continuation of each prompt up to, and without, the token that ends it.
 
     Args:
         model, prompts, max_new_tokens: as in `greedy_tokens`.
-        eos_token_id: where an answer ends; None generates `max_new_tokens` tokens.
+        eos_token_id: where an answer ends, beside where the model's own configs say so (`end_tokens`); None generates
+            `max_new_tokens` tokens whatever they are.
         batch_size: prompts a batch.
 
     Returns:
         one tuple of ids a prompt, in the order of the prompts; empty when the model ends at once.
     """
     batches = progress(length_batches([len(prompt) for prompt in prompts], batch_size), "generate")
-    found = greedy_tokens(model, prompts, batches, lambda token: token == eos_token_id, max_new_tokens)
-    return [tuple(row[:-1] if row and row[-1] == eos_token_id else row) for row in found]
+    ends = frozenset() if eos_token_id is None else end_tokens(model, eos_token_id)
+    found = greedy_tokens(model, prompts, batches, ends.__contains__, max_new_tokens)
+    return [tuple(row[:-1] if row and row[-1] in ends else row) for row in found]
 
 
 @torch.no_grad()

@@ -17,12 +17,21 @@ from retrieval_heads.data.encode import Encoded
 from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import (
     Stop,
+    answer_ends,
     greedy_tokens,
     greedy_tokens_and_losses,
     keeps_all_keys,
 )
 from retrieval_heads.errors import ConfigError, DataError
-from retrieval_heads.forced import answer_losses, batches_of, encoded_for, forced_exact, losses_of_tokens, means_of
+from retrieval_heads.forced import (
+    answer_losses,
+    batches_of,
+    encoded_for,
+    forced_exact,
+    losses_of_tokens,
+    means_of,
+    same_tokens,
+)
 from retrieval_heads.metrics import metric_names, score_prediction
 from retrieval_heads.models.modes import evaluation_mode
 from retrieval_heads.stats.bootstrap import RESAMPLES, bootstrap_mean
@@ -57,7 +66,7 @@ def evaluate(
     Raises:
         DataError: no examples, one that is too long or cannot be tokenised, or tasks with different metrics.
         ConfigError: `max_new_tokens` too small for the reference answers, or a batch size below 1.
-        ModelError: weights or activations that are NaN or infinite; an adapter that is no change of weights (prompt
+        ModelError: weights or activations that are NaN or infinite; an adapter that is not a change of weights (prompt
             tuning, say).
     """
     scores = evaluate_each(
@@ -92,13 +101,16 @@ def evaluate_each(
             f"the longest reference answer has {needed} tokens with its end", where="max_new_tokens",
             value=max_new_tokens, remedy="Leave it out, or allow that many.",
         )
-    tokens, nll = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size, max_length, losses)
+    ends = answer_ends(model, tokenizer, encoded)
+    tokens, nll = _greedy_tokens(
+        model, tokenizer, examples, encoded, ends, max_new_tokens, batch_size, max_length, losses,
+    )
     one_line, rows = _one_line(examples), []
     for example, item, generated in zip(examples, encoded, tokens, strict=True):
-        prediction, target = _text(tokenizer, generated, one_line), item.ids[item.prompt_length :]
+        prediction, target = _text(tokenizer, generated, ends, one_line), item.ids[item.prompt_length :]
         rows.append({
             "id": example.meta.get("id", ""), "prediction": prediction, **score_prediction(example, prediction),
-            "forced_exact_match": float(tuple(generated[: len(target)]) == target),
+            "forced_exact_match": float(same_tokens(generated[: len(target)], target, ends)),
         })
     found = pd.DataFrame(rows)
     return found.assign(nll=nll) if losses else found
@@ -110,18 +122,20 @@ def greedy_answers(
 ) -> list[str]:
     """The model's greedy answers in the order of the examples: one line, without special tokens and outer spaces.
 
-    An answer ends at the end-of-sequence token, at a newline (as in the script of multi-document question answering;
-    unless an accepted answer has one) or after `max_new_tokens`. Arguments and errors as in `evaluate`.
+    An answer ends at any token that ends the model's answers (`decoding.answer_ends`), at a newline (as in the script
+    of multi-document question answering; unless an accepted answer has one) or after `max_new_tokens`. Arguments and
+    errors as in `evaluate`.
     """
     encoded = encoded_for(model, tokenizer, examples, max_length)
-    tokens, _ = _greedy_tokens(model, tokenizer, examples, encoded, max_new_tokens, batch_size, max_length)
+    ends = answer_ends(model, tokenizer, encoded)
+    tokens, _ = _greedy_tokens(model, tokenizer, examples, encoded, ends, max_new_tokens, batch_size, max_length)
     one_line = _one_line(examples)
-    return [_text(tokenizer, generated, one_line) for generated in tokens]
+    return [_text(tokenizer, generated, ends, one_line) for generated in tokens]
 
 
 def _greedy_tokens(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], encoded: Sequence[Encoded],
-    max_new_tokens: int | None, batch_size: int, max_length: int | None, losses: bool = False,
+    ends: frozenset[int], max_new_tokens: int | None, batch_size: int, max_length: int | None, losses: bool = False,
 ) -> tuple[list[list[int]], list[float]]:
     """The generated ids of every example, the ending token among them; with `losses` those of the references, too."""
     accepted = [answer for example in examples for answer in example.answers]
@@ -131,7 +145,7 @@ def _greedy_tokens(
         max_new_tokens = max(*map(len, lengths), *references) + SLACK
     if max_new_tokens < 1:
         raise ConfigError("no token to generate", where="max_new_tokens", value=max_new_tokens, remedy="Use 1 or more.")
-    stop = Stop(tokenizer, newline=_one_line(examples))
+    stop = Stop(tokenizer, newline=_one_line(examples), ends=ends)
     prompts = [item.ids[: item.prompt_length] for item in encoded]
     batches = batches_of(encoded, batch_size, "greedy answers")
     with evaluation_mode(model, max_length):
@@ -148,7 +162,9 @@ def _one_line(examples: Sequence[Example]) -> bool:
     return not any("\n" in answer for example in examples for answer in example.answers)
 
 
-def _text(tokenizer: Any, tokens: list[int], one_line: bool) -> str:
+def _text(tokenizer: Any, tokens: list[int], ends: frozenset[int], one_line: bool) -> str:
+    if tokens and tokens[-1] in ends:  # which the tokenizer may not know for a special token
+        tokens = tokens[:-1]
     # clean_up_tokenization_spaces would change the text ("a ." to "a.") for some tokenizers
     text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return (text.split("\n")[0] if one_line else text).strip()

@@ -16,9 +16,10 @@ from torch import nn
 from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
-from retrieval_heads.decoding import length_batches, padded
+from retrieval_heads.decoding import answer_ends, length_batches, padded
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.models.finite import refuse_not_finite
+from retrieval_heads.models.layout import vocabulary_size
 from retrieval_heads.models.modes import evaluation_mode
 from retrieval_heads.models.rope import context_length
 from retrieval_heads.progress import progress
@@ -32,28 +33,29 @@ def forced_exact(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, end: bool = True, batch_size: int = 8,
     max_length: int | None = None,
 ) -> np.ndarray:
-    """bool `[n]`: given the reference answer token by token, every token is the model's most likely one.
+    """bool `[n]`: given the reference answer token by token, every token is the model's most likely one, then an end.
 
-    One forward pass a batch, no decoding. Other arguments and errors as in `evaluate`.
+    Any token that ends the model's answers is an end. One forward pass a batch, no decoding. Other
+    arguments and errors as in `evaluate`.
 
     Args:
         end: whether the end-of-sequence token after the answer has to be the most likely one, too. A model that was
             not fine-tuned to end there goes on after a right answer, and then has none right with `end=True`.
     """
     encoded = encoded_for(model, tokenizer, examples, max_length)
-    exact = np.zeros(len(encoded), dtype=bool)
+    exact, ends = np.zeros(len(encoded), dtype=bool), answer_ends(model, tokenizer, encoded)
     with evaluation_mode(model, max_length):
         for batch in batches_of(encoded, batch_size, "forced answers"):
             for index, target, logits in _answer_logits(model, encoded, batch):
                 wanted = len(target) if end else encoded[index].answer_length
-                exact[index] = tuple(logits[:wanted].argmax(dim=-1).tolist()) == target[:wanted]
+                exact[index] = same_tokens(logits[:wanted].argmax(dim=-1).tolist(), target[:wanted], ends)
     return exact
 
 
 def answer_losses(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, batch_size: int = 8, max_length: int | None = None
 ) -> np.ndarray:
-    """float64 `[n]`: nats an answer token, its end among them, given the reference answer token by token.
+    """float64 `[n]`: nats a token of the reference answer and of the end that is taught, given those before it.
 
     One forward pass a batch, no decoding. Arguments and errors as in `evaluate`.
     """
@@ -118,7 +120,7 @@ def encoded_for(model: nn.Module, tokenizer: Any, examples: Sequence[Example], m
         raise DataError("no examples", where="examples", remedy="Give at least one example to evaluate.")
     if max_length is None:
         max_length = context_length(model)
-    return encode_all(examples, tokenizer, max_length)
+    return encode_all(examples, tokenizer, max_length, vocabulary_size(model))
 
 
 def batches_of(encoded: Sequence[Encoded], batch_size: int, description: str) -> Iterable[list[int]]:
@@ -126,3 +128,8 @@ def batches_of(encoded: Sequence[Encoded], batch_size: int, description: str) ->
     if batch_size < 1:
         raise ConfigError("an empty batch", where="batch_size", value=batch_size, remedy="Use 1 or more.")
     return progress(length_batches([len(item.ids) for item in encoded], batch_size), description)
+
+
+def same_tokens(said: Sequence[int], target: Sequence[int], ends: frozenset[int]) -> bool:
+    """Whether the tokens are those of the target, any end for its end."""
+    return [-1 if token in ends else token for token in said] == [-1 if token in ends else token for token in target]

@@ -6,6 +6,7 @@ A table that is packed has the same digest as one that is not: that of its rows 
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterable
 from pathlib import Path
 
 from retrieval_heads import paths
@@ -19,14 +20,23 @@ PACKED_FROM = 2**20
 """Bytes from which a table is packed: a repository keeps every version of every file."""
 
 
-def publish(profile: Profile) -> list[Path]:
+def derived_tables() -> list[str]:
+    """The tables that follow from other tables, without a model."""
+    return ["shortfall", "overlap", *(name for name, table in all_tables().items() if table.stage == "claims")]
+
+
+def publish(profile: Profile, names: Iterable[str] | None = None) -> list[Path]:
     """Copy the merged tables of a profile, with their manifests, to its folder below `results/`; the paths written.
+
+    Args:
+        profile: whose tables.
+        names: these tables only; None for all.
 
     Raises:
         ResultError: the profile has no merged table.
     """
     written, folder = [], paths.results_folder(profile.name)
-    for name in all_tables():
+    for name in all_tables() if names is None else names:
         source = table_path(profile.name, name)
         if not source.is_file():
             continue
@@ -54,7 +64,9 @@ def readme() -> str:
         "(`.csv.gz`, which pandas reads as it is). `TABLE.json` beside each says what made it: settings, versions, "
         "device, seconds, and the sha256 of its rows.\n\n"
         "Tables of runs are made on a GPU by `python -m retrieval_heads grid --profile report`; those of the stage "
-        "`claims` follow from them, and `python -m retrieval_heads publish --profile report` brings all here.\n\n"
+        "`claims` follow from them, and `python -m retrieval_heads publish --profile report` brings all here; with "
+        "`--derived`, only what follows from the tables of runs that are here, which stay as they are. The folder "
+        "`controls` holds measurements that were made later, of the runs whose adapters come with the repository.\n\n"
         + dictionary_markdown()
     )
 

@@ -151,6 +151,8 @@ class Profile(Settings):
     With `adapters`, a folder of trained ones, nothing is trained: its runs take the adapter of their name from there.
     With `gold_loss`, losses of the gold answer are measured, and heads are knocked out and patched by them alone.
     With `data`, a folder of examples, nothing is generated, and tasks and conditions have the names of its files.
+    With `controls`, a profile of this name has measurements that came later, and stand beside these where they are
+    judged.
     """
 
     name: Name
@@ -165,6 +167,7 @@ class Profile(Settings):
     rope_theta: Annotated[float, Field(gt=1)]
     adapters: Annotated[str, Field(min_length=1)] | None = None
     data: Annotated[str, Field(min_length=1)] | None = None
+    controls: Name | None = None
     n_train: Count
     n_probe: Count
     n_test: Count

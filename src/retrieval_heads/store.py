@@ -153,8 +153,17 @@ class Store:
         return self.digests[name]
 
     def _digest(self, part: Part) -> str | None:
-        """Identifies the base model of a run; for another part, all base models of the profile that are there."""
-        return _together(map(self._digest_of, [part.base] if isinstance(part, RunKey) else self.profile.base_names))
+        """Identifies the base model of a run; for another part, all base models of the profile that are there.
+
+        Where one is not, and the tables of runs come with the repository, it is those that these were made from.
+        """
+        if isinstance(part, RunKey):
+            return self._digest_of(part.base)
+        own = [self._digest_of(name) for name in self.profile.base_names]
+        committed = None
+        if None in own:
+            committed = read_manifest(paths.results_folder(self.profile.name) / "answers.json")
+        return _together(own) if committed is None else committed["base_digest"]
 
     def _data_digest(self, part: Part) -> str | None:
         """Identifies the files that a run's examples come from; None where they are generated, or not here."""

@@ -119,14 +119,6 @@ def _probe(model: nn.Module, attentions: tuple[nn.Module, ...], head: nn.Module)
     seen: dict[Any, torch.Tensor] = {}
     layers, known = list(base_model(model).get_decoder().layers), list(map(id, attentions))
 
-    def enter(place: int, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        given = torch.zeros_like(states)  # and r where `o_proj` gives nothing
-        given[-1:] = _vectors(states.shape[-1], states.device)[2]
-        if "hidden_states" in kwargs:
-            return args, {**kwargs, "hidden_states": given}
-        return (given, *args[1:]), kwargs
-
     def leave(place: int, output: Any) -> Any:
         states = output if isinstance(output, torch.Tensor) else output[0]
         vectors, made = _vectors(states.shape[-1], states.device), states[:, 0].float()
@@ -155,7 +147,7 @@ def _probe(model: nn.Module, attentions: tuple[nn.Module, ...], head: nn.Module)
             stack.callback(module.register_forward_hook(function).remove)
 
         for place, layer in enumerate(layers):
-            before(layer, lambda _, args, kwargs, place=place: enter(place, args, kwargs), with_kwargs=True)
+            before(layer, _entered, with_kwargs=True)
             after(layer, lambda _, args, output, place=place: leave(place, output))
             for part in layer.children():
                 if id(part) not in known and any(one.ndim > 1 for one in part.parameters()):
@@ -168,6 +160,16 @@ def _probe(model: nn.Module, attentions: tuple[nn.Module, ...], head: nn.Module)
         with capture_attention(model, torch.zeros_like(ids), attended, with_values=True):
             model(input_ids=ids, use_cache=False, logits_to_keep=1)
     return seen
+
+
+def _entered(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """A layer's call with zeros in the residual stream, and with r where `o_proj` gives nothing."""
+    states = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+    given = torch.zeros_like(states)
+    given[-1:] = _vectors(states.shape[-1], states.device)[2]
+    if "hidden_states" in kwargs:
+        return args, {**kwargs, "hidden_states": given}
+    return (given, *args[1:]), kwargs
 
 
 def _nothing(output: Any) -> Any:

@@ -19,8 +19,7 @@ class HeadScores:
             the examples whose prompt has room for them, nan when none has.
         mass: float32 `[n_layers, n_heads]`, mean attention probability inside the needles at the same rows.
         query_mass: float32 `[n_layers, n_heads]`, the same from the tokens of the question (after QRHead).
-        contribution: float32 `[n_layers, n_heads]`, mean logit contribution of the needles (after LOCOS); NaN where
-            the model has no direct path to the logits that is linear.
+        contribution: float32 `[n_layers, n_heads]`, mean logit contribution of the needles (after LOCOS).
         per_example: float32 `[n_used, n_layers, n_heads]`, the score on each example, in the order of `used`.
         chance_per_example: the same of the chance level; NaN for an example without room for displaced spans.
         contribution_per_example: the same of the contribution; NaN for an example without room for displaced spans.

@@ -26,10 +26,10 @@ from retrieval_heads.attention.reading import (
     row_table,
 )
 from retrieval_heads.attention.shared_prefix import SharedPrefix, can_share
-from retrieval_heads.data.encode import Encoded
+from retrieval_heads.data.encode import Encoded, check_ids
 from retrieval_heads.decoding import length_batches
 from retrieval_heads.models.finite import refuse_not_finite
-from retrieval_heads.models.layout import head_layout
+from retrieval_heads.models.layout import head_layout, vocabulary_size
 from retrieval_heads.progress import progress
 
 CELLS = 2**28
@@ -48,6 +48,8 @@ def read_heads(
     Raises:
         ModelError: the attention or a contribution is NaN or infinite; the error names the first place.
     """
+    for index, one in enumerate(encoded):
+        check_ids(one.ids, vocabulary_size(model), f"example {index}")
     haystacks, others = [], list(range(len(encoded)))
     if can_share(model):
         haystacks, others = find_haystacks(encoded, [question_rows(one).start for one in encoded])

@@ -27,8 +27,9 @@ from retrieval_heads.attention.measure import KINDS, displaced_spans, span_score
 from retrieval_heads.attention.read_heads import read_heads
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
-from retrieval_heads.decoding import greedy_continuations
+from retrieval_heads.decoding import answer_ends, greedy_continuations
 from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.models.layout import vocabulary_size
 from retrieval_heads.models.modes import evaluation_mode
 from retrieval_heads.models.rope import context_length
 
@@ -50,8 +51,7 @@ def retrieval_scores(
         model: a causal language model on any device, plain or wrapped by PEFT; it is used in evaluation mode.
         tokenizer: its fast tokenizer.
         examples: what to score on. Those without a needle are dropped and counted.
-        kind: `copy` or `insight`.
-        mode: `forced` (over the reference answer) or `generated` (over the model's own greedy answer).
+        kind, mode: `copy` or `insight`; `forced` (over the reference answer) or `generated` (over the model's own).
         settings: keywords of `score_heads`, which gives several kinds at the cost of one.
 
     Returns:
@@ -73,8 +73,7 @@ def score_heads(
         model: a causal language model on any device, plain or wrapped by PEFT; it is used in evaluation mode.
         tokenizer: its fast tokenizer.
         examples: what to score on. Those without a needle are dropped and counted.
-        kinds: any of `copy` and `insight`.
-        mode: `forced` or `generated`.
+        kinds, mode: any of `copy` and `insight`; `forced` or `generated`.
         batch_size: examples a forward pass; no result depends on it.
         max_length: longest prompt and answer in tokens; longer examples are dropped and counted. None: the length of
             the model, and a longer example is an error.
@@ -89,7 +88,7 @@ def score_heads(
         DataError: an example that cannot be encoded, or longer than the model when `max_length` is None; no example
             left to score on.
         ModelError: a model whose attention cannot be read, such as one without layers `self_attn.o_proj`; weights or
-            activations that are NaN or infinite; an adapter that is no change of weights (prompt tuning, say).
+            activations that are NaN or infinite; an adapter that is not a change of weights (prompt tuning, say).
     """
     for values, known, name in ((kinds, KINDS, "kind"), ((mode,), MODES, "mode")):
         for value in values:
@@ -135,9 +134,8 @@ def _summarise(
         query_masses.append(reading.query_mass)
         contributions[reading.index] = reading.contribution
         for kind in kinds:
-            found = span_score(reading.largest, one.needle_mask().astype(float), one, kind)
-            score[kind][reading.index] = found
-            chance[kind][reading.index] = np.full_like(found, np.nan) if displaced is None else span_score(
+            score[kind][reading.index] = span_score(reading.largest, one.needle_mask().astype(float), one, kind)
+            chance[kind][reading.index] = np.full(masses[-1].shape, np.nan) if displaced is None else span_score(
                 reading.largest, displaced, one, kind)
     shape = masses[0].shape
     return {
@@ -168,7 +166,7 @@ def _prepare(
     """Encoded examples by index, and the counts of those left out."""
     dropped, prepared = Counter(), {}
     limit = context_length(model) if max_length is None else None
-    for index, one in enumerate(encode_all(examples, tokenizer, limit)):
+    for index, one in enumerate(encode_all(examples, tokenizer, limit, vocabulary_size(model))):
         reason = "no needle" if not one.needles else None
         if max_length is not None and len(one.ids) > max_length:
             reason = "too long"
@@ -185,8 +183,8 @@ def _with_own_answers(
 ) -> dict[int, Encoded]:
     """The same prompts, each followed by the model's own greedy answer."""
     prompts = [one.ids[: one.prompt_length] for one in prepared.values()]
-    answers = greedy_continuations(model, prompts, tokenizer.eos_token_id, max_new_tokens, batch_size)
-    own = {}
+    ends, own = answer_ends(model, tokenizer, list(prepared.values())), {}
+    answers = greedy_continuations(model, prompts, ends, max_new_tokens, batch_size)
     for (index, one), prompt, answer in zip(prepared.items(), prompts, answers, strict=True):
         if not answer:
             dropped["empty generation"] += 1

@@ -15,7 +15,7 @@ from retrieval_heads.check.sameness import LEAKS, REPEATS, Seen, count_shared, l
 from retrieval_heads.check.shortcuts import CITED
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.jsonl import each_example, iterate_examples
+from retrieval_heads.data.jsonl import each_example, iterate_examples, scorable
 from retrieval_heads.errors import ConfigError, DataError
 
 _NUMBER = re.compile(r"(?<![\w-])\d+")  # differs from line to line and is no reason of its own; not that of UTF-8
@@ -63,7 +63,7 @@ def _check(path: str | Path, tokenizer: Any, limits: Mapping[str, int], known: M
     if not Path(path).is_file():
         findings.unreadable = DataError("no such file", where=path, remedy="Check the path.")
         return findings
-    for outcome in _encoded(each_example(path, tokenizer=tokenizer), tokenizer, Path(path)):
+    for outcome in _encoded(_scorable(each_example(path, tokenizer=tokenizer)), tokenizer, Path(path)):
         if isinstance(outcome, DataError):
             findings.broken[_NUMBER.sub("N", outcome.problem)] += 1
             findings.first_broken = findings.first_broken or outcome
@@ -98,6 +98,15 @@ def _encoded(
         for outcome in group:
             encoded = outcome if isinstance(outcome, DataError) else next(found)
             yield encoded if isinstance(encoded, DataError) else (outcome, encoded)
+
+
+def _scorable(outcomes: Iterable[Example | DataError]) -> Iterator[Example | DataError]:
+    """The outcomes; in the place of each example that cannot be scored its error, as `diagnose` has it."""
+    for outcome in outcomes:
+        try:
+            yield outcome if isinstance(outcome, DataError) else scorable(outcome)
+        except DataError as error:
+            yield error
 
 
 def _encoded_alone(example: Example, tokenizer: Any, path: Path) -> Encoded | DataError:

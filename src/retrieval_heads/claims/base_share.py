@@ -3,7 +3,7 @@
 The correlation of scores given the base model's is Spearman's partial one, over all heads or inside layers, as in
 `stats.base_model.partial_score_correlation`: the ranks of the base model's scores are regressed out of those of each
 run, and what is left is correlated. Pairs are those of `claims.subsets`: real runs of other seeds, other halves of the
-probe examples.
+probe examples. The base model is taken with the raised theta at the length of the runs, and at its own length.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from retrieval_heads.claims.head_arrays import TaskHeads, task_heads
+from retrieval_heads.claims.head_arrays import BASE, RAISED, TaskHeads, task_heads
 from retrieval_heads.claims.pairs import known_mean, pair_intervals, pair_means
 from retrieval_heads.claims.subsets import HALVES, WAYS
 from retrieval_heads.settings import REFERENCE
@@ -27,9 +27,10 @@ def base_share_rows(head_scores: pd.DataFrame, *, n_resamples: int = RESAMPLES) 
         head_scores, n_resamples: as in `subset_rows`.
 
     Returns:
-        One row a task, condition and `ranks` (`all` heads, or within a `layer`): `partial` with `low` and `high` (rank
-        correlation of the scores given the base model's), `ceiling` (that between real runs), `correlation` (without
-        the base model), `base_run` and `base_real` (of each with the base model), `n_pairs`.
+        One row a task, condition, `given` (the base model with the raised theta, `rope`, where it was scored so, or as
+        it is, `base`) and `ranks` (`all` heads, or within a `layer`): `partial` with `low` and `high` (rank correlation
+        of the scores given the base model's), `ceiling` (that between real runs), `correlation` (without the base
+        model), `base_run` and `base_real` (of each with the base model), `n_pairs`.
 
     Raises:
         ResultError: as in `head_arrays.task_heads`.
@@ -37,16 +38,18 @@ def base_share_rows(head_scores: pd.DataFrame, *, n_resamples: int = RESAMPLES) 
     rows = []
     for one in task_heads(head_scores, ("score", *HALVES)):
         if one.real(HALVES[0]) is not None:
-            for ranks in ("all", "layer"):
-                rows += _share_rows(one, ranks, n_resamples)
+            for given, start in ((BASE, one.base), (RAISED, one.raised)):
+                if np.isfinite(start["score"]).all(axis=(-2, -1)).any():
+                    for ranks in ("all", "layer"):
+                        rows += _share_rows(one, given, start["score"], ranks, n_resamples)
     return pd.DataFrame(rows)
 
 
-def _share_rows(one: TaskHeads, ranks: str, n_resamples: int) -> list[dict]:
-    n_layers, n_heads = one.base["score"].shape[-2:]
+def _share_rows(one: TaskHeads, given: str, base: np.ndarray, ranks: str, n_resamples: int) -> list[dict]:
+    n_layers, n_heads = base.shape[-2:]
     codes = np.repeat(np.arange(n_layers), n_heads) if ranks == "layer" else np.zeros(n_layers * n_heads, dtype=int)
     real = one.conditions.index(REFERENCE)
-    base = one.base["score"].reshape(len(one.bases), -1)
+    base = base.reshape(len(one.bases), -1)
     vectors = []
     for half in HALVES:
         run = one.runs[half].reshape(*one.runs[half].shape[:3], -1)
@@ -61,8 +64,9 @@ def _share_rows(one: TaskHeads, ranks: str, n_resamples: int) -> list[dict]:
     low, high = pair_intervals(pairs["partial"], n_resamples=n_resamples)
     of_base = known_mean(with_base, (1, 2))
     return [
-        {"task": one.task, "condition": condition, "ranks": ranks, "partial": float(means["partial"][i]),
-         "low": float(low[i]), "high": float(high[i]), "ceiling": float(means["partial"][real]),
+        {"task": one.task, "condition": condition, "given": given, "ranks": ranks,
+         "partial": float(means["partial"][i]), "low": float(low[i]), "high": float(high[i]),
+         "ceiling": float(means["partial"][real]),
          "correlation": float(means["correlation"][i]), "base_run": float(of_base[i]),
          "base_real": float(of_base[real]), "n_pairs": int((~np.isnan(pairs["partial"][i])).sum())}
         for i, condition in enumerate(one.conditions)

@@ -20,6 +20,9 @@ from retrieval_heads.settings import REFERENCE
 BASE = "base"
 """The condition of the un-tuned base models; also the name of the key column of base models."""
 
+RAISED = "rope"
+"""The condition of the un-tuned base models with the raised theta, scored at the length of the runs."""
+
 
 @dataclass(frozen=True, eq=False)
 class TaskHeads:
@@ -29,7 +32,9 @@ class TaskHeads:
         task: its name.
         conditions, bases, seeds: the labels of the axes, in order; `conditions` without the un-tuned base models.
         runs: for each column asked for, float64 `[conditions, bases, seeds, layers, heads]`; NaN where there is no run.
-        base: the same of the un-tuned base models, `[bases, layers, heads]`; NaN where they were not scored.
+        base: the same of the un-tuned base models, `[bases, layers, heads]`, at their own length; NaN where they were
+            not scored.
+        raised: the same with the raised theta, at the length of the runs: what a run has gained is told by these.
     """
 
     task: str
@@ -38,6 +43,7 @@ class TaskHeads:
     seeds: tuple[int, ...]
     runs: dict[str, np.ndarray]
     base: dict[str, np.ndarray]
+    raised: dict[str, np.ndarray]
 
     @property
     def other_seeds(self) -> np.ndarray:
@@ -68,8 +74,6 @@ def task_heads(head_scores: pd.DataFrame, columns: Sequence[str] = ("score",)) -
 
 
 def _task_heads(task: str, part: pd.DataFrame, columns: Sequence[str]) -> TaskHeads:
-    of_base = part[part["condition"] == BASE]
-    of_base = of_base[of_base["seed"] == of_base.groupby(BASE)["seed"].transform("min")]
     of_runs = part[part["condition"].isin(claimed(part["condition"].unique()))]
     bases = tuple(sorted(part[BASE].unique()))
     conditions, seeds = tuple(claimed(of_runs["condition"].unique())), tuple(sorted(of_runs["seed"].unique()))
@@ -79,10 +83,13 @@ def _task_heads(task: str, part: pd.DataFrame, columns: Sequence[str]) -> TaskHe
                           value=shapes.to_numpy().tolist(), remedy="Study base models of one shape.")
     shape = tuple(int(size) for size in shapes.iloc[0])
     axes = [("condition", conditions), (BASE, bases), ("seed", seeds)]
-    return TaskHeads(
-        task, conditions, bases, tuple(map(int, seeds)), _cubes(task, of_runs, axes, shape, columns),
-        _cubes(task, of_base, axes[1:2], shape, columns),
-    )
+    untuned = []
+    for name in (BASE, RAISED):
+        own = part[part["condition"] == name]
+        own = own[own["seed"] == own.groupby(BASE)["seed"].transform("min")]
+        untuned.append(_cubes(task, own, axes[1:2], shape, columns))
+    return TaskHeads(task, conditions, bases, tuple(map(int, seeds)), _cubes(task, of_runs, axes, shape, columns),
+                     *untuned)
 
 
 def _cubes(

@@ -12,10 +12,20 @@ from typing import Any
 
 import pandas as pd
 
-from retrieval_heads.claims.head_arrays import claimed, need
+from retrieval_heads.claims.head_arrays import claimed, need, synthetic
 from retrieval_heads.claims.repeated import cells, frame, one_row_a_key, one_sign, ratio
 from retrieval_heads.claims.specificity import specificity, specificity_sentence
-from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Judged, Verdict, over_tasks
+from retrieval_heads.claims.verdict import (
+    ALL,
+    IN_PART,
+    NOT,
+    SUPPORTED,
+    UNDECIDED,
+    Judged,
+    Verdict,
+    over_tasks,
+    too_few,
+)
 from retrieval_heads.keys import RUN
 from retrieval_heads.stats.bootstrap import RESAMPLES, Interval
 
@@ -31,7 +41,11 @@ COLUMNS = (
     "task", "condition", "n_runs", "n_able", "start", "n_retrieval", "n_area", "area", "area_low", "area_high",
     "n_above", "n_below", "same_sign", "k_max_least", "k_max_most", "n_shares", "share_retrieval",
     "share_retrieval_low", "share_retrieval_high", "share_random", "share_random_low", "share_random_high",
+    "ten_retrieval", "ten_retrieval_low", "ten_retrieval_high", "ten_random", "ten_random_low", "ten_random_high",
 )
+
+TEN = 10
+"""Heads that the paper knocks out, whatever the number of retrieval heads."""
 
 CHAPTER = "04_knockout"
 RULE = (
@@ -67,7 +81,8 @@ def able_runs(knockout: pd.DataFrame, areas: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The key columns of a run; `start` (share of right answers before); `able`; `n_retrieval`; `without_retrieval`
         and `without_random` (share of right answers without all retrieval heads, and without as many random ones: NaN
-        where the run has none, or too few heads are free for a control); `area`, `low`, `high`, `k_max`.
+        where the run has none, or too few heads are free for a control), the same as `ten_retrieval` and `ten_random`
+        without ten; `area`, `low`, `high`, `k_max`.
     """
     need(knockout, [*RUN, "mode", "scope", "set", "draw", "k", "metric", "value", "n_retrieval"], "knockout")
     rows = knockout[(knockout["metric"] == METRIC) & (knockout["draw"] == 0)]
@@ -76,10 +91,10 @@ def able_runs(knockout: pd.DataFrame, areas: pd.DataFrame) -> pd.DataFrame:
     runs = pd.DataFrame({"start": start["value"], "n_retrieval": start["n_retrieval"]})
     runs["able"] = runs["start"] >= ABLE
     rows = rows[(rows["mode"] == MODE) & (rows["scope"] == SCOPE)]
-    rows = rows[(rows["k"] == rows["n_retrieval"]) & (rows["k"] > 0)]
-    for name in ("retrieval", "random"):
-        without = one_row_a_key(rows[rows["set"] == name], RUN, "knockout").set_index(RUN)
-        runs[f"without_{name}"] = without["value"].astype(float)
+    for place, chosen in (("without", (rows["k"] == rows["n_retrieval"]) & (rows["k"] > 0)), ("ten", rows["k"] == TEN)):
+        for name in ("retrieval", "random"):
+            left = one_row_a_key(rows[chosen & (rows["set"] == name)], RUN, "knockout").set_index(RUN)
+            runs[f"{place}_{name}"] = left["value"].astype(float)
     return runs.join(_areas(areas)).reset_index()
 
 
@@ -122,8 +137,9 @@ def _row(part: pd.DataFrame, bases: Any, n_resamples: int) -> dict[str, Any]:
     area = able.dropna(subset=["area"])
     shares = able.dropna(subset=["without_retrieval", "without_random"])
     taken = {
-        f"share_{name}": ratio(shares.assign(taken=shares["start"] - shares[f"without_{name}"]), "taken", "start",
-                               n_resamples=n_resamples)
+        f"{cell}_{name}": ratio(known.assign(taken=known["start"] - known[f"{place}_{name}"]), "taken", "start",
+                                n_resamples=n_resamples)
+        for cell, place, known in (("share", "without", shares), ("ten", "ten", able))
         for name in ("retrieval", "random")
     }
     return {
@@ -141,7 +157,8 @@ def verdicts(necessity: pd.DataFrame, specificity: pd.DataFrame) -> list[Verdict
     """One verdict a task, and that over all tasks."""
     need(necessity, COLUMNS, "necessity")
     totals = necessity[necessity["condition"] == ALL].set_index("task")
-    of_tasks = [_of_task(task, row, specificity) for task, row in totals.iterrows() if task != ALL]
+    few = too_few(len(synthetic(necessity.loc[necessity["condition"] != ALL, "condition"])))
+    of_tasks = [_of_task(task, row, specificity, few) for task, row in totals.iterrows() if task != ALL]
     if not of_tasks:
         return []
     return [*of_tasks, over_tasks(of_tasks, _area(totals.loc[ALL]))]
@@ -151,12 +168,14 @@ def _area(row: pd.Series) -> Interval:
     return Interval(*(float(row[name]) for name in ("area", "area_low", "area_high")))
 
 
-def _of_task(task: str, row: pd.Series, specificity: pd.DataFrame) -> Verdict:
+def _of_task(task: str, row: pd.Series, specificity: pd.DataFrame, few: str) -> Verdict:
     effect = (None if pd.isna(number) else number for number in _area(row))
     return Verdict(
-        "C4", task, _decide(row), "area between the knock-out curves of random and of retrieval heads", *effect,
-        "share of right answers", int(row["n_able"]), "runs", RULE,
-        f"{_detail(row)} {specificity_sentence(specificity, task)}".strip(), CHAPTER, "necessity",
+        "C4", task, UNDECIDED if few else _decide(row),
+        "area between the knock-out curves of random and of retrieval heads", *effect, "share of right answers",
+        int(row["n_able"]), "runs", RULE,
+        " ".join(part for part in (few, _detail(row), specificity_sentence(specificity, task)) if part), CHAPTER,
+        "necessity",
     )
 
 
@@ -181,5 +200,10 @@ def _detail(row: pd.Series) -> str:
         text += f"The curves end between {row['k_max_least']:.0f} and {row['k_max_most']:.0f} heads. "
     if not row["n_shares"]:
         return text + "No able run has as many random heads as retrieval heads to compare all of them."
-    return text + (f"Without all their retrieval heads the runs lose {row['share_retrieval']:.0%} of their right "
-                   f"answers, without as many random ones {row['share_random']:.0%} ({row['n_shares']} runs).")
+    text += (f"Without all their retrieval heads the runs lose {row['share_retrieval']:.0%} of their right answers, "
+             f"without as many random ones {row['share_random']:.0%} ({row['n_shares']} runs).")
+    if pd.isna(row["ten_retrieval"]):
+        return text
+    collapse = "is seen here too" if row["ten_retrieval"] >= MOST else "is not seen here"
+    return text + (f" The ten strongest alone take {row['ten_retrieval']:.0%}, ten random ones "
+                   f"{row['ten_random']:.0%}: the collapse at ten heads that is reported of the paper {collapse}.")

@@ -4,6 +4,9 @@ The condition is a gap: the real run is better than the synthetic one beyond the
 of the examples, as the rules ask of runs that are tested. The runs that count are those on the synthetic conditions, of
 all tasks together; `real_limited` and mixtures are shown beside them. All numbers are of answers that are right token
 by token, teacher forced. A sign counts when the mean change has it in every base model.
+
+Whether a part of the gap stays open is decided by the pooled share with its interval, and in every base model. By the
+runs' own intervals it could hardly be found: `power_of_runs` says how rarely.
 """
 
 from __future__ import annotations
@@ -11,23 +14,31 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+from scipy.stats import norm
 
 from retrieval_heads.claims.head_arrays import claimed, need, synthetic
 from retrieval_heads.claims.necessity import ABLE, METRIC
 from retrieval_heads.claims.patched_sets import against, equal_numbers, sufficiency
 from retrieval_heads.claims.repeated import one_row_a_key, one_sign, ratio
-from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Judged, Verdict, plain
+from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Judged, Verdict, plain, too_few
 from retrieval_heads.keys import RUN
-from retrieval_heads.stats.bootstrap import RESAMPLES
+from retrieval_heads.stats.bootstrap import RESAMPLES, Interval
 
 INTERVALS = [f"{name}{end}" for name in ("change", "closed", "over_random") for end in ("", "_low", "_high")]
+
+Z = 1.96
+"""Half the width of a normal 95% interval, in standard errors."""
 
 CHAPTER = "05_patching"
 RULE = (
     "Supported when the intersection helps in more than half of the runs with a gap and hurts in none, helps more than "
-    "random heads in more than half, and leaves a part open in more than half; in part when it helps, but no more than "
-    "random heads; not supported when it hurts in more runs than it helps, or closes the whole gap in more than half."
+    "random heads in more than half, and leaves a part open: the interval of the pooled share lies below 1, and the "
+    "share in each base model; in part when it helps, but no more than random heads; not supported when it hurts in "
+    "more runs than it helps, or closes the whole gap in more than half."
 )
+
+SHARES = (0.8, 0.9)
+"""Shares of the gap for which it is said how often single runs would show that a part stays open."""
 
 
 def judge_patching(patching: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> Judged:
@@ -74,22 +85,26 @@ def verdicts(rows: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> list[Verdic
     every = rows[rows["set"] == "intersection"]
     if every.empty:
         return []
+    few = too_few(len(synthetic(rows["condition"].unique())))
     parts = [*every.groupby("task"), (ALL, every)]
-    return [_verdict(str(task), part, every["base"].unique(), n_resamples) for task, part in parts]
+    return [_verdict(str(task), part, every["base"].unique(), few, n_resamples) for task, part in parts]
 
 
-def _verdict(task: str, every: pd.DataFrame, bases: Any, n_resamples: int) -> Verdict:
+def _verdict(task: str, every: pd.DataFrame, bases: Any, few: str, n_resamples: int) -> Verdict:
     own = every[every["counted"]]
     runs = own[own["gap"]]
-    found, also = _decide(runs, bases), _decide(every[every["gap"]], bases)
+    closed = ratio(runs, "closed", n_resamples=n_resamples)
+    found, also = (
+        UNDECIDED if few else _decide(part, ratio(part, "closed", n_resamples=n_resamples), bases)
+        for part in (runs, every[every["gap"]])
+    )
     more = int(every["gap"].sum()) - len(runs)
-    detail = _detail(own, runs, bases)
-    if more:
+    detail = " ".join(part for part in (few, _detail(own, runs, closed, bases)) if part)
+    if more and not few:
         detail += f" With the {more} runs on real_limited and mixtures that have a gap too: {also}."
     return Verdict(
         "C5", task, found, "share of the gap to the real run closed by patching the shared retrieval heads",
-        *plain(ratio(runs, "closed", n_resamples=n_resamples)), "share of the gap", len(runs), "runs", RULE, detail,
-        CHAPTER, "sufficiency",
+        *plain(closed), "share of the gap", len(runs), "runs", RULE, detail, CHAPTER, "sufficiency",
     )
 
 
@@ -102,8 +117,23 @@ def _counts(runs: pd.DataFrame) -> dict[str, int]:
     }
 
 
-def _decide(runs: pd.DataFrame, bases: Any) -> str:
-    """The verdict from the rows of the intersection in the runs with a gap."""
+def _open(runs: pd.DataFrame, closed: Interval) -> bool:
+    """Whether a part of the gap stays open: by the pooled share, beyond its interval, and in every base model."""
+    return bool(closed.high < 1 and (runs.groupby("base")["closed"].mean() < 1).all())
+
+
+def power_of_runs(runs: pd.DataFrame, share: float) -> float:
+    """In what part of the runs a share of the gap would be found to be below 1 by the run's own interval.
+
+    As if the estimate were normal around the share, with the width of the interval that the run has.
+    """
+    widths = (runs["closed_high"] - runs["closed_low"]).dropna().to_numpy()
+    errors = widths[widths > 0] / (2 * Z)
+    return float(norm.cdf((1 - share) / errors - Z).mean()) if len(errors) else float("nan")
+
+
+def _decide(runs: pd.DataFrame, closed: Interval, bases: Any) -> str:
+    """The verdict from the rows of the intersection in the runs with a gap, and their pooled share of it."""
     n, count = len(runs), _counts(runs)
     if not n or not one_sign(runs.groupby("base")["change"].mean(), bases):
         return UNDECIDED
@@ -114,18 +144,24 @@ def _decide(runs: pd.DataFrame, bases: Any) -> str:
         return UNDECIDED
     if not count["over"] > n / 2:
         return IN_PART
-    return SUPPORTED if count["open"] > n / 2 else UNDECIDED
+    return SUPPORTED if _open(runs, closed) else UNDECIDED
 
 
-def _detail(own: pd.DataFrame, runs: pd.DataFrame, bases: Any) -> str:
+def _detail(own: pd.DataFrame, runs: pd.DataFrame, closed: Interval, bases: Any) -> str:
     if runs.empty:
         return f"None of {len(own)} synthetic runs has a gap to a real run that answers {ABLE:.0%} of the examples."
     count = _counts(runs)
     text = (
         f"Of {len(runs)} synthetic runs with a gap ({len(own)} in all) the intersection helps in {count['helps']} and "
         f"hurts in {count['hurts']}, helps more than random heads in {count['over']} ({count['controls']} have such a "
-        f"control), leaves a part open in {count['open']} and closes the whole gap in {count['whole']}."
+        f"control) and closes the whole gap by its estimate in {count['whole']}."
     )
+    if not pd.isna(closed.high):
+        said = "leaves a part of it open" if _open(runs, closed) else "does not show that a part of it stays open"
+        text += f" The pooled share {said}."
+    power = [f"{power_of_runs(runs, share):.0%} of runs for a true share of {share}" for share in SHARES]
+    text += (f" By its own interval a part stays open in {count['open']} runs; with so few examples a run this would "
+             f"show in {' and in '.join(power)}, so it decides nothing.")
     if not one_sign(runs.groupby("base")["change"].mean(), bases):
         text += " The mean change has not one sign in all base models, or one has no gap."
     return text

@@ -3,17 +3,22 @@
 Correlations are over conditions, ranks taken within tasks (`stats.run_correlation`); a condition that is left out is
 predicted from the others by a line through the means of each task (`stats.prediction`). Real runs, controls and other
 numbers of examples do not count. As mixtures share examples with other conditions, all is repeated without them.
+
+Over tasks (`all`) count those whose real runs have at least one head on average, as for claim C2: without heads there
+is nothing to recall. Beside them stand all tasks of the study (`every`), which is how it was fixed beforehand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from retrieval_heads.claims.head_arrays import claimed, mixtures, need, without_blanks
 from retrieval_heads.claims.run_predictors import OUTCOME, PREDICTORS, THRESHOLD
+from retrieval_heads.claims.subsets import LEAST_HEADS
 from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.keys import RUN
 from retrieval_heads.settings import REFERENCE
@@ -22,6 +27,14 @@ from retrieval_heads.stats.correlation import METHODS, PERMUTATIONS
 from retrieval_heads.stats.prediction import BASELINE, left_out_errors, summarise_errors
 from retrieval_heads.stats.run_correlation import correlate_runs
 from retrieval_heads.stats.runs import balanced, condition_means
+
+EVERY = "every"
+"""Beside `all` a value of the column `task`: all tasks of the study, also those without heads."""
+
+GIVEN = ("base_overlap", "probe_loss")
+"""Quantities whose part is taken out of the correlation of recall."""
+
+NOTHING = "nothing"
 
 UNMIXED = "unmixed"
 """Beside `all` a value of the column `conditions`: all but `real`, and these without mixtures."""
@@ -37,8 +50,8 @@ COMPARED = (
 """Pairs of a predictor and the reference that its errors are compared with."""
 
 COLUMNS = (
-    "conditions", "base", "task", "predictor", "threshold", "method", "estimate", "low", "high", "p", "n_conditions",
-    "n_runs", "left_out", "reason",
+    "conditions", "base", "task", "predictor", "given", "threshold", "method", "estimate", "low", "high", "p",
+    "n_conditions", "n_runs", "left_out", "reason",
 )
 
 
@@ -46,6 +59,12 @@ def parts(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The runs that count, by the name of what they are: with and without mixtures."""
     counting = runs[runs["condition"].isin(claimed(runs["condition"].unique())) & (runs["condition"] != REFERENCE)]
     return {ALL: counting, UNMIXED: counting[~counting["condition"].isin(mixtures(counting["condition"].unique()))]}
+
+
+def with_heads(runs: pd.DataFrame) -> list[str]:
+    """The tasks of a table with `n_heads`, without those whose real runs have less than `LEAST_HEADS` on average."""
+    means = runs[runs["condition"] == REFERENCE].groupby("task")["n_heads"].mean()
+    return sorted(set(runs["task"]) - set(means.index[means < LEAST_HEADS]))
 
 
 def correlation_rows(
@@ -63,8 +82,9 @@ def correlation_rows(
 
     Returns:
         `COLUMNS`. One row for `conditions` (`all` or `unmixed`), `base` (`all`: averaged over base models; recall with
-        mixtures also in each), `task` (and `all`, ranks within tasks), predictor, `threshold` (of the heads; recall at
-        each) and `method` (Kendall only at the study's threshold and with mixtures).
+        mixtures also in each), `task` (and, of several, `all` and `every`, ranks within tasks), predictor, `given`
+        (`nothing`; recall also with the part of each of `GIVEN` taken out), `threshold` (of the heads; recall at each)
+        and `method` (Kendall only at the study's threshold and with mixtures).
 
     Raises:
         ResultError: a column that is not there.
@@ -72,26 +92,45 @@ def correlation_rows(
     need(runs, [*RUN, OUTCOME, *predictors], "run_predictors")
     settings = {"n_resamples": n_resamples, "n_permutations": n_permutations}
     found: list[pd.DataFrame] = []
+    usual = with_heads(runs) if "n_heads" in runs else sorted(runs["task"].unique())
 
-    def add(table: pd.DataFrame, predictor: str, **where: str | float) -> None:
-        rows = correlate_runs(table, predictor, OUTCOME, method=str(where["method"]), **settings)
-        found.append(rows.assign(**where))
+    def add(table: pd.DataFrame, predictor: str, tasks: Sequence[str] = usual, given: str | None = None,
+            **where: str | float) -> None:
+        rows = _over_tasks(table, tasks, predictor, given=given, method=str(where["method"]), **settings)
+        found.append(rows.assign(given=given or NOTHING, **where))
 
     for name, table in parts(runs).items():
         if table.empty:
             continue
+        here = {"conditions": name, "base": ALL, "threshold": threshold}
         for predictor in predictors:
             for method in METHODS if name == ALL else METHODS[:1]:
-                add(table, predictor, conditions=name, base=ALL, threshold=threshold, method=method)
+                add(table, predictor, **here, method=method)
         for other, curve in ([] if recall is None else recall.groupby("threshold")):
             if not np.isclose(other, threshold):
                 own = table[[*RUN, OUTCOME]].merge(curve[[*RUN, "recall"]], on=RUN, how="left")
-                add(own, "recall", conditions=name, base=ALL, threshold=other, method=METHODS[0])
-        for base, own in table.groupby("base"):
-            if "recall" in predictors and name == ALL:
-                add(own, "recall", conditions=name, base=base, threshold=threshold, method=METHODS[0])
+                add(own, "recall", with_heads(curve), **here | {"threshold": other}, method=METHODS[0])
+        if "recall" in predictors and name == ALL:
+            for given in (one for one in GIVEN if one in predictors):
+                add(table, "recall", given=given, **here, method=METHODS[0])
+            for base, own in table.groupby("base"):
+                add(own, "recall", **here | {"base": base}, method=METHODS[0])
     table = pd.concat(found, ignore_index=True)[list(COLUMNS)] if found else pd.DataFrame(columns=list(COLUMNS))
     return without_blanks(table, "left_out", "reason")
+
+
+def _over_tasks(table: pd.DataFrame, tasks: Sequence[str], predictor: str, **settings: Any) -> pd.DataFrame:
+    """The rows of `correlate_runs`: of each task, of every task together, and of `tasks` together."""
+    rows = correlate_runs(table, predictor, OUTCOME, **settings)
+    if len(rows) < 2:
+        return rows
+    if set(tasks) == set(table["task"]):
+        return pd.concat([rows, rows[rows["task"] == ALL].assign(task=EVERY)])
+    rows = rows.assign(task=rows["task"].replace(ALL, EVERY))
+    if not len(tasks):
+        return rows
+    counting = correlate_runs(table[table["task"].isin(tasks)], predictor, OUTCOME, **settings)
+    return pd.concat([rows, counting.iloc[-1:].assign(task=ALL)])  # the last is of all, or of the only one
 
 
 def error_rows(
@@ -108,7 +147,8 @@ def error_rows(
         n_resamples: of the bootstrap over conditions.
 
     Returns:
-        One row for `conditions`, `task` (and `all`), `predictor` and `reference`: `error` with `error_low` and
+        One row for `conditions`, `task` (and, of several, `all` and `every`), `predictor` and `reference`: `error` with
+        `error_low` and
         `error_high`, `reference_error`, `gain` (reference less predictor: positive where the predictor is better) with
         `gain_low` and `gain_high`, `skill`, `bases_better` of `n_bases` (base models in which the gain is positive),
         `n_conditions`, `finding` (better or worse where the interval excludes 0 and all base models agree; not shown
@@ -117,7 +157,21 @@ def error_rows(
     Raises:
         ResultError: a column that is not there.
     """
-    compared = list(compared)
+    compared, tasks = list(compared), sorted(runs["task"].unique())
+    rows = _error_rows(runs, compared, n_resamples)
+    if len(tasks) < 2 or "n_heads" not in runs:
+        return rows
+    usual = with_heads(runs)
+    every = rows.assign(task=rows["task"].replace(ALL, EVERY))
+    if not usual:
+        return every
+    own = rows if usual == tasks else _error_rows(runs[runs["task"].isin(usual)], compared, n_resamples)
+    own = own[own["task"] == ALL] if len(usual) > 1 else own.assign(task=ALL)
+    return pd.concat([every, own], ignore_index=True)
+
+
+def _error_rows(runs: pd.DataFrame, compared: list[tuple[str, str]], n_resamples: int) -> pd.DataFrame:
+    """The rows of `error_rows` of each task, and of all of these runs."""
     names = list(dict.fromkeys(name for pair in compared for name in pair if name != BASELINE))
     need(runs, [*RUN, OUTCOME, "recall", *names], "run_predictors")
     rows: list[pd.DataFrame] = []

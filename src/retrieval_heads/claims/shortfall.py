@@ -3,12 +3,16 @@
 The quantity is the mean difference of `real` and a condition in the metric of the claim, paired by base model, seed and
 example, with a bootstrap interval over all three. A difference counts *for* the claim when its interval lies above 0
 and its mean is above 0 in every base model. One below 0 stands against it by its interval alone; the verdict
-`not supported` asks for the same sign in every base model there too.
+`not supported` asks for the same sign in every base model there too. An end of an interval that lies within its own
+Monte Carlo error of 0 counts as 0.
+
+Two base models are hardly a sample of base models. So beside the interval that decides stands the one with the base
+models fixed, and in how many of them, taken by themselves, the difference lies above 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,9 +22,20 @@ from retrieval_heads.claims.axes import axis_effects, axis_sentence
 from retrieval_heads.claims.gain import gains
 from retrieval_heads.claims.head_arrays import need, synthetic
 from retrieval_heads.claims.repeated import cells, frame, one_sign
-from retrieval_heads.claims.score_arrays import EXACT, SCORE, task_scores
+from retrieval_heads.claims.score_arrays import EXACT, SCORE, TaskScores, claim_column, task_scores
 from retrieval_heads.claims.sizes import size_effects, size_sentence
-from retrieval_heads.claims.verdict import ALL, NOT, SUPPORTED, UNDECIDED, Judged, Verdict, over_tasks
+from retrieval_heads.claims.verdict import (
+    ALL,
+    NEEDED,
+    NOT,
+    SUPPORTED,
+    UNDECIDED,
+    Judged,
+    Verdict,
+    over_tasks,
+    plain,
+    too_few,
+)
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.bootstrap import (
     RESAMPLES,
@@ -29,26 +44,29 @@ from retrieval_heads.stats.bootstrap import (
     crossed_means,
     percentile_interval,
 )
+from retrieval_heads.stats.ends import MANY, Ends, crossed_ends
 
 NAN = float("nan")
 
-NEEDED, ASKED, REFUTING = 8, 10, 2
-"""Conditions that have to fall short, of so many; more than the third that do better refute the claim."""
+ASKED, REFUTING = 10, 2
+"""`NEEDED` of so many conditions have to fall short; more than the second that do better refute the claim."""
 
-COLUMNS = ("task", "condition", "metric", "value", "low", "high", "n", "n_seeds", "n_bases", "same_sign")
+COLUMNS = ("task", "condition", "metric", "value", "low", "high", "low_error", "high_error", "fixed_low", "fixed_high",
+           "bases_above", "resamples", "n", "n_seeds", "n_bases", "same_sign")
 MEAN_COLUMNS = ("task", "metric", "value", "low", "high", "n_conditions", "n", "n_seeds", "n_bases", "same_sign")
 
 CHAPTER = "02_lora_finetuning"
 RULE = (
     f"Supported when the difference to `real` lies above 0 for at least {NEEDED} of the {ASKED} synthetic conditions "
     f"and below 0 for none; not supported when it lies below 0 for more than {REFUTING}; tested only where `real` is "
-    "better than the raised theta alone; a sign counts when it is that of each base model."
+    "better than the raised theta alone; a sign counts when it is that of each base model, and an end of an interval "
+    "when it is further from 0 than its Monte Carlo error."
 )
 
 
 def judge_shortfall(
     answers: pd.DataFrame, base: pd.DataFrame | None = None, base_answers: pd.DataFrame | None = None, *,
-    n_resamples: int = RESAMPLES,
+    n_resamples: int = RESAMPLES, n_deciding: int = MANY,
 ) -> Judged:
     """Claim C1 from the tables `answers`, `base` and `base_answers`.
 
@@ -57,6 +75,7 @@ def judge_shortfall(
         base, base_answers: the base models with the raised theta alone, as means or by example (then paired); without
             either no task can be decided.
         n_resamples: of each bootstrap.
+        n_deciding: as in `shortfall`.
 
     Returns:
         The tables `shortfall`, `mean_shortfall`, `training_gain`, `axis_effects` and `size_effects`, and the verdicts.
@@ -65,7 +84,7 @@ def judge_shortfall(
         ResultError: a table that does not follow the data dictionary.
     """
     tables = {
-        "shortfall": shortfall(answers, n_resamples=n_resamples),
+        "shortfall": shortfall(answers, n_resamples=n_resamples, n_deciding=n_deciding),
         "mean_shortfall": mean_shortfall(answers, n_resamples=n_resamples),
         "training_gain": gains(answers, base, base_answers, n_resamples=n_resamples),
         "axis_effects": axis_effects(answers, n_resamples=n_resamples),
@@ -74,30 +93,56 @@ def judge_shortfall(
     return Judged(tables, tuple(verdicts(tables)))
 
 
-def shortfall(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
+def shortfall(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES, n_deciding: int = MANY) -> pd.DataFrame:
     """By how much each condition falls short of `real`, in exact match and in the score of the task.
 
-    Columns `COLUMNS`: `value` is a difference of fractions, positive when `real` is better; `n` examples; `same_sign`:
-    the mean has this sign in each base model. Conditions without a run beside a real one are left out.
+    Args:
+        answers: the table.
+        n_resamples: of each bootstrap.
+        n_deciding: of those of the synthetic conditions in the metric of the claim, on which the verdict hangs.
+
+    Returns:
+        Columns `COLUMNS`: `value` is a difference of fractions, positive when `real` is better; `low_error` and
+        `high_error` the Monte Carlo errors of the ends; `fixed_low`, `fixed_high` the interval with these base models
+        as all there is; `bases_above` in how many of them by themselves the interval lies above 0; `n` examples;
+        `same_sign`: the mean has this sign in each base model. Conditions without a run beside a real one are left out.
     """
     rows = []
     for column in (EXACT, SCORE):
         for one in task_scores(answers, column):
-            for condition in one.conditions:
-                scores, bases = one.together([REFERENCE, condition])
-                if condition == REFERENCE or not scores.size:
-                    continue
-                rows.append({"task": one.task, "condition": condition, "metric": one.metric,
-                             **_difference(scores[0] - scores[1], bases, one.bases, n_resamples)})
+            deciding = synthetic(one.conditions) if column == claim_column(one.task) else []
+            others = [name for name in one.conditions if name not in (REFERENCE, *deciding)]
+            for names, count in ((deciding, n_deciding), (others, n_resamples)):
+                rows += _differences(one, names, count)
     return frame(rows, COLUMNS).sort_values(list(COLUMNS[:3]), ignore_index=True)
 
 
-def _difference(differences: np.ndarray, bases: tuple, every: tuple, n_resamples: int) -> dict[str, Any]:
-    """Cells of the differences `[bases, seeds, examples]`; `every` names the base models of the study."""
-    n_bases, n_seeds, n = differences.shape
-    by_base = pd.Series(differences.mean(axis=(1, 2)), index=list(bases))
-    return {**cells(bootstrap_crossed(differences, n_resamples=n_resamples)), "n": n, "n_seeds": n_seeds,
-            "n_bases": n_bases, "same_sign": one_sign(by_base, every)}
+def _differences(one: TaskScores, names: Iterable[str], n_resamples: int) -> Iterator[dict[str, Any]]:
+    """A row for each condition; those with the same base models and seeds share the samples."""
+    alike: dict[tuple, list[tuple[str, np.ndarray]]] = {}
+    for name in names:
+        scores, bases = one.together([REFERENCE, name])
+        if scores.size:
+            alike.setdefault((bases, scores.shape), []).append((name, scores[0] - scores[1]))
+    for (bases, _), found in alike.items():
+        differences = np.stack([values for _, values in found])
+        ends = crossed_ends(differences, n_resamples=n_resamples)
+        for i, (name, values) in enumerate(found):
+            drawn, fixed = ends["drawn"][i], ends["fixed"][i]
+            by_base = pd.Series(values.mean(axis=(1, 2)), index=list(bases))
+            n_bases, n_seeds, n = values.shape
+            yield {
+                "task": one.task, "condition": name, "metric": one.metric, **cells(drawn.interval),
+                **dict(zip(("low_error", "high_error"), plain(drawn[3:]), strict=True)),
+                **dict(zip(("fixed_low", "fixed_high"), plain(fixed[1:3]), strict=True)),
+                "bases_above": sum(above(ends[str(base)][i]) for base in range(n_bases)), "resamples": n_resamples,
+                "n": n, "n_seeds": n_seeds, "n_bases": n_bases, "same_sign": one_sign(by_base, one.bases),
+            }
+
+
+def above(ends: Ends) -> bool:
+    """Whether an interval lies above 0 by more than the Monte Carlo error of its end."""
+    return bool(ends.low - ends.low_error > 0)
 
 
 def mean_shortfall(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
@@ -123,6 +168,14 @@ def mean_shortfall(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd
             "same_sign": all(row["same_sign"] and row["value"] * together.estimate > 0 for row in rows),
         })
     return frame(rows, MEAN_COLUMNS)
+
+
+def _difference(differences: np.ndarray, bases: tuple, every: tuple, n_resamples: int) -> dict[str, Any]:
+    """Cells of the differences `[bases, seeds, examples]`; `every` names the base models of the study."""
+    n_bases, n_seeds, n = differences.shape
+    by_base = pd.Series(differences.mean(axis=(1, 2)), index=list(bases))
+    return {**cells(bootstrap_crossed(differences, n_resamples=n_resamples)), "n": n, "n_seeds": n_seeds,
+            "n_bases": n_bases, "same_sign": one_sign(by_base, every)}
 
 
 def _over_tasks(differences: Mapping[str, np.ndarray], n_resamples: int) -> Interval:
@@ -161,18 +214,16 @@ def _of_task(
     rows = tables["shortfall"][tables["shortfall"]["task"] == task]
     rows = rows[rows["condition"].isin(synthetic(rows["condition"].unique()))]
     rows = rows[rows["metric"] == (EXACT if mean is None else mean["metric"])]
-    short = int(((rows["low"] > 0) & rows["same_sign"]).sum())
-    better = int((rows["high"] < 0).sum())
-    clearly_better = int(((rows["high"] < 0) & rows["same_sign"]).sum())
-    detail = (f"Of {len(rows)} synthetic conditions {short} fall short of `real` beyond the interval and in each base "
-              f"model, and {better} are better beyond it.")
+    count = _counts(rows)
     taught, why = _taught(gain)
-    if not taught:
+    few = too_few(len(rows))
+    if few or not taught:
         verdict = UNDECIDED
-    elif short >= NEEDED and not better:
+    elif count["short"] >= NEEDED and not count["better"]:
         verdict = SUPPORTED
     else:
-        verdict = NOT if clearly_better > REFUTING else UNDECIDED
+        verdict = NOT if count["clearly_better"] > REFUTING else UNDECIDED
+    detail = few or _counted(rows, count)
     extra = [why, axis_sentence(tables["axis_effects"], task), size_sentence(tables["size_effects"], task)]
     effect = [None if mean is None or pd.isna(mean[name]) else float(mean[name]) for name in ("value", "low", "high")]
     metric = "" if mean is None else f" in {mean['metric']}"
@@ -180,6 +231,31 @@ def _of_task(
         "C1", task, verdict, f"mean shortfall of the synthetic conditions{metric}", *effect, "fraction", len(rows),
         "conditions", RULE, " ".join(text for text in (detail, *extra) if text), CHAPTER, "shortfall",
     )
+
+
+def _counts(rows: pd.DataFrame) -> dict[str, int]:
+    """Of the rows of `shortfall`: conditions that fall short, or are better, by an end that is not in doubt."""
+    above_0, below_0 = rows["low"] - rows["low_error"] > 0, rows["high"] + rows["high_error"] < 0
+    in_doubt = (rows["low"].abs() <= rows["low_error"]) | (rows["high"].abs() <= rows["high_error"])
+    return {
+        "short": int((above_0 & rows["same_sign"]).sum()), "better": int(below_0.sum()),
+        "clearly_better": int((below_0 & rows["same_sign"]).sum()), "in_doubt": int(in_doubt.sum()),
+        "fixed": int((rows["fixed_low"] > 0).sum()), "every_base": int((rows["bases_above"] == rows["n_bases"]).sum()),
+    }
+
+
+def _counted(rows: pd.DataFrame, count: Mapping[str, int]) -> str:
+    text = (f"Of {len(rows)} synthetic conditions {count['short']} fall short of `real` beyond the interval and in "
+            f"each base model, and {count['better']} are better beyond it.")
+    error = rows[["low_error", "high_error"]].max(axis=None)
+    if pd.isna(error):
+        return text
+    text += (f" The ends of the intervals are exact to {error:.4f} ({rows['resamples'].min():,} resamples); "
+             f"{count['in_doubt']} of them lie so near 0 that they decide nothing.")
+    if rows["n_bases"].max() > 1:
+        text += (f" With these base models fixed, {count['fixed']} fall short beyond the interval; in each base model "
+                 f"by itself, {count['every_base']} do.")
+    return text
 
 
 def _taught(gain: pd.Series | None) -> tuple[bool, str]:

@@ -101,14 +101,17 @@ def specificity_sentence(table: pd.DataFrame, task: str) -> str:
     if rows.empty:
         return ""
     text, of_task, difference = rows.loc["text"], rows.loc["task"], rows.loc["difference"]
-    costs = (f"On plain text all retrieval heads cost {text['cost_retrieval']:.3f} nats a token, as many random ones "
-             f"{text['cost_random']:.3f}; on the task {of_task['cost_retrieval']:.2f} and {of_task['cost_random']:.2f}")
+    costs = (f"On plain text all retrieval heads cost {text['cost_retrieval']:.3f} nats a token (perplexity times "
+             f"{np.exp(text['cost_retrieval']):.1f}), as many random ones {text['cost_random']:.3f}; on the task "
+             f"{of_task['cost_retrieval']:.2f} and {of_task['cost_random']:.2f}.")
+    unproven = "So they are of general use, and their specificity for retrieval is unproven"
     if pd.isna(difference["value"]):
-        return f"{costs}: random heads cost nothing, so their unit cannot compare the two."
-    excess = f"an excess of {text['value']:,.1f} against {of_task['value']:,.1f} times the cost of random heads"
+        return f"{costs} {unproven}: random heads cost nothing, so their cost is no unit to compare the two in."
+    excess = (f"In units of the cost of random heads that is an excess of {text['value']:,.1f} on plain text and of "
+              f"{of_task['value']:,.1f} on the task")
     if difference["low"] > 0:
         there = ", though more than random heads there too" if text["low"] > 0 else ""
-        return f"{costs}: {excess}, so they cost less where nothing is to be retrieved{there}."
+        return f"{costs} {excess}: they cost less where nothing is to be retrieved{there}."
     if difference["high"] < 0 or (pd.isna(difference["low"]) and difference["value"] <= 0):
-        return f"{costs}: {excess}, not less than on the task, so the heads are of general use."
-    return f"{costs}: {excess}, of which none is shown to be larger."
+        return f"{costs} {excess}, not less than on the task, so the heads are of general use."
+    return f"{costs} {unproven}: {excess[:1].lower()}{excess[1:]}, and neither is shown to be larger."

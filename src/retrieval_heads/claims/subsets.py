@@ -3,7 +3,8 @@
 Each run is set beside the real runs of the same base model and *other* seeds, its scores on one half of the probe
 examples beside theirs on the other half, both ways round; so neither a shared random start nor shared noise of the
 examples counts. The same between real runs is the ceiling. All values are means over these pairs. *Gained* heads are
-above the threshold in the run and not in the un-tuned base model (by all its examples).
+above the threshold in the run and not in the un-tuned base model with the raised theta, at the length of the runs (by
+all its examples); base models that were not scored so give no gained heads.
 
 The chance of a mean is the mean of the pairs' chances, and its 97.5% quantile the mean of the pairs' quantiles: as if
 all pairs were one, which is the strict side.
@@ -20,7 +21,7 @@ import pandas as pd
 from retrieval_heads.claims.chance import layer_chance
 from retrieval_heads.claims.head_arrays import TaskHeads, need, synthetic, task_heads
 from retrieval_heads.claims.pairs import base_means, known_mean, pair_intervals, pair_means
-from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, over_tasks, plain
+from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, over_tasks, plain, too_few
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.bootstrap import RESAMPLES, Interval, bootstrap_mean
 from retrieval_heads.stats.overlap import THRESHOLDS
@@ -31,6 +32,9 @@ WAYS = ((0, 1), (1, 0))
 """The half of the run, and that of the real run."""
 
 HEADS = ("all", "gained")
+LEAST_HEADS = 1
+"""Heads that the real runs need on average: there is nothing to be a subset of with less."""
+
 HALF = 0.5
 """The least precision for a subset that is `mostly` one."""
 
@@ -45,7 +49,8 @@ THRESHOLD = 0.1
 RULE = (
     "Precision above one half and above the 97.5% quantile of random sets with as many heads in each layer, in each "
     "base model, and at least 0.8 of the way from chance to the ceiling, in eight of ten synthetic conditions, of "
-    "all heads and of the gained ones (in part: of all only); not supported with two conditions at or below chance."
+    "all heads and of those gained over the base model with the raised theta (in part: of all only, or where the "
+    "gained are not known for each base model); not supported with two conditions at or below chance."
 )
 CHAPTER = "06_correlation"
 
@@ -69,7 +74,8 @@ def subset_rows(
         with `low` and `high`, its `chance` and `chance_high`, `ceiling` (precision between real runs), `retest` (of the
         real runs' halves), `normalised` (part between chance and ceiling), `recall`, `strict` (share of strict subsets
         among pairs in which the run has heads) and `strict_chance`, `n_heads` (mean of the run), `n_pairs` (with a
-        precision), `bases_above` of `n_bases` (base models in which precision is above one half and `chance_high`).
+        precision), `bases_above` of `n_bases` (base models in which precision is above one half and `chance_high`, of
+        those with a precision), `bases_known` (base models of which it is known which heads a run has, or has gained).
         Numbers that are not defined are NaN. A task without real runs gives no row.
 
     Raises:
@@ -89,8 +95,8 @@ def _rows(one: TaskHeads, heads: str, threshold: float, n_resamples: int) -> lis
     candidates = np.ones(one.base["score"].shape, dtype=bool)
     known = np.isfinite(np.stack([one.runs[half] for half in HALVES])).all(axis=(0, -2, -1))
     if heads == "gained":
-        candidates = ~(one.base["score"] > threshold)
-        known = known & np.isfinite(one.base["score"]).all(axis=(-2, -1))[:, None]
+        candidates = ~(one.raised["score"] > threshold)
+        known = known & np.isfinite(one.raised["score"]).all(axis=(-2, -1))[:, None]
     masks = [(one.runs[half] > threshold) & candidates[:, None] for half in HALVES]
     real = one.conditions.index(REFERENCE)
     pairs = known[..., None] & known[real][:, None, :]  # [conditions, bases, seeds, seeds of the real run]
@@ -115,6 +121,7 @@ def _rows(one: TaskHeads, heads: str, threshold: float, n_resamples: int) -> lis
             "recall": mean["recall"], "strict": mean["strict"], "strict_chance": mean["strict_chance"],
             "n_heads": float(n_heads[i]), "n_pairs": int((~np.isnan(other["precision"][i])).sum()),
             "bases_above": int(above[i]), "n_bases": int(n_bases[i]),
+            "bases_known": int(known[i].any(axis=-1).sum()),
         })
     return rows
 
@@ -165,7 +172,8 @@ def subset_verdicts(subsets: pd.DataFrame, threshold: float = THRESHOLD) -> list
     """The verdict on claim C2 in each task, and of the claim (task `all`), from the table `subsets`.
 
     A condition without a value is none in which it holds. Less than eight of ten conditions that hold, and less than
-    two at or below chance, decide nothing; neither does a task whose real runs have less than one head on average.
+    two at or below chance, decide nothing; neither does a task whose real runs have less than one head on average. The
+    gained heads count when the real runs gain one on average, and were told for every base model of the study.
 
     Returns:
         One verdict a task, and that of all; none without a synthetic condition.
@@ -173,14 +181,14 @@ def subset_verdicts(subsets: pd.DataFrame, threshold: float = THRESHOLD) -> list
     Raises:
         ResultError: a column that is not there.
     """
-    need(subsets, ["task", "condition", "heads", "threshold", "precision", "chance", "chance_high", "normalised",
-                   "n_heads", "bases_above", "n_bases"], "subsets")
-    counts = subsets["condition"].isin(synthetic(subsets["condition"]))
-    at = subsets[counts & np.isclose(subsets["threshold"], threshold)]
-    of_real = subsets[(subsets["condition"] == REFERENCE) & (subsets["heads"] == "all")
-                      & np.isclose(subsets["threshold"], threshold)].set_index("task")["n_heads"]
-    tasks = [_task_verdict(str(task), part, float(of_real.get(task, NAN))) for task, part in at.groupby("task")]
-    decided = at["task"].isin([one.task for one in tasks if one.decided])
+    need(subsets, ["task", "condition", "heads", "threshold", "precision", "chance", "chance_high", "ceiling",
+                   "recall", "normalised", "n_heads", "bases_above", "n_bases", "bases_known"],
+         "subsets")
+    at = subsets[np.isclose(subsets["threshold"], threshold)]
+    counting = at["condition"].isin(synthetic(at["condition"]))
+    tasks = [_task_verdict(str(task), part[counting.loc[part.index]], part[part["condition"] == REFERENCE])
+             for task, part in at.groupby("task") if counting.loc[part.index].any()]
+    decided = counting & at["task"].isin([one.task for one in tasks if one.decided])
     return [*tasks, over_tasks(tasks, _pooled(at[decided & (at["heads"] == "all")]))] if tasks else []
 
 
@@ -190,33 +198,54 @@ def _pooled(rows: pd.DataFrame) -> Interval | None:
     return bootstrap_mean(known) if len(known) else None
 
 
-def _task_verdict(task: str, part: pd.DataFrame, n_real: float) -> Verdict:
-    own = part[part["heads"] == "all"]
-    holding = {heads: _holding(part[part["heads"] == heads]) for heads in HEADS}
+def _task_verdict(task: str, part: pd.DataFrame, of_real: pd.DataFrame) -> Verdict:
+    own, gained = (part[part["heads"] == heads] for heads in HEADS)
+    real = of_real.set_index("heads").reindex(list(HEADS))
+    n_real, n_gained = real["n_heads"]
+    bases = tuple(int(count) for count in real["bases_known"].fillna(0))
     least = math.ceil(LEAST_SHARE * len(own))
     at_chance = int((own["precision"] <= own["chance"]).sum())
-    if n_real < 1:
+    few = too_few(len(own))
+    if few or not n_real >= LEAST_HEADS:
         verdict = UNDECIDED
     elif at_chance >= AT_CHANCE:
         verdict = NOT
-    elif holding["all"] < least:
+    elif _holding(own) < least:
         verdict = UNDECIDED
     else:
-        verdict = SUPPORTED if holding["gained"] >= least else IN_PART
+        learned = n_gained >= LEAST_HEADS and _holding(gained) >= least and bases[0] == bases[1]
+        verdict = SUPPORTED if learned else IN_PART
     known = own["precision"].dropna()
     mean = bootstrap_mean(known) if len(known) else Interval(NAN, NAN, NAN)
-    undefined = part[part["heads"] == "gained"]["precision"].isna().sum()
-    detail = (
-        f"It holds of all heads in {holding['all']} and of the gained heads in {holding['gained']} of {len(own)} "
-        f"synthetic conditions; {at_chance} are at or below chance." + (
-            f" In {len(own) - len(known)} a run or the real ones have no heads." if len(known) < len(own) else "") + (
-            f" In {undefined} none are gained." if undefined else "") + (
-            f" The real runs have {n_real:.2g} heads on average: there is nothing to be a subset of." if n_real < 1
-            else ""))
+    said = [few or f"It holds of all heads in {_holding(own)} of {len(own)} synthetic conditions; {at_chance} are at "
+            "or below chance."]
+    if len(known) < len(own):
+        said.append(f"In {len(own) - len(known)} a run or the real ones have no heads.")
+    if not n_real >= LEAST_HEADS:
+        said.append(f"The real runs have {n_real:.2g} heads on average: there is nothing to be a subset of.")
+    elif not few:
+        said.append(_of_gained(gained, float(n_gained), bases))
     return Verdict(
         "C2", task, verdict, "precision of the heads of synthetic runs; interval over conditions", *plain(mean),
-        "fraction", len(own), "synthetic conditions", RULE, detail, CHAPTER, "subsets",
+        "fraction", len(own), "synthetic conditions", RULE, " ".join(said), CHAPTER, "subsets",
     )
+
+
+def _of_gained(gained: pd.DataFrame, n_real: float, bases: tuple[int, int]) -> str:
+    """What is said of gained heads, which may be told for some of the base models only."""
+    every, known = bases
+    if not known:
+        return "Which heads are gained is not known: no base model was scored with the raised theta at this length."
+    of = "" if known == every else f" (of {known} of {every} base models, the only one scored with the raised theta)"
+    if not n_real >= LEAST_HEADS:
+        return f"The real runs gain {n_real:.2g} heads on average{of}, so nothing is said of what is learned."
+    undefined = int(gained["precision"].isna().sum())
+    none = f" In {undefined} none are gained." if undefined else ""
+    return (f"Of the gained heads it holds in {_holding(gained)} of {len(gained)}, with precisions from "
+            f"{gained['precision'].min():.2f} to {gained['precision'].max():.2f} beside a chance of "
+            f"{gained['chance'].mean():.2f} and a ceiling of {gained['ceiling'].mean():.2f}; the real runs gain "
+            f"{n_real:.1f} heads on average, and the recall of these spans {gained['recall'].min():.2f} to "
+            f"{gained['recall'].max():.2f}{of}.{none}")
 
 
 def _holding(rows: pd.DataFrame) -> int:

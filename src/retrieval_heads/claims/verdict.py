@@ -20,6 +20,9 @@ VERDICTS = (SUPPORTED, IN_PART, NOT, UNDECIDED)
 ALL = "all"
 """Stands in the column `task` for all tasks together, and in `condition` for all conditions."""
 
+NEEDED = 8
+"""Synthetic conditions, of the ten of the preregistration, that a rule needs before it decides anything."""
+
 TASKS_NEEDED = 2
 """Tasks that have to agree before a claim is decided."""
 
@@ -125,6 +128,14 @@ def _combined(found: Sequence[str]) -> str:
     return IN_PART if supporting >= TASKS_NEEDED else UNDECIDED
 
 
+def too_few(n_conditions: int, what: str = "synthetic condition") -> str:
+    """What is said where a study is too small for the rules; empty where it is not."""
+    if n_conditions >= NEEDED:
+        return ""
+    are = f"{what} is" if n_conditions == 1 else f"{what}s are"
+    return f"Not decided: {n_conditions} {are} there, the rule needs {NEEDED}."
+
+
 def as_rows(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     """One row a verdict, with the attributes as columns: the table `verdicts`."""
     names = [field.name for field in fields(Verdict)]
@@ -132,6 +143,12 @@ def as_rows(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     return rows.astype({name: "float64" for name in ("effect", "low", "high")})
 
 
-def plain(interval: Interval) -> tuple[float | None, float | None, float | None]:
-    """Estimate and ends with six digits; None for NaN."""
-    return tuple(None if end != end else float(f"{end:.6g}") for end in interval)  # type: ignore[return-value]
+def from_rows(rows: pd.DataFrame) -> list[Verdict]:
+    """The verdicts of rows of the table `verdicts`, the tasks first."""
+    found = [Verdict(**row) for row in rows.to_dict("records")]
+    return sorted(found, key=lambda one: (one.claim, one.task == ALL, one.task))
+
+
+def plain(numbers: Iterable[float]) -> tuple[float | None, ...]:
+    """An interval, or any numbers, with six digits; None for NaN."""
+    return tuple(None if end != end else float(f"{end:.6g}") for end in numbers)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrieval_heads.commands.template_arguments import add_option, json_object
 from retrieval_heads.errors import ConfigError, DataError, printable
 from retrieval_heads.files import write_whole
 
@@ -30,6 +31,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
                         help="files that shall have no example in common with these, such as test sets")
     parser.add_argument("--length", type=int, metavar="N", help="count the examples of more than N tokens")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the findings to this file, too")
+    add_option(parser)
     parser.set_defaults(function=_check)
 
 
@@ -38,13 +40,14 @@ def _check(parsed: argparse.Namespace) -> None:
 
     if parsed.length is not None and parsed.length < 1:
         raise ConfigError("not a length", where="--length", value=parsed.length, remedy="Give 1 or more tokens.")
-    tokenizer, maximum = _tokenizer(parsed.model)
+    tokenizer, maximum = _tokenizer(parsed.model, json_object("--template-arguments", parsed.template_arguments))
     named = {"--length": parsed.length, "the model's maximum": maximum}
     limits = {name: limit for name, limit in named.items() if limit is not None}
     found = check_files(parsed.files, tokenizer, limits, parsed.against)
     print(printable("\n\n".join("\n".join(_lines(findings)) for findings in found)))
     if parsed.json is not None:
-        content = {"model": parsed.model, "files": [findings.as_json() for findings in found]}
+        content = {"model": parsed.model, "template_arguments": tokenizer.template_arguments,
+                   "files": [findings.as_json() for findings in found]}
         write_whole(parsed.json, (json.dumps(content, indent=1, ensure_ascii=True) + "\n").encode())
     if absent := [findings.unreadable for findings in found if findings.unreadable]:
         raise absent[0]
@@ -56,14 +59,14 @@ def _check(parsed: argparse.Namespace) -> None:
         )
 
 
-def _tokenizer(model: str) -> tuple[Any, int | None]:
+def _tokenizer(model: str, template_arguments: dict[str, Any]) -> tuple[Any, int | None]:
     """The tokenizer of a model's folder, and how many tokens the model can read as it is."""
     from retrieval_heads.models.folder import model_folder
     from retrieval_heads.models.load import load_config, load_tokenizer
     from retrieval_heads.models.rope import context_length
 
     folder = Path(model) if Path(model).is_dir() else model_folder(model)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, template_arguments)
     if not (folder / "config.json").is_file():
         return tokenizer, None
     return tokenizer, context_length(load_config(folder))

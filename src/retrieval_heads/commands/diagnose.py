@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from retrieval_heads.commands.template_arguments import add_option, json_object
 from retrieval_heads.errors import ConfigError
 
 
@@ -50,6 +51,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what is there already, what is to be done, and "
                         "about how long it takes and how much memory, by a short trial; look for leaks; write nothing")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="adapters, tables and the report")
+    add_option(parser)
     parser.set_defaults(function=_diagnose)
 
 
@@ -62,6 +64,7 @@ def _diagnose(parsed: argparse.Namespace) -> None:
              "lr", "rank", "batch_size", "bf16", "gradient_checkpointing", "threshold", "draws")
     request = Request(
         train=_named("--train", parsed.train), adapters=_named("--adapter", parsed.adapter),
+        template_arguments=json_object("--template-arguments", parsed.template_arguments),
         seeds=tuple(parsed.seeds), **{name: getattr(parsed, name) for name in names},
     )
     if parsed.dry_run:

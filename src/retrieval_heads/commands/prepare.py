@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from retrieval_heads.commands.template_arguments import add_option, json_object
 from retrieval_heads.data.official.depths import DEPTHS
 from retrieval_heads.data.official.pinned import read_ids
 from retrieval_heads.data.official.prepare import Request, prepare
@@ -44,6 +45,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
                         help="where gold documents stand, from 0 (first) to 1 (last); dealt in turn")
     parser.add_argument("--chat", action="store_true", help="wrap each prompt by the tokenizer's chat template")
     parser.add_argument("--instruction", default="", metavar="TEXT", help="a line before the documents")
+    add_option(parser)
     parser.set_defaults(function=_prepare)
 
 
@@ -62,6 +64,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
         eval_lengths=tuple(parsed.eval_length), train=len(ids) if parsed.train is None else parsed.train,
         probe=parsed.probe, test=parsed.test, seed=parsed.seed, chat=parsed.chat, instruction=parsed.instruction,
         depths=depths, dev=parsed.dev, train_ids=ids,
+        template_arguments=json_object("--template-arguments", parsed.template_arguments) or None,
     )
     manifest, made = prepare(request, parsed.official, parsed.tokenizer, parsed.out)
     if not made:
@@ -73,6 +76,8 @@ def _prepare(parsed: argparse.Namespace) -> None:
         print(f"{name}: {facts['examples']} examples of {tokens['min']} to {tokens['max']} tokens")
     for reason, count in content["dropped"].items():
         print(f"left out {count} records: {reason}")
+    for answer, count in content["answers_not_searched"].items():
+        print(f"not looked for elsewhere, as it is no answer's text: {answer!r}, accepted by {count} records")
     shared = {pair: count for pair, count in content["shared_gold_documents"].items() if count}
     print("gold documents in more than one set:", ", ".join(f"{n} ({pair})" for pair, n in shared.items()) or "none")
     print(f"licence of the data: {content['licence']}")

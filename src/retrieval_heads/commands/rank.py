@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from retrieval_heads.commands.template_arguments import add_option, json_object
 from retrieval_heads.errors import ConfigError
 
 
@@ -41,6 +42,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--threshold", type=float, default=0.1, help="retrieval heads score above this (default 0.1)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="adapters and results")
+    add_option(parser)
     parser.set_defaults(function=_rank)
 
 
@@ -50,7 +52,8 @@ def _rank(parsed: argparse.Namespace) -> None:
 
     names = ("model", "probe", "out", "real_heads", "real_train", "base_probe", "length", "rope_theta", "examples",
              "epochs", "lr", "batch_size", "threshold")
-    request = Request(train=_sets(parsed.train), seeds=tuple(parsed.seeds),
+    told = json_object("--template-arguments", parsed.template_arguments)
+    request = Request(train=_sets(parsed.train), seeds=tuple(parsed.seeds), template_arguments=told,
                       **{name: getattr(parsed, name) for name in names})
     with lines():
         print(rank_sets(request, parsed.device).text())

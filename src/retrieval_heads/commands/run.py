@@ -24,13 +24,14 @@ STAGES = {
     "detect": "score every head of every run",
     "knockout": "knock out retrieval heads and random ones",
     "patch": "patch heads of the real run into the synthetic runs",
-    "gold_loss": "knock out and patch heads by the loss of the gold answer, where the profile asks for it",
-    "correlate": "overlap of heads, and its correlation with performance",
+    "gold_loss": "knock out and patch heads by the loss of the gold answer",
+    "correlate": "overlap of heads with those of the runs on real data",
     "claims": "decide the claims by the rules of the preregistration",
+    "decide": "decide them by the rules for the pretrained model",
 }
 """In the order in which they build on each other; each is `retrieval_heads.stages.NAME.run(profile, options)`."""
 
-FROM_TABLES = {"correlate", "claims"}
+FROM_TABLES = {"correlate", "claims", "decide"}
 """Stages that need neither models nor examples."""
 
 EXAMPLES = """\

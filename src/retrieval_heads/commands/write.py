@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from retrieval_heads import paths
+from retrieval_heads.commands.template_arguments import json_object
 from retrieval_heads.data.written.matching import check_places, copy_matching
 from retrieval_heads.errors import ConfigError
 
@@ -39,6 +39,7 @@ The key of a service is read from the environment variable OPENAI_API_KEY;
 OPENAI_BASE_URL and OPENAI_MODEL stand in for --endpoint and --model. Texts are
 kept in the cache: give the same command again to go on after an interruption.
 """
+SOURCES = ("texts", "batch_out", "batch_in", "endpoint")
 CONDITIONS = ("high_high", "high_low", "low_high", "low_low", "symbolic")
 
 
@@ -58,14 +59,15 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="read the first N real examples only")
     parser.add_argument("--distractors", type=int, default=0, metavar="N",
                         help="have N documents written for the context `high`; 0 takes those of other real examples")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--texts", metavar="FILE", help="passages: JSON Lines with `id`, `fact` (from 0) and `text`")
-    source.add_argument("--batch-out", metavar="FILE", help="write the requests for a batch interface, and stop")
-    source.add_argument("--batch-in", metavar="FILE", nargs="+", help="answers of the batch interface, in any order")
-    source.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible endpoint, such as http://localhost:8000/v1")
+    parser.add_argument("--texts", metavar="FILE", help="passages: JSON Lines with `id`, `fact` (from 0) and `text`")
+    parser.add_argument("--batch-out", metavar="FILE", help="write the requests for a batch interface, and stop")
+    parser.add_argument("--batch-in", metavar="FILE", nargs="+", help="answers of the batch interface, in any order")
+    parser.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible endpoint, such as http://localhost:8000/v1")
     parser.add_argument("--model", metavar="NAME", help="the model's name at the endpoint")
     parser.add_argument("--parameters", metavar="JSON", default="{}",
-                        help='sent with each request, over {"temperature": 0.7, "max_tokens": 2048}; null leaves out')
+                        help='sent with each request, over {"temperature": 0.7, "max_tokens": 2048}; null leaves out. '
+                        'What the server takes beside OpenAI\'s own goes into "extra_body", such as '
+                        '{"extra_body": {"chat_template_kwargs": {"enable_thinking": false}}}')
     parser.add_argument("--concurrency", type=int, default=8, metavar="N", help="requests at a time (8)")
     parser.add_argument("--attempts", type=int, default=3, metavar="N", help="how often a text is asked for (3)")
     parser.add_argument("--timeout", type=float, default=300, metavar="S", help="seconds for one answer (300)")
@@ -83,18 +85,23 @@ def _write(parsed: argparse.Namespace) -> None:
     from retrieval_heads.data.written.spending import Spending
 
     parameters = _parameters(parsed.parameters)
+    sources = {f"--{name.replace('_', '-')}": getattr(parsed, name) for name in SOURCES}
+    if len(given := [name for name, value in sources.items() if value]) > 1:
+        raise ConfigError("texts come from one place", where=" and ".join(given), value=[sources[one] for one in given],
+                          remedy="Give one of them.")
     if parsed.texts or parsed.batch_in:
         check_places(parsed.real, parsed.out)
     plan = Plan(
         read_real(parsed.real, parsed.limit), parsed.conditions, parsed.length, parsed.count, parsed.distractors,
         parsed.concurrency, parsed.attempts,
     )
+    tokenizer = _tokenizer(parsed.tokenizer)
+    plan = plan.for_tokenizer(tokenizer)
     spending = Spending(parsed.price_in, parsed.price_out)
     cache = Cache(parsed.cache or Path(parsed.out) / "written_cache")
     if parsed.batch_out:
         _write_requests(plan, cache, parsed, parameters)
         return
-    tokenizer = _tokenizer(parsed.tokenizer)
     if parsed.dry_run:
         _estimate(plan, tokenizer, cache, spending, parsed.model, parameters)
         return
@@ -185,16 +192,12 @@ def _estimate(plan: Any, tokenizer: Any, cache: Any, spending: Any, model: str |
 
 
 def _parameters(text: str) -> dict[str, Any]:
-    from retrieval_heads.data.written.client import PARAMETERS
+    from retrieval_heads.data.written.client import PARAMETERS, check_parameters
 
-    try:
-        given = json.loads(text)
-    except ValueError:
-        given = None
-    if not isinstance(given, dict):
-        raise ConfigError("not a JSON object", where="--parameters", value=text,
-                          remedy='Give one like \'{"temperature": 0.3}\'.')
-    return {key: value for key, value in (PARAMETERS | given).items() if value is not None}
+    given = json_object("--parameters", text, '{"temperature": 0.3}')
+    parameters = {key: value for key, value in (PARAMETERS | given).items() if value is not None}
+    check_parameters(parameters)
+    return parameters
 
 
 def _tokenizer(model: str) -> Any:

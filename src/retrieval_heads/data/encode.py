@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.layout import QUESTION
+from retrieval_heads.data.markup import control_tokens
 from retrieval_heads.errors import DataError, ModelError
 
 _AT_THE_SEAM = (
@@ -28,9 +30,10 @@ class Encoded:
     """One example as tokens.
 
     Attributes:
-        ids: prompt, answer and, where the tokenizer has one, the end-of-sequence token.
+        ids: prompt, answer and the token that ends it: the chat template's where one wrote the prompt and has one, else
+            the tokenizer's end of sequence, if it has that.
         prompt_length: number of prompt tokens; the first answer token is `ids[prompt_length]`.
-        answer_length: number of answer tokens without the end-of-sequence token.
+        answer_length: number of answer tokens without the one that ends it.
         needles: `(start, end)` token spans, end exclusive, in order of position.
         question: index of the first token of the question after the documents; None for a prompt without one.
     """
@@ -49,6 +52,11 @@ class Encoded:
         return tokens
 
     @property
+    def end(self) -> tuple[int, ...]:
+        """The token that ends the answer, if there is one."""
+        return self.ids[self.prompt_length + self.answer_length :]
+
+    @property
     def query_rows(self) -> range:
         """Positions that predict the answer's tokens: each answer token is predicted one position earlier."""
         return range(self.prompt_length - 1, self.prompt_length + self.answer_length - 1)
@@ -61,18 +69,29 @@ class Encoded:
         return mask
 
 
-def encode(example: Example, tokenizer: Any, max_length: int | None = None) -> Encoded:
+def encode(
+    example: Example, tokenizer: Any, max_length: int | None = None, vocabulary: int | None = None,
+) -> Encoded:
     """Tokenise one example; see `encode_all`."""
-    return encode_all([example], tokenizer, max_length)[0]
+    return encode_all([example], tokenizer, max_length, vocabulary)[0]
 
 
-def encode_all(examples: Sequence[Example], tokenizer: Any, max_length: int | None = None) -> list[Encoded]:
+def encode_all(
+    examples: Sequence[Example], tokenizer: Any, max_length: int | None = None, vocabulary: int | None = None,
+) -> list[Encoded]:
     """Tokenise examples, prompt and answer in one piece so that the answer's tokens are those a reader would see.
+
+    The tokens that the tokenizer puts before a text (`<s>`, say) come once: not before the text of a chat template,
+    which has them if the model is to see them, and not before a prompt that is written with them.
+
+    Args:
+        vocabulary: how many token ids the model has (see `check_ids`); by default what `load_tokenizer` knows.
 
     Raises:
         ModelError: the tokenizer is not a fast one (no offsets).
-        DataError: more than `max_length` tokens; a prompt whose tokens change when the answer follows; a needle that
-            no token covers.
+        DataError: more than `max_length` tokens; ids beyond the model's; a prompt whose tokens change when the answer
+            follows; a needle that no token covers; a control token in the answer, or in a prompt that no template
+            wrote; a template's end that is no token.
     """
     if not examples:
         return []
@@ -81,35 +100,82 @@ def encode_all(examples: Sequence[Example], tokenizer: Any, max_length: int | No
             "the tokenizer gives no character offsets", where=type(tokenizer).__name__,
             remedy="Use a fast tokenizer (a folder with tokenizer.json).",
         )
+    frame, vocabulary = _Frame(tokenizer), vocabulary or getattr(tokenizer, "model_vocabulary", None)
     # verbose=False: the length warning of the tokenizer is replaced by our own check below
-    encoded: dict[int, Encoded] = {}
-    for add in (True, False):
-        # a prompt that a chat template wrote brings its special tokens along
-        places = [place for place, example in enumerate(examples) if _opened(example.prompt, tokenizer) != add]
-        if not places:
-            continue
-        batch = tokenizer([examples[place].text for place in places], return_offsets_mapping=True, verbose=False,
-                          add_special_tokens=add)
-        for place, ids, offsets in zip(places, batch["input_ids"], batch["offset_mapping"], strict=True):
-            encoded[place] = _encoded(examples[place], ids, offsets, tokenizer, max_length)
-    return [encoded[place] for place in range(len(examples))]
+    batch = tokenizer([example.text for example in examples], return_offsets_mapping=True, verbose=False,
+                      add_special_tokens=False)
+    return [
+        _encoded(example, ids, offsets, frame, max_length, vocabulary)
+        for example, ids, offsets in zip(examples, batch["input_ids"], batch["offset_mapping"], strict=True)
+    ]
 
 
-def _opened(prompt: str, tokenizer: Any) -> bool:
-    """Whether the prompt already begins with the token that opens a sequence."""
-    opening = getattr(tokenizer, "bos_token", None)
-    return bool(opening) and prompt.startswith(opening)
+class _Frame:
+    """What a tokenizer and a chat template put around a text."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, self.control = tokenizer, frozenset(control_tokens(tokenizer).values())
+        marked = tokenizer("a", return_special_tokens_mask=True)
+        self._before = list(takewhile(lambda pair: pair[1], zip(
+            marked["input_ids"], marked["special_tokens_mask"], strict=True)))
+        self._written = "".join(tokenizer.convert_ids_to_tokens([one for one, _ in self._before]))
+
+    def before(self, example: Example) -> list[int]:
+        """The tokens that go before the example's text."""
+        if example.chat_template is not None or example.prompt.startswith(self._written):
+            return []
+        return [one for one, _ in self._before]
+
+    def refuse_control(self, example: Example, ids: list[int], prompt_length: int, where: str) -> None:
+        """`DataError` for a control token in the answer, or in a prompt that no template wrote, behind its opening."""
+        opening = len(self._before) or ids[:1] == [self.tokenizer.bos_token_id]
+        inside = ids[opening:prompt_length] if example.chat_template is None else []
+        for part, name, remedy in (
+            (ids[prompt_length:], "answer", "Give the answer's text alone: what ends it is added."),
+            (inside, "prompt", "Take it out of the text; or, where a chat template wrote the prompt, say so by the key "
+             "`chat_template` (as {})."),
+        ):
+            if found := self.control.intersection(part):
+                raise DataError(f"the {name} holds a control token of the tokenizer", where=where,
+                                value=self.tokenizer.convert_ids_to_tokens(min(found)), remedy=remedy)
+
+    def end(self, example: Example, where: str) -> int | None:
+        """The token that ends the answer; None without any."""
+        text = (example.chat_template or {}).get("end")
+        if text is None:
+            return self.tokenizer.eos_token_id
+        if text not in self.tokenizer.get_added_vocab():
+            raise DataError(
+                "what ends a turn of the chat template is no token of the tokenizer", where=where, value=text,
+                remedy="Write the example out again for this model, by the template of its own tokenizer.",
+            )
+        return self.tokenizer.convert_tokens_to_ids(text)
 
 
-def _encoded(example: Example, ids: list[int], offsets: list, tokenizer: Any, max_length: int | None) -> Encoded:
+def check_ids(ids: Sequence[int], vocabulary: int | None, where: str) -> None:
+    """Assure that a model has an embedding for each token id; `DataError` otherwise.
+
+    Args:
+        vocabulary: how many ids the model has (`models.layout.vocabulary_size`); None checks nothing.
+    """
+    if vocabulary is not None and ids and max(ids) >= vocabulary:
+        raise DataError(
+            f"a token id is beyond the {vocabulary} of the model", where=where, value=max(ids),
+            remedy="Use the model's own tokenizer, or resize the model's embeddings to the tokenizer and train them.",
+        )
+
+
+def _encoded(
+    example: Example, ids: list[int], offsets: list, frame: _Frame, max_length: int | None, vocabulary: int | None,
+) -> Encoded:
     where = place_of_record(example)
-    ids, bounds = list(ids), np.asarray(offsets, dtype=np.int64).reshape(-1, 2)  # also where there is no token
-    if ids and tokenizer.eos_token_id is not None and ids[-1] == tokenizer.eos_token_id:
-        ids, bounds = ids[:-1], bounds[:-1]
+    before = frame.before(example)
+    # those before the text have no place in it, and count to the prompt
+    ids = [*before, *ids]
+    bounds = np.asarray([*[(0, 0)] * len(before), *offsets], dtype=np.int64).reshape(-1, 2)  # also without any token
     starts, ends = bounds[:, 0], bounds[:, 1]
     boundary = len(example.prompt)
     prompt_length = int(np.count_nonzero(ends <= boundary))
-    # zero-width special tokens (a leading <bos>) have offsets (0, 0) and count to the prompt
     straddling = (starts < boundary) & (ends > boundary)
     answer_length = len(ids) - prompt_length
     if answer_length < 1 and not straddling.any():
@@ -123,9 +189,11 @@ def _encoded(example: Example, ids: list[int], offsets: list, tokenizer: Any, ma
             value=example.prompt[-20:] + example.joint + example.answer[:20],
             remedy=_AT_THE_SEAM if not example.joint else "End the prompt with punctuation.",
         )
+    frame.refuse_control(example, ids, prompt_length, where)
     needles = tuple(_token_span(span, starts, ends, where, example) for span in example.needles)
-    if tokenizer.eos_token_id is not None:
-        ids.append(tokenizer.eos_token_id)
+    if (end := frame.end(example, where)) is not None:
+        ids.append(end)
+    check_ids(ids, vocabulary, where)
     if max_length is not None and len(ids) > max_length:
         raise DataError(
             f"{len(ids)} tokens are more than the allowed {max_length}", where=where, value=example.prompt[:60],

@@ -23,6 +23,8 @@ class Example:
         needles: `(start, end)` character spans into `prompt`, end exclusive, in order of position.
         meta: what else is known of the example (ids, hops, document numbers); JSON values, not to be changed.
         joint: what stands between prompt and answer: a space, or nothing where a chat template ends the prompt.
+        chat_template: None where the prompt is the user's own text; else a chat template wrote it, and what is known of
+            that: `arguments` (with the time that it was told) and `end`, the token by which it ends a turn; see `chat`.
 
     Raises:
         DataError: empty prompt or answer, an answer missing from `answers`, or a span that is empty, out of the
@@ -36,6 +38,7 @@ class Example:
     needles: tuple[tuple[int, int], ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
     joint: str = " "
+    chat_template: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         where = f"example {self.meta.get('id', '')}".strip()

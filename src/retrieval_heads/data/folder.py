@@ -101,8 +101,10 @@ def data_digest(profile: Profile, task: str, condition: str) -> str | None:
     names = kind_of(condition).members if made_of_others(folder, condition) else (condition,)
     files = sorted([*(path for name in names for path in folder.glob(f"{name}.jsonl*")),
                     *(path for split in ("probe", "test") for path in folder.glob(f"held_out/{split}_*.jsonl*"))])
-    found = [(path, path.stat()) for path in files]
-    digests = [f"{path.name.removesuffix('.gz')}:{_file_digest(path, at.st_size, at.st_mtime_ns)}" for path, at in found]
+    digests = [
+        f"{path.name.removesuffix('.gz')}:{_file_digest(path, path.stat().st_size, path.stat().st_mtime_ns)}"
+        for path in files
+    ]
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 

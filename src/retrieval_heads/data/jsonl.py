@@ -10,7 +10,8 @@
 | `answer` or `answers` | the reference answer, or all accepted ones, the reference first; both may be given |
 | `needles` | texts that stand in the prompt exactly once, or character spans `[start, end]` into `prompt` |
 | `task` | decides the metrics: `mdqa`, `musique`, `summhay`, or a name of one's own (scored as `mdqa`) |
-| `joint` | what stands between prompt and answer; a space, and with `messages` nothing |
+| `joint` | what stands between prompt and answer; a space, and with `messages` what the template puts there |
+| `chat_template` | an object: a chat template wrote `prompt`, or is to write `messages`, with these `arguments` |
 
 All other keys go to `Example.meta`. Lines are read one at a time; files may be gzipped. `SCHEMA` is a JSON schema of a
 line, for editors and for writers in other languages; what it cannot say (needles stand in the prompt) is checked here.
@@ -20,22 +21,25 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
+from retrieval_heads.data.chat import Chat, write_chat
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.official.records import Record, described, each_record, read_records
-from retrieval_heads.errors import DataError
+from retrieval_heads.errors import ConfigError, DataError, StudyError
 from retrieval_heads.files import writing_whole
+from retrieval_heads.metrics import score_prediction
 
 SCHEMA = Path(__file__).with_name("example.schema.json")
-KEYS = ("prompt", "messages", "answer", "answers", "needles", "task", "joint")
+KEYS = ("prompt", "messages", "answer", "answers", "needles", "task", "joint", "chat_template")
 
 
 def read_examples(
     path: str | Path, task: str | None = None, limit: int | None = None, tokenizer: Any = None,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> list[Example]:
     """Read a file of examples.
 
@@ -44,31 +48,39 @@ def read_examples(
         task: stands in for a record's missing `task`; None for the file's name without its endings.
         limit: read the first so many records only.
         tokenizer: one with a chat template, for records with `messages`.
+        template_arguments: what that template is told, such as `{"enable_thinking": False}`, beside what the
+            tokenizer was loaded with; a record's own go before.
 
     Returns:
         Examples; `meta` has the record's other keys, `id` (file and line where it has none), `file` and `line`.
 
     Raises:
         DataError: a file that cannot be read, or a record that is no example: names file, line, key and value.
+        ConfigError: `template_arguments` that the template does not read.
     """
-    return list(iterate_examples(path, task, limit, tokenizer))
+    return list(iterate_examples(path, task, limit, tokenizer, template_arguments))
 
 
 def iterate_examples(
     path: str | Path, task: str | None = None, limit: int | None = None, tokenizer: Any = None,
+    template_arguments: Mapping[str, Any] | None = None,
 ) -> Iterator[Example]:
     """`read_examples`, one example at a time: those before a broken line are handed out."""
     name = task or default_task(path)
     for record in read_records(path, limit):
-        yield example_of(record, name, tokenizer)
+        yield example_of(record, name, tokenizer, template_arguments)
 
 
-def each_example(path: str | Path, task: str | None = None, tokenizer: Any = None) -> Iterator[Example | DataError]:
+def each_example(
+    path: str | Path, task: str | None = None, tokenizer: Any = None,
+    template_arguments: Mapping[str, Any] | None = None,
+) -> Iterator[Example | DataError]:
     """The examples of a whole file, one at a time, and in the place of each broken record its error."""
     name = task or default_task(path)
     for record in each_record(path):
         try:
-            yield record if isinstance(record, DataError) else example_of(record, name, tokenizer)
+            yield record if isinstance(record, DataError) else example_of(
+                record, name, tokenizer, template_arguments)
         except DataError as error:
             yield error
 
@@ -78,15 +90,20 @@ def default_task(path: str | Path) -> str:
     return Path(path).name.split(".")[0] or "own"
 
 
-def example_of(record: Record, task: str, tokenizer: Any = None) -> Example:
+def example_of(
+    record: Record, task: str, tokenizer: Any = None, template_arguments: Mapping[str, Any] | None = None,
+) -> Example:
     """The example of one record; raises `DataError` naming file, line, key and value."""
     data = record.data
     if ("prompt" in data) == ("messages" in data):
         _refuse(record, "prompt", sorted(set(data) & set(KEYS)), "needs either `prompt` or `messages`",
                 "Give the text before the answer as `prompt`, or chat `messages`.")
     answers = _answers(record)
+    template = _template(record)
     if "messages" in data:
-        prompt, joint = _written_out(record, tokenizer), ""
+        given = {**getattr(tokenizer, "template_arguments", {}), **(template_arguments or {})}
+        chat = _written_out(record, tokenizer, given, (template or {}).get("arguments", {}))
+        prompt, joint, template = chat.prompt, chat.joint, {**chat.template, **_end(template)}
     else:
         prompt, joint = _text(record, "prompt", data["prompt"]), " "
     joint = _text(record, "joint", data.get("joint", joint))
@@ -95,9 +112,19 @@ def example_of(record: Record, task: str, tokenizer: Any = None) -> Example:
     more = {key: value for key, value in data.items() if key not in KEYS}
     meta = {"id": f"{record.path.name}:{record.line}", **more, "file": record.path.name, "line": record.line}
     try:
-        return Example(task, prompt, answers[0], answers, tuple(sorted(needles)), meta, joint)
+        return Example(task, prompt, answers[0], answers, tuple(sorted(needles)), meta, joint, template)
     except DataError as error:
         raise DataError(error.problem, where=record.where, value=error.value, remedy=error.remedy) from error
+
+
+def scorable(example: Example) -> Example:
+    """The example as it was read; `DataError` naming file and line where the metrics of its task cannot score it."""
+    try:
+        score_prediction(example, "")
+    except DataError as error:
+        where = f"{example.meta['file']}, line {example.meta['line']}, key {error.where}"
+        raise DataError(error.problem, where=where, value=error.value, remedy=error.remedy) from error
+    return example
 
 
 def write_examples(path: str | Path, examples: Iterable[Example]) -> int:
@@ -135,7 +162,8 @@ def as_record(example: Example) -> dict[str, Any]:
     meta = {key: value for key, value in example.meta.items() if key not in ("file", "line", *KEYS)}
     return {
         "task": example.task, "prompt": example.prompt, "answer": example.answer, "answers": list(example.answers),
-        "needles": [list(span) for span in example.needles], "joint": example.joint, **meta,
+        "needles": [list(span) for span in example.needles], "joint": example.joint,
+        **({} if example.chat_template is None else {"chat_template": dict(example.chat_template)}), **meta,
     }
 
 
@@ -148,24 +176,39 @@ def _answers(record: Record) -> tuple[str, ...]:
     return tuple(dict.fromkeys(given))
 
 
-def _written_out(record: Record, tokenizer: Any) -> str:
+def _written_out(record: Record, tokenizer: Any, given: Mapping[str, Any], own: Mapping[str, Any]) -> Chat:
     messages = _list(record, "messages")
     for place, message in enumerate(messages):
         if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
             _refuse(record, f"messages[{place}]", described(message), "no chat message",
                     "A message has `role` and `content`, both text.")
-    if tokenizer is None:
-        _refuse(record, "messages", f"{len(messages)} messages",
-                "messages are written out by a tokenizer, and none was given",
-                "Pass `tokenizer=`, the one of the model that will read them.")
-    if not getattr(tokenizer, "chat_template", None):
-        _refuse(record, "messages", f"{len(messages)} messages", "the tokenizer has no chat template to write them out",
-                "Give the model whose template it is, or records with `prompt`.")
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # a template is a program of its own, which raises what it likes
-        _refuse(record, "messages", str(error), "the chat template refuses them", "Give messages that it takes.")
-    return _text(record, "messages", text)
+        chat = write_chat(tokenizer, messages, {**given, **own})
+    except StudyError as error:
+        if isinstance(error, ConfigError) and not own:  # it is the call that is wrong, and not this record
+            raise
+        _refuse(record, "messages" if isinstance(error, DataError) else "chat_template", error.value, error.problem,
+                error.remedy)
+    _text(record, "messages", chat.prompt)
+    return chat
+
+
+def _template(record: Record) -> dict[str, Any] | None:
+    """What a record says of its template; the texts in it are looked at where they are used."""
+    template = record.data.get("chat_template")
+    if template is None:
+        return None
+    sound = isinstance(template, dict) and set(template) <= {"arguments", "end"}
+    if not sound or not isinstance(template.get("arguments", {}), dict):
+        _refuse(record, "chat_template", described(template), "no object with `arguments` or `end`",
+                "Give {} where nothing is known but that a chat template wrote the prompt.")
+    for text in _end(template).values():
+        _text(record, "chat_template.end", text)
+    return template
+
+
+def _end(template: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"end": template["end"]} if template and "end" in template else {}
 
 
 def _span(record: Record, place: int, needle: Any, prompt: str) -> tuple[int, int]:

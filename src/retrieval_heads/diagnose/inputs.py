@@ -12,12 +12,11 @@ from retrieval_heads.check.sameness import LEAKS, Seen
 from retrieval_heads.check.shortcuts import Shortcuts
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.jsonl import iterate_examples, read_examples
+from retrieval_heads.data.jsonl import iterate_examples, scorable
 from retrieval_heads.data.spilled import Spilled
 from retrieval_heads.diagnose.request import UNTUNED, Request
 from retrieval_heads.errors import ConfigError, DataError, ModelError
 from retrieval_heads.keys import RunKey
-from retrieval_heads.metrics import score_prediction
 from retrieval_heads.models.extension import read_extension
 from retrieval_heads.models.folder import model_folder
 from retrieval_heads.models.load import load_config, load_tokenizer
@@ -103,11 +102,11 @@ def read_inputs(request: Request, known_length: int | None = None) -> Inputs:
         ModelError: a model or adapter that is missing or does not fit.
     """
     folder = model_folder(request.model)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, request.template_arguments)
     config = load_config(folder).get_text_config()
 
     def read(path: Path) -> list[Example]:
-        found = read_examples(path, limit=request.limit, tokenizer=tokenizer)
+        found = [scorable(one) for one in iterate_examples(path, limit=request.limit, tokenizer=tokenizer)]
         if not found:
             raise DataError("no examples", where=path, remedy="Give a file with at least one record.")
         return found
@@ -118,7 +117,6 @@ def read_inputs(request: Request, known_length: int | None = None) -> Inputs:
         raise ConfigError("examples of several tasks", where=request.evaluation, value=tasks,
                           remedy="Diagnose one task at a time.")
     probe, test = (read(request.probe), real) if request.probe else split(real, request.n_probe, request.evaluation)
-    _check_answers(test, request.evaluation)
     files = {**({REFERENCE: request.real_train} if request.real_train else {}), **request.train}
     sets = _TrainingSets(files, [*probe, *test], request, tokenizer)
     encoded = sets.encoded
@@ -162,7 +160,7 @@ class _TrainingSets:
             for example in iterate_examples(path, limit=request.limit, tokenizer=tokenizer):
                 self.cuts[name].add(example)
                 self.leaked[name] |= {line for way in LEAKS if (line := held.find(example, way)) is not None}
-                yield example
+                yield scorable(example)
 
         self.encoded = {name: Spilled(read(name, path), tokenizer, request.length) for name, path in files.items()}
 
@@ -185,16 +183,6 @@ def split(examples: Sequence[Example], n_probe: int | None, where: object) -> tu
     chosen = {place * len(examples) // n for place in range(n)}
     return ([one for place, one in enumerate(examples) if place in chosen],
             [one for place, one in enumerate(examples) if place not in chosen])
-
-
-def _check_answers(test: Sequence[Example], path: Path) -> None:
-    """That they can be scored, before hours of work; `DataError` otherwise."""
-    for example in test:
-        try:
-            score_prediction(example, "")
-        except DataError as error:
-            raise DataError(error.problem, where=f"{path}, line {example.meta['line']}, {error.where}",
-                            value=error.value, remedy=error.remedy) from error
 
 
 def _word(text: str) -> str:

@@ -45,6 +45,7 @@ class Request:
         threshold: heads with a score above are retrieval heads.
         draws: random controls for each set of heads.
         bootstrap: samples of each interval.
+        template_arguments: what the chat template is told that writes `messages` out.
 
     Raises:
         ConfigError: no set, a name that is taken or no file's name, a number out of range, options that exclude others.
@@ -71,6 +72,7 @@ class Request:
     threshold: float = 0.1
     draws: int = 3
     bootstrap: int = 2000
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -123,4 +125,5 @@ class Request:
             "real_train": None if self.real_train is None else content_digest(self.real_train),
             "probe": None if self.probe is None else content_digest(self.probe), "seeds": list(self.seeds),
             **{name: getattr(self, name) for name in plain},
+            **({"template_arguments": dict(self.template_arguments)} if self.template_arguments else {}),
         }

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
+from retrieval_heads.claims.necessity import ABLE
 from retrieval_heads.figures.common import REPEATED, counts
 from retrieval_heads.figures.knockout import SETS, in_all_runs, k_axis
 from retrieval_heads.figures.performance import plot_runs, runs_each
 from retrieval_heads.figures.style import axis, in_order, interval_bars
-from retrieval_heads.stages.verdicts import ANSWERS
 
 PLACES = {"task": ("answers", "-", True), "text": ("plain text", "--", False)}
 """Name, line and whether the markers are filled of each place where a knock-out costs."""
@@ -32,7 +32,7 @@ def plot_areas(areas: pd.DataFrame, ax: Axes | None = None, order: Sequence[str]
     rows = areas.dropna(subset=["value"])
     start = areas.groupby("condition").start.mean()
     ax.axvline(0, color="#333333", linewidth=0.8)
-    plot_runs(rows, in_order(areas.condition) if order is None else order, ax, set(start.index[start < ANSWERS]))
+    plot_runs(rows, in_order(areas.condition) if order is None else order, ax, set(start.index[start < ABLE]))
     low, high = ax.get_xlim()
     ax.set_xlim(min(low, -0.1), max(high, 0.3))
     if len(rows):

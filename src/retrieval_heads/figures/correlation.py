@@ -10,8 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from retrieval_heads.claims.head_arrays import claimed
 from retrieval_heads.figures.common import shared_legend
-from retrieval_heads.figures.examples import folded_table, table_html
-from retrieval_heads.figures.interval_tables import correlation_table, with_interval
+from retrieval_heads.figures.interval_tables import with_interval
 from retrieval_heads.figures.style import WIDTH, axis, colour, in_order, interval_bars, marker, metric_label, panels
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages.provide import at_hand
@@ -24,8 +23,7 @@ LABELS = {
 
 
 def plot_correlation(
-    conditions: pd.DataFrame, predictor: str = "recall", outcome: str = "f1", found: pd.Series | None = None,
-    ax: Axes | None = None,
+    conditions: pd.DataFrame, predictor: str = "recall", outcome: str = "f1", ax: Axes | None = None,
 ) -> Axes:
     """A point for each condition, with the 95% bootstrap interval of the performance over examples.
 
@@ -33,7 +31,6 @@ def plot_correlation(
         conditions: rows of one task as `stages.correlate.conditions_table` gives them; the predictor has no interval.
         predictor: across, one of the table's columns.
         outcome: upwards, `exact_match` or `f1`.
-        found: the row of the table `correlation`, written into the plot.
         ax: drawn on; a new one when None.
     """
     ax = axis(ax)
@@ -44,8 +41,7 @@ def plot_correlation(
             own[predictor], own[outcome], bars, fmt=marker(condition), color=colour(condition),
             markersize=6, capsize=2, elinewidth=0.8, label=condition,
         )
-    if found is not None:
-        _below(ax, correlation_text(found))
+    ax.set_ylim(-0.04, 1.06)
     ax.set_xlabel(LABELS.get(predictor, predictor))
     ax.set_ylabel(f"{metric_label(outcome)} (fraction)")
     if predictor not in ("n_heads",):
@@ -59,14 +55,13 @@ def has_claims(profile: Profile) -> bool:
 
 
 def performance_figure(
-    profile: Profile, conditions: pd.DataFrame, correlation: pd.DataFrame, claims: dict[str, pd.DataFrame] | None,
+    profile: Profile, conditions: pd.DataFrame, claims: dict[str, pd.DataFrame] | None,
 ) -> Figure:
     """Performance against recall, one panel a task: over runs beside real runs of other seeds, or of the same seed.
 
     Args:
         profile: of the study.
         conditions: as `stages.correlate.conditions_table` gives them, for a study without tables of the claims.
-        correlation: the table `correlation`, likewise.
         claims: the tables `run_predictors` and `correlation_runs`; None when there are none.
     """
     columns = min(3, len(profile.tasks))
@@ -74,9 +69,7 @@ def performance_figure(
     figure, axes = panels(profile.tasks, columns=columns, height=height, width=WIDTH, sharey=True)
     for task, ax in zip(profile.tasks, axes, strict=True):
         if claims is None:
-            found = correlation[(correlation.task == task) & (correlation.predictor == "recall")
-                                & (correlation.outcome == "f1")]
-            plot_correlation(conditions[conditions.task == task], found=found.iloc[0], ax=ax)
+            plot_correlation(conditions[conditions.task == task], ax=ax)
         else:
             found = recall_rows(claims["correlation_runs"], profile.detect.threshold)
             plot_runs(claims["run_predictors"].query("task == @task"), found=found.get(task), ax=ax)
@@ -137,20 +130,15 @@ def thresholds_table(correlations: pd.DataFrame) -> pd.DataFrame:
         with_interval(*row) for row in rows[["estimate", "low", "high"]].to_numpy(dtype=float)
     ])
     wide = rows.pivot(index="threshold", columns="task", values="cell").reset_index()
-    tasks = [name for name in wide if name not in ("threshold", "all")]
-    return wide[["threshold", *tasks, *(["all"] if "all" in wide else [])]].rename(columns={"all": "all tasks"})
-
-
-def correlations_html(correlation: pd.DataFrame, claims: dict[str, pd.DataFrame] | None) -> str:
-    """The rank correlations in a table: of recall over thresholds, or of each predictor where there are no claims."""
-    if claims is None:
-        return table_html(correlation_table(correlation))
-    return folded_table("The rank correlation of recall over thresholds", thresholds_table(claims["correlation_runs"]))
+    names = {"all": "tasks with heads", "every": "all tasks"}
+    tasks = [name for name in wide if name not in ("threshold", *names)]
+    return wide[["threshold", *tasks, *(name for name in names if name in wide)]].rename(columns=names)
 
 
 def _recall(correlations: pd.DataFrame) -> pd.DataFrame:
     return correlations[(correlations.predictor == "recall") & (correlations.method == "spearman")
-                        & (correlations.base == "all") & (correlations.conditions == "all")]
+                        & (correlations.base == "all") & (correlations.conditions == "all")
+                        & (correlations.given == "nothing")]
 
 
 def _below(ax: Axes, text: str, room: float = 0.3) -> None:
@@ -167,13 +155,3 @@ def _around(ax: Axes, values: pd.Series) -> None:
     least, most = (known.min(), known.max()) if len(known) else (0, 1)
     pad = max(0.02, 0.15 * (most - least))
     ax.set_xlim(max(-0.04, least - pad), min(1.06, most + pad))
-
-
-def correlation_text(found: pd.Series) -> str:
-    """A rank correlation in a few words: its value, interval, p and n, or that it is not defined."""
-    n = f"n = {int(found.n)} conditions"
-    if pd.isna(found.value):
-        return f"no rank correlation, {n}"
-    interval = "" if pd.isna(found.low) else f" [{found.low:.2f}, {found.high:.2f}]"
-    p = "" if pd.isna(found.p) else f", p = {found.p:.2f}"
-    return f"Spearman {found.value:.2f}{interval}{p}\n{n}"

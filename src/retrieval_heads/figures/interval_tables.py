@@ -122,8 +122,8 @@ def effects_table(effects: pd.DataFrame, metric: str = METRIC, many: int = MANY_
         metric: one of the table's metrics.
         many: from more runs than this on, a row is a condition.
     """
-    names = {"retrieval": "retrieval heads", "random": "random heads", "bottom": "lowest-scored heads",
-             "retrieval_over_random": "retrieval over random"}
+    names = {"retrieval": "retrieval heads", "random": "random heads", "random_group": "of the same groups",
+             "bottom": "weakest heads", "retrieval_over_random": "retrieval over random"}
     rows = effects[effects.metric == metric]
     if len(rows[RUN].drop_duplicates()) > many:
         wide = rows.pivot(index=RUN, columns="contrast", values="value").reset_index()
@@ -144,16 +144,6 @@ def patching_table(patching: pd.DataFrame, metric: str = METRIC) -> pd.DataFrame
         ("over_random", "over_random_low", "over_random_high"),
     )
     return gap.merge(closed, how="left", on=RUN).merge(over, how="left", on=RUN).fillna(DASH)
-
-
-def correlation_table(correlation: pd.DataFrame) -> pd.DataFrame:
-    """Every correlation with its interval, p-value and number of conditions, and why one is missing."""
-    return pd.DataFrame({
-        "task": correlation.task, "predictor": correlation.predictor, "outcome": correlation.outcome,
-        "Spearman": [with_interval(*row) for row in correlation[["value", "low", "high"]].to_numpy()],
-        "p": [DASH if pd.isna(p) else f"{p:.2f}" for p in correlation.p], "n": correlation.n,
-        "note": correlation.reason.fillna(""),
-    })
 
 
 def _wide(rows: pd.DataFrame, by: str, names: dict[str, str], columns: tuple[str, str, str]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,13 @@ from retrieval_heads.figures.style import axis, in_order, interval_bars
 SETS = {
     "retrieval": ("retrieval heads, strongest first", "#d55e00", "o", "-"),
     "random": ("random heads of the same layers", "#555555", "s", "--"),
-    "bottom": ("heads with the lowest scores", "#56b4e9", "^", ":"),
+    "random_group": ("random heads matched by key/value group", "#009e73", "D", "-."),
+    "bottom": ("weakest heads of the same layers", "#56b4e9", "^", ":"),
 }
 """Label, colour, marker and line of each set."""
+
+EARLIER = "weakest heads of the model (layers 0 and 1)"
+"""What `bottom` is in tables of an earlier version, which have no column `groups`."""
 
 
 def plot_knockout(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = None) -> Axes:
@@ -41,6 +45,7 @@ def plot_knockout(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = N
         own = rows[rows.set == name]
         if own.empty:
             continue
+        label = EARLIER if name == "bottom" and "groups" not in table else label
         several = len(own.drop_duplicates(REPEATED)) > 1
         singles = own[own.draw > 0] if name == "random" else own[(own.draw == 0) & several]
         ax.plot(_spread(singles.k, shift), singles.value, marker, color=colour, alpha=0.35, markersize=3, zorder=1)
@@ -74,10 +79,12 @@ def plot_effects(
     ax = axis(ax)
     rows = effects[(effects.metric == metric) & (effects.k == k)]
     conditions = in_order(rows.condition) if order is None else list(order)
-    for shift, (name, (label, colour, marker, _)) in enumerate(SETS.items(), -1):
-        own = rows[rows.contrast == name]
-        if own.empty:
-            continue
+    earlier = "retrieval_over_bottom" not in set(effects.contrast)
+    shown = [name for name in SETS if (rows.contrast == name).any()]
+    for place, name in enumerate(shown):
+        label, colour, marker, _ = SETS[name]
+        own, shift = rows[rows.contrast == name], (2 * place - (len(shown) - 1)) / max(2, len(shown) - 1.5)
+        label = EARLIER if name == "bottom" and earlier else label
         mean = over_runs(own, ["condition"]).set_index("condition").reindex(conditions)
         ax.errorbar(
             mean.value, np.arange(len(conditions)) + 0.25 * shift,
@@ -91,6 +98,25 @@ def plot_effects(
     repeated = runs_each(rows[rows.contrast == "retrieval"])
     ax.set_xlabel(f"loss of {value_label(metric)}\nn = {counts(rows.n)} examples,\n{repeated}", fontsize="small")
     return ax
+
+
+def comparison_sizes(knockout: pd.DataFrame, sizes: Iterable[int]) -> dict[str, int]:
+    """By task, how many heads are out where all its runs are compared.
+
+    It is the largest of `sizes` at which every run of the task loses retrieval heads only and has a random control;
+    else the smallest. Each task has its own, as runs of one have many retrieval heads and of another hardly any.
+
+    Args:
+        knockout: the table `knockout`. It holds one more size for each run, the number of its own retrieval heads, at
+            which runs cannot be compared.
+        sizes: those of the profile.
+    """
+    chosen = {}
+    for task, rows in knockout[knockout.k.isin(list(sizes))].groupby("task", sort=False):
+        controlled = set(rows[rows.set == "random"].k)
+        fitting = [k for k in controlled if k <= rows.n_retrieval.min()]
+        chosen[task] = int(max(fitting, default=rows.k.min()))
+    return chosen
 
 
 def in_all_runs(rows: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from retrieval_heads.claims.head_arrays import synthetic
+from retrieval_heads.claims.head_arrays import BASE, RAISED, synthetic
 from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.style import WIDTH, axis, in_order, interval_bars, panels
 from retrieval_heads.settings import REFERENCE
@@ -133,6 +133,58 @@ def plot_thresholds(subsets: pd.DataFrame, threshold: float, ax: Axes | None = N
     else:
         ax.text(0.5, 0.5, _missing(subsets) or _FEW, transform=ax.transAxes, ha="center", va="center",
                 fontsize="x-small", color="#444444", bbox={"facecolor": "white", "linewidth": 0})
+    return ax
+
+
+SHARES = {"correlation": ("as it is", "s", "#777777"), "partial": ("given the base model's scores", "D", "#029e73")}
+"""Label, marker and colour of the two columns of `base_share` that are drawn."""
+
+
+def share_figure(shares: pd.DataFrame, tasks: Sequence[str]) -> Figure:
+    """How scores agree with the real run's, as it is and given the base model's; a panel a task, a row a condition.
+
+    Args:
+        shares: the table `base_share`.
+        tasks: in the order of the panels.
+    """
+    rows = shares[shares["ranks"] == "all"] if len(shares) else shares
+    conditions = in_order(rows[rows.condition != REFERENCE].condition) if len(rows) else []
+    height = min(6.0, 1.2 + 0.24 * len(conditions)) if conditions else 1.8
+    figure, axes = panels(tasks, columns=len(tasks), height=height, width=WIDTH, sharey=True, sharex=True)
+    for task, ax in zip(tasks, axes, strict=True):
+        plot_share(rows[rows.task == task] if len(rows) else rows, conditions, ax=ax)
+    shared_legend(figure, axes, columns=3)
+    return figure
+
+
+def plot_share(shares: pd.DataFrame, conditions: Sequence[str], ax: Axes | None = None) -> Axes:
+    """One panel of `share_figure`: of the base model with the raised theta where it was scored so, else as it is.
+
+    Args:
+        shares: rows of the table `base_share` of one task, with ranks over all heads.
+        conditions: the rows from the top.
+        ax: drawn on; a new one when None.
+    """
+    ax, order = axis(ax), list(conditions)[::-1]
+    ax.set_yticks(range(len(order)), order)
+    ax.set_ylim(-0.6, max(len(order), 1) - 0.4)
+    ax.set_xlim(-0.35, 1.05)
+    ax.set_xlabel("rank correlation\nof scores")
+    ax.grid(axis="y", visible=False)
+    if shares.empty or shares.partial.isna().all():
+        ax.text(0.5, 0.5, _ONE_SEED, transform=ax.transAxes, ha="center", va="center", fontsize="x-small",
+                color="#444444", bbox={"facecolor": "white", "linewidth": 0})
+        return ax
+    given = RAISED if (shares.given == RAISED).any() else BASE
+    own = shares[shares.given == given].set_index("condition").reindex(order)
+    for name, (label, mark, tone) in SHARES.items():
+        bars = interval_bars(own.partial, own.low, own.high) if name == "partial" else None
+        ax.errorbar(own[name], np.arange(len(order)), xerr=bars, fmt=mark, color=tone, markersize=4.5, capsize=2,
+                    elinewidth=1, label=label)
+    ceiling = own.ceiling.dropna()
+    if len(ceiling):
+        ax.axvline(ceiling.iloc[0], color=SHARES["partial"][2], linewidth=1, linestyle="--",
+                   label="real beside real, given the base model's")
     return ax
 
 

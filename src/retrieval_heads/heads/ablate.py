@@ -32,7 +32,7 @@ from retrieval_heads.heads.hooks import Masks, Positions, head_masks, output_hoo
 from retrieval_heads.heads.patch import record_head_outputs
 from retrieval_heads.models.adapted import inner_layer
 from retrieval_heads.models.finite import refuse_not_finite
-from retrieval_heads.models.layout import Head, HeadLayout, head_layout
+from retrieval_heads.models.layout import Head, HeadLayout, head_layout, vocabulary_size
 from retrieval_heads.models.modes import evaluation_mode
 from retrieval_heads.models.rope import context_length
 from retrieval_heads.progress import progress
@@ -61,7 +61,7 @@ def ablate_heads(
     Raises:
         HeadError: a head outside the model, means of another shape, or positions outside a pass.
         ConfigError: an unknown mode, or `mean` without means.
-        ModelError: no heads side by side at `o_proj`; an adapter that is no change of weights (prompt tuning, say);
+        ModelError: no heads side by side at `o_proj`; an adapter that is not a change of weights (prompt tuning, say);
             for `uniform`, no separate `q_proj`, or attention sinks.
     """
     layout = head_layout(model)
@@ -113,7 +113,7 @@ def mean_head_outputs(
     device = model.get_input_embeddings().weight.device
     total, n_rows = torch.zeros(layout.n_layers, layout.n_heads, layout.head_dim, dtype=torch.float64), 0
     limit = context_length(model) if max_length is None else max_length
-    encoded = encode_all(examples, tokenizer, limit)
+    encoded = encode_all(examples, tokenizer, limit, vocabulary_size(model))
     for batch in progress(batches(model, encoded), "mean head outputs"):
         # padded on the right, where nothing sees it
         ids = padded([encoded.ids[:-1] for encoded in batch], device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack
 
 import numpy as np
@@ -30,14 +30,20 @@ def unique_sets(sets: Mapping[str, HeadSet]) -> list[HeadSet]:
 
 
 class Packing:
-    """Which head sets share a pass of the suffix, as copies side by side, and with how many modes each."""
+    """Which head sets share a pass of the suffix, as copies side by side, and with how many modes each.
 
-    def __init__(self, model: nn.Module, layout: HeadLayout, unique: list[HeadSet], sets_per_pass: int) -> None:
+    `ends` are all tokens that end an answer; see `forced_metrics`.
+    """
+
+    def __init__(
+        self, model: nn.Module, layout: HeadLayout, unique: list[HeadSet], sets_per_pass: int,
+        ends: Collection[int] = (),
+    ) -> None:
         if sets_per_pass < 1:
             raise ConfigError(
                 "a pass holds at least one set", where="sets_per_pass", value=sets_per_pass, remedy="Use 32.",
             )
-        self.unique, self.all_modes = unique, shares_passes(model)
+        self.unique, self.all_modes, self.ends = unique, shares_passes(model), ends
         n_passes = math.ceil(len(unique) / sets_per_pass) if can_pack(model) else len(unique)
         table, device = head_table(layout, unique), model.get_input_embeddings().weight.device
         self.parts = [
@@ -62,7 +68,7 @@ class Packing:
                         own[index] = table
                         masks = packed_masks(own.flatten(0, 1), prompts.n_rows, layers)
                         stack.enter_context(interventions[mode](masks, copies))
-                    raw = raw_scores(prompts.logits(copies), prompts.targets[:, None])
+                    raw = raw_scores(prompts.logits(copies), prompts.targets[:, None], self.ends)
                 for mode, *parts in zip(together, *(part.split(len(table), 1) for part in raw), strict=True):
                     found[mode].append(Raw(*parts))
         return {mode: Raw(*(torch.cat(part, 1) for part in zip(*raws, strict=True))) for mode, raws in found.items()}

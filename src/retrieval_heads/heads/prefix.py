@@ -14,7 +14,7 @@ one haystack share the pass over it (`haystacks.over_prompts`), also in patching
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from torch.nn.functional import pad
 from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
+from retrieval_heads.decoding import answer_ends
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.heads.ablate import SCOPES, knock_out
 from retrieval_heads.heads.cached import CachedPrompts
@@ -34,7 +35,7 @@ from retrieval_heads.heads.hooks import Masks, head_masks, output_hooks
 from retrieval_heads.heads.packing import HeadSet, Intervene, Packing, Scores, unique_sets
 from retrieval_heads.heads.patch import check_match, record_head_outputs
 from retrieval_heads.models.finite import refuse_not_finite
-from retrieval_heads.models.layout import Head, HeadLayout, head_layout
+from retrieval_heads.models.layout import Head, HeadLayout, head_layout, vocabulary_size
 from retrieval_heads.models.modes import evaluation_mode
 from retrieval_heads.models.rope import context_length
 from retrieval_heads.progress import progress
@@ -80,13 +81,16 @@ def knockout_sweep(
     for intervene in interventions.values():
         with intervene(every, 1):
             pass  # a mode or means that do not fit are found before anything is computed
-    encoded = encode_all(examples, tokenizer, _length(model, max_length))
-    packing = Packing(model, layout, unique_sets(sets), sets_per_pass)
+    encoded = _encoded(model, tokenizer, examples, max_length)
+    ends = answer_ends(model, tokenizer, encoded)
+    packing = Packing(model, layout, unique_sets(sets), sets_per_pass, ends)
     if not sets:
         return []
 
     def whole_passes(one: Encoded) -> Scores:
-        return {name: _score_whole(model, one, packing.unique, layout, its) for name, its in interventions.items()}
+        return {
+            name: _score_whole(model, one, packing.unique, layout, its, ends) for name, its in interventions.items()
+        }
 
     if scope == "answer":
         copies = packing.copies(len(interventions))
@@ -113,13 +117,14 @@ def source_answers(
     source: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None = None
 ) -> list[SourceAnswer]:
     """Run the source of patching once, for any number of targets; errors as in `patch_sweep`."""
-    encoded = encode_all(examples, tokenizer, _length(source, max_length))
+    encoded = _encoded(source, tokenizer, examples, max_length)
+    ends = answer_ends(source, tokenizer, encoded)
 
     def answer(members: list[int], prompts: CachedPrompts) -> list[SourceAnswer]:
         """Those of the examples that share a pass."""
         with record_head_outputs(source) as outputs:
             logits = prompts.logits()
-        hits, likelihood = (part.cpu() for part in raw_scores(logits[:, 0], prompts.targets))
+        hits, likelihood = (part.cpu() for part in raw_scores(logits[:, 0], prompts.targets, ends))
         answers = []
         for index, size in enumerate(prompts.sizes):
             place = slice(index, index + 1), slice(size)
@@ -154,8 +159,8 @@ def patch_sweep(
             f"there are {len(examples)} examples", where="answers", value=len(answers),
             remedy="Pass the `source_answers` to the same examples.",
         )
-    packing = Packing(target, layout, unique_sets(sets), sets_per_pass)
-    encoded = encode_all(examples, tokenizer, _length(target, max_length))
+    encoded = _encoded(target, tokenizer, examples, max_length)
+    packing = Packing(target, layout, unique_sets(sets), sets_per_pass, answer_ends(target, tokenizer, encoded))
     if not sets:
         return []
     if answers is None:
@@ -210,12 +215,16 @@ def _rows(
     return [row for part in rows for row in part]
 
 
-def _length(model: nn.Module, max_length: int | None) -> int | None:
-    return context_length(model) if max_length is None else max_length
+def _encoded(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None,
+) -> list[Encoded]:
+    limit = context_length(model) if max_length is None else max_length
+    return encode_all(examples, tokenizer, limit, vocabulary_size(model))
 
 
 def _score_whole(
     model: nn.Module, encoded: Encoded, unique: list[HeadSet], layout: HeadLayout, intervene: Intervene,
+    ends: Collection[int],
 ) -> Raw:
     ids = torch.tensor([encoded.ids], device=model.get_input_embeddings().weight.device)
     raws = []
@@ -224,5 +233,5 @@ def _score_whole(
             logits = model(
                 input_ids=ids[:, :-1], use_cache=False, logits_to_keep=ids.shape[1] - encoded.prompt_length
             ).logits
-        raws.append(raw_scores(logits, ids[:, encoded.prompt_length :]))
+        raws.append(raw_scores(logits, ids[:, encoded.prompt_length :], ends))
     return Raw(*(torch.stack(part, 1) for part in zip(*raws, strict=True)))

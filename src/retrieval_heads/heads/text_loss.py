@@ -14,9 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from retrieval_heads.data.encode import check_ids
 from retrieval_heads.heads.ablate import ablate_heads
 from retrieval_heads.models.finite import refuse_not_finite
-from retrieval_heads.models.layout import Head
+from retrieval_heads.models.layout import Head, vocabulary_size
 from retrieval_heads.models.modes import evaluation_mode
 
 
@@ -40,7 +41,10 @@ def text_losses(
     Raises:
         HeadError, ConfigError, ModelError: see `ablate_heads`.
         ModelError: weights or activations that are NaN or infinite.
+        DataError: a token id that the model does not have.
     """
+    for index, row in enumerate(ids.tolist()):
+        check_ids(row, vocabulary_size(model), f"row {index}")
     device = model.get_input_embeddings().weight.device
     batches, found = ids.to(device).split(batch_size), {}
     with evaluation_mode(model):

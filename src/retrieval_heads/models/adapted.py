@@ -9,7 +9,7 @@ on its own (the answer behind a cached prompt) is treated otherwise. These are r
 from __future__ import annotations
 
 import torch
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 
 from retrieval_heads.errors import ModelError
@@ -22,8 +22,8 @@ def base_model(model: nn.Module) -> nn.Module:
     """The causal language model of transformers: the model itself, or what PEFT has wrapped.
 
     Raises:
-        ModelError: an active adapter that is no change of weights: prompt, prefix or p-tuning, an activated LoRA,
-            X-LoRA, Poly and the like.
+        ModelError: an active adapter that is not a change of weights: prompt, prefix or p-tuning, an activated LoRA,
+            X-LoRA, Poly and the like; one on a weight that embedding and unembedding share.
     """
     if not hasattr(model, "get_base_model"):
         return model
@@ -40,7 +40,26 @@ def base_model(model: nn.Module) -> nn.Module:
             problem, where=f"adapter {name}", value=kind,
             remedy="Use an adapter that changes weights (LoRA, DoRA, IA3, OFT, ...), or the model without it.",
         )
-    return model.get_base_model()
+    base = model.get_base_model()
+    _check_tied(base)
+    return base
+
+
+def _check_tied(base: nn.Module) -> None:
+    """Raise where embedding and unembedding are one weight and an adapter acts on one of them, or on each.
+
+    Merged, PEFT puts what is on one of them on both, and what is on each on both twice.
+    """
+    ends = base.get_input_embeddings(), base.get_output_embeddings()
+    if None in ends or inner_layer(ends[0]).weight is not inner_layer(ends[1]).weight:
+        return
+    adapted = [name for name, end in zip(("embedding", "unembedding"), ends, strict=True)
+               if isinstance(end, BaseTunerLayer)]
+    if adapted:
+        raise ModelError(
+            "the adapter is on a weight that embedding and unembedding share", where=type(base).__name__, value=adapted,
+            remedy="Train on a base with `tie_word_embeddings=False`, or with `trainable_token_indices`.",
+        )
 
 
 @torch.no_grad()

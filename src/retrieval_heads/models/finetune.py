@@ -25,13 +25,14 @@ from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import TrainerState
 
 from retrieval_heads.attention.capture import lean_attention
-from retrieval_heads.data.encode import Encoded
+from retrieval_heads.data.encode import Encoded, check_ids
 from retrieval_heads.errors import DataError, ModelError, ResultError
 from retrieval_heads.files import written_by_others
 from retrieval_heads.models.answer_trainer import AnswerTrainer, Batches, own_part, plan_batches
 from retrieval_heads.models.checkpointing import checkpoint_layers, decoder_layers, layers_with_products
 from retrieval_heads.models.extension import Extension, fingerprint
 from retrieval_heads.models.folder import model_folder, quiet, usable_device
+from retrieval_heads.models.layout import vocabulary_size
 from retrieval_heads.models.lean_step import lean_step
 from retrieval_heads.models.load import build_model
 from retrieval_heads.models.lora_settings import LoraSettings
@@ -171,12 +172,8 @@ def _adapted_model(
     # under autocast the base keeps the dtype it was saved in: a small fp32 base is not rounded, a bf16 one not blown up
     model = build_model(folder, "auto" if settings.bf16 else torch.float32, settings.rope_theta, settings.max_length,
                         device)
-    words, largest = model.get_input_embeddings().num_embeddings, max(max(example.ids) for example in examples)
-    if largest >= words:
-        raise DataError(
-            f"the base has {words} token ids", where="examples", value=largest,
-            remedy="Encode the examples with the base's own tokenizer.",
-        )
+    for index, example in enumerate(examples):
+        check_ids(example.ids, vocabulary_size(model), f"training example {index}")
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     if missing := sorted(set(settings.target_modules) - names):
         raise ModelError(

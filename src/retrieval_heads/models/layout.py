@@ -46,6 +46,12 @@ class HeadLayout:
         return pairs
 
 
+def vocabulary_size(model: nn.Module) -> int:
+    """How many token ids a causal language model, plain or wrapped by PEFT, can read and write."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    return min(len(end.weight) for end in ends if getattr(end, "weight", None) is not None)
+
+
 def head_layout(model: nn.Module) -> HeadLayout:
     """Describe the heads of a causal language model, plain or wrapped by PEFT.
 

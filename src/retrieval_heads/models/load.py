@@ -11,6 +11,8 @@ Only safetensors are read, and no code that comes with a model is run.
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,9 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
+from retrieval_heads.data.chat import check_arguments
 from retrieval_heads.errors import ModelError
+from retrieval_heads.files import UNREADABLE
 from retrieval_heads.models.adapted import base_model
 from retrieval_heads.models.extension import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Extension, fingerprint, read_extension
 from retrieval_heads.models.folder import as_model_error, model_folder, quiet, usable_device
@@ -55,7 +59,7 @@ def load_model(
         ModelError: a folder that is missing or lacks config, weights or tokenizer, or has an adapter in it; a slow
             tokenizer; a model without RoPE where theta is asked for, or with a dynamic one that does not reach
             `max_length`; an adapter without `extension.json`, made for another base or theta, with weights that are
-            NaN or infinite, or that is no change of weights (prompt tuning, say).
+            NaN or infinite, or that is not a change of weights (prompt tuning, say).
     """
     device = usable_device(device)
     folder = model_folder(path_or_id, allow_download)
@@ -120,8 +124,13 @@ def sibling_model(model: nn.Module, adapter: str | Path) -> nn.Module:
     return twin
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer of a model folder; `ModelError` where there is none or only a slow one."""
+def load_tokenizer(folder: Path, template_arguments: Mapping[str, Any] | None = None) -> Any:
+    """The fast tokenizer of a model folder; `ModelError` where there is none or only a slow one.
+
+    It remembers what its readers need to know of the model: `model_vocabulary`, how many token ids the config names
+    (None where it does not; see `data.encode`), and `template_arguments`, what its chat template is told when it writes
+    messages out (`data.jsonl`); `ConfigError` for those that the template does not read.
+    """
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(
             "the model folder has no tokenizer", where=folder, remedy="Add tokenizer.json and tokenizer_config.json.",
@@ -133,7 +142,22 @@ def load_tokenizer(folder: Path) -> Any:
             "the tokenizer is not a fast one and gives no character offsets", where=folder,
             value=type(tokenizer).__name__, remedy="Add a tokenizer.json (convert the slow tokenizer).",
         )
+    if template_arguments:
+        check_arguments(tokenizer, template_arguments)
+    tokenizer.template_arguments = dict(template_arguments or {})
+    tokenizer.model_vocabulary = _model_vocabulary(folder)
     return tokenizer
+
+
+def _model_vocabulary(folder: Path) -> int | None:
+    """Token ids of the model by its config.json; None where it does not say, as what is wrong there is told by
+    `load_config`."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        size = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+    except (*UNREADABLE, AttributeError):
+        return None
+    return size if isinstance(size, int) else None
 
 
 def load_config(folder: Path) -> PreTrainedConfig:

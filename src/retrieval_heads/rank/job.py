@@ -100,7 +100,7 @@ def _ranked(request: Request, inputs: _Inputs) -> Result:
 
 def _read(request: Request, device: str, known_length: int | None) -> _Inputs:
     folder = model_folder(request.model)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, request.template_arguments)
     config = load_config(folder).get_text_config()
     probe = read_examples(request.probe, tokenizer=tokenizer)
     train = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Request:
         epochs, lr, batch_size: of the short fine-tunes.
         seeds: one short fine-tune of each set for each of them; with one, no two sets can be told apart.
         threshold: heads with a score above are retrieval heads.
+        template_arguments: what the chat template is told that writes `messages` out.
 
     Raises:
         ConfigError: fewer than two sets, a name that is no file's name, a number out of range, or both kinds of real
@@ -56,6 +57,7 @@ class Request:
     batch_size: int = 4
     seeds: tuple[int, ...] = (0, 1, 2)
     threshold: float = 0.1
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.train) < 2:
@@ -92,4 +94,5 @@ class Request:
             "train": {name: content_digest(path) for name, path in self.train.items()},
             **{name: None if path is None else content_digest(path) for name, path in files.items()},
             **{name: getattr(self, name) for name in settings},
+            **({"template_arguments": dict(self.template_arguments)} if self.template_arguments else {}),
         }

@@ -5,7 +5,8 @@ Nothing is computed by a model here: the derived tables and the verdicts follow 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import cache, cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,8 @@ import pandas as pd
 from retrieval_heads.claims.base_share import base_share_rows
 from retrieval_heads.claims.bases import alike_verdict, base_alike_rows
 from retrieval_heads.claims.choice import choice_rows, choice_verdict
+from retrieval_heads.claims.controls import control_rows
+from retrieval_heads.claims.head_arrays import RAISED
 from retrieval_heads.claims.interaction import interaction_verdicts
 from retrieval_heads.claims.necessity import judge_necessity
 from retrieval_heads.claims.patching import judge_patching
@@ -21,16 +24,18 @@ from retrieval_heads.claims.prediction_verdicts import measures_verdict, predict
 from retrieval_heads.claims.run_predictors import run_predictors, run_recall
 from retrieval_heads.claims.shortfall import judge_shortfall
 from retrieval_heads.claims.spread import spread_rows, spread_verdict
+from retrieval_heads.claims.strengths import strength_rows
 from retrieval_heads.claims.subsets import subset_rows, subset_verdicts
-from retrieval_heads.claims.verdict import Judged, as_rows
+from retrieval_heads.claims.verdict import Judged, Verdict, as_rows, from_rows
 from retrieval_heads.commands.choice import Options
-from retrieval_heads.keys import table_path
 from retrieval_heads.manifest import Facts
+from retrieval_heads.publish import find_committed
 from retrieval_heads.settings import Profile
-from retrieval_heads.stages import base, correlate, data, knockout, lengths, patch
+from retrieval_heads.stages import base, correlate, data, decide, knockout, lengths, patch
 from retrieval_heads.stages.common import EVERYTHING
-from retrieval_heads.store import Store
-from retrieval_heads.tables import all_tables, read_table
+from retrieval_heads.stages.provide import comes_with_repository
+from retrieval_heads.store import Store, load_table
+from retrieval_heads.tables import all_tables
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
@@ -39,20 +44,27 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
     Raises:
         ResultError: runs failed, or were made with other settings.
     """
+    if profile.gold_loss is not None:
+        return decide.run(profile, options)
     for stage in (base, data, lengths, knockout, patch, correlate):
         stage.run(profile, options)
     return judge(profile)
 
 
 def judge(profile: Profile) -> list[Path]:
-    """Make the derived tables and the verdicts from the merged tables that are there; their paths.
+    """Make the derived tables and the verdicts from the tables that are there; their paths.
+
+    For a profile with `gold_loss`, by the rules of the stage `decide`.
 
     Raises:
         ResultError: a table is missing.
     """
-    store, made, verdicts = Store.open(profile), {}, []
+    if profile.gold_loss is not None:
+        return decide.judge(profile)
+    store, inputs, made, verdicts = Store.open(profile), Inputs(profile), {}, []
     with store.merging():
-        for judged in judgements(profile):
+        for one in JUDGES.values():
+            judged = one(inputs)
             made |= judged.tables
             verdicts += judged.verdicts
         made["verdicts"] = as_rows(verdicts)
@@ -62,32 +74,126 @@ def judge(profile: Profile) -> list[Path]:
         return [store.merge(name, ["all"]) for name in wanted]
 
 
-def judgements(profile: Profile) -> Iterator[Judged]:
-    """The claims and further questions one after another, each with its tables."""
-    def table(name: str) -> pd.DataFrame:
-        return read_table(name, table_path(profile.name, name))
+def claim_verdicts(profile: Profile, claim: str) -> list[Verdict]:
+    """The verdicts on one claim, of each task and over all: the only ones that a chapter can show.
 
-    n, answers, scores = profile.bootstrap, table("answers"), table("head_scores")
-    costs = judge_shortfall(answers, table("base"), table("base_answers"), n_resamples=n)
-    yield costs
-    yield Judged({}, tuple(interaction_verdicts(costs.tables["axis_effects"])))
-    subsets = subset_rows(scores, profile.detect.thresholds, n_resamples=n)
-    shares = base_share_rows(scores, n_resamples=n)
-    yield Judged({"subsets": subsets, "base_share": shares}, tuple(subset_verdicts(subsets, profile.detect.threshold)))
-    runs = run_predictors(
-        scores, answers, table("training"), table("probe_loss"), table("examples"), threshold=profile.detect.threshold,
-    )
-    correlations = correlation_rows(runs, run_recall(scores, profile.detect.thresholds), n_resamples=n)
-    errors = error_rows(runs, n_resamples=n)
-    yield Judged(
-        {"run_predictors": runs, "correlation_runs": correlations, "prediction_errors": errors},
-        (prediction_verdict(correlations, errors),),
-    )
-    yield judge_necessity(table("knockout"), table("knockout_area"), table("text_loss"), n_resamples=n)
-    yield judge_patching(table("patching"), n_resamples=n)
-    choice, spread = choice_rows(runs, n_resamples=n), spread_rows(runs, n_resamples=n)
-    alike = base_alike_rows(scores, n_resamples=n)
-    yield Judged(
+    They are read where the tables come with the repository, and otherwise computed from those that are there.
+
+    Args:
+        profile: of the study.
+        claim: `C1` to `C5`.
+
+    Raises:
+        ResultError: a table is missing.
+    """
+    if comes_with_repository(profile, "claims"):
+        rows = load_table(profile.name, "verdicts")
+        return from_rows(rows[rows["claim"] == claim])
+    return [one for one in JUDGES[claim](Inputs(profile)).verdicts if one.claim == claim]
+
+
+def judged_tables(profile: Profile, claim: str) -> dict[str, pd.DataFrame]:
+    """The derived tables of one claim by name; read or computed as in `claim_verdicts`.
+
+    Args:
+        profile: of the study.
+        claim: a key of `TABLES`.
+
+    Raises:
+        ResultError: a table is missing.
+    """
+    if comes_with_repository(profile, "claims"):
+        return {name: load_table(profile.name, name) for name in TABLES[claim]}
+    return dict(JUDGES[claim](Inputs(profile)).tables)
+
+
+class Inputs:
+    """The tables of a profile that are judged, each read once."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile, self.n = profile, profile.bootstrap
+        self.threshold = profile.detect.threshold
+
+    @cache  # noqa: B019 - lives as long as one judgement
+    def table(self, name: str) -> pd.DataFrame:
+        """The live table, or the one that comes with the repository."""
+        return load_table(self.profile.name, name)
+
+    @cached_property
+    def head_scores(self) -> pd.DataFrame:
+        """Of the runs and base models; with the raised theta also from the profile of the controls."""
+        scores = self.table("head_scores")
+        if (scores["condition"] == RAISED).any() or not self._has_controls("head_scores"):
+            return scores
+        other = load_table(str(self.profile.controls), "head_scores")
+        return pd.concat([scores, other[other["condition"] == RAISED]], ignore_index=True)
+
+    def controlled(self, name: str) -> pd.DataFrame:
+        """A table of the knock-out with all controls: from the profile of the controls, where there is one."""
+        return load_table(str(self.profile.controls), name) if self._has_controls(name) else self.table(name)
+
+    def _has_controls(self, name: str) -> bool:
+        return self.profile.controls is not None and find_committed(self.profile.controls, name) is not None
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """The table `run_predictors`."""
+        return run_predictors(
+            self.head_scores, *map(self.table, ("answers", "training", "probe_loss", "examples")),
+            threshold=self.threshold,
+        )
+
+    @cached_property
+    def errors(self) -> pd.DataFrame:
+        """The table `prediction_errors`."""
+        return error_rows(self.runs, n_resamples=self.n)
+
+
+def _shortfall(inputs: Inputs) -> Judged:
+    costs = judge_shortfall(*map(inputs.table, ("answers", "base", "base_answers")), n_resamples=inputs.n)
+    return Judged(costs.tables, (*costs.verdicts, *interaction_verdicts(costs.tables["axis_effects"])))
+
+
+def _subsets(inputs: Inputs) -> Judged:
+    subsets = subset_rows(inputs.head_scores, inputs.profile.detect.thresholds, n_resamples=inputs.n)
+    tables = {
+        "subsets": subsets, "base_share": base_share_rows(inputs.head_scores, n_resamples=inputs.n),
+        "strengths": strength_rows(inputs.head_scores, n_resamples=inputs.n),
+    }
+    return Judged(tables, tuple(subset_verdicts(subsets, inputs.threshold)))
+
+
+def _prediction(inputs: Inputs) -> Judged:
+    recall = run_recall(inputs.head_scores, inputs.profile.detect.thresholds)
+    correlations = correlation_rows(inputs.runs, recall, threshold=inputs.threshold, n_resamples=inputs.n)
+    tables = {"run_predictors": inputs.runs, "correlation_runs": correlations, "prediction_errors": inputs.errors}
+    return Judged(tables, (prediction_verdict(correlations, inputs.errors, inputs.threshold),))
+
+
+def _necessity(inputs: Inputs) -> Judged:
+    judged = judge_necessity(*map(inputs.table, ("knockout", "knockout_area", "text_loss")), n_resamples=inputs.n)
+    controls = control_rows(inputs.controlled("knockout"), inputs.controlled("text_loss"))
+    return Judged(judged.tables | {"controls": controls}, judged.verdicts)
+
+
+def _patching(inputs: Inputs) -> Judged:
+    return judge_patching(inputs.table("patching"), n_resamples=inputs.n)
+
+
+def _questions(inputs: Inputs) -> Judged:
+    choice = choice_rows(inputs.runs, n_resamples=inputs.n)
+    spread = spread_rows(inputs.runs, n_resamples=inputs.n)
+    alike = base_alike_rows(inputs.head_scores, n_resamples=inputs.n)
+    return Judged(
         {"choice": choice, "base_alike": alike, "spread": spread},
-        (choice_verdict(choice), measures_verdict(errors), alike_verdict(alike), spread_verdict(spread)),
+        (choice_verdict(choice), measures_verdict(inputs.errors), alike_verdict(alike), spread_verdict(spread)),
     )
+
+
+TABLES = {"C2": ("subsets", "base_share"), "C4": ("necessity", "specificity", "controls")}
+"""Tables that chapters show, by claim."""
+
+JUDGES: dict[str, Callable[[Inputs], Judged]] = {
+    "C1": _shortfall, "C2": _subsets, "C3": _prediction, "C4": _necessity, "C5": _patching, "questions": _questions,
+}
+"""Each claim with its tables and verdicts, of the tasks and of all; `C1` has those on question Q2 too."""

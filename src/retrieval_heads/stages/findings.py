@@ -1,7 +1,6 @@
 """What the tables of base models, examples, fine-tuning and detection say, in sentences for any outcome.
 
-The rule for claim C1 is fixed before the numbers are known: a difference counts when its 95% interval excludes 0; the
-claim is supported when most differences count in its favour and none against.
+Nothing is decided here: the verdicts on the claims come from `claims`, by the rules of the preregistration.
 """
 
 from __future__ import annotations
@@ -13,16 +12,27 @@ import pandas as pd
 
 from retrieval_heads import paths
 from retrieval_heads.claims.score_arrays import claim_column, metric_name
-from retrieval_heads.keys import RUN
+from retrieval_heads.data.conditions import CONDITIONS
+from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.settings import REFERENCE, Profile
+from retrieval_heads.stages.common import RAISED, UNTUNED
 from retrieval_heads.stages.head_sets import score_kind, score_mode
-from retrieval_heads.stages.verdicts import FEW_EXAMPLES, NOT_SYNTHETIC, repeats
+
+FEW_EXAMPLES = 20
+
+NOT_SYNTHETIC = (*UNTUNED, *(name for name, condition in CONDITIONS.items()
+                             if not (condition.synthetic and condition.dissected)))
+"""Runs that say nothing of synthetic data: real ones, controls, mixtures with real examples, and other sizes."""
 
 
 def fitting_scores(profile: Profile, head_scores: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `head_scores` of the kind that fits each task, read from the answer as the study does."""
+    """The rows of `head_scores` of the kind that fits each task, read from the answer as the study does.
+
+    Without those of the base models with the raised theta, which are there for what the runs gain.
+    """
     kind = head_scores.task.map({task: score_kind(profile, task) for task in profile.tasks})
-    return head_scores[(head_scores.kind == kind) & (head_scores.score_mode == score_mode(profile))]
+    return head_scores[(head_scores.kind == kind) & (head_scores.score_mode == score_mode(profile))
+                       & (head_scores.condition != RAISED)]
 
 
 def first_runs(scores: pd.DataFrame, profile: Profile, conditions: Iterable[str]) -> pd.DataFrame:
@@ -103,33 +113,18 @@ def unseen_finding(examples: pd.DataFrame) -> str:
             f"statements, even to a `real` run: {int(train.n.min())} examples cannot show every pair.")
 
 
-def performance_finding(shortfall: pd.DataFrame, performance: pd.DataFrame, base: pd.DataFrame) -> str:
-    """Claim C1, from the tables `shortfall` and `performance`, and whether training gains over a raised theta alone.
+def performance_sentence(performance: pd.DataFrame, base: pd.DataFrame) -> str:
+    """What the runs on real data solve, beside the raised theta without training; from `performance` and `base`.
 
-    At the longest length; exact match decides, and citation F1 for `summhay`.
+    At the longest length; exact match, and citation F1 for `summhay`.
     """
     longest = performance.eval_length.max()
     at = [_deciding(one[one.eval_length == longest]) for one in (performance, base)]
     real = at[0][at[0].condition == REFERENCE].groupby("task").value.mean()
-    rope = at[1][at[1].condition == "rope"].groupby("task").value.mean()
-    text = (f"At {longest:,} tokens the runs on real data solve {_each(real)} (exact match; citation F1 on summhay), "
-            f"against {_each(rope.reindex(real.index))} without training at the raised RoPE theta. ")
-    rows = _deciding(shortfall[~shortfall.condition.isin(NOT_SYNTHETIC)])
-    if rows.empty:
-        return text + "No synthetic run was made: **C1 is not tested here.**"
-    short, better = int((rows.low > 0).sum()), int((rows.high < 0).sum())
-    text += (f"The score of synthetic conditions is lower than that of `real` by {_signed(rows.value)}. Of "
-             f"{len(rows)} such differences {short} are above 0 and {better} below it, beyond their intervals. ")
-    if short > len(rows) / 2 and not better:
-        verdict = "**C1 is supported**: most kinds of synthetic data fall short."
-    elif better > short:
-        verdict = "**C1 is not supported**: more kinds of synthetic data do better than worse."
-    else:
-        verdict = "**C1 is not decided by this run.**"
-    if (real <= rope.reindex(real.index)).any():
-        verdict += " Where real training does not gain over the raised theta, there is little that could fall short."
-    least = "at least " if rows.n_seeds.nunique() > 1 else ""
-    return f"{text}{verdict}{_size(rows.n, least + repeats(int(rows.n_seeds.min()), int(rows.n_bases.min())))}"
+    rope = at[1][at[1].condition == RAISED].groupby("task").value.mean()
+    return (f"At {longest:,} tokens the runs on real data solve {_each(real)} (exact match; citation F1 on summhay), "
+            f"against {_each(rope.reindex(real.index))} without training at the raised RoPE theta."
+            f"{_size(performance.n)}")
 
 
 def _deciding(rows: pd.DataFrame) -> pd.DataFrame:
@@ -195,3 +190,28 @@ def _size(n: Iterable[int], repeated: str = "") -> str:
     least = int(min(n))
     text = f" (n = {least} examples a run" + (f", {repeated}" if repeated else "")
     return text + ("; so few show that the study runs, and nothing else.)" if least < FEW_EXAMPLES else ".)")
+
+
+def repeats(seeds: int, bases: int) -> str:
+    """How often each condition was run: `5 seeds`, or `5 seeds, 2 base models` where there are several."""
+    return f"{seeds} {'seed' if seeds == 1 else 'seeds'}" + (f", {bases} base models" if bases > 1 else "")
+
+
+def study_size(profile: Profile, training: pd.DataFrame) -> str:
+    """How many runs the verdicts rest on, and what of the study has not been run.
+
+    Args:
+        profile: the study as it was planned.
+        training: the table `training`, one row a run.
+    """
+    planned, of_seed = len(study_grid(profile)), training.groupby("seed").size()
+    made = repeats(training.seed.nunique(), training.base.nunique())
+    text = f"These verdicts rest on {len(training)} runs ({made})."
+    if len(training) == planned:
+        return text
+    seeds = ", ".join(f"{of_seed.get(seed, 0)} of seed {seed}" for seed in profile.seeds)
+    return (
+        f"{text} **The study is not complete**: {planned} runs are planned, {planned // len(profile.seeds)} "
+        f"a seed, and there are {seeds}. Conditions are compared under the seeds that they have in common, so the "
+        f"intervals are wider than they will be, and *not decided* may become something else."
+    )

@@ -19,7 +19,7 @@ from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.folder import each_training_example
 from retrieval_heads.data.spilled import Spilled
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.keys import RunKey, study_grid, table_path
+from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.manifest import Facts
 from retrieval_heads.models.finetune import finetune
 from retrieval_heads.models.training_record import read_record
@@ -39,8 +39,7 @@ from retrieval_heads.stages.common import (
     study_tokenizer,
     training_examples,
 )
-from retrieval_heads.store import Store
-from retrieval_heads.tables import read_table
+from retrieval_heads.store import Store, load_table
 
 TABLES = ("training", "losses", "performance", "answers")
 
@@ -65,7 +64,7 @@ def derive(profile: Profile) -> Path:
     """Make the table `shortfall` from the table `answers` that is there; its path."""
     store = Store.open(profile)
     with store.merging():
-        answers = read_table("answers", table_path(profile.name, "answers"))
+        answers = load_table(profile.name, "answers")
         rows = shortfall(answers, n_resamples=profile.bootstrap)
         store.write_part("shortfall", "all", rows, Facts(seeds=(HELD_OUT_SEED,)))
         return store.merge("shortfall", ["all"])
@@ -83,7 +82,7 @@ def train_and_test(profile: Profile, key: RunKey, device: str) -> Made:
         ]
     examples = held_out(profile, key.task, "test")  # the scores are of the longest length
     answers = [
-        {**key.columns, **row, "reference": example.answer, "prediction": _printable(prediction)}
+        {**key.columns, **row, "reference": _printable(example.answer), "prediction": _printable(prediction)}
         for row, example, prediction in zip(answers, examples, scores["prediction"], strict=True)
     ]
     rows = {**_training_rows(key, record), "performance": performance, "answers": answers}
@@ -138,4 +137,5 @@ def _training_rows(key: RunKey, record: dict[str, Any]) -> dict[str, list[dict[s
 
 
 def _printable(text: str) -> str | None:
-    return "".join(character for character in text if character.isprintable()) or None
+    """As it stands in a table: any white space is a space (a no-break space, say), control characters are left out."""
+    return "".join(" " if one.isspace() else one for one in text if one.isprintable() or one.isspace()) or None

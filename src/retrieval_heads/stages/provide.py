@@ -18,6 +18,9 @@ from retrieval_heads.tables import all_tables
 
 AS_IS = "RETRIEVAL_HEADS_AS_IS"
 
+WITH_LOSSES = {"head_hits"}
+"""Tables that a stage makes only where the profile measures losses of the gold answer."""
+
 
 def provide(profile: Profile, stage: str) -> None:
     """Have the tables of a stage made, unless they come with the repository.
@@ -34,7 +37,7 @@ def provide(profile: Profile, stage: str) -> None:
 
 def comes_with_repository(profile: Profile, stage: str) -> bool:
     """Whether all tables of a stage are committed and none was begun on this machine."""
-    tables = [name for name, table in all_tables().items() if table.stage == stage]
+    tables = _tables(profile, stage)
     begun = any(
         table_path(profile.name, name).is_file() or (paths.runs_folder(profile.name) / "parts" / name).is_dir()
         for name in tables
@@ -44,5 +47,11 @@ def comes_with_repository(profile: Profile, stage: str) -> bool:
 
 def at_hand(profile: Profile, stage: str) -> bool:
     """Whether all tables of a stage can be read as they are, without computing anything."""
-    tables = [name for name, table in all_tables().items() if table.stage == stage]
+    tables = _tables(profile, stage)
     return all(table_path(profile.name, name).is_file() or find_committed(profile.name, name) for name in tables)
+
+
+def _tables(profile: Profile, stage: str) -> list[str]:
+    """The tables that a stage makes for the profile."""
+    left_out = WITH_LOSSES if profile.gold_loss is None else set()
+    return [name for name, table in all_tables().items() if table.stage == stage and name not in left_out]

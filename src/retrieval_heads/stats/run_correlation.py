@@ -29,8 +29,9 @@ UNITS = ("condition", "run")
 
 
 def correlate_runs(
-    runs: pd.DataFrame, predictor: str, outcome: str, *, method: str = "spearman", unit: str = "condition",
-    level: float = 0.95, n_resamples: int = RESAMPLES, n_permutations: int = PERMUTATIONS, seed: int = 0,
+    runs: pd.DataFrame, predictor: str, outcome: str, *, given: str | None = None, method: str = "spearman",
+    unit: str = "condition", level: float = 0.95, n_resamples: int = RESAMPLES, n_permutations: int = PERMUTATIONS,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Correlate two columns of a table of runs; one row a task, and one for all tasks if there are several.
 
@@ -38,6 +39,7 @@ def correlate_runs(
         runs: one row a `task`, `condition`, `base` and `seed`, without the conditions that are not to count (the real
             one and the controls, say); `predictor` and `outcome` are numbers, NaN where not defined.
         predictor, outcome: names of the columns.
+        given: a third column, whose part in both is removed (Spearman only).
         method: `spearman` or `kendall`.
         unit: `condition` or `run`, see above.
         level, n_resamples, n_permutations, seed: coverage of the interval, sample counts and random seed.
@@ -51,7 +53,8 @@ def correlate_runs(
     """
     if unit not in UNITS:
         raise ConfigError("unknown unit", where="unit", value=unit, remedy=f"Use one of {', '.join(UNITS)}.")
-    table = check_runs(runs, [predictor, outcome])
+    columns = [predictor, outcome] if given is None else [predictor, outcome, given]
+    table = check_runs(runs, columns)
     parts = [(task, part) for task, part in table.groupby(TASK)]
     if len(parts) > 1:
         parts.append((POOLED, table))
@@ -59,19 +62,20 @@ def correlate_runs(
                 "seed": seed}
     return pd.DataFrame([
         {"task": task, "predictor": predictor, "outcome": outcome, "unit": unit}
-        | _correlated(part, predictor, outcome, unit, settings)
+        | _correlated(part, columns, unit, settings)
         for task, part in parts
     ])
 
 
-def _correlated(part: pd.DataFrame, x: str, y: str, unit: str, settings: dict[str, Any]) -> dict[str, Any]:
-    known, left_out = balanced(part, [x, y], joint=True)
-    rows = condition_means(known, [x, y]) if unit == "condition" else known
+def _correlated(part: pd.DataFrame, columns: list[str], unit: str, settings: dict[str, Any]) -> dict[str, Any]:
+    x, y, *given = columns
+    known, left_out = balanced(part, columns, joint=True)
+    rows = condition_means(known, columns) if unit == "condition" else known
     by = [TASK] if unit == "condition" else [TASK, REPEAT[0]]
     found = correlate(
         rows[x], rows[y], groups=rows[by].astype(str).agg("/".join, axis=1) if len(rows) else [],
         # the order of the keys: rows of a cluster stand in the same order of tasks, base models and seeds
-        clusters=rows[CONDITION], exchange="whole", **settings,
+        clusters=rows[CONDITION], exchange="whole", covariate=rows[given[0]] if given else None, **settings,
     )
     reason = found["reason"]
     if not len(known) and part[[x, y]].notna().all(axis=1).any():

@@ -24,7 +24,8 @@ from retrieval_heads.claims.pretrained.sampled import (
     none_of,
     significant,
 )
-from retrieval_heads.claims.pretrained.strengths import WAYS, Probed, flat, of_kind, pair_mean, pair_values, reference
+from retrieval_heads.claims.pretrained.strengths import Probed, reference
+from retrieval_heads.claims.strength_pairs import WAYS, flat, of_kind, pair_mean, pair_values
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.stats.prediction import fit_linear

@@ -14,12 +14,9 @@ import pandas as pd
 
 from retrieval_heads.claims.head_arrays import need
 from retrieval_heads.claims.pretrained.loading import CONTROLS, THETA_ALONE, in_order
+from retrieval_heads.claims.strength_pairs import pair_mean
 from retrieval_heads.errors import ResultError
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.stats.strength import weighted
-
-WAYS = ((0, 1), (1, 0))
-"""The half of the run, and that of the real run."""
 
 KEY = ["condition", "seed", "example", "layer", "head"]
 
@@ -131,46 +128,11 @@ def _cube(hits: pd.DataFrame, axes: Mapping[str, list], n: int, shape: tuple[int
     return cube
 
 
-def pair_values(runs: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision of runs among real runs of other seeds.
-
-    Args:
-        runs: `[2 halves, ..., seeds, heads]` strengths.
-        real: `[2 halves, ..., seeds, heads]`, with the same seeds; the leading axes broadcast.
-
-    Returns:
-        Two arrays `[..., seeds of the run, seeds of the real run]`, the mean of both ways; NaN for equal seeds.
-    """
-    found = [weighted(real[other][..., None, :, :], runs[own][..., :, None, :]) for own, other in WAYS]
-    same = np.eye(runs.shape[-2], dtype=bool)
-    recall, precision = (np.where(same, np.nan, (found[0][i] + found[1][i]) / 2) for i in range(2))
-    return recall, precision
-
-
-def pair_mean(values: np.ndarray) -> np.ndarray:
-    """Mean `[...]` over the pairs `[..., seeds, seeds]` that are known; NaN where none is."""
-    known = ~np.isnan(values)
-    count = known.sum(axis=(-2, -1))
-    return np.where(count, np.where(known, values, 0.0).sum(axis=(-2, -1)) / np.maximum(count, 1), np.nan)
-
-
 def seeds_left_out(values: np.ndarray) -> Iterator[np.ndarray]:
     """`pair_mean` with each seed left out in turn, as run and as real run."""
     for out in range(values.shape[-1]):
         kept = np.delete(np.delete(values, out, axis=-1), out, axis=-2)
         yield pair_mean(kept)
-
-
-def flat(strengths: np.ndarray) -> np.ndarray:
-    """`[..., layers, heads]` as `[..., heads of all layers]`."""
-    return strengths.reshape(*strengths.shape[:-2], -1)
-
-
-def of_kind(strengths: np.ndarray, alone: np.ndarray, heads: str) -> np.ndarray:
-    """Strengths `[2 halves, ...]`, all of them or what is gained over theta alone `[2 halves, layers, heads]`."""
-    if heads == "all":
-        return strengths
-    return np.maximum(strengths - alone.reshape(2, *(1,) * (strengths.ndim - 3), *alone.shape[1:]), 0.0)
 
 
 def reference(probes: Probed) -> int | None:

@@ -22,20 +22,10 @@ from retrieval_heads.claims.pretrained.sampled import (
     lies_below,
     none_of,
 )
-from retrieval_heads.claims.pretrained.strengths import (
-    WAYS,
-    Probed,
-    flat,
-    of_kind,
-    pair_mean,
-    pair_values,
-    reference,
-    seeds_left_out,
-)
+from retrieval_heads.claims.pretrained.strengths import Probed, reference, seeds_left_out
+from retrieval_heads.claims.strength_pairs import beside, chance_within_layers, flat, of_kind, pair_mean, pair_values
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.stats.overlap import cosine
-from retrieval_heads.stats.strength import rank_biased_overlap
 
 HEADS = ("all", "gained")
 LEAST_PART, LEAST_CEILING = 0.8, 0.5
@@ -79,7 +69,7 @@ def agreement_rows(
     for heads in kinds:
         own = of_kind(strengths, alone, heads)
         recall, precision = pair_values(flat(own), flat(own[:, [real]]))
-        chance, chance_high = _chance(own, real, n_permutations, seed)
+        chance, chance_high = chance_within_layers(own, own[:, [real]], n_permutations, seed)
         ceiling = float(pair_mean(precision)[real])
         left_out = np.stack([one - LEAST_PART * one[real] for one in seeds_left_out(precision)], axis=-1)
         for i, condition in enumerate(probes.conditions):
@@ -93,7 +83,7 @@ def agreement_rows(
                 "task": task, "condition": condition, "heads": heads, **cells,
                 "chance": float(chance[i]), "chance_high": float(chance_high[i]), "ceiling": ceiling,
                 "left_out_least": float(left_out[i].min()), "left_out_most": float(left_out[i].max()),
-                **_beside(own, real, i), "n_pairs": int((~np.isnan(precision[i])).sum()),
+                **beside(own[:, i], own[:, real]), "n_pairs": int((~np.isnan(precision[i])).sum()),
                 "n_seeds": int(probes.there[i].sum()), "n": sum(half.shape[2] for half in probes.halves),
             })
     return pd.DataFrame([row | {"finding": _finding(row)} for row in rows])
@@ -138,29 +128,6 @@ def _centred(measures: dict[str, list], probes: Probed, real: int, heads: str) -
     recall, precision = map(pair_mean, pair_values(own, own[:, [real]]))
     estimates = {"recall": recall, "precision": precision, "difference": precision - LEAST_PART * precision[real]}
     return {name: values - values.mean(axis=0) + estimates[name] for name, values in samples.items()}
-
-
-def _chance(own: np.ndarray, real: int, n_permutations: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and 97.5% quantile `[conditions]` of the precision when the heads of each run are permuted in each layer."""
-    rng, found = np.random.default_rng(seed), []
-    for _ in range(n_permutations):
-        order = rng.random(own.shape[1:]).argsort(axis=-1)  # of one run the same in both halves
-        permuted = np.take_along_axis(own, order[None], axis=-1)
-        found.append(pair_mean(pair_values(flat(permuted), flat(own[:, [real]]))[1]))
-    drawn = np.stack(found)
-    return drawn.mean(axis=0), np.quantile(drawn, 0.975, axis=0)
-
-
-def _beside(own: np.ndarray, real: int, place: int) -> dict[str, float]:
-    """Rank-biased overlap and cosine, means over the same pairs."""
-    found: dict[str, list[float]] = {"rank_biased_overlap": [], "cosine": []}
-    for half, other in WAYS:
-        for s, run in enumerate(own[half, place]):
-            for t, one in enumerate(own[other, real]):
-                if s != t and np.isfinite(run).all() and np.isfinite(one).all():
-                    found["rank_biased_overlap"].append(rank_biased_overlap(one, run))
-                    found["cosine"].append(cosine(one, run))
-    return {name: float(np.mean(values)) if values else np.nan for name, values in found.items()}
 
 
 def _finding(row: dict) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.layout import Document, Span, place, write_citation, write_prompt
+from retrieval_heads.data.official.phrases import searched
 from retrieval_heads.data.official.text import merge, occurrences, sentences_around
 from retrieval_heads.data.official.usable import UnusableRecordError
 
@@ -43,11 +44,13 @@ class Held:
 def find_answer(texts: Mapping[int, str], answers: Sequence[str], needle: str) -> Held | None:
     """The first of `answers` that one of the texts holds, preferably in words of its own; None when there is none.
 
+    Looked for are only those that could be an answer's text (`phrases.searched`), unless there is none.
+
     A text's needles are every place of the answer (`answer`), the sentences around them (`sentence`), or the whole
     text (`passage`).
     """
     for whole_words in (True, False):
-        for answer in answers:
+        for answer in searched(answers) or answers:
             places = {index: occurrences(text, answer, whole_words) for index, text in texts.items()}
             held = {index: _widened(texts[index], spans, needle) for index, spans in places.items() if spans}
             if held:

@@ -7,7 +7,8 @@ held when one of these is part of the document, inside longer words too (`5` in 
 - its SQuAD form (`metrics.normalize_answer`), without accents, in that of the document;
 - its words with single spaces for whatever stands between them (`well-known` as `well known`), likewise.
 
-The price is paid by answers such as `IT`, which nearly all documents hold: for them a pool may be too small.
+Answers of which this would find one in nearly every document are looked for letter for letter, or not at all; see
+`phrases`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
+from retrieval_heads.data.official.phrases import exact_pattern, is_short, searched
 from retrieval_heads.metrics import normalize_answer
 
 _GAP = re.compile(r"[\W_]+")
@@ -39,14 +41,23 @@ class Forbidden:
     """
 
     def __init__(self, answers: Iterable[str]) -> None:
-        forms = [normal_forms(answer.strip()) for answer in answers]
+        exact = {answer: exact_pattern(answer) for answer in searched(answers)}
+        self._patterns = tuple(pattern for pattern in exact.values() if pattern is not None)
+        forms = [normal_forms(answer.strip()) for answer, pattern in exact.items() if pattern is None]
         # an answer of punctuation alone has no normal form, and an empty one would be in everything
-        self._wanted = tuple(tuple({form[i].strip() for form in forms} - {""}) for i in range(3))
+        wanted = [{form[i].strip() for form in forms} - {""} for i in range(3)]
+        self._wanted = tuple(tuple(want for want in some if not is_short(want)) for some in wanted)
+        # the words alone; those of the text as it is are among them
+        self._short = tuple(f" {want} " for some in wanted[1:] for want in some if is_short(want) and searched([want]))
 
     def held_by(self, title: str, text: str) -> bool:
         """Whether the document, its title included, holds one of the answers."""
         forms = _document_forms(title, text)
-        return any(want in form for form, wanted in zip(forms, self._wanted, strict=True) for want in wanted)
+        if any(want in form for form, wanted in zip(forms, self._wanted, strict=True) for want in wanted):
+            return True
+        if any(want in f" {form} " for form in forms[1:] for want in self._short):
+            return True
+        return any(pattern.search(part) for pattern in self._patterns for part in (title, text))
 
 
 @lru_cache(maxsize=50_000)

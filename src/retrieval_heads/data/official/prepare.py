@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -27,9 +27,10 @@ from retrieval_heads.data.official.depths import DEPTHS, check_depths, spread
 from retrieval_heads.data.official.frame import Frame
 from retrieval_heads.data.official.identity import file_facts, tokenizer_facts
 from retrieval_heads.data.official.lengthen import check_room, lengthen
+from retrieval_heads.data.official.phrases import not_searched
 from retrieval_heads.data.official.pool import Pool
 from retrieval_heads.data.official.records import check_count
-from retrieval_heads.data.official.sources import official_files, read_sources, without_repeats
+from retrieval_heads.data.official.sources import official_files, read_sources, without_control_tokens, without_repeats
 from retrieval_heads.data.official.split import FEWER, Split
 from retrieval_heads.errors import ConfigError, DataError, ResultError
 from retrieval_heads.fetch import origin
@@ -50,7 +51,7 @@ class Request:
         eval_lengths: tokens of the held-out examples; `length` is always among them.
         train, probe, test: numbers of examples.
         seed: of the split, the haystacks and the depths.
-        chat, instruction: see `Frame`.
+        chat, instruction, template_arguments: see `Frame`.
         depths: dealt to the gold documents; see `depths.py`.
         dev: number of held-out examples of a development set; none for 0.
         train_ids: the ids of the training records, `train` of them; they are drawn where there are none.
@@ -69,6 +70,7 @@ class Request:
     depths: tuple[float, ...] = DEPTHS
     dev: int = 0
     train_ids: tuple[str, ...] = ()
+    template_arguments: Mapping[str, Any] | None = None
 
     @property
     def held_out(self) -> dict[str, int]:
@@ -119,13 +121,13 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
     from retrieval_heads.models.load import load_tokenizer  # torch is not imported for --help
 
     files = official_files(official, request.task)
-    frame = Frame(load_tokenizer(Path(tokenizer)), request.instruction, request.chat)
+    frame = Frame(load_tokenizer(Path(tokenizer)), request.instruction, request.chat, request.template_arguments or {})
     folder = Path(out) / request.task
     arguments = _arguments(request, files, Path(tokenizer), frame)
     if _made(folder, arguments, request):
         return folder / MANIFEST, False
     dropped: Counter[str] = Counter()
-    read = read_sources(request.task, files, dropped)
+    read = without_control_tokens(read_sources(request.task, files, dropped), frame.tokenizer, dropped)
     sources, pool = without_repeats(read, dropped), Pool(read)
     _check_numbers(request, len(sources))
     for_training = tuple(length for length in (request.short_length, request.length) if length is not None)
@@ -146,6 +148,7 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
         "arguments": arguments, "licence": origin(request.task).licence, "citation": origin(request.task).citation,
         "records": {"read": len(read), "questions": len(sources), "documents": len(pool)},
         "dropped": dict(sorted(dropped.items())),
+        "answers_not_searched": not_searched(source.answers for source in sources),
         "limited_to": parts.groups, "shared_gold_documents": parts.shared_gold(),
         "haystacks_without_gold_of_other_sets": parts.apart, "files": made,
     }
@@ -199,7 +202,8 @@ def _arguments(request: Request, files: Sequence[Path], tokenizer: Path, frame: 
     # what is not asked for is left out, so that a folder that was made before it could be is still the request's own
     asked = {key: value for key, value in vars(request).items() if value or key not in ("dev", "train_ids")}
     return json.loads(json.dumps({
-        **asked, "sources": {path.name: file_facts(path) for path in files},
+        **asked, "template_arguments": dict(frame.template_arguments) or None,
+        "sources": {path.name: file_facts(path) for path in files},
         "tokenizer": tokenizer_facts(tokenizer, frame.tokenizer),
     }))
 

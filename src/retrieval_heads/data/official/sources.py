@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrieval_heads.data.markup import control_tokens, held_token
 from retrieval_heads.data.official.assemble import Source
 from retrieval_heads.data.official.mdqa import mdqa_source
 from retrieval_heads.data.official.musique import musique_source
@@ -86,3 +87,20 @@ def without_repeats(sources: Sequence[Source], dropped: Counter[str] | None = No
         dropped[REPEATED] += len(sources) - len(best)
     chosen = {id(source) for source in best.values()}
     return [source for source in sources if id(source) in chosen]
+
+
+def without_control_tokens(read: Sequence[Source], tokenizer: Any, dropped: Counter[str]) -> list[Source]:
+    """The records whose texts the tokenizer reads as text; `<s>` in one would open a sequence in its middle."""
+    tokens = control_tokens(tokenizer)
+    held: dict[str, bool] = {}  # the insights of a topic share its documents
+    kept = []
+    for source in read:
+        texts = (source.question, *source.answers, *(part for document in source.documents for part in document))
+        for text in texts:
+            if text not in held:
+                held[text] = held_token(text, tokens) is not None
+        if any(held[text] for text in texts):
+            dropped["a text holds a control token of the tokenizer"] += 1
+        else:
+            kept.append(source)
+    return kept

@@ -61,7 +61,8 @@ class Batch:
             messages = self._settled(order)[1]
             if messages is not None:
                 key = self._key(messages)
-                body = {"model": self.model, "messages": messages, **self.parameters}
+                named = {name: value for name, value in self.parameters.items() if name != "extra_body"}
+                body = {"model": self.model, "messages": messages, **named, **self.parameters.get("extra_body", {})}
                 lines[key] = json.dumps({"custom_id": key, "method": "POST", "url": URL, "body": body})
         if lines:
             write_whole(Path(path), ("\n".join(lines.values()) + "\n").encode())

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from retrieval_heads.data.markup import left_markup, own_text
+from retrieval_heads.data.official.phrases import exact_pattern, searched
 from retrieval_heads.data.official.text import occurrences
 from retrieval_heads.data.written.cache import Reply
 
@@ -44,6 +46,7 @@ class Wanted:
         absent: phrases that must not stand in it as whole words, in no spelling of capitals.
         insight: a statement that it has to contain in other words; none when empty.
         unsaid: a statement that it must not contain in any words; none when empty.
+        control: control tokens of the model that is to read it, which must not stand in it.
     """
 
     words: int
@@ -51,6 +54,7 @@ class Wanted:
     absent: tuple[str, ...] = ()
     insight: str = ""
     unsaid: str = ""
+    control: tuple[str, ...] = ()
 
 
 class Fault(NamedTuple):
@@ -61,11 +65,12 @@ class Fault(NamedTuple):
 
 
 def cleaned(text: str) -> str:
-    """A text as one paragraph, without the quotation marks that some writers put around all of it.
+    """A text as one paragraph, without the quotation marks that some writers put around all of it, and without what is
+    certain to be markup of the writing model (`markup.own_text`).
 
     No-break spaces stay: they are part of some answers (`9\u00a0April`), which have to stand there letter for letter.
     """
-    text = _SPACE.sub(" ", text).strip()
+    text = _SPACE.sub(" ", own_text(text)).strip()
     if len(text) > 1 and (text[0], text[-1]) in (('"', '"'), ("“", "”")) and not {*'"“”'} & set(text[1:-1]):
         text = text[1:-1].strip()
     return text
@@ -80,11 +85,16 @@ def find_fault(reply: Reply, wanted: Wanted) -> Fault | None:
         return Fault("the text is empty", "it is empty.")
     if reply.finish == "length":
         return Fault("the text is cut off", "it was cut off; write a shorter one.")
-    return _malformed(reply.text, text) or _wrong_length(text, wanted.words) or _wrong_content(text, wanted)
+    if found := left_markup(text, wanted.control):
+        return Fault("markup of a language model in the text", f"it holds {found}; give the text alone.")
+    return _malformed(own_text(reply.text), text) or _wrong_length(text, wanted.words) or _wrong_content(text, wanted)
 
 
 def contains(text: str, phrase: str) -> bool:
-    """Whether a phrase stands in a text as whole words, in any spelling of capitals."""
+    """Whether a phrase stands in a text as whole words, in any spelling of capitals unless it is one of those that
+    are found letter for letter only (`phrases`)."""
+    if pattern := exact_pattern(phrase):
+        return pattern.search(text) is not None
     folded, phrase = text.casefold(), phrase.casefold().strip()
     return phrase in folded and bool(occurrences(folded, phrase, whole_words=True))
 
@@ -147,5 +157,6 @@ def telling_words(text: str) -> frozenset[str]:
 
 
 def forbiddable(phrases: Sequence[str], *texts: str) -> tuple[str, ...]:
-    """Those of the phrases that stand in none of the texts: what may be forbidden without contradiction."""
-    return tuple(phrase for phrase in phrases if not any(contains(text, phrase) for text in texts))
+    """Those of the phrases that stand in none of the texts, and could be an answer: what may be forbidden without
+    contradiction."""
+    return tuple(phrase for phrase in searched(phrases) if not any(contains(text, phrase) for text in texts))

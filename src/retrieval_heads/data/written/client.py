@@ -7,6 +7,7 @@ connections. Its answers are checked here, since it passes on whatever a server 
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import threading
@@ -22,6 +23,15 @@ from retrieval_heads.data.written.spending import Spending
 from retrieval_heads.errors import ConfigError, StudyError
 
 URL_VARIABLE, MODEL_VARIABLE, KEY_VARIABLE = "OPENAI_BASE_URL", "OPENAI_MODEL", "OPENAI_API_KEY"
+_SET_ELSEWHERE = {
+    "model": "Give it by --model.", "messages": "They are the prompts of this package.",
+    "timeout": "Give it by --timeout.", "extra_headers": "They could hold secrets, and parameters are recorded.",
+    "extra_query": "Give them in the address.", "n": "A text is asked for again where it fails, with another prompt.",
+    **dict.fromkeys(("stream", "stream_options"), "Answers are read whole; there is nothing to gain from it."),
+}
+"""Parameters that a request cannot have, and why."""
+_BODY = ('What your server takes beside them, as arguments of a chat template, goes into "extra_body": '
+         '{"extra_body": {"chat_template_kwargs": {"enable_thinking": false}}}.')
 NONSENSE_TRIES = 3
 """How often an answer that is no chat completion is asked for again."""
 PARAMETERS: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
@@ -42,6 +52,9 @@ class Endpoint:
         parameters: sent with each request; part of what the cache knows an answer by.
         timeout: seconds for one answer.
         retries: how often the library repeats a request that failed.
+
+    Raises:
+        ConfigError: see `check_parameters`.
     """
 
     url: str
@@ -50,6 +63,25 @@ class Endpoint:
     parameters: Mapping[str, Any] = field(default_factory=lambda: dict(PARAMETERS))
     timeout: float = 300.0
     retries: int = 6
+
+    def __post_init__(self) -> None:
+        check_parameters(self.parameters)
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for what a request cannot have, also in `extra_body`, and for what is not JSON."""
+    body = parameters.get("extra_body", {})
+    if not isinstance(body, Mapping):
+        raise ConfigError("no JSON object", where="--parameters, extra_body", value=body, remedy="Give one, or none.")
+    for name in (*parameters, *body):
+        if name in _SET_ELSEWHERE:
+            raise ConfigError("cannot be set here", where="--parameters", value=name,
+                              remedy=f"Leave it out. {_SET_ELSEWHERE[name]}")
+    try:
+        json.dumps(dict(parameters), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError("not values of JSON", where="--parameters", value=str(error),
+                          remedy="Give text, finite numbers, true, false, null, lists and objects.") from error
 
 
 def find_endpoint(url: str | None = None, model: str | None = None, **options: Any) -> Endpoint:
@@ -89,7 +121,7 @@ class Client:
         spending: counts requests and tokens; a new count when None.
 
     Raises:
-        ConfigError: the `openai` library is not installed.
+        ConfigError: the `openai` library is not installed, or does not know a parameter.
     """
 
     def __init__(self, endpoint: Endpoint, cache: Cache, spending: Spending | None = None) -> None:
@@ -102,6 +134,9 @@ class Client:
             ) from error
         self.endpoint, self.cache, self.spending = endpoint, cache, spending or Spending()
         self._errors = openai.OpenAIError
+        known = inspect.signature(openai.resources.chat.Completions.create).parameters
+        if unknown := sorted(set(endpoint.parameters) - set(known)):
+            raise ConfigError("not a parameter of chat completions", where="--parameters", value=unknown, remedy=_BODY)
         self._client = openai.OpenAI(
             base_url=endpoint.url, api_key=endpoint.key, timeout=endpoint.timeout, max_retries=endpoint.retries,
         )
@@ -155,7 +190,7 @@ class Client:
                 model=self.endpoint.model, messages=messages, **self.endpoint.parameters,
             )
             return response.http_response.text
-        except (self._errors, TypeError) as error:  # TypeError: a parameter that the library does not know
+        except (self._errors, TypeError, ValueError, AttributeError) as error:  # a parameter of another type, say
             raise self._failed(error) from error
 
     def _failed(self, error: Exception) -> EndpointError:

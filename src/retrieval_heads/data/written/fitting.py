@@ -98,6 +98,7 @@ def write(real: Real, condition: str, scene: Scene) -> Example:
     return Example(
         real.example.task, real.head + prompt + real.tail, answers[0], answers,
         tuple((start + shift, end + shift) for start, end in marked), meta, real.example.joint,
+        real.example.chat_template,
     )
 
 

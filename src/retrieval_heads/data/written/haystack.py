@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 
 from retrieval_heads.data.official.forbidden import Forbidden
 from retrieval_heads.data.official.text import sentences
@@ -49,6 +49,12 @@ class Pool:
                 continue
             if not (real.cites and states(piece.text, real.facts[0].question)):
                 yield piece, self._tokens[index]
+
+
+    def fills(self, real: Real, budget: int) -> bool:
+        """Whether there are documents for so many tokens around an example's needles."""
+        tokens = accumulate(tokens for _, tokens in self.draw(real, random.Random(0)))
+        return any(total >= budget for total in tokens)
 
 
 def pool_of_records(reals: Sequence[Real], count: Counter) -> Pool:

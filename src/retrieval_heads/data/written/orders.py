@@ -17,23 +17,23 @@ WORDS = (40, 1000)
 """Fewest and most words that are asked for: those of the real documents, within these bounds."""
 
 
-def needle_orders(real: Real) -> list[Order]:
+def needle_orders(real: Real, control: tuple[str, ...] = ()) -> list[Order]:
     """One order a needle document of the conditions with concept `high`, in the order of the facts; for a citation
-    one a document that is to be cited."""
+    one a document that is to be cited; `control` as in `Wanted`."""
     words = _within(fmean(len(real.documents[index][2].split()) for index in real.gold))
     if real.cites:
         insight = real.facts[0].question
         return [
             Order(
                 write_messages(real.example.task, "needle", question=insight, words=words, number=number),
-                Wanted(words, insight=insight), real.id, number - 1,
+                Wanted(words, insight=insight, control=control), real.id, number - 1,
             )
             for number in range(1, len(real.gold) + 1)
         ]
-    return [_fact_order(real, step, fact, words) for step, fact in enumerate(real.facts)]
+    return [_fact_order(real, step, fact, words, control) for step, fact in enumerate(real.facts)]
 
 
-def _fact_order(real: Real, step: int, fact: Fact, words: int) -> Order:
+def _fact_order(real: Real, step: int, fact: Fact, words: int, control: tuple[str, ...]) -> Order:
     # a document that already tells a later answer would let the chain be cut short
     later = [other.answer for other in real.facts[step + 1 :]]
     if later:
@@ -43,7 +43,7 @@ def _fact_order(real: Real, step: int, fact: Fact, words: int) -> Order:
         real.example.task, "needle", question=fact.question, answer=fact.answer, title=fact.title or fact.question,
         words=words, forbidden=forbidden,
     )
-    return Order(messages, Wanted(words, (fact.answer,), forbidden), real.id, step)
+    return Order(messages, Wanted(words, (fact.answer,), forbidden, control=control), real.id, step)
 
 
 def needle_piece(real: Real, index: int, text: str) -> Piece:
@@ -57,7 +57,9 @@ def needle_piece(real: Real, index: int, text: str) -> Piece:
     return Piece(fact.title, text, tuple(held.needles[0]))
 
 
-def distractor_orders(reals: Sequence[Real], n: int, seed: int = 0) -> tuple[list[str], list[Order]]:
+def distractor_orders(
+    reals: Sequence[Real], n: int, seed: int = 0, control: tuple[str, ...] = (),
+) -> tuple[list[str], list[Order]]:
     """Orders for `n` documents about the topics of the real ones, drawn at random, and their titles.
 
     A document about the topic of an example's document must not mention that example's answers; those of others are
@@ -75,7 +77,8 @@ def distractor_orders(reals: Sequence[Real], n: int, seed: int = 0) -> tuple[lis
             real.example.task, "distractor", topic=topic, words=words, number=number + 1, forbidden=forbidden,
         )
         titles.append(title)
-        orders.append(Order(messages, Wanted(words, absent=forbidden, unsaid=topic if real.cites else "")))
+        unsaid = topic if real.cites else ""
+        orders.append(Order(messages, Wanted(words, absent=forbidden, unsaid=unsaid, control=control)))
     return titles, orders
 
 

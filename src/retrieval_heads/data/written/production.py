@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from retrieval_heads.data.examples import token_counter
 from retrieval_heads.data.jsonl import write_examples
+from retrieval_heads.data.markup import control_tokens
+from retrieval_heads.data.official.phrases import not_searched
 from retrieval_heads.data.written.author import Order
 from retrieval_heads.data.written.checks import Fault
 from retrieval_heads.data.written.client import Client
@@ -19,15 +20,14 @@ from retrieval_heads.data.written.conditions import check_conditions, make_condi
 from retrieval_heads.data.written.fitting import Piece, tokens_of
 from retrieval_heads.data.written.haystack import Pool, pool_of_records
 from retrieval_heads.data.written.orders import distractor_orders, needle_orders, needle_piece
+from retrieval_heads.data.written.outcome import RECORD, Outcome
 from retrieval_heads.data.written.real import Real
 from retrieval_heads.data.written.templates import state_fact
 from retrieval_heads.data.written.writers import EndpointWriter, Writer
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.files import write_whole
 
-RECORD = "written.json"
-TOLD = 10
-"""Refused texts that are told one by one."""
+CROWDED = "too few documents lack its answer to fill the context"
 OUTPUT_TOKENS = 1.4
 """Tokens of a word of English text, for estimates."""
 
@@ -46,6 +46,7 @@ class Plan:
             other real examples.
         concurrency: requests at a time.
         attempts: how often a text is asked for.
+        control: control tokens of the model to be trained, which no text may hold; see `for_tokenizer`.
     """
 
     reals: Sequence[Real]
@@ -55,6 +56,7 @@ class Plan:
     distractors: int = 0
     concurrency: int = 8
     attempts: int = 3
+    control: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_conditions(self.conditions)
@@ -76,48 +78,13 @@ class Plan:
         """Whether an endpoint is needed."""
         return self.writes_needles or self.writes_context
 
+    def for_tokenizer(self, tokenizer: Any) -> Plan:
+        """The same plan for a model with that tokenizer."""
+        return replace(self, control=tuple(control_tokens(tokenizer)))
+
     def wanted(self) -> int:
         """Examples to begin with, before any has to be replaced."""
         return min(self.count or len(self.reals), len(self.reals))
-
-
-@dataclass
-class Outcome:
-    """What was made.
-
-    Attributes:
-        files: number of examples by file.
-        dropped: by id why an example was left out.
-        refused: by text what is wrong with it.
-        distractors_dropped: number of documents of the context that were left out, by reason.
-        templates: number of statements of concept `low` by the type of their question; none where no condition has it.
-        quoting: how many of them quote the question.
-        ids: of the examples that were made.
-    """
-
-    files: dict[str, int] = field(default_factory=dict)
-    dropped: dict[str, str] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-    distractors_dropped: Counter[str] = field(default_factory=Counter)
-    templates: Counter[str] = field(default_factory=Counter)
-    quoting: int = 0
-    ids: list[str] = field(default_factory=list)
-
-    def lines(self) -> Iterator[str]:
-        """The outcome for a reader, line by line."""
-        for name, n in self.files.items():
-            yield f"{name}: {n} examples"
-        if self.templates:
-            yield (f"low needles: {self.templates.total()} statements, {self.quoting} of which quote their question, "
-                   "as no template fits it")
-        for reason, n in Counter(self.dropped.values()).most_common():
-            yield f"left out {n} because {reason}"
-        for place, told in islice(self.refused.items(), TOLD):
-            yield f"refused {place}: {told}"
-        if len(self.refused) > TOLD:
-            yield f"refused {len(self.refused) - TOLD} more; all are in {RECORD}"
-        for reason, n in self.distractors_dropped.most_common():
-            yield f"left out {n} documents of the context because {reason}"
 
 
 def first_orders(plan: Plan) -> list[Order]:
@@ -131,8 +98,8 @@ def all_orders(plan: Plan) -> list[Order]:
 
 
 def _orders(plan: Plan, reals: Sequence[Real]) -> list[Order]:
-    orders = [order for real in reals for order in needle_orders(real)] * plan.writes_needles
-    return orders + distractor_orders(plan.reals, plan.distractors)[1] * plan.writes_context
+    orders = [order for real in reals for order in needle_orders(real, plan.control)] * plan.writes_needles
+    return orders + distractor_orders(plan.reals, plan.distractors, control=plan.control)[1] * plan.writes_context
 
 
 def produce(
@@ -150,7 +117,7 @@ def produce(
             is written then, but what was asked is in the cache.
         EndpointError, ResultError: see `Client`.
     """
-    given = writer is not None
+    plan, given = plan.for_tokenizer(tokenizer), writer is not None
     if client is not None and writer is None:
         writer = EndpointWriter(client, plan.concurrency, plan.attempts)
     if plan.asks and writer is None:
@@ -158,16 +125,12 @@ def produce(
     outcome = Outcome()
     needed = plan.writes_needles or given
     written = _needles(plan, tokenizer, writer, outcome) if needed else {}
-    reals = [real for real in plan.reals if real.id in written] if needed else list(plan.reals)
-    reals = reals[: plan.count]
-    if len(reals) < (plan.count or 1):
-        told = "; ".join(f"{n} because {reason}" for reason, n in Counter(outcome.dropped.values()).most_common())
-        raise DataError(
-            f"only {len(reals)} examples can be made ({told or 'there are no more real ones'})", where="--count",
-            value=plan.count or "all",
-            remedy="Give more real examples or attempts, a better model, or a smaller count.",
-        )
+    reals = _enough([real for real in plan.reals if real.id in written] if needed else plan.reals, plan, outcome)
     pool = _pool(plan, tokenizer, writer, outcome) if any(name.endswith("_high") for name in plan.conditions) else None
+    if given and pool is not None:  # what is left out of `real` too need not end the call
+        crowded = {real.id: CROWDED for real in reals if not pool.fills(real, plan.length)}
+        outcome.dropped.update(crowded)
+        reals = _enough([real for real in reals if real.id not in crowded], plan, outcome)
     out = Path(out)
     outcome.ids = [real.id for real in reals]
     if any(name.startswith("low_") for name in plan.conditions):
@@ -176,14 +139,28 @@ def produce(
         examples = make_condition(reals, condition, tokenizer, plan.length, pool=pool, written=written)
         write_examples(out / f"{condition}.jsonl.gz", examples)
         outcome.files[f"{condition}.jsonl.gz"] = len(examples)
+    outcome.not_searched = not_searched(real.hidden for real in reals)
     record = {
         "files": outcome.files, "length": plan.length, "dropped": outcome.dropped, "refused": outcome.refused,
         "distractors_dropped": outcome.distractors_dropped, "distractors": plan.distractors,
         "templates": {"quoting": outcome.quoting, "types": dict(outcome.templates.most_common())},
         **(writer.facts() if writer else {"model": None, "parameters": None}),
+        "answers_not_searched": outcome.not_searched,
     }
     write_whole(out / RECORD, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
     return outcome
+
+
+def _enough(reals: Sequence[Real], plan: Plan, outcome: Outcome) -> list[Real]:
+    """The first `count` of the examples that are left; `DataError` where there are fewer."""
+    if len(reals) < (plan.count or 1):
+        told = "; ".join(f"{n} because {reason}" for reason, n in Counter(outcome.dropped.values()).most_common())
+        raise DataError(
+            f"only {len(reals)} examples can be made ({told or 'there are no more real ones'})", where="--count",
+            value=plan.count or "all",
+            remedy="Give more real examples or attempts, a better model, or a smaller count.",
+        )
+    return list(reals[: plan.count])
 
 
 def _count_templates(reals: Sequence[Real], outcome: Outcome) -> None:
@@ -200,7 +177,7 @@ def _needles(plan: Plan, tokenizer: Any, writer: Writer, outcome: Outcome) -> di
     while waiting and len(made) < plan.wanted():
         missing = plan.wanted() - len(made)
         batch, waiting = waiting[:missing], waiting[missing:]
-        orders = [needle_orders(real) for real in batch]
+        orders = [needle_orders(real, plan.control) for real in batch]
         texts = iter(writer.texts([one for many in orders for one in many]))
         for real, many in zip(batch, orders, strict=True):
             results = [next(texts) for _ in many]
@@ -223,7 +200,7 @@ def _pool(plan: Plan, tokenizer: Any, writer: Writer | None, outcome: Outcome) -
     count = token_counter(tokenizer)
     if not plan.writes_context:
         return pool_of_records(plan.reals, count)
-    titles, orders = distractor_orders(plan.reals, plan.distractors)
+    titles, orders = distractor_orders(plan.reals, plan.distractors, control=plan.control)
     results = writer.texts(orders)
     outcome.distractors_dropped.update(result.reason for result in results if isinstance(result, Fault))
     documents = [(title, text) for title, text in zip(titles, results, strict=True) if isinstance(text, str)]

@@ -1,0 +1,92 @@
+"""What the controls of a knock-out cost beside retrieval heads: matched by layer, by key/value group, and the weakest.
+
+A report whose knock-out was made with fewer controls has the others from a profile of their own, for some of its runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from retrieval_heads.claims.head_arrays import claimed
+from retrieval_heads.claims.necessity import ABLE, METRIC, MODE, SCOPE
+from retrieval_heads.claims.repeated import frame
+from retrieval_heads.keys import RUN
+
+SETS = ("retrieval", "random", "random_group", "bottom")
+
+COLUMNS = ("task", "set", "n_runs", "k", "groups", "moved", "moved_group", "taken", "least", "most", "text_cost",
+           "n_text")
+
+
+def control_rows(knockout: pd.DataFrame, text_loss: pd.DataFrame) -> pd.DataFrame:
+    """The table `controls`: all retrieval heads of the able runs knocked out, and as many of each control.
+
+    Args:
+        knockout: the table; rows without the column `groups` are of an earlier version, with other controls, and give
+            no row.
+        text_loss: the table.
+
+    Returns:
+        Columns `COLUMNS`, one row a task and set: `n_runs`; means over them of `k` (heads out), `groups` (key/value
+        groups that these are in), `moved` and `moved_group` (heads from another layer, or group, than those they stand
+        for); `taken`, the share of all right answers that is lost, with the `least` and the `most` of single runs;
+        `text_cost`, nats a token on plain text, mean over the `n_text` runs that read it.
+    """
+    if "groups" not in knockout:
+        return frame([], COLUMNS)
+    rows = knockout[(knockout["metric"] == METRIC) & (knockout["draw"] == 0)]
+    rows = rows[rows["condition"].isin(claimed(rows["condition"].unique()))]
+    start = rows[rows["set"] == "none"].set_index(RUN)["value"].rename("start")
+    out = rows[(rows["mode"] == MODE) & (rows["scope"] == SCOPE) & (rows["k"] == rows["n_retrieval"])]
+    out = out.join(start[start >= ABLE], on=RUN, how="inner")
+    costs = _text_costs(text_loss)
+    found = []
+    for task, part in out.groupby("task"):
+        for name in SETS:
+            own = part[part["set"] == name]
+            if len(own):
+                found.append({"task": task, "set": name, **_row(own, costs)})
+    return frame(found, COLUMNS)
+
+
+def _row(own: pd.DataFrame, costs: pd.Series) -> dict[str, Any]:
+    lost = own["start"] - own["value"]
+    shares = lost / own["start"]
+    text = costs.reindex(pd.MultiIndex.from_frame(own[[*RUN, "set", "k"]])).dropna()
+    return {
+        "n_runs": len(own), **{name: float(own[name].mean()) for name in ("k", "groups", "moved", "moved_group")},
+        "taken": float(lost.sum() / own["start"].sum()), "least": float(shares.min()), "most": float(shares.max()),
+        "text_cost": float(text.mean()) if len(text) else np.nan, "n_text": len(text),
+    }
+
+
+def _text_costs(text_loss: pd.DataFrame) -> pd.Series:
+    """Nats a token above the run as it is, by run, set and number of heads."""
+    start = text_loss[text_loss["set"] == "none"].set_index(RUN)["loss"].rename("start")
+    rows = text_loss[text_loss["set"] != "none"].join(start, on=RUN)
+    return (rows["loss"] - rows["start"]).set_axis(pd.MultiIndex.from_frame(rows[[*RUN, "set", "k"]]))
+
+
+NAMES = {"random": "random heads of the same layers", "random_group": "heads matched by key/value group",
+         "bottom": "the weakest of the same layers"}
+
+
+def control_sentence(controls: pd.DataFrame) -> str:
+    """What each control costs, and where its heads are from, as Markdown; empty without rows."""
+    lines = []
+    for task, part in controls.groupby("task"):
+        rows = part.set_index("set")
+        if "retrieval" not in rows.index:
+            continue
+        own = rows.loc["retrieval"]
+        said = [f"{NAMES[name]} {row.taken:.1%} (in {row.groups:.0f} groups; {row.moved:.1f} heads from another layer, "
+                f"{row.moved_group:.1f} from another group)"
+                for name, row in ((name, rows.loc[name]) for name in NAMES if name in rows.index)]
+        lines.append(
+            f"- {task}, {own.n_runs} able runs: all retrieval heads, {own.k:.0f} in {own.groups:.0f} key/value groups, "
+            f"take {own.taken:.1%} of the right answers; as many {', '.join(said)}."
+        )
+    return "\n".join(lines)
