@@ -26,8 +26,7 @@ help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 study: $(VENV)/.book  ## run chapters 00 to 09 with PROFILE (quick), live, and build the book of what they showed
-	@$(BOOK) run --profile $(PROFILE) $(if $(CHAPTERS),--chapters $(CHAPTERS))
-	@$(BOOK) build
+	@$(BOOK) study --profile $(PROFILE) $(if $(CHAPTERS),--chapters $(CHAPTERS))
 
 book: $(VENV)/.book  ## build the book without running anything: of the last run, else of the report that comes with it
 	@$(BOOK) build

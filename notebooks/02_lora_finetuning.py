@@ -10,21 +10,8 @@
 # # Fine-tuning: how well does each kind of data teach the long task?
 #
 # **Claim C1.** Models trained on synthetic data fall short of models trained on real data {cite:p}`zhao2025synthetic`.
-#
-# **Method.** For every {term}`task`, {term}`condition` and {term}`seed`, one {term}`run`: the {term}`base model` gets a
-# raised {term}`RoPE theta` and a {term}`LoRA` {term}`adapter` on the query, key, value and output projections of its
-# attention {cite:p}`hu2022lora`, trained on examples of the new length. All runs have the same number of examples, steps
-# and settings, and differ in the data alone; where the study varies the number of examples, only the runs for that have
-# others. The loss is on the tokens of the answer. Every run is then tested on the *same* held-out real examples, so
-# that two runs can be compared example by example. In code: {py:func}`~retrieval_heads.load_model` with an adapter, and
-# {py:func}`~retrieval_heads.evaluate`.
-#
-# Beside them stand two controls without any training: the base model as it is (`base`), and with the raised theta
-# alone (`rope`; see {doc}`00_base_model`). Only what lies above `rope` was learned in fine-tuning.
-#
-# **What to look at.** Whether `real` lies above `rope` at the longest length, and how far the others stay below `real`.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 profile = "smoke"
 
 # %% tags=["hide-input"]
@@ -39,39 +26,108 @@ from retrieval_heads.stages.claims import claim_verdicts
 from retrieval_heads.stages.findings import performance_sentence
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.store import load_table
+from retrieval_heads.takeaways.training import finetune_takeaway
 
 # %% tags=["hide-input"]
 figures.style.use_style()
 settings = load_profile(profile)
 for stage in ("base", "finetune", "lengths"):
     provide(settings, stage)
-controls, performance, shortfall, losses, training, answers = (
-    load_table(profile, name) for name in ("base", "performance", "shortfall", "losses", "training", "answers"))
+controls, performance, shortfall, training, answers = (
+    load_table(profile, name) for name in ("base", "performance", "shortfall", "training", "answers"))
 metrics = {task: figures.performance.deciding_metric(task) for task in settings.tasks}
+of_metric = shortfall[shortfall.metric == shortfall.task.map(metrics)]
 nine, sized = figures.axes.has_nine(shortfall.condition), figures.choice.has_sizes(performance.condition)
 if nine or sized:  # what the nine conditions and the numbers of examples say is worked out beside the claims
     provide(settings, "claims")
-
-# %% [markdown]
-# ## Training
-
-# %% mystnb={"figure": {"name": "fig-finetune-loss", "caption": "Loss of fine-tuning on the tokens of the answers, by training condition: mean over seeds and base models, and a running mean over up to five steps. Each line is the loss on its own condition's examples, so a low line is not a good model. Of more than eight conditions only the two real ones, both ends of the synthetic ones, symbolic and the controls are drawn."}, "image": {"alt": "One panel for each task: the loss on answer tokens against the optimizer step, on a logarithmic scale, one line for each of some training conditions"}} tags=["hide-input"]
-figure, axes = figures.style.panels(settings.tasks, height=3.4)
-shown = losses[losses.condition.isin(figures.choice.few(losses.condition, figures.training.LOSS_LINES))]
-for task, ax in zip(settings.tasks, axes, strict=True):
-    figures.training.plot_losses(shown[shown.task == task], ax=ax, smooth=min(5, max(1, losses.step.max() // 4)))
-figures.common.shared_legend(figure, axes, columns=4)
+sizes = load_table(profile, "size_effects") if sized else None
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "losses")
+figures.takeaway.takeaway(settings, finetune_takeaway(shortfall, performance, controls, metrics, sizes), ["C1"])
+
+# %% mystnb={"figure": {"name": "fig-axis-map", "caption": "Mean shortfall against real data (fraction) by realism of needle and haystack; dark is worse. Starred: the 95% interval excludes 0, and all base models agree in sign. Studies without the nine conditions show every condition instead."}, "image": {"alt": "For each task a map of three by three cells with the mean shortfall in each, needle realism from above to below and haystack realism from left to right; in a small study one row for each condition"}} tags=["hide-input"]
+figure, axes = figures.style.panels(settings.tasks, height=3.3 if nine else 2.4, sharey=not nine)
+for task, ax in zip(settings.tasks, axes, strict=True):
+    rows = of_metric[of_metric.task == task]
+    if nine:
+        figures.axes.plot_axis_map(rows, metrics[task], ax, figures.axes.map_top(of_metric))
+    else:
+        figures.performance.plot_shortfall(rows, metrics[task], ax, figures.style.in_order(of_metric.condition))
+
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "shortfall", rows="the nine conditions of the map, the metric on the axis")
+
+# %% tags=["hide-input"]
+Markdown(figures.axes.axis_text(load_table(profile, "axis_effects"), settings.tasks) if nine else figures.axes.MISSING)
 
 # %% [markdown]
-# ## Performance on real examples
+# ## Score two adapters yourself
+#
+# The repository comes with adapters of the report. Each was trained on 200 examples of one kind, 2,048 tokens long.
+# Both answer the same ten real questions here.
+
+# %% tags=["live", "nbval-check-output"]
+from retrieval_heads import evaluate, load_model
+from retrieval_heads.data import make_examples
+
+length = 2048  # change this: 512 is the base model's own length
+examples = make_examples(task="mdqa", condition="real", length=length, n=10, seed=0, split="test")
+for condition in ("real", "low_low"):  # ... or these: the folders of models/adapters
+    model, tokenizer = load_model("../models/base", adapter=f"../models/adapters/mdqa__{condition}__s1__base")
+    scores = evaluate(model, tokenizer, examples)
+    print(f"{condition:8} exact match {scores['exact_match']:.1f}, F1 {scores['f1']:.1f}")
+
+# %% [markdown]
+# **Exercise 1.** At which length do the two begin to differ?
+#
+# :::{dropdown} Solution
+# ```python
+# for length in (512, 1024):
+#     examples = make_examples(task="mdqa", condition="real", length=length, n=10, seed=0, split="test")
+#     print(length, evaluate(model, tokenizer, examples)["exact_match"])
+# ```
+# At the base model's own length `low_low` does no harm; its answers fail far beyond it. It has learned the task, and not
+# the distance.
+# :::
+#
+# **Exercise 2.** Which examples does `low_low` get wrong, and where do their needles stand?
+#
+# :::{dropdown} Solution
+# ```python
+# from retrieval_heads.evaluation import evaluate_each
+#
+# examples = make_examples(task="mdqa", condition="real", length=2048, n=6, seed=0, split="test")
+# for right, example in zip(evaluate_each(model, tokenizer, examples).exact_match, examples):
+#     print("right" if right else "wrong", f"{example.needles[0][0] / len(example.prompt):.2f}")
+# ```
+# Needles near the beginning, far from the question, are missed most.
+# :::
+
+# %% [markdown]
+# ## How it is done
+#
+# For every {term}`task`, {term}`condition` and {term}`seed`, one {term}`run`: the {term}`base model` gets a raised
+# {term}`RoPE theta` and a {term}`LoRA` {term}`adapter` on the query, key, value and output projections of its attention
+# {cite:p}`hu2022lora`, trained on examples of the new length. All runs have the same number of examples, steps and
+# settings, and differ in the data alone. Only the runs that study training-set size use a different number of examples.
+# The loss is on the tokens of the answer. Every run is tested on the *same* held-out real examples, so two runs can be
+# compared example by example. In code: {py:func}`~retrieval_heads.load_model` with an adapter, and
+# {py:func}`~retrieval_heads.evaluate`. The command line trains:
+#
+# ```bash
+# python -m retrieval_heads run finetune --profile quick
+# ```
+#
+# Two controls are not trained at all: the base model as it is, and with the raised theta alone ({doc}`00_base_model`).
+# Only what lies above the second was learned in fine-tuning.
+
+# %% [markdown]
+# ## Every kind of data
 #
 # Scored by the metric that decides the claims: {term}`exact match`, and for `summhay`
 # {term}`citation F1 <citation precision, recall and F1>`.
 
-# %% mystnb={"figure": {"name": "fig-performance", "caption": "Score on held-out real examples of the longest length by training condition, beside the two controls without training (base, rope). Diamonds: mean over seeds and base models, with the runs' 95% bootstrap intervals over examples, averaged over runs. Small marks, where there are several: single runs, filled or open by base model. Level lines part untrained models, real data, synthetic data, mixtures and controls."}, "image": {"alt": "One panel for each task with a row for each training condition: a diamond with a bar for the mean score, small marks for the single runs around it, and a dotted upright line at the mean of the real runs"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-performance", "caption": "Score at the longest length by training data. Diamonds: mean over runs, with 95% bootstrap intervals over examples. Small marks: single runs, filled or open by base model. Horizontal lines separate the groups."}, "image": {"alt": "One panel for each task with a row for each training condition: a diamond with a bar for the mean score, small marks for the single runs around it, and a dotted upright line at the mean of the real runs"}} tags=["hide-input"]
 both = pd.concat([controls[controls.eval_length.isin(settings.eval_lengths)], performance])
 order = figures.style.in_order(both.condition)
 figure, axes = figures.style.panels(settings.tasks, height=1.6 + figures.performance.ROW * len(order), sharey=True)
@@ -86,9 +142,8 @@ figures.sources.data_line(profile, "performance", "base", rows="the metric on th
 # Intervals of two runs may overlap although one is better on nearly every example that they disagree on. The comparison
 # that counts is of the same examples: the mean of the differences, with an interval of its own.
 
-# %% mystnb={"figure": {"name": "fig-shortfall", "caption": "By how much each condition falls short of the runs on real data of the same seed and base model, on the same examples of the longest length. Points: mean; bars: 95% bootstrap intervals of the paired differences, over examples and, where there are several, over seeds and base models. Right of 0: worse than real."}, "image": {"alt": "One panel for each task with a row for each training condition: the difference of the score of the real runs and of this condition with its interval, beside a line at zero"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-shortfall", "caption": "How far each kind of data falls short of real data of the same seed and base model, on the same examples. Bars: 95% bootstrap intervals of the paired differences. Right of 0: worse than real."}, "image": {"alt": "One panel for each task with a row for each training condition: the difference of the score of the real runs and of this condition with its interval, beside a line at zero"}} tags=["hide-input"]
 order = figures.style.in_order(shortfall.condition)
-of_metric = shortfall[shortfall.metric == shortfall.task.map(metrics)]
 figure, axes = figures.style.panels(settings.tasks, height=1.5 + figures.performance.ROW * len(order), sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=True):
     figures.performance.plot_shortfall(of_metric[of_metric.task == task], metrics[task], ax, order, figures.performance.shortfall_reach(of_metric))
@@ -97,62 +152,30 @@ for task, ax in zip(settings.tasks, axes, strict=True):
 figures.sources.data_line(profile, "shortfall", rows="the metric on the axis")
 
 # %% [markdown]
-# ### Needle or haystack?
-#
-# Nine of the conditions cross three levels of realism of the needle with three of the haystack.
+# ## Other lengths, other numbers of examples
 
-# %% mystnb={"figure": {"name": "fig-axis-map", "caption": "Mean shortfall against the runs on real data (fraction; over seeds, base models and examples) by concept expression and context diversity: dark is worse, on one scale, and the lower right corner is least like real data. Starred: the 95% interval of the paired difference excludes 0, and all base models have the same sign. A dash: no such runs."}, "image": {"alt": "For each task a map of three by three cells with the mean shortfall in each, needle realism from above to below and haystack realism from left to right"}} tags=["hide-input"]
-figure, axes = figures.style.panels(settings.tasks, height=3.3)
-for task, ax in zip(settings.tasks, axes, strict=True):
-    figures.axes.plot_axis_map(of_metric[of_metric.task == task], metrics[task], ax, figures.axes.map_top(of_metric))
-
-# %% tags=["remove-input"]
-figures.sources.data_line(profile, "shortfall", rows="the nine conditions of the map")
-
-# %% tags=["hide-input"]
-Markdown(figures.axes.axis_text(load_table(profile, "axis_effects"), settings.tasks) if nine else figures.axes.MISSING)
-
-# %% [markdown]
-# ### Other lengths, other numbers of examples
-#
-# Some of the runs are scored at lengths that they were not trained at. Where the study has runs on fewer or more
-# examples, these are below.
-
-# %% mystnb={"figure": {"name": "fig-lengths", "caption": "Score on held-out real examples against their length, of some conditions and of the raised RoPE theta without training (rope); upright line: the length of the training examples. Lines: mean over the runs that were scored at other lengths too; bars: from the least to the greatest run. Second row, where the study has them: score against the number of training examples, mean over seeds and base models with 95% bootstrap intervals over seeds, base models and examples. Points are slightly apart so that bars do not hide each other."}, "image": {"alt": "One panel for each task: lines of the score against the length of the text, one for each of some training conditions and one for the raised theta alone; below them, where there are any, lines of the score against the number of training examples"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-lengths", "caption": "Score against length (upright line: training length); bars: least to greatest run. Second row, where the study has it: score against the number of training examples, with 95% bootstrap intervals. Points are shifted apart."}, "image": {"alt": "One panel for each task: lines of the score against the length of the text, one for each of some training conditions and one for the raised theta alone; below them, where there are any, lines of the score against the number of training examples"}} tags=["hide-input"]
 scored = figures.lengths.with_training_length(load_table(profile, "lengths"), performance, controls)
-figure, axes = figures.style.panels(settings.tasks * (1 + sized), height=3.1)
+figure, axes = figures.style.panels(settings.tasks * (1 + sized), height=3.1, sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=False):
     figures.lengths.plot_lengths(scored[scored.task == task], metrics[task], settings.train_length, ax=ax)
 for task, ax in zip(settings.tasks, axes[len(settings.tasks):], strict=False):
-    sizes = load_table(profile, "size_effects")
     figures.lengths.plot_sizes(sizes[sizes.task == task], settings.n_train, ax=ax)
 figures.common.shared_legend(figure, axes)
 
 # %% tags=["remove-input"]
 figures.sources.data_line(profile, "lengths", "performance", "base", *["size_effects"] * sized)
 
-# %% [markdown]
-# ### The numbers
-#
-# A row is a run, with 95% bootstrap intervals over examples; in a study of more than 40 runs a row is a condition, with
-# the mean over its runs and, in brackets, the least and the greatest run.
-
 # %% tags=["hide-input"]
 named = {task: dict.fromkeys((metrics[task], main_metric(task))) for task in settings.tasks}
-HTML(figures.examples.table_html(figures.interval_tables.scores_table(both[both.eval_length == settings.eval_lengths[-1]], named)))
-
-# %% [markdown]
-# ### Some answers
-#
-# The first test examples of the first task, seed and base model: the reference answers, and what each run says.
-
-# %% tags=["hide-input"]
+numbers = figures.interval_tables.scores_table(both[both.eval_length == settings.eval_lengths[-1]], named)
 of_first = (answers.seed == settings.seeds[0]) & (answers.base == settings.base_names[0])
 first = answers[(answers.task == settings.tasks[0]) & of_first & (answers.example < 4)]
-HTML(figures.examples.table_html(figures.interval_tables.answers_table(first)))
+HTML(figures.examples.folded_table("All scores (with many runs: mean, least and greatest run)", numbers)
+     + figures.examples.folded_table("Some answers", figures.interval_tables.answers_table(first)))
 
 # %% [markdown]
-# ## Finding
+# ## How it was decided
 #
 # By the rule of the {doc}`../preregistration`: in a task, C1 asks that the 95% interval of the paired difference lies above 0
 # for eight of the ten synthetic conditions, with one sign in each base model, and below 0 for none; over all, two of three
@@ -162,7 +185,7 @@ HTML(figures.examples.table_html(figures.interval_tables.answers_table(first)))
 # %% tags=["hide-input"]
 Markdown(f"{performance_sentence(performance, controls)}\n\n{figures.verdict_table.verdict_text(claim_verdicts(settings, 'C1'))}")
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "remove-cell"]
 runs = training[RUN].drop_duplicates()
 print(len(runs), "runs:", ", ".join(figures.style.in_order(runs.condition)), "| steps of each:", sorted(set(training.steps)))
 assert 0 < len(runs) <= len(study_grid(settings))
@@ -171,6 +194,7 @@ assert usual.steps.nunique() == 1, "runs have to differ in their data alone"
 assert performance.value.between(0, 1).all()
 
 # %% [markdown]
-# **Limits.** One learning rate serves all conditions; another might suit some of them better. With one seed a
-# difference between conditions cannot be told from luck in training, whatever its interval over examples. With the
-# `smoke` profile the figures show that the pipeline runs, and no more. More in {doc}`../limitations`.
+# ## Limits
+#
+# One learning rate serves all conditions; another might suit some of them better. With one seed, a difference between
+# conditions cannot be told from luck in training, whatever its interval over examples. More in {doc}`../limitations`.

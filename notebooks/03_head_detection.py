@@ -9,26 +9,13 @@
 # %% [markdown]
 # # Head detection: which heads retrieve?
 #
-# **Question.** Which {term}`attention heads <attention head>` of each {term}`run` fetch the answer from the text, how many are
-# they, and do runs on synthetic data have fewer or weaker ones? (How far they are *the same* heads, claim C2, is
-# measured in {doc}`06_correlation`.)
+# **Question.** Which {term}`attention heads <attention head>` of each {term}`run` fetch the answer from the text? How
+# many are they, and do runs on synthetic data have fewer, or others?
 #
-# **Method.** Each run reads held-out real examples of the {term}`probe set`, question and reference answer
-# ({term}`teacher forcing`). At each {term}`answer position <answer positions>`, the place that a head looks at most is
-# taken. The {term}`retrieval score` is the fraction of answer tokens for which that place lies inside a {term}`needle`
-# and holds the very token that is to be predicted, after {cite:t}`wu2025retrieval`; the {term}`insight score` asks only
-# for the place, and is used for `summhay`. A head with a score above the threshold is a {term}`retrieval head`. Because any
-# threshold is a convention, results are shown over a range of them.
-#
-# A head can hit a needle by luck, or because like tokens attract each other. So each score stands beside its
-# {term}`chance level`: the same measure on spans of the same lengths that are no needles. Attention is read during an
-# ordinary forward pass, at the answer positions only, and the whole square of attention weights is never computed. In
-# code: {py:func}`~retrieval_heads.retrieval_scores`, then {py:func}`~retrieval_heads.select_heads`.
-#
-# **What to look at.** Which layers the framed heads are in, and whether they are the same from map to map; whether
-# synthetic runs have fewer heads than `real` ones; whether the heads that stand out do so above the chance level.
+# **Claim C2.** The retrieval heads learned on synthetic data are mostly subsets of those learned on real data
+# {cite:p}`zhao2025synthetic`.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 profile = "smoke"
 
 # %% tags=["hide-input"]
@@ -38,8 +25,10 @@ from retrieval_heads import figures
 from retrieval_heads.config import load_profile
 from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.stages import findings
+from retrieval_heads.stages.claims import claim_verdicts, judged_tables
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.store import load_table
+from retrieval_heads.takeaways.heads import detection_takeaway
 
 figures.style.use_style()
 settings = load_profile(profile)
@@ -49,39 +38,135 @@ scores = findings.fitting_scores(settings, table)
 counts = figures.interval_tables.in_run_order(findings.retrieval_counts(scores, settings.detect.threshold))
 some = scores[scores.condition.isin(figures.choice.few(scores.condition, figures.heads.SHOWN))]
 first = findings.first_runs(some, settings, figures.heads.SHOWN)
+of_subsets = judged_tables(settings, "C2")
+subsets = of_subsets["subsets"]
+
+# %% tags=["remove-input"]
+n_heads = len(scores[["layer", "head"]].drop_duplicates())
+figures.takeaway.takeaway(settings, detection_takeaway(counts, subsets, settings.detect.threshold, n_heads), ["C2"])
+
+# %% [markdown]
+# ## See where a head looks
+#
+# One text, read by the adapters that come with the repository. The colour of a token is the attention that a head pays
+# to it while the answer is written. Choose a dark square, a retrieval head, and then a pale one.
+
+# %% tags=["remove-input"]
+HTML(figures.attention_text.shipped_adapters_html("mdqa"))
+
+# %% [markdown]
+# ## Find a retrieval head from scratch
+#
+# All it takes is a model that hands out its attention, and a text of which the needle is known. For each token of the
+# answer, we record the position that each head attends to most.
+
+# %% tags=["live", "nbval-check-output"]
+import torch
+
+from retrieval_heads import load_model
+from retrieval_heads.data import make_examples
+
+model, tokenizer = load_model("../models/base")  # change this: adapter="../models/adapters/mdqa__symbolic__s1__base"
+examples = make_examples(task="mdqa", condition="real", length=256, n=4, seed=0, split="probe")
+print(examples[0].prompt[slice(*examples[0].needles[0])], "|", examples[0].answer)
+
+# %% tags=["live", "nbval-check-output"]
+def copy_score(example):
+    """How often each head looks most at the very token that the answer needs next: `[layers, heads]`."""
+    read = tokenizer(f"{example.prompt} {example.answer}", return_tensors="pt", return_offsets_mapping=True)
+    ids, (start, end) = read["input_ids"][0], read.pop("offset_mapping")[0].T
+    attention = torch.cat(model(**read, output_attentions=True).attentions)  # [layers, heads, query, key]
+    answer = int((end <= len(example.prompt)).sum())  # the place of its first token
+    [(first, last)] = example.needles  # in characters; a text of mdqa has one
+    needle = (start < last) & (end > first)
+    looked = attention[:, :, answer - 1 : -1].argmax(-1)  # a token is predicted one place before it stands
+    return (needle[looked] & (ids[looked] == ids[answer:])).float().mean(-1)
+
+model.set_attn_implementation("eager")  # the usual implementation keeps its weights to itself
+mine = torch.stack([copy_score(example) for example in examples]).mean(0)
+print(*[f"({layer}, {head})" for layer, head in (mine > 0.9).nonzero().tolist()])  # change this: the threshold
+
+# %% [markdown]
+# The package reads the same during an ordinary pass, at the answer positions only, so that it works for long texts and
+# large models. The scores are equal.
+
+# %% tags=["live", "nbval-check-output"]
+from retrieval_heads import retrieval_scores, select_heads
+
+model.set_attn_implementation("sdpa")
+theirs = retrieval_scores(model, tokenizer, examples)  # change this: kind="insight" asks for the place alone
+print("largest difference:", f"{abs(mine.numpy() - theirs.scores).max():.6f}")
+print(len(select_heads(theirs, threshold=0.1)), "retrieval heads; the best five:", select_heads(theirs, k=5))
+print(f"highest chance level of a head: {theirs.chance.max():.2f}")
+
+# %% [markdown]
+# **Exercise 1.** Which of these heads does the model trained on symbolic data share? Compute precision and recall.
+#
+# :::{dropdown} Solution
+# ```python
+# def heads_of(condition):
+#     model, tokenizer = load_model("../models/base", adapter=f"../models/adapters/mdqa__{condition}__s1__base")
+#     return set(select_heads(retrieval_scores(model, tokenizer, examples)))
+#
+# real, symbolic = heads_of("real"), heads_of("symbolic")
+# print(f"recall {len(real & symbolic) / len(real):.2f}, precision {len(real & symbolic) / len(symbolic):.2f}")
+# ```
+# :::
+#
+# **Exercise 2.** Does a head that copies from the needle also look at it when the question asks for another fact?
+#
+# :::{dropdown} Solution
+# ```python
+# from dataclasses import replace
+#
+# other = [replace(one, prompt=one.prompt.rpartition("Question:")[0] + "Question: What is the weather like?\nAnswer:")
+#          for one in examples]
+# print(f"{retrieval_scores(model, tokenizer, other).scores.max():.2f}")
+# ```
+# The answer is still read along, token by token. So heads that continue what has begun (as
+# {term}`induction heads <induction head>` do) find its second token without the question, but not the first.
+# :::
+
+# %% [markdown]
+# ## How it is measured
+#
+# Each run reads held-out real examples of the {term}`probe set`, question and reference answer
+# ({term}`teacher forcing`). The {term}`retrieval score` follows {cite:t}`wu2025retrieval`; the {term}`insight score`
+# asks only for the place, and is used for `summhay`. A head with a score above the threshold is a
+# {term}`retrieval head`. Any threshold is a convention, so results are shown over a range of them. A head can hit a
+# needle by luck, or because like tokens attract each other. So each score stands beside its {term}`chance level`: the
+# same measure on spans of the same lengths that are not needles. In code:
+# {py:func}`~retrieval_heads.retrieval_scores`, then {py:func}`~retrieval_heads.select_heads`.
 
 # %% [markdown]
 # ## Maps of heads
 
-# %% mystnb={"figure": {"name": "fig-head-maps", "caption": "Score of every head (copy score; insight score for summhay) by task and training condition, of the first seed and the first base model, for some conditions: base is the model before extension, at its own length, then real data, the most and the least real synthetic data, and symbolic data, as far as they have been run. Framed: retrieval heads, with a score above the threshold."}, "image": {"alt": "A map of layers by heads for each task and some training conditions, darker for a higher score: a few framed heads in some layers stand out in each"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-head-maps", "caption": "Score of every head (copy score; insight score for summhay) in runs of the first seed and base model, and of the model before extension. Framed: retrieval heads, with a score above the threshold."}, "image": {"alt": "A map of layers by heads for each task and some training conditions, darker for a higher score: a few framed heads in some layers stand out in each, mostly the same ones"}} tags=["hide-input"]
 made = set(zip(first.task, first.condition, strict=True))
 maps = [(task, condition) for condition in figures.heads.SHOWN for task in settings.tasks if (task, condition) in made]
 columns = len(settings.tasks) if len(settings.tasks) > 1 else 3
-figure, axes = figures.style.panels([f"{task}, {condition}" for task, condition in maps], columns=columns, height=1.35)
+figure, axes = figures.style.panels([f"{task}: {figures.style.words_short(condition)}" for task, condition in maps], columns=columns, height=1.35)
 for (task, condition), ax in zip(maps, axes, strict=True):
     rows = first[(first.task == task) & (first.condition == condition)]
     figures.heads.plot_head_map(rows, settings.detect.threshold, ax=ax, bar=False)
     ax.label_outer()
-bar = figure.colorbar(axes[0].collections[0], ax=axes, label="score (fraction)", shrink=0.6, aspect=30)
+bar = figure.colorbar(axes[0].images[0], ax=axes, label="score (fraction)", shrink=0.6, aspect=30)
 
 # %% tags=["remove-input"]
 figures.sources.data_line(profile, "head_scores", rows="the first seed and base model")
 
 # %% [markdown]
-# ## How many, and at which threshold?
-
-# %% mystnb={"figure": {"name": "fig-head-numbers", "caption": "Number of retrieval heads (score above the study's threshold; insight score for summhay) by training condition, and of the base model before extension. Diamonds: mean over seeds and base models; bars: from the least to the greatest run; small marks, where there are several runs: single runs."}, "image": {"alt": "One panel for each task with a row for each training condition and the base model: a diamond for the mean number of retrieval heads and small marks for the single runs"}} tags=["hide-input"]
-order = figures.style.in_order(counts.condition)
-figure, axes = figures.style.panels(settings.tasks, height=1.6 + figures.performance.ROW * len(order), sharey=True)
-for task, ax in zip(settings.tasks, axes, strict=True):
-    figures.heads.plot_numbers_of_heads(counts[counts.task == task], ax=ax, order=order)
-figures.common.shared_legend(figure, axes)
+# The same for every kind of training data, as means over the seeds of the first base model. Move the threshold, and point
+# at a head to read its score.
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "head_scores", rows="heads above the threshold, counted in each run")
+HTML(figures.head_explorer.explorer_html(scores[scores["base"] == settings.base_names[0]], settings.detect.threshold, settings.tasks))
 
-# %% mystnb={"figure": {"name": "fig-head-counts", "caption": "Number of heads with a score above the threshold, over thresholds, by training condition (mean over seeds and base models). Of more than eight conditions only the base model, real data, the most and the least real synthetic data, and symbolic data are drawn. Dotted, in the same colour: heads whose chance level is above it. Upright line: the study's threshold."}, "image": {"alt": "One panel for each task: falling lines of the number of heads above a threshold, one for each of some training conditions and the base model, with dotted lines for the chance level far below"}} tags=["hide-input"]
-figure, axes = figures.style.panels(settings.tasks, height=3.2)
+# %% [markdown]
+# ## How many, and at which threshold?
+
+# %% mystnb={"figure": {"name": "fig-head-counts", "caption": "Number of heads with a score above the threshold (mean over runs), for some kinds of training data. Dotted, in the same colour: heads whose chance level is above it. Upright line: the study's threshold."}, "image": {"alt": "One panel for each task: falling lines of the number of heads above a threshold, one for each of some training conditions and the base model, with dotted lines for the chance level far below"}} tags=["hide-input"]
+figure, axes = figures.style.panels(settings.tasks, height=3.0)
 for task, ax in zip(settings.tasks, axes, strict=True):
     figures.heads.plot_threshold_counts(some[some.task == task], settings.detect.thresholds, settings.detect.threshold, ax=ax)
 figures.common.shared_legend(figure, axes)
@@ -90,41 +175,55 @@ figures.common.shared_legend(figure, axes)
 figures.sources.data_line(profile, "head_scores", rows="heads above each threshold, counted in each run")
 
 # %% [markdown]
-# ## Scores beside chance
+# ## Are they the same heads?
+#
+# With R the {term}`retrieval heads <retrieval head>` of the run on real data and S those of another run, the
+# {term}`precision <precision of heads>` is the share of S that is also in R: a subset has a precision of 1. Runs of one
+# seed start from the same random adapter, so each run is compared with real runs of *other* seeds. Heads that the base
+# model has already were not learned from the data; {term}`gained <gained head>` are those that it does not have when it is
+# scored at the same length with the raised {term}`RoPE theta`. In the report that is known of the base model that comes
+# with the repository; the weights of the other one were not kept.
 
-# %% mystnb={"figure": {"name": "fig-score-chance", "caption": "Score of every head against its own chance level, of the runs of the first seed and the first base model, for the conditions of the maps. On the sloping line a head looks at needles no more than at other spans of the same length. Level line: the study's threshold."}, "image": {"alt": "One panel for each task: a point for each head, its score against its chance level; most lie near the origin, and retrieval heads lie far above the line of equality"}} tags=["hide-input"]
-figure, axes = figures.style.panels(settings.tasks, height=3.2)
-for task, ax in zip(settings.tasks, axes, strict=True):
-    figures.heads.plot_score_against_chance(first[first.task == task], settings.detect.threshold, ax=ax)
-figures.common.shared_legend(figure, axes)
+# %% mystnb={"figure": {"name": "fig-subsets", "caption": "Precision of each condition's heads among those of real runs of other seeds. Ticks: 97.5% of random sets of the same layers. Dashed: real beside real. Bars: 95% bootstrap intervals. Right: mean numbers of all and of gained heads."}, "image": {"alt": "One panel for each task: for each training condition a point for the precision of all its heads and one for the heads that the base model does not have, with ticks for chance and a dashed line for the ceiling"}} tags=["hide-input"]
+figure = figures.subsets.subsets_figure(subsets, settings.detect.threshold, settings.tasks)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "head_scores", rows="the first seed and base model")
+figures.sources.data_line(profile, *["subsets"] * figures.correlation.has_claims(settings), "head_scores")
+
+# %% mystnb={"figure": {"name": "fig-subsets-thresholds", "caption": "The same precision over thresholds: mean over the synthetic conditions, with a band from the lowest to the highest. Dotted: 97.5% of chance. Dashed: the ceiling. Left out where real runs have less than one such head."}, "image": {"alt": "One panel for each task: precision of all heads and of gained heads against the threshold, each beside chance and ceiling"}} tags=["hide-input"]
+figure = figures.subsets.thresholds_figure(subsets, settings.detect.threshold, settings.tasks)
+
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, "head_scores")
 
 # %% [markdown]
-# A row is a run; in a study of more than 40 runs a row is a condition, with the mean over its runs and, in brackets, the
-# least and the greatest run.
+# Without a threshold: how the scores of a run and of real runs of other seeds agree, given the scores of the base model
+# from which all of them started (the {term}`base share <base share>`).
 
-# %% tags=["hide-input"]
-HTML(figures.examples.table_html(figures.interval_tables.counts_table(counts)))
+# %% mystnb={"figure": {"name": "fig-base-share", "caption": "Rank correlation of all heads' scores with those of real runs of other seeds, as it is (squares) and given the base model's scores (diamonds). Dashed: real runs beside each other, likewise. Bars: 95% bootstrap intervals."}, "image": {"alt": "One panel for each task: for each training condition a square for the rank correlation of its scores with the real run's, and a diamond for the same given the base model's scores, beside a dashed line for real runs among each other"}} tags=["hide-input"]
+figure = figures.subsets.share_figure(of_subsets["base_share"], settings.tasks)
 
-# %% [markdown]
-# ## The strongest heads
-#
-# Of the runs of the maps. A head is named (layer, head). The mass is how much of its attention is on the needles on
-# average.
+# %% tags=["remove-input"]
+figures.sources.data_line(profile, *["base_share"] * figures.correlation.has_claims(settings), "head_scores")
 
 # %% tags=["hide-input"]
 best = figures.interval_tables.in_run_order(findings.strongest(first, 3)).drop(columns="seed")
-HTML(figures.examples.table_html(best, names={"where": "head", "chance": "chance level", "mass": "attention mass"}))
+best = best.rename(columns={"where": "head", "chance": "chance level", "mass": "attention mass"})
+HTML(figures.examples.folded_table("Numbers of heads, by run or condition", figures.interval_tables.counts_table(counts))
+     + figures.examples.folded_table("The three strongest heads (layer, head) of the mapped runs", best))
 
 # %% [markdown]
-# ## Finding
+# ## How it was decided
+#
+# By the rule of the {doc}`../preregistration`, C2 asks for a precision above one half and beyond chance, near the ceiling,
+# of all heads and of the gained ones. That it is about tasks whose real runs have at least one head on average was decided
+# after the runs.
 
 # %% tags=["hide-input"]
-Markdown(f"{findings.detection_finding(counts)} {findings.cost_finding()}")
+found = f"{findings.detection_finding(counts)} {findings.cost_finding()}"
+Markdown(f"{found}\n\n{figures.verdict_table.verdict_text(claim_verdicts(settings, 'C2'))}")
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "remove-cell"]
 sizes = scores.groupby(RUN).size()
 print("runs and base models scored:", len(counts), "| heads of each:", sizes.unique().tolist())
 assert 0 < len(counts) <= len(study_grid(settings)) + len(settings.tasks) * len(settings.bases)
@@ -132,9 +231,10 @@ assert table.score.between(0, 1).all()
 assert table.chance.dropna().between(0, 1).all()
 
 # %% [markdown]
-# **Limits.** A high score says where a head looks, not that the model uses what it finds there: {doc}`04_knockout` tests
-# that. A head that carries meaning and copies no token is missed by the retrieval score {cite:p}`gema2026locos`. Scores
-# are means over a few dozen examples; heads near the threshold come and go with them. With the `smoke` profile the
-# figures show that the pipeline runs, and no more. More in {doc}`../limitations`.
-# Set `profile = "live"` to compute this page's numbers
-# anew on a CPU, on fewer examples, from the adapters that come with the repository.
+# ## Limits
+#
+# A high score says where a head looks, not that the model uses what it finds there: {doc}`04_knockout` tests that. A
+# head that carries meaning and copies no token is missed by the retrieval score {cite:p}`gema2026locos`. Scores are
+# means over a few dozen examples; heads near the threshold come and go with them. More in {doc}`../limitations`.
+# Set `profile = "live"` to compute this page's numbers anew on a CPU, on fewer examples, from the adapters that come
+# with the repository.

@@ -11,30 +11,8 @@
 #
 # **Claim C4.** Retrieval heads are necessary: knocking them out destroys performance, knocking out random heads does
 # not {cite:p}`zhao2025synthetic`.
-#
-# **Method.** A {term}`retrieval head` has been found by where it looks. Whether the model *uses* what it finds there is
-# another question, which a {term}`knock-out` answers: some heads are taken out of a {term}`run`, and the same held-out
-# real examples are scored again. The sets of heads are
-#
-# - the *k* strongest ones by the {term}`retrieval score` (for `summhay` by the {term}`insight score`), as in
-#   {cite:t}`wu2025retrieval`;
-# - as many {term}`random controls <random control>` that are not retrieval heads, drawn several times: heads of the same
-#   layers, because layers differ in what any head of theirs can do, and heads of the same {term}`GQA groups <GQA group>`,
-#   because retrieval heads stand together in few of them;
-# - as many of the weakest heads of the same layers. Most heads score 0, and of equal scores any are drawn.
-#
-# Where a layer or group has too few heads left, the nearest ones lend some; the tables count them.
-#
-# There is more than one way to take out a head, and the {term}`knock-out modes <knock-out mode>` must not be mixed up:
-# `zero` and `mean` replace what the head puts out, `uniform` (what the code of Wu et al. does) makes it look evenly at
-# everything. The {term}`knock-out scope` is `answer` where only the {term}`answer positions` are touched, so that the
-# model reads the text undisturbed. Scored is {term}`exact match` under {term}`teacher forcing`: every token of the
-# answer, and its end, is the model's most likely one. In code: {py:func}`~retrieval_heads.ablate_heads`, with the heads
-# that {py:func}`~retrieval_heads.select_heads` and {py:func}`~retrieval_heads.random_heads` give.
-#
-# **What to look at.** How far the line of the retrieval heads lies below that of the random ones, and from which *k* on.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 profile = "smoke"
 
 # %% tags=["hide-input"]
@@ -47,6 +25,7 @@ from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.stages.claims import claim_verdicts, judged_tables
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.store import load_table
+from retrieval_heads.takeaways.heads import knockout_takeaway
 
 figures.style.use_style()
 settings = load_profile(profile)
@@ -57,32 +36,137 @@ areas = load_table(profile, "knockout_area")
 mode, scope = settings.knockout.modes[0], settings.knockout.scopes[0]
 ks = figures.knockout.comparison_sizes(table, settings.knockout.k)
 order = figures.style.in_order(table.condition)
+answered = [task for task in settings.tasks if task != "summhay"] or settings.tasks  # of summhay nothing is exact
 
-# %% [markdown]
-# ## Score against the number of heads
-#
-# The runs on real data, which have the best reason to rely on their retrieval heads:
+# %% tags=["remove-input"]
+figures.takeaway.takeaway(settings, knockout_takeaway(effects, {task: ks[task] for task in answered}, mode, scope), ["C4"])
 
-# %% mystnb={"figure": {"name": "fig-knockout-curves", "caption": "Exact match (teacher forced) of the runs on real data with more and more heads knocked out, for each task and knock-out mode. Lines: mean over seeds and base models; bars: 95% bootstrap intervals over examples, for random heads over draws too, averaged over runs; small marks: single runs, and single random draws. A line of random heads ends where too few are left."}, "image": {"alt": "One panel for each task and knock-out mode: lines of exact match against the number of heads knocked out, one line for retrieval heads and one for each control, all starting from the unaltered run at zero heads"}} tags=["hide-input"]
-parts = figures.knockout.knockout_panels(table, ["real"])
-columns = len(settings.knockout.modes) if len(settings.knockout.modes) > 1 else 3
-figure, axes = figures.style.panels([title for title, _ in parts], columns=columns, height=2.2, sharey=True)
+# %% mystnb={"figure": {"name": "fig-knockout-curves", "caption": "Exact match (teacher forced) of runs on real data as more heads are silenced (mode zero). Lines: mean over runs; bars: 95% bootstrap intervals; small marks: single runs and draws. Random lines end where too few heads are left."}, "image": {"alt": "One panel for each task: exact match against the number of heads knocked out; the line of retrieval heads falls to zero, that of random heads of the same layers stays level"}} tags=["hide-input"]
+parts = figures.knockout.knockout_panels(table[table["mode"].isin([mode, "none"]) & table.task.isin(answered)], ["real"])
+figure, axes = figures.style.panels(answered, columns=2, height=2.9, sharey=True)
 for (_, rows), ax in zip(parts, axes, strict=True):
     figures.knockout.plot_knockout(rows, ax=ax)
     ax.label_outer()
 figures.common.shared_legend(figure, axes)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "knockout", rows="condition real, metric forced_exact_match")
+figures.sources.data_line(profile, "knockout", rows=f"condition real, mode {mode}, metric forced_exact_match; the file has every mode and task")
 
 # %% [markdown]
-# ## Every condition at one size
+# ## Knock a head out yourself
 #
-# The same for all {term}`conditions <condition>`, at the largest *k* of each task at which every run still loses
-# retrieval heads only, or the smallest *k* where a run has none. Shown is what the knock-out costs against the
-# unaltered run on the same examples: 0 is no effect. A run that answers next to nothing has nothing to lose.
+# The heads of a layer lie side by side in what its output projection reads. A head is silenced by filling its part with
+# zeros there. First, what the whole model makes of one example:
 
-# %% mystnb={"figure": {"name": "fig-knockout-effects", "caption": "Loss of exact match (teacher forced) by knocking out equally many retrieval heads and heads of each control, by training condition; mode zero or the first of the profile. Points: mean over seeds and base models; bars: 95% bootstrap intervals of the paired differences, over examples and draws, averaged over runs."}, "image": {"alt": "One panel for each task with a row for each training condition: points with intervals, the loss of exact match by knocking out retrieval heads and each control"}} tags=["hide-input"]
+# %% tags=["live", "nbval-check-output"]
+import torch
+
+from retrieval_heads import ablate_heads, load_model, random_heads, retrieval_scores, select_heads
+from retrieval_heads.data import make_examples
+from retrieval_heads.data.encode import encode
+
+model, tokenizer = load_model("../models/base")
+examples = make_examples(task="mdqa", condition="real", length=256, n=4, seed=0, split="probe")
+one = encode(examples[0], tokenizer)  # token ids, and which of them are the answer
+
+def answer_probability(model):
+    """Of all tokens of the right answer, one after the other."""
+    logits = model(input_ids=torch.tensor([one.ids])).logits[0, list(one.query_rows)]
+    wanted = torch.tensor(one.ids[one.prompt_length:][:one.answer_length])
+    return logits.softmax(-1).gather(1, wanted[:, None]).prod().item()
+
+print(f"{examples[0].answer}: probability {answer_probability(model):.3f}")
+
+# %% tags=["live", "nbval-check-output"]
+heads = select_heads(retrieval_scores(model, tokenizer, examples), k=20)  # change this: k=5, or [(6, 1)]
+size = model.config.head_dim
+
+def silence(layer, head):
+    """Empty one head's part of what the output projection reads: `[batch, position, heads * size]`."""
+    def hook(module, inputs):
+        read = inputs[0].clone()
+        read[..., head * size : (head + 1) * size] = 0
+        return (read,)
+    return model.model.layers[layer].self_attn.o_proj.register_forward_pre_hook(hook)
+
+hooks = [silence(layer, head) for layer, head in heads]
+print(f"without {len(heads)} retrieval heads: {answer_probability(model):.3f}")
+for hook in hooks:
+    hook.remove()  # or the model stays without them
+
+# %% [markdown]
+# {py:func}`~retrieval_heads.ablate_heads` does the same, and removes its hooks by itself. As many random heads of the
+# same layers are the control.
+
+# %% tags=["live", "nbval-check-output"]
+with ablate_heads(model, heads, mode="zero"):  # change this: mode="uniform" lets them look everywhere alike
+    print(f"by ablate_heads: {answer_probability(model):.3f}")
+others = random_heads(heads, (12, 16), seed=0)  # as many in each layer
+with ablate_heads(model, others):
+    print(f"without {len(others)} random heads: {answer_probability(model):.3f}")
+print(f"whole again: {answer_probability(model):.3f}")
+
+# %% [markdown]
+# **Exercise 1.** How many retrieval heads have to go before the answer is lost? Does any single one matter?
+#
+# :::{dropdown} Solution
+# ```python
+# for k in (1, 5, 10, 15, 20):
+#     with ablate_heads(model, heads[:k]):
+#         print(k, f"{answer_probability(model):.3f}")
+# ```
+# No single head matters: heads that do the same work stand in for each other.
+# :::
+#
+# **Exercise 2.** Let the heads look evenly at everything (`uniform`) in place of silencing them. Is that the same?
+#
+# :::{dropdown} Solution
+# ```python
+# for k in (5, 10, 15, 20):
+#     for mode in ("zero", "uniform"):
+#         with ablate_heads(model, heads[:k], mode=mode):
+#             print(k, mode, f"{answer_probability(model):.3f}")
+# ```
+# It is not: a head that looks evenly still writes something, the mean of all it could have read.
+# :::
+#
+# **Exercise 3.** Write a hook that silences a head at the last position only.
+#
+# :::{dropdown} Solution
+# Index the positions too: `read[:, -1:, head * size : (head + 1) * size] = 0`, or
+# `ablate_heads(model, heads, positions=-1)`.
+# :::
+
+# %% [markdown]
+# ## How it is measured
+#
+# A {term}`retrieval head` has been found by where it looks. Whether the model *uses* what it finds there is another
+# question, which a {term}`knock-out` answers: some heads are taken out of a {term}`run`, and the same held-out real
+# examples are scored again. The sets of heads are
+#
+# - the *k* strongest ones by the {term}`retrieval score` (for `summhay` by the {term}`insight score`), as in
+#   {cite:t}`wu2025retrieval`;
+# - as many {term}`random controls <random control>` that are not retrieval heads, drawn several times: heads of the same
+#   layers, because layers differ in what any head of theirs can do, and heads of the same {term}`GQA groups <GQA group>`,
+#   because retrieval heads stand together in few of them;
+# - as many of the weakest heads of the same layers. Most heads score 0, and of equal scores any are drawn.
+#
+# Where a layer or group has too few heads left, the nearest ones lend some; the tables count them.
+#
+# The {term}`knock-out modes <knock-out mode>` must not be mixed up: `zero` and `mean` replace what the head puts out,
+# `uniform` (what the code of Wu et al. does) makes it look evenly at everything. With the {term}`knock-out scope`
+# `answer` only the {term}`answer positions` are touched, so that the model reads the text undisturbed. Scored is
+# {term}`exact match` under {term}`teacher forcing`: every token of the answer, and its end, is the model's most likely
+# one. In code: {py:func}`~retrieval_heads.ablate_heads`, with the heads that
+# {py:func}`~retrieval_heads.select_heads` and {py:func}`~retrieval_heads.random_heads` give.
+
+# %% [markdown]
+# ## Every kind of training data
+#
+# At the largest *k* of each task at which every run still loses retrieval heads only, or the smallest *k* where a run
+# has none. 0 is no effect. A run that answers next to nothing has nothing to lose.
+
+# %% mystnb={"figure": {"name": "fig-knockout-effects", "caption": "Loss of exact match (teacher forced) by knocking out equally many retrieval heads and heads of each control, by training data; mode zero. Points: mean over runs; bars: 95% bootstrap intervals of the paired differences."}, "image": {"alt": "One panel for each task with a row for each training condition: points with intervals for the loss of exact match by knocking out retrieval heads and heads of each control"}} tags=["hide-input"]
 shown = effects[(effects["mode"] == mode) & (effects.scope == scope)]
 figure, axes = figures.style.panels([f"{task}, k = {k}" for task, k in ks.items()], height=1.6 + 1.2 * figures.performance.ROW * len(order), sharey=True)
 for (task, k), ax in zip(ks.items(), axes, strict=True):
@@ -92,12 +176,9 @@ figures.common.shared_legend(figure, axes)
 # %% tags=["remove-input"]
 figures.sources.data_line(profile, "knockout_effects", rows=f"the k of each panel, mode {mode}, scope {scope}, metric forced_exact_match")
 
-# %% [markdown]
-# The numbers of that figure: a row is a run, with 95% intervals; in a study of more than 40 runs a row is a condition,
-# with the mean over its runs and, in brackets, the least and the greatest run.
-
 # %% tags=["hide-input"]
-HTML(figures.examples.table_html(figures.interval_tables.effects_table(shown[shown.k == shown.task.map(ks)])))
+HTML(figures.examples.folded_table("The numbers (with many runs: mean, least and greatest run)",
+                                   figures.interval_tables.effects_table(shown[shown.k == shown.task.map(ks)])))
 
 # %% [markdown]
 # ## The area between the curves
@@ -105,7 +186,7 @@ HTML(figures.examples.table_html(figures.interval_tables.effects_table(shown[sho
 # One size is one choice. The area between the curve of the random heads and that of the retrieval heads, over the
 # logarithm of the number of heads, takes all sizes together: it is the mean height of the one above the other.
 
-# %% mystnb={"figure": {"name": "fig-knockout-areas", "caption": "Area between the knock-out curves of random and of retrieval heads (mean difference in exact match over log(1 + k); mode zero or the first of the profile), by training condition. Diamonds: mean over seeds and base models, with the runs' 95% bootstrap intervals over examples and draws, averaged over runs; open where the runs answer less than a fifth of the examples on average before anything is knocked out, so that there is little to lose. Small marks, where there are several: single runs. Right of 0: retrieval heads cost more."}, "image": {"alt": "One panel for each task with a row for each training condition: a diamond with a bar for the mean area and small marks for the single runs, beside a line at zero"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-knockout-areas", "caption": "Area between the knock-out curves of random and of retrieval heads (mode zero). Diamonds: mean over runs with 95% intervals; open where runs answer too little. Small marks: single runs. Right of 0: retrieval heads cost more."}, "image": {"alt": "One panel for each task with a row for each training condition: a diamond with a bar for the mean area and small marks for the single runs, beside a line at zero"}} tags=["hide-input"]
 shown = areas[(areas["mode"] == mode) & (areas.scope == scope) & (areas["set"] == "random")]
 figure, axes = figures.style.panels(settings.tasks, height=1.6 + figures.performance.ROW * len(order), sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=True):
@@ -121,7 +202,7 @@ figures.sources.data_line(profile, "knockout_area", rows=f"set random, mode {mod
 # Heads could be needed for everything. So the runs on real data also read plain text, documents without a question,
 # with the same heads out.
 
-# %% mystnb={"figure": {"name": "fig-knockout-specificity", "caption": "Rise of the loss of the runs on real data with heads knocked out (mode zero), on the tokens of the answers (heads out at the answer positions) and on plain text (heads out everywhere). Lines: mean over seeds and base models; bars: from the least to the greatest run. Higher is worse."}, "image": {"alt": "One panel for each task: four lines of the rise of the loss against the number of heads knocked out, for retrieval and random heads, on answers and on plain text"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-knockout-specificity", "caption": "Rise of the loss of runs on real data with heads out (mode zero), on answers (at the answer positions) and on plain text (everywhere). Lines: mean over runs; bars: least to greatest run."}, "image": {"alt": "One panel for each task: four lines of the rise of the loss against the number of heads knocked out, for retrieval and random heads, on answers and on plain text"}} tags=["hide-input"]
 costs = figures.areas.specificity_costs(load_table(profile, "text_loss"), table)
 figure, axes = figures.style.panels(settings.tasks, height=3.2, sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=True):
@@ -139,13 +220,14 @@ figures.sources.data_line(profile, "text_loss", "knockout", rows="condition real
 # above the knock-out was made again for the runs whose adapters come with the repository.
 
 # %% tags=["hide-input"]
-Markdown(control_sentence(judged_tables(settings, "C4")["controls"]) or "There are no such controls here.")
+closer = judged_tables(settings, "C4")["controls"]
+Markdown(control_sentence(closer) or "There are no such controls here.")
 
 # %% tags=["remove-input"]
 figures.sources.data_line(profile, *["controls"] * figures.correlation.has_claims(settings), "knockout")
 
 # %% [markdown]
-# ## Finding
+# ## How it was decided
 #
 # By the rule of the {doc}`../preregistration`: in a task, C4 asks that the area between the curves lies above 0, beyond its
 # interval, in more than half of the runs that can answer, and below 0 in none; and that all retrieval heads take half of
@@ -154,16 +236,17 @@ figures.sources.data_line(profile, *["controls"] * figures.correlation.has_claim
 # %% tags=["hide-input"]
 Markdown(figures.verdict_table.verdict_text(claim_verdicts(settings, "C4")))
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "remove-cell"]
 runs = table[RUN].drop_duplicates()
 print(len(runs), "runs; heads out:", sorted(set(table.k)), "; sets:", sorted(set(table["set"])))
 assert 0 < len(runs) <= len(study_grid(settings))
 assert table[table.metric == "forced_exact_match"].value.between(0, 1).all()
 
 # %% [markdown]
-# **Limits.** A knock-out shows what the model cannot replace at once; heads that do the same work can stand in for each
-# other, so a small loss does not prove that a head is idle. At scope `answer` a head's work on the text before is left
-# in place. Where *k* is larger than the number of retrieval heads, weaker heads are out too. With the `smoke` profile
-# the figures show that the pipeline runs, and no more. More in {doc}`../limitations`.
-# Set `profile = "live"` to compute this page's numbers
-# anew on a CPU, on fewer examples, from the adapters that come with the repository.
+# ## Limits
+#
+# A knock-out shows what the model cannot replace at once; heads that do the same work can stand in for each other, so a
+# small loss does not prove that a head is idle. At scope `answer` a head's work on the text before is left in place.
+# Where *k* is larger than the number of retrieval heads, weaker heads are out too. More in {doc}`../limitations`.
+# Set `profile = "live"` to compute this page's numbers anew on a CPU, on fewer examples, from the adapters that come
+# with the repository.

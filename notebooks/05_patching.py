@@ -11,26 +11,8 @@
 #
 # **Claim C5.** Retrieval heads explain performance but are not totally sufficient: patching them from the model trained
 # on real data helps, and does not close the gap {cite:p}`zhao2025synthetic`.
-#
-# **Method.** {term}`Patching <patching>` {cite:p}`zhang2024patching` works between two models here. The *source* is the
-# {term}`run` on real data, the *target* a run of the same task and seed on other data. Both read the same held-out real
-# example; at the {term}`answer positions`, what some heads of the target put out is replaced by what the same heads of
-# the source put out ({py:func}`~retrieval_heads.patch_heads`). Each model reads the text before by itself. With R the {term}`retrieval heads <retrieval head>` of
-# the source and S those of the target, the {term}`patching sets <patching set>` are
-#
-# - the *intersection*, R and S: heads that both models use, but the source perhaps better;
-# - the *complement*, R without S: heads that the target lacks;
-# - *all* heads, which is the most that patching at these positions can do;
-# - *random* heads outside R and S, as many in each layer as in the intersection, and others as many as in the
-#   complement.
-#
-# The {term}`gap closed` is a share of the distance to the real run. It is given only where that distance is above 0
-# beyond its 95% interval: a share of a gap that may be none means nothing.
-#
-# **What to look at.** Whether the intersection (or the complement) gains more than the random heads that are as many,
-# and how far below the real run it stays.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 profile = "smoke"
 
 # %% tags=["hide-input"]
@@ -44,6 +26,7 @@ from retrieval_heads.stages import patch
 from retrieval_heads.stages.claims import claim_verdicts
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.store import load_table
+from retrieval_heads.takeaways.heads import patching_takeaway
 
 figures.style.use_style()
 settings = load_profile(profile)
@@ -51,42 +34,151 @@ provide(settings, "patch")
 table = load_table(profile, "patching")
 judged = judge_patching(table, n_resamples=settings.bootstrap)
 
-# %% [markdown]
-# ## What each set of heads gains
+# %% tags=["remove-input"]
+figures.takeaway.takeaway(settings, patching_takeaway(judged.tables["sufficiency"]), ["C5"])
 
-# %% mystnb={"figure": {"name": "fig-patching", "caption": "Runs with the outputs of a set of heads taken from the run on real data, by exact match (teacher forced). With many conditions: the gain over the same run as it is, in the synthetic runs that have a gap; diamonds are means over these runs, with 95% bootstrap intervals over seeds and base models where there are enough; small points are conditions; some runs have no complement, or no random heads as many as it. With few conditions: the score itself, one bar a set, beside the real run (dashed); black bars and the band are 95% bootstrap intervals over examples, for random heads over draws too, and small numbers are heads patched, 0 being an empty set, which changes nothing."}, "image": {"alt": "One panel for each task: for the intersection, the complement, random heads as many as either, and all heads, what is gained in exact match or the exact match itself when they are patched in from the run on real data"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-patching", "caption": "Gain in exact match (teacher forced) by patching in sets of heads of the run on real data. Diamonds: means with 95% bootstrap intervals; small points: conditions. Small studies show the scores themselves."}, "image": {"alt": "One panel for each task: for the intersection, the complement, random heads as many as either, and all heads, what is gained in exact match or the exact match itself when they are patched in from the run on real data"}} tags=["hide-input"]
 figure = figures.sufficiency.patching_figure(table, judged.tables["sufficiency"], settings.tasks)
 
 # %% tags=["remove-input"]
 figures.sources.data_line(profile, "patching", rows="metric forced_exact_match")
 
 # %% [markdown]
-# ## The share of the gap
+# ## Patch one model into another yourself
 #
-# Gap: by how much the real run is better on the same examples. Closed: the share of it, with its 95% interval. Only runs
-# with a gap are shown.
+# The *source* was trained on real examples, the *target* on `low_low`. Both read the same long text. Where the answer is
+# predicted, what some heads of the target put out is replaced by what the same heads of the source put out.
 
-# %% mystnb={"figure": {"name": "fig-gap-closed", "caption": "Share of the gap to the real run that is closed by each set of heads, by what the patched runs were trained on, mean over the runs with a gap; their number stands on the right of each row. Dashed: the real run itself. Bars: 95% bootstrap intervals over these runs, missing where there are too few."}, "image": {"alt": "One panel for each task: for each training condition whose runs have a gap, points for the share of the gap that is closed by the intersection, the complement, matched random heads and all heads; a dashed line at one"}} tags=["hide-input"]
+# %% tags=["live", "nbval-check-output"]
+import torch
+
+from retrieval_heads import load_model, patch_heads, retrieval_scores, select_heads
+from retrieval_heads.data import make_examples
+from retrieval_heads.data.encode import encode
+
+source, tokenizer = load_model("../models/base", adapter="../models/adapters/mdqa__real__s1__base")
+target, _ = load_model("../models/base", adapter="../models/adapters/mdqa__low_low__s1__base")  # change this
+[example] = make_examples(task="mdqa", condition="real", length=2048, n=1, seed=0, split="test")
+one = encode(example, tokenizer)
+
+def answer_probability(model):
+    logits = model(input_ids=torch.tensor([one.ids])).logits[0, list(one.query_rows)]
+    wanted = torch.tensor(one.ids[one.prompt_length:][:one.answer_length])
+    return logits.softmax(-1).gather(1, wanted[:, None]).prod().item()
+
+# %% tags=["live", "nbval-check-output"]
+print(f"{example.answer}: source {answer_probability(source):.3f}, target {answer_probability(target):.3f}")
+probe = make_examples(task="mdqa", condition="real", length=512, n=3, seed=0, split="probe")
+of_source, of_target = (select_heads(retrieval_scores(model, tokenizer, probe)) for model in (source, target))
+heads = [head for head in of_source if head in of_target]  # change this: heads[:10], or of_source
+print(len(of_source), "retrieval heads of the source,", len(of_target), "of the target,", len(heads), "of both")
+
+# %% [markdown]
+# By hand: keep what the heads of the source put out, and write it into the target.
+
+# %% tags=["live", "nbval-check-output"]
+rows, size, kept = slice(one.prompt_length - 1, None), target.config.head_dim, {}
+
+def keep(layer):
+    return lambda module, inputs: kept.update({layer: inputs[0][:, rows].clone()})
+
+def write(layer):
+    def hook(module, inputs):
+        read = inputs[0].clone()  # [batch, position, heads * size]
+        for head in (head for at, head in heads if at == layer):
+            part = slice(head * size, (head + 1) * size)
+            read[:, rows, part] = kept[layer][..., part]
+        return (read,)
+    return hook
+
+# %% tags=["live", "nbval-check-output"]
+def projections(model):
+    return [layer.self_attn.o_proj for layer in model.get_base_model().model.layers]
+
+for model, hook in ((source, keep), (target, write)):  # the source first: its outputs are written
+    hooks = [module.register_forward_pre_hook(hook(layer)) for layer, module in enumerate(projections(model))]
+    result = answer_probability(model)
+    for handle in hooks:
+        handle.remove()
+print(f"target, patched by hand: {result:.3f}")
+with patch_heads(target, source, heads, positions=rows):
+    print(f"by patch_heads: {answer_probability(target):.3f}")
+
+# %% [markdown]
+# **Exercise 1.** Patch as many random heads of the same layers. Do they help, too?
+#
+# :::{dropdown} Solution
+# ```python
+# from retrieval_heads import random_heads
+#
+# few = heads[:12]
+# for chosen in (few, random_heads(few, (12, 16), seed=0, exclude=heads)):
+#     with patch_heads(target, source, chosen, positions=rows):
+#         print(f"{answer_probability(target):.3f}")
+# ```
+# :::
+#
+# **Exercise 2.** How few of the shared heads are enough for this example?
+#
+# :::{dropdown} Solution
+# ```python
+# for k in (5, 10, 20):
+#     with patch_heads(target, source, heads[:k], positions=rows):
+#         print(k, f"{answer_probability(target):.3f}")
+# ```
+# :::
+#
+# **Exercise 3.** Patch in the other direction: can the heads of the worse model spoil the better one?
+#
+# :::{dropdown} Solution
+# ```python
+# with patch_heads(source, target, heads, positions=rows):
+#     print(f"{answer_probability(source):.3f}")
+# ```
+# They can: at these positions the answer comes through these heads.
+# :::
+
+# %% [markdown]
+# ## How it is measured
+#
+# {term}`Patching <patching>` {cite:p}`zhang2024patching` works between two models here. The *source* is the
+# {term}`run` on real data, the *target* a run of the same task and seed on other data. Both read the same held-out real
+# example; at the {term}`answer positions`, what some heads of the target put out is replaced by what the same heads of
+# the source put out ({py:func}`~retrieval_heads.patch_heads`). Each model reads the text before by itself. With R the
+# {term}`retrieval heads <retrieval head>` of the source and S those of the target, the
+# {term}`patching sets <patching set>` are
+#
+# - the *intersection*, R and S: heads that both models use, but the source perhaps better;
+# - the *complement*, R without S: heads that the target lacks;
+# - *all* heads, which is the most that patching at these positions can do;
+# - *random* heads outside R and S, as many in each layer as in the intersection, and others as many as in the
+#   complement.
+#
+# The {term}`gap closed` is a share of the distance to the real run. It is given only where that distance is above 0
+# beyond its 95% interval. Without a clear gap, the share is meaningless.
+
+# %% [markdown]
+# ## The share of the gap
+
+# %% mystnb={"figure": {"name": "fig-gap-closed", "caption": "Share of the gap to the real run that each set of heads closes, by training data of the patched runs; right: number of runs with a gap. Dashed: the real run. Bars: 95% bootstrap intervals over these runs."}, "image": {"alt": "One panel for each task: for each training condition whose runs have a gap, points for the share of the gap that is closed by the intersection, the complement, matched random heads and all heads; a dashed line at one"}} tags=["hide-input"]
 figure = figures.sufficiency.closed_figure(judged.tables["sufficiency"], settings.tasks)
 
 # %% tags=["remove-input"]
 figures.sources.data_line(profile, "patching", rows="runs with a gap, metric forced_exact_match")
 
-# %% tags=["hide-input"]
-HTML(figures.sufficiency.patching_html(table, judged.tables["sufficiency"]))
-
 # %% [markdown]
-# ## At equal numbers
-#
-# The intersection has many more heads than the complement. Here as many are patched of each as the complement has, of the
-# intersection the strongest, and as many random ones; the difference is that of the gains in exact match within a run.
+# The intersection has many more heads than the complement. At *equal numbers*, as many are patched of each as the
+# complement has, of the intersection the strongest, and as many random ones. The difference is that of the gains in
+# exact match within a run.
 
 # %% tags=["hide-input"]
 equal = figures.sufficiency.equal_table(judged.tables["sufficiency_equal"])
-HTML(figures.examples.table_html(equal) if len(equal) else "<p>No run with a gap has a complement to compare.</p>")
+HTML(figures.sufficiency.patching_folded(table, judged.tables["sufficiency"])
+     + figures.examples.folded_table("At equal numbers", equal)
+     + figures.examples.folded_table("Runs that speak against the claim, one by one", figures.sufficiency.against_table(judged.tables["sufficiency_against"])))
 
 # %% [markdown]
-# ## Finding
+# ## How it was decided
 #
 # By the rule of the {doc}`../preregistration`, C5 asks that patching the intersection helps, with the interval of the gain
 # above 0, in most of the runs that have a gap, hurts in none, gains more than random heads in most, and leaves a part of
@@ -96,10 +188,7 @@ HTML(figures.examples.table_html(equal) if len(equal) else "<p>No run with a gap
 # %% tags=["hide-input"]
 Markdown(figures.verdict_table.verdict_text(claim_verdicts(settings, "C5")))
 
-# %% tags=["hide-input"]
-HTML(figures.examples.folded_table("Runs that speak against the claim, one by one", figures.sufficiency.against_table(judged.tables["sufficiency_against"])))
-
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "remove-cell"]
 runs = table[RUN].drop_duplicates()
 print(len(runs), "patched runs; sets always there:", sorted({"all", "none", "source"} & set(table["set"])))
 assert 0 < len(runs) <= len(patch.targets(study_grid(settings)))
@@ -107,10 +196,11 @@ empty = table[table.n_heads == 0].groupby([*RUN, "metric"])
 assert (empty.apply(lambda rows: rows[rows["set"] != "source"].value.nunique()) == 1).all()
 
 # %% [markdown]
-# **Limits.** Patching at the answer positions leaves what the target has read into its keys and values before; what is
-# lost there cannot be patched back. The output projection is the target's own, adapted to its own heads, so even *all*
-# heads need not reach the real run. A number of heads is not an amount of change: the intersection and its random
-# control are equal in number and layers only. Shares of a small gap vary widely. With the `smoke` profile the figures show that the pipeline runs, and no
-# more. More in {doc}`../limitations`.
-# Set `profile = "live"` to compute this page's numbers
-# anew on a CPU, on fewer examples, from the adapters that come with the repository.
+# ## Limits
+#
+# Patching at the answer positions leaves what the target has read into its keys and values before; what is lost there
+# cannot be patched back. The output projection is the target's own, adapted to its own heads, so even *all* heads need
+# not reach the real run. A number of heads is not an amount of change: the intersection and its random control are equal
+# in number and layers only. Shares of a small gap vary widely. More in {doc}`../limitations`.
+# Set `profile = "live"` to compute this page's numbers anew on a CPU, on fewer examples, from the adapters that come
+# with the repository.

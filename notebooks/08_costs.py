@@ -10,19 +10,8 @@
 # # What it costs: the paper's own experiment, measured
 #
 # **Question.** What do the paper's runs cost, a model of 8 billion parameters on 32,768 tokens? Is this code fast?
-#
-# **Method.** Random weights of the shape of Llama-3-8B in bf16 on one GPU, as speed and memory do not depend on what the
-# weights are. Five things take turns in one process: a plain forward pass with SDPA, detection on one question, the same
-# by the procedure of {cite:t}`wu2025retrieval` (prefill, then single steps with attention returned and loops over heads),
-# detection on many questions about one haystack, and 100 head sets knocked out on one question. The *floor* is what the
-# card cannot do without: for each pass the larger of its operations at 790 TFLOP/s and its bytes at 4.3 TB/s. Then the
-# stages of the study are tried by {ref}`the command costs <verb-costs>` on a few real examples of MDQA, MuSiQue and
-# SummHay, and the whole is worked out from that.
-# This page shows committed tables (`results/benchmarks`), the same for every profile; nothing is measured while it runs.
-#
-# **What to look at.** How far each bar goes beyond its floor; which targets are missed; which stage takes most hours.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 profile = "smoke"
 
 # %% tags=["hide-input"]
@@ -31,17 +20,16 @@ from IPython.display import HTML, Markdown
 from retrieval_heads import figures
 from retrieval_heads.config import load_profile
 from retrieval_heads.stages.costs import estimate
+from retrieval_heads.takeaways.own import costs_takeaway
 
 figures.style.use_style()
 summary, passes, steps, tried, whole = map(figures.costs.benchmark_table, ("full_size", "passes", "lora_step", "costs", "costs_full"))
 one = summary.iloc[0]
 about = f"{one.device}, {one.parameters / 1e9:.2f}B parameters, {one.tokens:,} tokens, {one['dtype']}"
-Markdown(f"Measured on one {about}; torch {one.torch}, transformers {one.transformers}.")
+# %% tags=["remove-input"]
+figures.takeaway.takeaway(load_profile(profile), costs_takeaway(summary, whole), small="")
 
-# %% [markdown]
-# ## Seconds, beside the floor
-
-# %% mystnb={"figure": {"name": "fig-costs-seconds", "caption": "Seconds of each pass at full size. Bars: medians over the rounds; points: the rounds; orange strokes: the floor, from operations and bytes. The bar of many questions is for all of them together."}, "image": {"alt": "Five horizontal bars of seconds with an orange stroke for the floor across each; the procedure of Wu et al. is the longest; a plain pass and detection are the shortest and equally long"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-costs-seconds", "caption": "Seconds of each pass at full size. Bars: medians; points: single rounds; orange strokes: the floor, from operations and bytes. The bar of many questions is for all of them together."}, "image": {"alt": "Five horizontal bars of seconds with an orange stroke for the floor across each; the procedure of Wu et al. is the longest; a plain pass and detection are the shortest and equally long"}} tags=["hide-input"]
 figure, axes = figures.style.panels(["8B shape, 32,768 tokens"], columns=1, height=3.2, width=figures.style.WIDTH)
 figures.costs.plot_seconds(summary, passes, ax=axes[0])
 figures.common.shared_legend(figure, axes)
@@ -49,9 +37,63 @@ figures.common.shared_legend(figure, axes)
 # %% tags=["remove-input"]
 figures.sources.data_line("benchmarks", "full_size", "passes")
 
+# %% [markdown]
+# ## Time it yourself
+#
+# The same on this computer, with the small model: an ordinary pass, and one that also reads the attention of every head
+# at the answer positions.
+
+# %% tags=["live", "nbval-check-output"]
+import time
+
+from retrieval_heads import load_model, retrieval_scores
+from retrieval_heads.data import make_examples
+
+model, tokenizer = load_model("../models/base", rope_theta=60000, max_length=2048)
+examples = make_examples(task="mdqa", condition="real", length=1024, n=4, seed=0, split="probe")  # change this: length
+start = time.perf_counter()
+for example in examples:
+    model(**tokenizer(example.text, return_tensors="pt"), logits_to_keep=1)
+print(f"plain: {1000 * (time.perf_counter() - start) / len(examples):.0f} ms")
+start = time.perf_counter()
+scores = retrieval_scores(model, tokenizer, examples, batch_size=1)
+print(f"reading {scores.scores.size} heads: {1000 * (time.perf_counter() - start) / len(examples):.0f} ms")
+
+# %% [markdown]
+# **Exercise.** Compare with a model that hands out all its attention, as {doc}`03_head_detection` does it from scratch.
+# How do time and memory grow with the length?
+#
+# :::{dropdown} Solution
+# ```python
+# model.set_attn_implementation("eager")
+# for length in (256, 512):
+#     [example] = make_examples(task="mdqa", condition="real", length=length, n=1, seed=0, split="probe")
+#     start = time.perf_counter()
+#     attention = model(**tokenizer(example.text, return_tensors="pt"), output_attentions=True).attentions
+#     print(length, f"{time.perf_counter() - start:.2f} s", sum(one.nbytes for one in attention) // 2**20, "MiB")
+# model.set_attn_implementation("sdpa")
+# ```
+# The weights of all heads take four times the memory at twice the length; the answer's rows alone take twice.
+# :::
+
+# %% [markdown]
+# ## How it is measured
+#
+# Random weights of the shape of Llama-3-8B in bf16 on one GPU, as speed and memory do not depend on what the
+# weights are. Five things take turns in one process: a plain forward pass with SDPA, detection on one question, the same
+# by the procedure of {cite:t}`wu2025retrieval` (prefill, then single steps with attention returned and loops over heads),
+# detection on many questions about one haystack, and 100 head sets knocked out on one question. The *floor* is what the
+# card cannot do without: for each pass the larger of its operations at 790 TFLOP/s and its bytes at 4.3 TB/s. Then the
+# stages of the study are tried by {ref}`the command costs <verb-costs>` on a few real examples of MDQA, MuSiQue and
+# SummHay, and the whole is worked out from that.
+# This page shows committed tables (`results/benchmarks`), the same for every profile; nothing is measured while it runs.
+
+# %% tags=["hide-input"]
+Markdown(f"Measured on one {about}; torch {one.torch}, transformers {one.transformers}.")
+
 # %% tags=["hide-input"]
 HTML(figures.examples.table_html(summary.assign(what=figures.costs.names_of(summary))[["what", "seconds", "peak_gb", "seconds_per_question", "to_plain", "floor_seconds", "share"]], names={
-    "peak_gb": "peak GB", "seconds_per_question": "seconds a question", "to_plain": "times a plain pass",
+    "peak_gb": "peak GB", "seconds_per_question": "seconds per question", "to_plain": "times a plain pass",
     "floor_seconds": "floor, seconds", "share": "floor over measured"}))
 
 # %% [markdown]
@@ -82,22 +124,12 @@ HTML(figures.examples.table_html(lora.assign(variant=lora.variant.map(figures.co
 # ## The whole study
 #
 # Each stage as the command `costs` tried it, and the study of the profile `paper` for one model: three tasks, seven
-# conditions, three seeds. *Seconds* are those of a run, *hours* of all runs on one card.
+# conditions, three seeds. *Seconds* are per run, *hours* of all runs on one card.
 
 # %% tags=["hide-input"]
-HTML(figures.examples.table_html(whole, digits=1, names={"examples": "examples a run", "peak_gb": "peak GB", "disk_gb": "disk, GB"}))
+HTML(figures.examples.table_html(whole, digits=1, names={"examples": "examples per run", "peak_gb": "peak GB", "disk_gb": "disk, GB"}))
 
-# %% tags=["hide-input"]
-found = summary.set_index("what")
-Markdown(
-    f"**Finding.** Reading all heads takes {found.to_plain['detection']:.3f} times the time and {found.peak_to_plain['detection']:.3f} times "
-    f"the memory of a plain pass (medians of {found.repeats['detection']} rounds; the last layer is left as soon as its rows are read), "
-    f"and is {found.faster_than_wu['detection']:.1f} times faster than the procedure of Wu et al.; with "
-    f"{found.questions['detection_many']} questions on one haystack each is {found.faster_than_wu['detection_many']:.0f} times faster. "
-    f"{figures.costs.study_text(whole)}"
-)
-
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "remove-cell"]
 print("targets met:", (targets.met == "yes").sum(), "of", len(targets))
 print("tried:", ", ".join(whole.stage[:-1]), "on", ", ".join(tried.task.unique()))
 assert (summary.seconds > summary.floor_seconds).all()
@@ -118,9 +150,11 @@ assert lora.set_index("variant").times_faster["default"] == 1
 # `DATA` is a folder of real examples at full length; {doc}`../full_size` says how it is made, and how the study itself is
 # run. What the columns mean is in `results/benchmarks/README.md`.
 #
-# **Limits.** One card, on one day, and random weights: a trained model answers with other lengths, so its own answers
-# take another time. The procedure of Wu et al. loops over heads in Python, so how much faster detection is hangs on the
-# processor beside the card as well: another run of the same detection, on another machine with such a card, missed the
+# ## Limits
+#
+# One card, on one day, and random weights: a trained model answers with other lengths, so its own answers
+# take another time. The procedure of Wu et al. loops over heads in Python, so the speed-up also depends on the
+# CPU: another run of the same detection, on another machine with such a card, missed the
 # target, as the loop was quicker there. Peaks of the third and later rounds hold what earlier passes had left to the
 # garbage collector.
 # The study's hours are summed up from two examples of each kind in two runs of each task, with the compilation and the

@@ -13,9 +13,20 @@ import matplotlib.pyplot as plt
 from retrieval_heads.claims.patching import judge_patching
 from retrieval_heads.claims.verdict import VERDICTS
 from retrieval_heads.config import load_profile
-from retrieval_heads.figures.correlation import has_claims, plot_runs, recall_rows, thresholds_table
+from retrieval_heads.figures import base_share
+from retrieval_heads.figures.correlation import (
+    NAMED,
+    NOTHING,
+    OTHERS,
+    has_claims,
+    plot_over_thresholds,
+    plot_runs,
+    recall_rows,
+    thresholds_table,
+)
 from retrieval_heads.figures.overlap import CHOSEN, overlap_figure
-from retrieval_heads.figures.prediction import errors_table, list_height, plot_errors, plot_predictors, plot_regret
+from retrieval_heads.figures.prediction import errors_table, list_height, plot_predictors, plot_regret
+from retrieval_heads.figures.style import words
 from retrieval_heads.figures.subsets import plot_subsets, plot_thresholds, subsets_figure
 from retrieval_heads.figures.sufficiency import (
     against_table,
@@ -104,16 +115,12 @@ def test_predictors_are_in_order_of_strength_and_losses_are_marked():
     assert len(ax.get_legend_handles_labels()[1]) == 3
 
 
-def test_errors_stand_beside_the_mean_of_the_others():
+def test_errors_are_in_order():
     errors = pd.DataFrame({
         "predictor": ["recall", "training_loss"], "error": [0.05, 0.02], "error_low": [0.03, 0.01],
         "error_high": [0.07, 0.03], "reference_error": [0.06, 0.06], "gain": [0.01, 0.04], "gain_low": [-0.01, 0.02],
         "gain_high": [0.03, 0.06], "n_conditions": [14, 14], "finding": ["not shown to be better", "better"],
     })
-    ax = plot_errors(errors)
-    assert labels(ax) == ["recall of heads", "training loss"]
-    strokes = next(line for line in ax.lines if line.get_label() == "mean of the other conditions")
-    assert list(strokes.get_xdata()) == [0.06, 0.06]
     assert list(errors_table(errors)["finding"]) == ["better", "not shown to be better"]
 
 
@@ -124,8 +131,6 @@ def test_nothing_to_draw_is_said():
     nothing = {name: [np.nan] for name in ("regret", "regret_low", "regret_high")}
     choice = pd.DataFrame({"predictor": ["recall"], **nothing})
     assert "no choice" in said(plot_regret(choice))
-    errors = pd.DataFrame(columns=["predictor", "error", "error_low", "error_high", "reference_error", "n_conditions"])
-    assert "nothing could be predicted" in said(plot_errors(errors))
 
 
 MANY = ("real_limited", "high_high", "high_low", "low_high", "low_low", "symbolic")
@@ -167,7 +172,7 @@ def test_many_conditions_are_compared_over_all_of_them():
 def test_share_of_the_gap_has_a_row_for_each_condition_with_one():
     shares = judged_of(patching_of())
     ax = plot_closed(shares.tables["sufficiency"])
-    assert set(labels(ax)) == set(MANY)
+    assert set(labels(ax)) == set(map(words, MANY))
     assert said(ax).split() == ["6"] * 6
     height = closed_figure(shares.tables["sufficiency"], ["mdqa"]).get_figheight()
     assert height <= 7
@@ -198,7 +203,7 @@ def subsets_of(n_real=20.0, precision=0.9) -> pd.DataFrame:
 
 def test_precision_stands_beside_chance_ceiling_and_numbers_of_heads():
     ax = plot_subsets(subsets_of(), 0.1)
-    assert set(labels(ax)) == set(MANY)
+    assert set(labels(ax)) == set(map(words, MANY))
     assert [text.get_text() for text in ax.texts] == ["20, 0.0"] * len(MANY)
     assert "real beside real, all heads" in ax.get_legend_handles_labels()[1]
     assert "real beside real, gained heads" not in ax.get_legend_handles_labels()[1]
@@ -227,16 +232,31 @@ def test_points_of_runs_leave_out_real_and_controls():
     ])
     table = pd.DataFrame({
         "predictor": "recall", "method": "spearman", "base": "all", "conditions": "all", "threshold": [0.1, 0.2, 0.1],
-        "given": "nothing", "task": ["mdqa", "mdqa", "all"], "estimate": [0.5, NAN, 0.4], "low": [0.1, NAN, 0.1], "high": [0.9, NAN, 0.6],
-        "p": [0.01, NAN, 0.02], "n_conditions": 6, "n_runs": 12,
+        "given": "nothing", "task": ["mdqa", "mdqa", "all"], "estimate": [0.5, NAN, 0.4], "low": [0.1, NAN, 0.1],
+        "high": [0.9, NAN, 0.6], "p": [0.01, NAN, 0.02], "n_conditions": 6, "n_runs": 12,
     })
     ax = plot_runs(runs, recall_rows(table, 0.1)["mdqa"])
-    assert set(ax.get_legend_handles_labels()[1]) == set(MANY)
-    assert said(ax) == "Spearman 0.50\n[0.10, 0.90], p = 0.010\nn = 6 conditions,\n12 runs"
+    named = {words(name) for name in MANY if name in NAMED}
+    assert set(ax.get_legend_handles_labels()[1]) == named | {OTHERS}
+    assert said(ax) == "Spearman 0.50 [0.10, 0.90],\np = 0.010; 6 conditions, 12 runs"
+    small = recall_rows(table.assign(p=1e-4), 0.1)["mdqa"]
+    assert "p < 0.001" in said(plot_runs(runs, small)), "a p-value is never nought"
     assert "no run beside" in said(plot_runs(runs.assign(recall=NAN)))
     wide = thresholds_table(table).fillna("–")
     assert list(wide) == ["threshold", "mdqa", "tasks with heads"]
     assert list(wide["tasks with heads"]) == ["0.40 [0.10, 0.60]", "–"]
+
+
+def test_recall_over_thresholds_shows_each_base_model_and_says_when_there_is_nothing():
+    rows = pd.DataFrame([
+        {"predictor": "recall", "method": "spearman", "conditions": "all", "task": "all", "base": base, "p": 0.1,
+         "threshold": at, "estimate": 0.5, "low": 0.1, "high": 0.8}
+        for base, at in (("all", 0.05), ("all", 0.1), ("a", 0.1), ("b", 0.1))
+    ])
+    ax = plot_over_thresholds(rows, 0.1)
+    assert ax.get_legend_handles_labels()[1] == ["all base models", "a", "b"]
+    assert list(ax.containers[0].lines[0].get_xdata()) == [0.05, 0.1]
+    assert "no rank correlation" in said(plot_over_thresholds(NOTHING, 0.1))
 
 
 def test_many_conditions_have_lines_for_some():
@@ -247,12 +267,26 @@ def test_many_conditions_have_lines_for_some():
         for measure in ("recall", "precision")
     ])
     figure = overlap_figure(rows, 0.1, ["mdqa", "musique", "summhay"])
-    assert {text.get_text() for text in figure.legends[0].get_texts()} == set(CHOSEN)
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == set(map(words, CHOSEN))
     assert figure.get_figheight() <= 7
     few = overlap_figure(rows[rows.condition.isin(["mid_mid"])], 0.1, ["mdqa"])
-    assert [text.get_text() for text in few.legends[0].get_texts()] == ["mid_mid"]
+    assert [text.get_text() for text in few.legends[0].get_texts()] == [words("mid_mid")]
 
 
 def test_one_seed_has_no_claims_to_read():
     assert not has_claims(load_profile("smoke"))
     assert "**not supported**" in finding_of_tables(verdicts_of(), "C1")
+
+
+def test_base_share_stands_beside_the_correlation_as_it_is():
+    rows = pd.DataFrame([
+        {"task": "mdqa", "condition": condition, "given": given, "ranks": ranks, "partial": 0.5, "low": 0.4,
+         "high": 0.6, "ceiling": 0.55, "correlation": 0.9}
+        for condition in ("real", *MANY) for given in ("base", "rope") for ranks in ("all", "layer")
+    ])
+    shown = base_share.shown_rows(rows)
+    assert set(shown.given) == {"rope"}, "the closer start, where it was scored"
+    assert len(shown) == len(base_share.shown_rows(rows.drop(columns="given")[rows.given == "base"])) == len(MANY)
+    ax = base_share.plot_base_share(shown)
+    assert set(labels(ax)) == set(map(words, MANY))
+    assert "several seeds" in said(base_share.plot_base_share(shown[:0]))

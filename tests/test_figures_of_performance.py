@@ -15,7 +15,7 @@ from retrieval_heads.claims.axes import CELLS
 from retrieval_heads.figures import axes, lengths, performance, style
 from retrieval_heads.figures.choice import breaks, few, group, has_sizes
 from retrieval_heads.figures.interval_tables import answers_table, by_condition, scores_table, with_range
-from retrieval_heads.figures.training import LOSS_LINES, plot_losses
+from retrieval_heads.figures.training import plot_answer_loss
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,8 @@ def test_performance_is_the_mean_over_runs_at_the_longest_length_with_single_run
     singles = [line for line in ax.get_lines() if line.get_markersize() == 3.5 and len(line.get_xdata())]
     assert [len(line.get_xdata()) for line in singles] == [2] * 4
     assert {line.get_markerfacecolor() == "white" for line in singles} == {True, False}
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["real", "mid_mid", "symbolic"]
+    shown = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert shown == [style.words(name) for name in ("real", "mid_mid", "symbolic")]
     assert "n = 160 examples" in ax.get_xlabel()
     assert "4 runs each" in ax.get_xlabel()
     one = performance.plot_performance(scores(seeds=(0,), bases=("a",)), "exact_match", ax=plt.figure().subplots())
@@ -86,7 +87,8 @@ def test_the_map_shows_needles_from_above_and_haystacks_from_the_left_and_stars_
     ax = axes.plot_axis_map(shortfalls(), "exact_match")
     assert [text.get_text() for text in ax.texts] == [
         "0.00", "0.01", "0.02", "0.03", "0.04*", "0.05*", "0.06*", "0.07*", "0.08"]
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["high", "mid", "low"]
+    shown = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert shown == [style.words(name) for name in ("high", "mid", "low")]
     assert "haystack" in ax.get_xlabel()
     some = axes.plot_axis_map(shortfalls(("high_high", "symbolic")), "exact_match", ax=plt.figure().subplots())
     assert [text.get_text() for text in some.texts] == ["0.00", *"–" * 8]
@@ -112,7 +114,7 @@ def test_the_training_length_is_of_the_same_runs() -> None:
     assert real.groupby("eval_length").size().to_dict() == {512: 2, 2048: 2}
     assert real[real.eval_length == 2048].value.tolist() == [0.6, 0.6]
     ax = lengths.plot_lengths(joined, "f1", trained=2048)
-    assert [one.get_label() for one in ax.containers] == ["rope", "real"]
+    assert [one.get_label() for one in ax.containers] == [style.words(name) for name in ["rope", "real"]]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["512", "2,048"]
 
 
@@ -121,25 +123,14 @@ def test_sizes_have_a_line_for_each_condition() -> None:
         {"task": "mdqa", "condition": condition, "scale": scale, "metric": "exact_match", "value": 0.5, "low": 0.4,
          "high": 0.6, "n": 160} for condition in ("real", "low_low") for scale in (0.25, 1.0, 4.0)])
     ax = lengths.plot_sizes(table, 200)
-    assert [one.get_label() for one in ax.containers] == ["real", "low_low"]
+    assert [one.get_label() for one in ax.containers] == [style.words(name) for name in ["real", "low_low"]]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["50", "200", "800"]
     assert lengths.plot_sizes(table.iloc[:0], 200).containers == []
 
 
-def test_losses_are_drawn_in_the_common_order() -> None:
-    table = pd.DataFrame([
-        {"task": "mdqa", "condition": condition, "seed": 0, "base": "a", "step": step, "loss": 1 / step}
-        for condition in ("symbolic", "real") for step in (1, 2, 3)])
-    assert [line.get_label() for line in plot_losses(table).get_lines()] == ["real", "symbolic"]
-    assert LOSS_LINES[0] == "real"
-
-
 def test_losses_over_powers_of_ten_have_labels_that_can_be_read() -> None:
     style.use_style()
-    table = pd.DataFrame([
-        {"task": "mdqa", "condition": "real", "seed": 0, "base": "a", "step": step, "loss": 10.0**-step}
-        for step in range(5)])
-    ax = plot_losses(table, smooth=1)
+    ax = plot_answer_loss(pd.DataFrame([{"tokens": 1e6 * step, "answer_loss": 10.0**-step} for step in range(5)]))
     ax.figure.canvas.draw()
     assert {"0.001", "0.01", "0.1", "1"} <= {label.get_text() for label in ax.get_yticklabels()}
     assert not any(label.get_text() for label in ax.get_yticklabels(minor=True))

@@ -125,7 +125,7 @@ def test_head_map_takes_arrays_and_frames_the_heads_above_the_threshold():
     table = scores()
     ax = figures.head_map(table.score.to_numpy().reshape(3, 4), threshold=0.2, bar=False)
     assert len(ax.patches) == (table.score > 0.2).sum()
-    grid = ax.collections[0].get_array().reshape(3, 4)
+    grid = ax.images[0].get_array().reshape(3, 4)
     assert np.allclose(grid[::-1], table.score.to_numpy().reshape(3, 4))  # the first layer is at the bottom
     with pytest.raises(DataError, match=r"head_map: no table of layers by heads \(got 'an array of shape \(3,\)'\)"):
         figures.head_map(np.zeros(3))

@@ -56,7 +56,8 @@ def said(text: str) -> Iterator[tuple[str, str, str]]:
 
 def test_the_search_finds_sentences_both_tables_and_old_words() -> None:
     text = "Over all tasks, C1 is **not decided**: x.\n\n- mdqa: **supported**, 1.\n- summhay: **not decided**"
-    assert set(said(text)) == {("C1", ALL, "not decided"), ("C1", "mdqa", "supported"), ("C1", "summhay", "not decided")}
+    assert set(said(text)) == {
+        ("C1", ALL, "not decided"), ("C1", "mdqa", "supported"), ("C1", "summhay", "not decided")}
     assert set(said("**C4 is supported**: heads carry")) == {("C4", ALL, "supported")}
     rows = [Verdict("C2", task, "supported in part", "q", 0.5, 0.4, 0.6, "u", 3, "runs", "r", "d", "c", "t")
             for task in ("mdqa", ALL)]

@@ -52,6 +52,8 @@ def config_hash(profile: Profile, stage: str | None = None) -> str:
     settings = profile.model_dump(mode="json", exclude=_LEFT_OUT)
     if stage in READS:
         settings = {key: settings[key] for key in READS[stage]}
+    if settings.get("data") is not None:
+        settings["data"] = "files"  # which they are, `data.folder.data_digest` says better than where they lie
     for key in ("adapters", "data", "gold_loss"):
         if settings.get(key) is None:
             settings.pop(key, None)  # so that a profile without it has the hash from before there was this key

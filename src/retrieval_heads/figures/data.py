@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from retrieval_heads.figures.style import axis, in_order
+from retrieval_heads.data.conditions import kind_of
+from retrieval_heads.figures.style import axis, in_order, words
 
 SHARES = {
-    "unseen_forms": ("sentence form", "#de8f05", ""),
-    "unseen_relations": ("relation", "#029e73", "///"),
-    "unseen": ("both together", "#0173b2", ""),
+    "unseen_forms": ("sentence form", "#de8f05", "o"),
+    "unseen_relations": ("relation", "#029e73", "s"),
+    "unseen": ("both together", "#0173b2", "D"),
 }
-"""Label, colour and hatching of each share."""
+"""Label, colour and marker of each share."""
 
 
-def plot_unseen(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """A group of bars for each condition: the shares of the test statements that its training examples never show.
+def with_own_examples(table: pd.DataFrame) -> pd.DataFrame:
+    """The training sets of conditions that have examples of their own: no mixtures, controls or other sizes."""
+    own = table.condition.map(lambda name: not kind_of(name).members)
+    return table[(table.split == "train") & own]
+
+
+def plot_unseen(table: pd.DataFrame, ax: Axes | None = None, order: Sequence[str] | None = None) -> Axes:
+    """A row for each condition with a point for each share of the test statements that its examples never show.
 
     Args:
         table: rows of the table `examples` of one task and the split `train`.
         ax: drawn on; a new one when None.
+        order: conditions from above; those of the table when None.
     """
     ax = axis(ax)
-    rows = table.set_index("condition")
-    order = in_order(rows.index)
-    for rank, (name, (label, tone, hatch)) in enumerate(SHARES.items()):
-        y = np.arange(len(order)) + (rank - 1) * 0.26
-        ax.barh(y, rows.loc[order, name], height=0.23, color=tone, hatch=hatch, edgecolor="white", linewidth=0.4,
-                label=label)
-        for value, at in zip(rows.loc[order, name], y, strict=True):
-            ax.text(value + 0.012, at, f"{value:.2f}", va="center", fontsize="x-small", color="#333333")
-    ax.set_yticks(range(len(order)), order)
-    ax.set(ylim=(len(order) - 0.45, -0.55), xlim=(0, 1.13), xlabel="unseen statements of the test set (fraction)")
-    ax.set_xticks(np.linspace(0, 1, 6))
-    ax.grid(axis="y", visible=False)
+    order = in_order(table.condition) if order is None else list(order)
+    rows = table.set_index("condition").reindex(order)
+    for name, (label, tone, mark) in SHARES.items():
+        ax.plot(rows[name], np.arange(len(order)), mark, color=tone, markersize=5.5, alpha=0.9, label=label)
+    ax.set_yticks(range(len(order)), [words(name) for name in order], fontsize="small")
+    ax.set(ylim=(len(order) - 0.5, -0.5), xlim=(-0.05, 1.05), xlabel="unseen statements\n(fraction)")
+    ax.set_xticks(np.linspace(0, 1, 5))
     return ax

@@ -9,6 +9,7 @@ from html import escape
 import pandas as pd
 
 from retrieval_heads.data.example import Example
+from retrieval_heads.figures.style import words
 
 _GAP = re.compile(r"\n\n(?=Document \d+:|Question:)")
 _WORD = re.compile(r"[A-Z]\w+")
@@ -68,11 +69,18 @@ def table_html(frame: pd.DataFrame, digits: int = 2, names: dict[str, str] | Non
     return shown.to_html(index=False, border=0, na_rep="–", formatters=formats, classes="dataframe", justify="left")
 
 
-def folded_table(summary: str, frame: pd.DataFrame) -> str:
+def side_by_side(examples: Mapping[str, Example], names: Sequence[str]) -> str:
+    """Some of the examples in columns, each under its name in words; below each other where there is no room."""
+    columns = (f"<div><h4>{escape(words(name))} (<code>{escape(name)}</code>)</h4>{example_html(examples[name])}</div>"
+               for name in names)
+    return f'<div class="side-by-side">{"".join(columns)}</div>'
+
+
+def folded_table(summary: str, frame: pd.DataFrame, digits: int = 2) -> str:
     """A table as `table_html` gives it, under a line that unfolds it; that line alone where there are no rows."""
     if frame.empty:
         return f"<p>{escape(summary)}: none.</p>"
-    return f"<details><summary>{escape(summary)}</summary>{table_html(frame)}</details>"
+    return f"<details><summary>{escape(summary)}</summary>{table_html(frame, digits)}</details>"
 
 
 def _pieces(prompt: str) -> list[Piece]:

@@ -1,20 +1,16 @@
-"""Figures of head scores: maps of layers by heads, numbers of heads over thresholds, scores beside chance."""
+"""Figures of head scores: maps of layers by heads, and numbers of heads over thresholds, beside chance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from retrieval_heads.figures.common import REPEATED, over_runs
-from retrieval_heads.figures.common import counts as number_range
-from retrieval_heads.figures.performance import plot_runs, runs_each
-from retrieval_heads.figures.style import axis, colour, in_order, marker
+from retrieval_heads.figures.style import axis, colour, in_order, marker, words
 
 COLOUR_MAP = "mako_r"
 """Light to dark in even steps, so that it reads in grey too."""
@@ -37,10 +33,12 @@ def plot_head_map(
     """
     ax = axis(ax)
     grid = scores.pivot(index="layer", columns="head", values="score").sort_index(ascending=False)
-    sns.heatmap(
-        grid, vmin=0, vmax=1, cmap=COLOUR_MAP, ax=ax, cbar=bar, linewidths=0.3, linecolor="white",
-        cbar_kws={"label": "score (fraction)"} if bar else None,
-    )
+    # as an image of one pixel a head, which an SVG keeps as it is: hundreds of shapes would be large
+    shown = ax.imshow(grid, vmin=0, vmax=1, cmap=COLOUR_MAP, interpolation="none", aspect="auto",
+                      extent=(0, grid.shape[1], len(grid), 0))
+    ax.grid(False)
+    if bar:
+        ax.figure.colorbar(shown, ax=ax, label="score (fraction)")
     if threshold is not None:
         for row in scores[scores.score > threshold].itertuples():
             ax.add_patch(Rectangle(
@@ -58,24 +56,6 @@ def _sparse(ax: Axes, grid: pd.DataFrame) -> None:
         step = -(-len(names) // 8)
         shown = [at for at, name in enumerate(names) if name % step == 0]
         place([at + 0.5 for at in shown], [str(names[at]) for at in shown], rotation=0, fontsize="small")
-
-
-def plot_numbers_of_heads(counts: pd.DataFrame, ax: Axes | None = None, order: Sequence[str] | None = None) -> Axes:
-    """A row for each condition: the mean number of retrieval heads, from the least to the greatest run, and each run.
-
-    Args:
-        counts: rows of `findings.retrieval_counts` of one task.
-        ax: drawn on; a new one when None.
-        order: conditions from above, also such as have no rows; those of the table when None.
-    """
-    ax = axis(ax)
-    ends = counts.groupby("condition").heads
-    rows = counts.assign(value=counts.heads, low=ends.transform("min"), high=ends.transform("max"))
-    plot_runs(rows, in_order(counts.condition) if order is None else order, ax)
-    ax.set_xlim(-0.5, max(5, 1.08 * counts.heads.max()))
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    ax.set_xlabel(f"retrieval heads (number)\nn = {number_range(counts.n_used)} examples,\n{runs_each(counts)}")
-    return ax
 
 
 def plot_threshold_counts(
@@ -100,7 +80,7 @@ def plot_threshold_counts(
             for (seed, base), run in own.groupby(REPEATED) for at in thresholds
         ]
         mean = over_runs(pd.DataFrame(found), ["threshold"], ["heads", "chance"])
-        ax.plot(mean.threshold, mean.heads, marker=marker(condition), markersize=5, color=tone, label=condition)
+        ax.plot(mean.threshold, mean.heads, marker=marker(condition), markersize=5, color=tone, label=words(condition))
         ax.plot(mean.threshold, mean.chance, ":", color=tone, linewidth=1.2)
     if threshold is not None:
         ax.axvline(threshold, color="#333333", linewidth=0.8, linestyle="--")
@@ -110,26 +90,3 @@ def plot_threshold_counts(
     return ax
 
 
-def plot_score_against_chance(scores: pd.DataFrame, threshold: float | None = None, ax: Axes | None = None) -> Axes:
-    """A point for each head: its score against its own chance level, coloured by condition.
-
-    Heads on the line of equality look at needles no more than at other spans of the same length.
-
-    Args:
-        scores: rows of the table `head_scores` of one task, kind and mode.
-        threshold: marked by a level line.
-        ax: drawn on; a new one when None.
-    """
-    ax = axis(ax)
-    known = scores.dropna(subset=["chance"])
-    for condition in in_order(known.condition):
-        own = known[known.condition == condition]
-        ax.plot(own.chance, own.score, marker(condition), color=colour(condition), markersize=4, alpha=0.7,
-                markeredgewidth=0, label=condition)
-    widest = float(np.nanmax([known.chance.max() if len(known) else 0, 0.1])) * 1.08
-    ax.plot([0, widest], [0, widest], color="#333333", linewidth=1)
-    if threshold is not None:
-        ax.axhline(threshold, color="#333333", linewidth=0.8, linestyle="--")
-    ax.set(xlim=(-0.02 * widest, widest), ylim=(-0.03, 1.03), xlabel="chance level (fraction)",
-           ylabel="score (fraction)")
-    return ax

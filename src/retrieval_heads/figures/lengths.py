@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from retrieval_heads.figures.common import REPEATED, counts
-from retrieval_heads.figures.style import axis, colour, in_order, interval_bars, marker, metric_label
+from retrieval_heads.figures.style import axis, colour, in_order, interval_bars, marker, metric_label, words
 
 LINES = {
     "rope": "--", "real": "-", "high_high": "-.", "low_low": ":", "symbolic": (0, (5, 2)), "real_short": (0, (3, 2)),
@@ -52,7 +52,7 @@ def plot_lengths(table: pd.DataFrame, metric: str, trained: int | None = None, a
         ax.errorbar(
             own.index.to_numpy() * shift, own["mean"], interval_bars(own["mean"], own["min"], own["max"]),
             color=colour(condition), marker=marker(condition), linestyle=LINES.get(condition, "-"), markersize=5,
-            linewidth=1.5, elinewidth=1, label=condition,
+            linewidth=1.5, elinewidth=1, label=words(condition),
         )
     _doubling(ax, at)
     ax.set_ylim(-0.04, 1.06)
@@ -79,7 +79,7 @@ def plot_sizes(table: pd.DataFrame, n_train: int, ax: Axes | None = None) -> Axe
         ax.errorbar(
             own.scale * n_train * shift, own.value, interval_bars(own.value, own.low, own.high),
             color=colour(condition), marker=marker(condition), linestyle=LINES.get(condition, "-"),
-            markersize=5, linewidth=1.5, elinewidth=1, capsize=2, label=condition,
+            markersize=5, linewidth=1.5, elinewidth=1, capsize=2, label=words(condition),
         )
     _doubling(ax, np.sort(table["scale"].unique()) * n_train)
     ax.set_ylim(-0.04, 1.06)

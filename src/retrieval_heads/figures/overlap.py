@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from retrieval_heads.figures.common import counts, over_runs, shared_legend
-from retrieval_heads.figures.style import WIDTH, axis, colour, in_order, marker, panels
+from retrieval_heads.figures.style import WIDTH, axis, colour, in_order, marker, panels, words
 
 LABELS = {
     "recall": "recall (fraction of\nthe real run's heads)",
@@ -64,7 +64,8 @@ def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float | None = 
         one = colour(condition)
         ax.fill_between(own.threshold, own.layer_chance_low, own.layer_chance_high, color=one, alpha=0.07, linewidth=0)
         ax.plot(own.threshold, own.layer_chance, ":", color=one, linewidth=1.4)
-        ax.plot(own.threshold, own.value, "-", marker=marker(condition), color=one, label=condition, markersize=5)
+        ax.plot(own.threshold, own.value, "-", marker=marker(condition), color=one, markersize=5,
+                label=words(condition))
     if threshold is not None:
         ax.axvline(threshold, color="#333333", linewidth=0.8, linestyle="--")
         n = counts(rows.loc[rows.threshold == threshold, "n_reference"])

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from retrieval_heads.figures.common import METRIC, REPEATED, counts, over_runs, value_label
-from retrieval_heads.figures.style import axis, in_order, interval_bars
+from retrieval_heads.figures.style import axis, in_order, interval_bars, words
 
 SETS = {
     "none": ("nothing patched", "#bbbbbb", ""),
@@ -53,7 +53,7 @@ def plot_patching(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = N
         ax.axhline(one.value, color="#cc3311", linewidth=1.6, linestyle="--", label="the real run itself")
         if not np.isnan(one.low):
             ax.axhspan(one.low, one.high, color="#cc3311", alpha=0.12, linewidth=0)
-    ax.set_xticks(range(len(conditions)), conditions)
+    ax.set_xticks(range(len(conditions)), [words(name).replace(", ", ",\n") for name in conditions], fontsize="small")
     ax.set_xlabel(f"patched run: trained on (n = {counts(rows.n)} examples)")
     ax.set_ylabel(value_label(metric))
     ax.grid(axis="x", visible=False)

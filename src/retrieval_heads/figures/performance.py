@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from retrieval_heads.claims.score_arrays import claim_column, metric_name
 from retrieval_heads.figures.choice import breaks
 from retrieval_heads.figures.common import counts
-from retrieval_heads.figures.style import axis, colour, in_order, interval_bars, metric_label
+from retrieval_heads.figures.style import axis, colour, in_order, interval_bars, metric_label, words
 
 FILLS = (("o", True), ("o", False), ("s", True), ("s", False))
 """Marker of the single runs of each base model, and whether it is filled."""
@@ -124,7 +124,7 @@ def shortfall_reach(table: pd.DataFrame) -> float:
 
 def condition_rows(ax: Axes, order: Sequence[str]) -> None:
     """A row for each condition, with a line where another group begins."""
-    ax.set_yticks(range(len(order)), order)
+    ax.set_yticks(range(len(order)), [words(name) for name in order])
     ax.tick_params(axis="y", labelsize="small")
     ax.set_ylim(len(order) - 0.5, -0.5)
     for place in breaks(order):

@@ -88,29 +88,6 @@ def plot_regret(choice: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_errors(errors: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """The error of each predictor for a condition that was left out, beside that of the mean of the other conditions.
-
-    The grey stroke in a row is the error of that mean over the same conditions. The smallest error is on top.
-
-    Args:
-        errors: rows of the table `prediction_errors` of one task and set of conditions, beside the reference `mean`.
-        ax: drawn on; a new one when None.
-    """
-    ax = axis(ax)
-    rows = errors[errors.error.notna()].sort_values("error", ascending=False)
-    _points(ax, rows, ("error", "error_low", "error_high"))
-    n = f"; n = {counts(rows.n_conditions)} conditions" if len(rows) else ""
-    ax.set_xlabel(f"absolute error (fraction{n})")
-    if rows.empty:
-        write_empty(ax, "nothing could be predicted\nfrom so few conditions")
-        return ax
-    ax.plot(rows.reference_error, np.arange(len(rows)), "|", color="#333333", markersize=12, markeredgewidth=1.8,
-            label="mean of the other conditions")
-    ax.set_xlim(left=0)
-    return ax
-
-
 def _points(ax: Axes, rows: pd.DataFrame, columns: tuple[str, str, str], signed: bool = False) -> None:
     """One point a row with its interval, the first row lowest; losses are marked if signed."""
     places, estimate = np.arange(len(rows)), rows[columns[0]].to_numpy(dtype=float)

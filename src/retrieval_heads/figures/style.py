@@ -1,4 +1,4 @@
-"""What all figures share: white background, colours that the colour-blind can tell apart, one order of conditions.
+"""What all figures share: SVG on white, colours that the colour-blind can tell apart, one order of conditions.
 
     use_style()
     figure, axes = panels(profile.tasks)
@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
@@ -17,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from retrieval_heads.data.conditions import CONDITIONS
+from retrieval_heads.data.conditions import CONDITIONS, LEVELS
 from retrieval_heads.notebooks.given import check_parameters
 
 BASE_CONDITIONS = ("base", "rope")
@@ -56,8 +57,19 @@ METRIC_LABELS = {
 }
 
 
+_WORDS = {
+    "base": "untrained", "rope": "untrained, theta raised", "real_limited": "real, few relations",
+    "real_short": "real, short texts", "real_shuffled": "real, wrong answers",
+}
+_LEVEL_WORDS = {name: f"{name.partition('_')[0]} needles, {name.partition('_')[2]} haystack"
+                for name, one in CONDITIONS.items() if one.concept in LEVELS and not one.members}
+
+
 def use_style() -> None:
-    """Set the style for the figures that follow: light grid on white, also where the page is dark.
+    """Set the style for the figures that follow: light grid on white, also where the page is dark; SVG in a notebook.
+
+    Text stays text, which keeps a picture small and sharp. DejaVu Sans, by which matplotlib lays it out, is wider than
+    the fonts that stand in for it, so nothing overlaps where it is missing.
 
     Every chapter begins by it, so a parameter that the chapter does not have is refused here, too; see
     `notebooks.given`.
@@ -68,13 +80,35 @@ def use_style() -> None:
         "axes.edgecolor": "#666666", "grid.color": "#e4e4e4", "axes.titleweight": "bold", "axes.titlesize": 10,
         "legend.frameon": False, "figure.constrained_layout.use": True,
         "text.parse_math": False,  # a dollar in a name opens no formula
+        "svg.fonttype": "none", "svg.hashsalt": "retrieval-heads",  # the same ids in equal pictures
     })
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg", metadata={"Date": None, "Creator": None})
 
 
 def in_order(conditions: Iterable[str]) -> list[str]:
     """The conditions, each once, in the common order; unknown ones come last, in their own."""
     found = list(dict.fromkeys(conditions))
     return sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
+def words(condition: str) -> str:
+    """A condition in words, for a label: `mid needles, low haystack`; an unknown one as it is called."""
+    known = CONDITIONS.get(condition)
+    if condition in _WORDS or condition in _LEVEL_WORDS:
+        return _WORDS.get(condition) or _LEVEL_WORDS[condition]
+    if known is not None and known.sized:
+        return f"{words(known.members[0])}, {known.scale:g} x examples"
+    if known is not None and len(known.members) > 1:
+        return " + ".join(map(words_short, known.members))
+    return condition
+
+
+def words_short(condition: str) -> str:
+    """The same where there is little room: `mid / low`, of needle and haystack."""
+    return " / ".join(condition.split("_")) if condition in _LEVEL_WORDS else words(condition)
 
 
 def colour(condition: str) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from retrieval_heads.claims.head_arrays import BASE, RAISED, synthetic
 from retrieval_heads.figures.common import shared_legend
-from retrieval_heads.figures.style import WIDTH, axis, in_order, interval_bars, panels
+from retrieval_heads.figures.style import WIDTH, axis, in_order, interval_bars, panels, words
 from retrieval_heads.settings import REFERENCE
 
 KINDS = {"all": ("all heads", "o", "#0173b2"), "gained": ("gained heads", "D", "#de8f05")}
@@ -58,7 +58,7 @@ def plot_subsets(
     rows = subsets[np.isclose(subsets.threshold.astype(float), threshold)]
     others = rows[rows.condition != REFERENCE].condition
     conditions = list(in_order(others) if conditions is None else conditions)[::-1]
-    ax.set_yticks(range(len(conditions)), conditions)
+    ax.set_yticks(range(len(conditions)), [words(name) for name in conditions])
     ax.set_ylim(-0.6, max(len(conditions), 1) - 0.4)
     ax.set_xlim(-0.05, 1.05)
     ax.set_xlabel("precision of heads\n(fraction)")
@@ -166,7 +166,7 @@ def plot_share(shares: pd.DataFrame, conditions: Sequence[str], ax: Axes | None 
         ax: drawn on; a new one when None.
     """
     ax, order = axis(ax), list(conditions)[::-1]
-    ax.set_yticks(range(len(order)), order)
+    ax.set_yticks(range(len(order)), [words(name) for name in order], fontsize="small")
     ax.set_ylim(-0.6, max(len(order), 1) - 0.4)
     ax.set_xlim(-0.35, 1.05)
     ax.set_xlabel("rank correlation\nof scores")

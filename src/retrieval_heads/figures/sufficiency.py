@@ -14,7 +14,7 @@ from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.examples import table_html
 from retrieval_heads.figures.interval_tables import DASH, patching_table, with_interval
 from retrieval_heads.figures.patching import SETS, plot_patching
-from retrieval_heads.figures.style import WIDTH, axis, in_order, interval_bars, panels
+from retrieval_heads.figures.style import WIDTH, axis, in_order, interval_bars, panels, words
 from retrieval_heads.keys import RUN
 
 MOST_GROUPS = 5
@@ -132,7 +132,7 @@ def plot_closed(sufficiency: pd.DataFrame, conditions: Sequence[str] | None = No
         if condition in gaps:
             ax.annotate(f"{gaps[condition]:.0f}", (1.02, place), xycoords=("axes fraction", "data"), va="center",
                         fontsize="small", annotation_clip=False)
-    ax.set_yticks(range(len(conditions)), conditions)
+    ax.set_yticks(range(len(conditions)), [words(name) for name in conditions], fontsize="small")
     ax.set_ylim(-0.6, max(len(conditions), 1) - 0.4)
     for value, style in ((0, "-"), (1, "--")):
         ax.axvline(value, color="#666666", linewidth=1, linestyle=style)
@@ -153,6 +153,12 @@ def patching_html(patching: pd.DataFrame, sufficiency: pd.DataFrame) -> str:
     both = gapped["with a gap"].astype(str) + " of " + gapped["runs"].astype(str)
     narrow = gapped.assign(**{"with a gap": both}).drop(columns="runs")
     return table_html(narrow.rename(columns=lambda name: name.replace("intersection", "inter\u00adsection")))
+
+
+def patching_folded(patching: pd.DataFrame, sufficiency: pd.DataFrame) -> str:
+    """The table of `patching_html` under a line that unfolds it."""
+    table = patching_html(patching, sufficiency)
+    return f"<details><summary>The shares, run by run or by condition</summary>{table}</details>"
 
 
 def sufficiency_table(sufficiency: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Figures of training: how the base model learned its tasks, and the loss of each fine-tuning."""
+"""Figures of training: how the base model learned its tasks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from retrieval_heads.figures.style import axis, colour, in_order
-
-LOSS_LINES = ("real", "real_limited", "high_high", "low_low", "symbolic", "real_short", "real_shuffled")
-"""Conditions with a line of the loss where there are too many for all."""
+from retrieval_heads.figures.style import axis
 
 TASK_MARKERS = {"mdqa": "o", "musique": "s", "summhay": "^"}
 
@@ -46,27 +43,6 @@ def plot_exact_match_log(evaluations: pd.DataFrame, tasks: Sequence[str], ax: Ax
         )
     ax.set(ylim=(-0.03, 1.05), xlabel="tokens read (millions)", ylabel="exact match (fraction)")
     ax.legend(loc="lower right")
-    return ax
-
-
-def plot_losses(losses: pd.DataFrame, ax: Axes | None = None, smooth: int = 1) -> Axes:
-    """Loss of fine-tuning against the optimizer step: a line for each condition, the mean over its runs.
-
-    Args:
-        losses: rows of the table `losses` of one task.
-        ax: drawn on; a new one when None.
-        smooth: steps of a running mean.
-    """
-    ax = axis(ax)
-    for number, condition in enumerate(in_order(losses.condition)):
-        mean = losses[losses.condition == condition].groupby("step").loss.mean()
-        mean = mean.rolling(smooth, min_periods=1, center=True).mean()
-        ax.plot(mean.index, mean, color=colour(condition), label=condition, linewidth=1.5,
-                linestyle=("-", "--", "-.", ":")[number % 4], marker="o" if len(mean) < 20 else None, markersize=3)
-    ax.set(xlabel="optimizer step", ylabel="loss (nats an answer token)")
-    if (losses.loss > 0).all():
-        _powers(ax)
-    ax.xaxis.get_major_locator().set_params(integer=True)
     return ax
 
 

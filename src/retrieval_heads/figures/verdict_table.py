@@ -43,10 +43,10 @@ AGAINST = {
 """What counts against each of them, whatever came out."""
 
 FIGURES = {
-    "C1": "02_lora_finetuning.html#fig-shortfall", "C2": "06_correlation.html#fig-subsets",
+    "C1": "02_lora_finetuning.html#fig-shortfall", "C2": "03_head_detection.html#fig-subsets",
     "C3": "06_correlation.html#fig-recall-performance", "C4": "04_knockout.html#fig-knockout-areas",
     "C5": "05_patching.html#fig-gap-closed", "Q1": "07_verdicts.html#fig-regret",
-    "Q2": "02_lora_finetuning.html#fig-axis-map", "Q3": "07_verdicts.html#fig-prediction-errors",
+    "Q2": "02_lora_finetuning.html#fig-axis-map", "Q3": "07_verdicts.html#fig-predictors",
     "Q5": "06_correlation.html#fig-recall-performance",
 }
 """Where the numbers of each are drawn, if anywhere."""

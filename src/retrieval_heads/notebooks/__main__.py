@@ -1,4 +1,4 @@
-"""Run the notebooks and build the book: `python -m retrieval_heads.notebooks {run,store,report,check,build}`."""
+"""Run the notebooks and build the book: `python -m retrieval_heads.notebooks {study,run,store,report,check,build}`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,13 @@ try:
     from retrieval_heads.notebooks.execute import execute
     from retrieval_heads.notebooks.layout import REPORT_PROFILE, STORED_PROFILE, Layout
     from retrieval_heads.notebooks.links import one_deeper
+    from retrieval_heads.notebooks.pace import Pace
     from retrieval_heads.notebooks.status import duration, read_status, record, table_digests, write_status
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed. Install what the book needs: pip install -e '.[book]'")
 
 EXAMPLES = """examples:
+  python -m retrieval_heads.notebooks study                      what `make study` does: run all, build as pages come
   python -m retrieval_heads.notebooks run --profile quick        all chapters, into book/chapters/
   python -m retrieval_heads.notebooks run --chapters 00 03       these alone
   python -m retrieval_heads.notebooks store                      the outputs kept beside the sources
@@ -40,29 +42,63 @@ EXAMPLES = """examples:
 
 
 def run_chapters(
-    layout: Layout, wanted: Sequence[str], given: Mapping[str, Any], target: Path, origin: str, timeout: int
+    layout: Layout, wanted: Sequence[str], given: Mapping[str, Any], target: Path, origin: str, timeout: int,
+    after_first: Callable[[], None] | None = None,
 ) -> None:
-    """Run chapters one after another, with one line of progress each, and put the pages into `target`."""
+    """Run chapters one after another, with one line of progress each, and put the pages into `target`.
+
+    Args:
+        after_first: called when the first of several is done.
+    """
     chapters = layout.chapters(wanted)
     if not chapters:
         raise NotebookError("there are no chapters", where="notebooks/", remedy="Add a source named NN_stage.py.")
+    pace = Pace(chapters, earlier_seconds(target, given, origin))
     for number, chapter in enumerate(chapters, 1):
         line = f"[{number}/{len(chapters)}] {chapter:<20} "
         print(line, end="", flush=True)
-        page, seconds = execute(layout, chapter, given, timeout, partial(show_waiting, line))
+        page, seconds = execute(layout, chapter, given, timeout, partial(show_waiting, line, pace, chapter))
         page = page if target == layout.sources else one_deeper(page)
         write_whole(target / f"{chapter}.ipynb", (nbformat.writes(page) + "\n").encode())
         entry = record(given.get("profile", STORED_PROFILE), seconds) | {"origin": origin}
         if origin == "report":
             entry["tables"] = table_digests(layout)
         write_status(target, read_status(target) | {chapter: entry})
-        print(f"\r{line}" if sys.stdout.isatty() else "", duration(seconds), sep="", flush=True)
+        pace.done(chapter, seconds)
+        left = f", {pace.text()}" if number < len(chapters) else ""
+        print(f"\r{line}" if sys.stdout.isatty() else "", duration(seconds), f"{left:<24}", sep="", flush=True)
+        if number == 1 < len(chapters) and after_first is not None:
+            after_first()
 
 
-def show_waiting(line: str, seconds: float) -> None:
-    """Let a terminal show that time goes on."""
+def earlier_seconds(target: Path, given: Mapping[str, Any], origin: str) -> dict[str, float]:
+    """What chapters took in the last run of this kind, by name."""
+    profile = given.get("profile", STORED_PROFILE)
+    return {name: entry["seconds"] for name, entry in read_status(target).items()
+            if entry["profile"] == profile and entry["origin"] == origin}
+
+
+def show_waiting(line: str, pace: Pace, chapter: str, seconds: float) -> None:
+    """Let a terminal show that time goes on, and how long it may still be."""
     if sys.stdout.isatty():
-        print(f"\r{line}{seconds:.0f} s ", end="", flush=True)
+        print(f"\r{line}{seconds:.0f} s, {pace.text(chapter, seconds)} ", end="", flush=True)
+
+
+def run_study(layout: Layout, options: argparse.Namespace) -> None:
+    """Run chapters with a profile and build the book, a first time as soon as there is a page to read.
+
+    Until a chapter has been run, its page is that of the report.
+    """
+    def first_pages() -> None:
+        print(f"first pages: {build_book(layout)} (the others show the report until they have been run)", flush=True)
+
+    run_chapters(layout, options.chapters, given_values(options), layout.pages, "run", options.timeout, first_pages)
+    print(f"book: {build_book(layout, fresh=len(layout.chapters(options.chapters)) == 1)}")
+
+
+def given_values(options: argparse.Namespace) -> dict[str, Any]:
+    """The parameters of the notebooks that the command line names."""
+    return {"profile": options.profile} | {name: yaml.safe_load(value) for name, value in options.set}
 
 
 def check_stored(layout: Layout) -> None:
@@ -87,15 +123,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--root", type=Path, default=Path(), help="the repository (default: this folder)")
     commands = parser.add_subparsers(dest="command", required=True)
+    study = commands.add_parser("study", help="run chapters with a profile, and build the book as they come")
     run = commands.add_parser("run", help="run chapters with a profile, for the book")
-    run.add_argument("--profile", default="quick", help="a file of configs/, without its ending (default: quick)")
-    run.add_argument(
-        "--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-        help="another parameter of the notebooks; may be repeated",
-    )
+    for command in (study, run):
+        command.add_argument(
+            "--profile", default="quick", help="a file of configs/, without its ending (default: quick)",
+        )
+        command.add_argument(
+            "--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+            help="another parameter of the notebooks; may be repeated",
+        )
     store = commands.add_parser("store", help=f"run chapters with their defaults ({STORED_PROFILE}), to be committed")
     report = commands.add_parser("report", help="make the pages of the report from its tables, to be committed")
-    for command in (run, store, report):
+    for command in (study, run, store, report):
         command.add_argument("--chapters", nargs="+", default=[], help="numbers or names (default: all)")
         command.add_argument("--timeout", type=int, default=7200, help="seconds that one cell may take (default: 7200)")
     commands.add_parser("check", help="check the stored outputs without running anything")
@@ -109,10 +149,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     try:
         layout = Layout(options.root)
-        if options.command == "run":
+        if options.command in ("run", "study"):
             layout.check_profile(options.profile)
-            given = {"profile": options.profile} | {name: yaml.safe_load(value) for name, value in options.set}
-            run_chapters(layout, options.chapters, given, layout.pages, "run", options.timeout)
+        if options.command == "study":
+            run_study(layout, options)
+        elif options.command == "run":
+            run_chapters(layout, options.chapters, given_values(options), layout.pages, "run", options.timeout)
         elif options.command == "store":
             run_chapters(layout, options.chapters, {}, layout.sources, "stored", options.timeout)
         elif options.command == "report":

@@ -14,13 +14,15 @@ from docutils.nodes import make_id
 from nbformat import NotebookNode
 from sphinx_external_toc.parsing import parse_toc_yaml
 
+from retrieval_heads.figures.head_explorer import SCRIPT, vega_bundle
 from retrieval_heads.files import write_whole
 from retrieval_heads.notebooks import NotebookError
 from retrieval_heads.notebooks.check import figures, page_problems
 from retrieval_heads.notebooks.data_page import data_page
 from retrieval_heads.notebooks.execute import quiet_environment
+from retrieval_heads.notebooks.landing import landing, paper_rows
 from retrieval_heads.notebooks.layout import Layout
-from retrieval_heads.notebooks.links import copy_linked, dead_links, one_deeper, without_dead_links
+from retrieval_heads.notebooks.links import copy_linked, dead_links, one_deeper, open_alone, without_dead_links
 from retrieval_heads.notebooks.source import differences, read_source
 from retrieval_heads.notebooks.status import FILE, read_status, status_page, table_digests, write_status
 
@@ -66,6 +68,9 @@ def gather_pages(layout: Layout) -> dict[str, dict[str, Any]]:
     write_whole(layout.pages / "data.md", data_page(layout, pages, profiles).encode())
     write_whole(layout.pages / "status.md", status_page(layout, layout.chapters(), records).encode())
     write_whole(layout.pages / "verdicts.md", verdicts_block(layout).encode())
+    if layout.tables.is_dir():
+        write_whole(layout.pages / "landing.md", landing(layout, profiles).encode())
+        write_whole(layout.pages / "paper_rows.md", f"{paper_rows()}\n".encode())
     return records
 
 
@@ -128,15 +133,19 @@ def stored_problems(layout: Layout, chapter: str) -> list[str]:
     return differences(read_source(path.with_suffix(".py")), notebook) + page_problems(notebook, layout.root)
 
 
-def build_book(layout: Layout) -> Path:
+def build_book(layout: Layout, fresh: bool = True) -> Path:
     """Build the book with every warning an error; the path of its first page.
+
+    Args:
+        layout: the checkout.
+        fresh: from nothing; otherwise only what has changed since a build of this very command is read again.
 
     Raises:
         NotebookError: a warning of Sphinx (such as a broken reference), or a page or picture that is missing.
     """
     gather_pages(layout)
     # what an earlier build left behind would hide that a page is missing now
-    for old in (layout.html, layout.html.parent / ".doctrees"):
+    for old in (layout.html, layout.html.parent / ".doctrees") if fresh else ():
         shutil.rmtree(old, ignore_errors=True)
     # jupyter_book has no __main__; by this interpreter, not by whatever `jupyter-book` comes first on PATH
     command = [
@@ -158,6 +167,8 @@ def build_book(layout: Layout) -> Path:
             where="book", remedy=f"Mend them; all are in {log.relative_to(layout.root)}.",
         )
     copy_linked(layout)
+    write_whole(layout.html / "_static" / SCRIPT, vega_bundle().encode())
+    open_alone(layout)
     missing = html_problems(layout)
     if missing:
         raise NotebookError("; ".join(missing[:5]), where="book", remedy="Mend the page, and build the book again.")
@@ -191,4 +202,5 @@ def html_problems(layout: Layout) -> list[str]:
             if shown is None or shown.find("img") is None:
                 problems.append(f"{name}: the figure `{figure['name']}` has no picture")
         problems += dead_links(layout, name)
-    return problems
+    modules = (path.relative_to(layout.html).with_suffix("") for path in (layout.html / "_modules").rglob("*.html"))
+    return problems + [problem for name in sorted(modules) for problem in dead_links(layout, str(name))]

@@ -16,9 +16,12 @@ from bs4 import BeautifulSoup
 from nbformat import NotebookNode
 
 from retrieval_heads import paths
+from retrieval_heads.files import write_whole
 from retrieval_heads.notebooks.layout import Layout
 
 _FILE = re.compile(r'href="((?:\.\./)+)((?:results|runs|models)/[^"#]+)"')
+_PICTURE = re.compile(r'(?<!">)(<img [^>]*src="([^"]+\.svg)"[^>]*>)')
+_ALONE = r'<span class="swipe">Swipe sideways, or touch to open it →</span><a class="alone" href="\2">\1</a>'
 _LINKED = re.compile(r'<a href="(?:\.\./)+((?:results|runs|models)/[^"#]+)"[^>]*>(.*?)</a>')
 
 
@@ -50,6 +53,15 @@ def copy_linked(layout: Layout) -> None:
         if source.is_file():  # `dead_links` tells the others
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+
+
+def open_alone(layout: Layout) -> None:
+    """Make each SVG figure of the built pages a link to itself, and let it say on a phone that it can be moved."""
+    for path in (layout.html / "book").rglob("*.html"):
+        page = path.read_text(encoding="utf-8")
+        changed = _PICTURE.sub(_ALONE, page)
+        if changed != page:
+            write_whole(path, changed.encode())
 
 
 def dead_links(layout: Layout, name: str) -> list[str]:

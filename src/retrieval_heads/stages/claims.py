@@ -126,7 +126,9 @@ class Inputs:
         if (scores["condition"] == RAISED).any() or not self._has_controls("head_scores"):
             return scores
         other = load_table(str(self.profile.controls), "head_scores")
-        return pd.concat([scores, other[other["condition"] == RAISED]], ignore_index=True)
+        fitting = other[(other["condition"] == RAISED) & other["task"].isin(scores["task"])
+                        & other["base"].isin(scores["base"])]
+        return pd.concat([scores, fitting], ignore_index=True)
 
     def controlled(self, name: str) -> pd.DataFrame:
         """A table of the knock-out with all controls: from the profile of the controls, where there is one."""

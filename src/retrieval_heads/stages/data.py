@@ -26,6 +26,8 @@ from retrieval_heads.stages.common import (
     training_length,
 )
 
+UNSEEN = ("unseen", "unseen_forms", "unseen_relations")
+
 HELD_OUT = "held_out"
 """Stands for a condition in the name of the part that describes a task's held-out real examples."""
 
@@ -47,14 +49,16 @@ def describe_set(profile: Profile, key: RunKey, device: str) -> Made:
     """The training examples of one run, or the held-out ones of one task (condition `HELD_OUT`)."""
     if key.condition != HELD_OUT:
         examples = training_examples(profile, key)
-        shares = unseen_shares(stated_forms(examples), stated_forms(held_out(profile, key.task, "test")))
+        shares = dict.fromkeys(UNSEEN)  # how a needle is put is known of generated texts only
+        if profile.data is None:
+            shares = unseen_shares(stated_forms(examples), stated_forms(held_out(profile, key.task, "test")))
         length = training_length(profile, key.condition)
         overlap = float(f"{ngram_overlap(examples, held_out(profile, key.task, 'test')):.6g}")
         row = {"condition": key.condition, "split": "train", "length": length, **shares, "ngram_overlap": overlap}
         rows = [_row(profile, key.task, examples, row)]
         return Made({"examples": rows}, tuple(sorted({key.seed, HELD_OUT_SEED})), used=len(examples))
     rows = []
-    unknown = dict.fromkeys(("unseen", "unseen_forms", "unseen_relations", "ngram_overlap"))
+    unknown = dict.fromkeys((*UNSEEN, "ngram_overlap"))
     places = [("probe", profile.base_length), ("probe", profile.train_length)]
     places += [("test", length) for length in sorted({profile.base_length, *profile.eval_lengths})]
     for split, length in dict.fromkeys(places):

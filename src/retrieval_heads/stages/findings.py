@@ -109,8 +109,9 @@ def unseen_finding(examples: pd.DataFrame) -> str:
     if len(others):
         text += (f"; those of the synthetic conditions {_percents(others.unseen_forms)} and "
                  f"{_percents(others.unseen_relations)}")
+    n = counted(train[train.condition == REFERENCE].n)
     return (f"{text} (means over tasks). A relation and a form *together* are new in {real.unseen:.0%} of the "
-            f"statements, even to a `real` run: {int(train.n.min())} examples cannot show every pair.")
+            f"statements, even to a `real` run: {n} examples cannot show every pair.")
 
 
 def performance_sentence(performance: pd.DataFrame, base: pd.DataFrame) -> str:
@@ -167,6 +168,12 @@ def cost_finding(folder: Path | None = None) -> str:
     one = pd.read_csv(path).set_index("what").loc["detection"]
     return (f"Time of a pass with detection over that of a plain one: {one.to_plain:.2f} on {one.device} "
             f"({one.tokens:,} tokens, {one.parameters / 1e6:,.0f}M parameters).")
+
+
+def counted(values: pd.Series) -> str:
+    """`200`, or `50 to 200` where they differ."""
+    low, high = int(values.min()), int(values.max())
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _each(values: pd.Series) -> str:

@@ -93,8 +93,10 @@ def merge(profile: Profile) -> list[Path]:
             for table in step.tables:
                 parts.setdefault(table, []).append(key)
     with store.merging():
+        if profile.gold_loss is not None:  # these runs come in parts, and what is there is told before all are
+            parts = {table: wanted for table, wanted in parts.items() if len(store.todo(table, wanted)) < len(wanted)}
         made = [store.merge(table, wanted, partial=True) for table, wanted in parts.items()]
-    return [*made, finetune.derive(profile), *correlate.derive(profile)]
+    return made if profile.gold_loss is not None else [*made, finetune.derive(profile), *correlate.derive(profile)]
 
 
 def base_keys(profile: Profile, options: Options) -> list[RunKey]:

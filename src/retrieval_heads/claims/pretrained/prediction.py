@@ -38,8 +38,9 @@ WEAK = 0.4
 
 RULE = (
     "Associated: over at least 12 training sets, recall of strength and F1 correlate positively (p < .05 by permuting "
-    "the sets), also given the overlap of theta alone. Useful: recall predicts a left-out set better than the loss on "
-    f"the probe examples. Supported: both; in part: the first; not supported: interval of the correlation below {WEAK}."
+    "the sets), also given the overlap of theta alone, by ranks and by values. Useful: recall predicts a left-out set "
+    "better than the loss on the probe examples. Supported: both; in part: the first; not supported: interval of the "
+    f"correlation below {WEAK}."
 )
 
 SETS = {"all": lambda name: True, "whole": lambda name: not (kind_of(name).members or kind_of(name).sized)}
@@ -90,47 +91,52 @@ def _alone_overlap(runs: np.ndarray, alone: np.ndarray | None) -> float:
 def correlation_rows(points: pd.DataFrame, task: str, *, n_resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
     """The table `set_correlation` of one task, from `set_points`: rank correlations with F1 over the training sets.
 
-    One row for each predictor (`recall`, `gained_recall`, `probe_loss`), whether theta alone's overlap is `given`, and
-    the `sets` (`all`; `whole`: without mixtures and other sizes); and one for the predictor `recall_over_probe_loss`,
-    whose value is by how much smaller the error in predicting a left-out set is by recall.
+    One row for each predictor (`recall`, `gained_recall`, `probe_loss`), whether theta alone's overlap is `given` (then
+    of ranks and of values: ranks of a strong common cause keep too little of it, and find what is not there), and the
+    `sets` (`all`; `whole`: without mixtures and other sizes); and one for the predictor `recall_over_probe_loss`, whose
+    value is by how much smaller the error in predicting a left-out set is by recall.
     """
     rows = []
     for sets, wanted in SETS.items() if len(points) else ():
         part = points[points["condition"].map(wanted)]
         for predictor in ("recall", "gained_recall", "probe_loss"):
-            for given in (None, "alone_overlap"):
+            for given, scale in ((None, "ranks"), ("alone_overlap", "ranks"), ("alone_overlap", "values")):
                 columns = [name for name in (predictor, "f1", given) if name]
                 known = part.dropna(subset=columns)
-                found = _correlation(known[columns].to_numpy(np.float64).T, n_resamples, seed)
-                rows.append({"task": task, "predictor": predictor, "given": given, "sets": sets, **found})
+                found = _correlation(known[columns].to_numpy(np.float64).T, scale, n_resamples, seed)
+                rows.append({"task": task, "predictor": predictor, "given": given, "scale": scale, "sets": sets,
+                             **found})
         known = part.dropna(subset=["recall", "probe_loss", "f1"])
-        rows.append({"task": task, "predictor": "recall_over_probe_loss", "given": None, "sets": sets,
-                     **_smaller_error(known, n_resamples, seed)})
+        rows.append({"task": task, "predictor": "recall_over_probe_loss", "given": None, "scale": "values",
+                     "sets": sets, **_smaller_error(known, n_resamples, seed)})
     return pd.DataFrame(rows)
 
 
-def _correlation(columns: np.ndarray, n_resamples: int, seed: int) -> dict:
-    """Spearman's correlation of the first two of `[2 or 3, sets]` given the third, its interval and p-value."""
+def _correlation(columns: np.ndarray, scale: str, n_resamples: int, seed: int) -> dict:
+    """Correlation of the first two of `[2 or 3, sets]` given the third, its interval and p-value.
+
+    Spearman's of `ranks`, Pearson's of `values`.
+    """
     n = columns.shape[1]
     nothing = {"value": None, "low": None, "high": None, "low_error": None, "high_error": None, "p": None,
                "p_error": None, "n": n}
     if n < 4 or not all(np.ptp(one) for one in columns[:2]):
         return nothing
-    ranks = _centred(columns)
+    ranks = _centred(columns, scale)
     estimate = float(cosine(*residuals(ranks)))
     if np.isnan(estimate):
         return nothing
     rng = np.random.default_rng(seed)
     drawn = columns[:, rng.integers(n, size=(n_resamples, n))]
-    samples = cosine(*residuals(_centred(drawn)))
+    samples = cosine(*residuals(_centred(drawn, scale)))
     samples = samples[~np.isnan(samples)]  # a sample in which all sets are equal says nothing
     p, p_error = _permuted(ranks, estimate, n_resamples, rng)
     return Sampled(estimate, samples).cells() | {"p": p, "p_error": p_error, "n": n}
 
 
-def _centred(columns: np.ndarray) -> np.ndarray:
-    ranks = rankdata(columns, axis=-1)
-    return ranks - ranks.mean(axis=-1, keepdims=True)
+def _centred(columns: np.ndarray, scale: str) -> np.ndarray:
+    values = rankdata(columns, axis=-1) if scale == "ranks" else columns
+    return values - values.mean(axis=-1, keepdims=True)
 
 
 def _permuted(ranks: np.ndarray, estimate: float, n: int, rng: np.random.Generator) -> tuple[float, float]:
@@ -174,17 +180,20 @@ def verdict(points: pd.DataFrame, rows: pd.DataFrame, task: str) -> Verdict:
     if few:
         return Verdict("C3", task, UNDECIDED, quantity, None, None, None, "correlation", len(points), "training sets",
                        RULE, few, CHAPTER, "set_correlation")
-    of_all = rows[rows["sets"] == "all"].assign(given=rows["given"].fillna("")).set_index(["predictor", "given"])
-    plain, given, useful = (of_all.loc[key] for key in (
-        ("recall", ""), ("recall", "alone_overlap"), ("recall_over_probe_loss", "")))
-    associated = both(_positive(plain), _positive(given))
+    of_all = rows[rows["sets"] == "all"].assign(given=rows["given"].fillna(""))
+    of_all = of_all.set_index(["predictor", "given", "scale"])
+    plain, given, by_value, useful = (of_all.loc[key] for key in (
+        ("recall", "", "ranks"), ("recall", "alone_overlap", "ranks"), ("recall", "alone_overlap", "values"),
+        ("recall_over_probe_loss", "", "values")))
+    associated = both(_positive(plain), _positive(given), _positive(by_value))
     better, weak = lies_above(useful, 0.0), lies_below(plain, WEAK)
     outcome = UNDECIDED if pd.isna(plain["value"]) else first_that_holds([
         (SUPPORTED, both(associated, better, none_of([weak]))), (IN_PART, both(associated, none_of([weak]))),
         (NOT, both(weak, none_of([associated]))),
     ], UNDECIDED)
-    detail = (f"{_said(plain)}; given the overlap of theta alone {_said(given)}. Recall predicts a left-out set "
-              f"with an error smaller by {_interval(useful)} of F1 than the loss on the probe examples does.")
+    detail = (f"{_said(plain)}; given the overlap of theta alone {_said(given)}, and of values, not ranks, "
+              f"{_said(by_value)}. Recall predicts a left-out set with an error smaller by {_interval(useful)} "
+              "of F1 than the loss on the probe examples does.")
     effect = [None if pd.isna(plain[name]) else float(plain[name]) for name in ("value", "low", "high")]
     return Verdict("C3", task, outcome, quantity, *effect, "correlation", len(points), "training sets", RULE, detail,
                    CHAPTER, "set_correlation")

@@ -84,7 +84,7 @@ def probed(head_hits: pd.DataFrame, head_scores: pd.DataFrame, task: str, kind: 
     need(head_scores, ["task", "condition", "seed", "kind", "score_mode", "layer", "head", "n_used"], "head_scores")
     hits, heads = (one[(one["task"] == task) & (one["kind"] == kind) & (one["score_mode"] == "forced")]
                    for one in (head_hits, head_scores))
-    heads = heads[heads["condition"] != "base"]
+    hits, heads = (one[one["condition"] != "base"] for one in (hits, heads))
     runs = heads[["condition", "seed"]].drop_duplicates()
     if not len(runs):
         return None

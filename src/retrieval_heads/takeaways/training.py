@@ -1,0 +1,112 @@
+"""What the chapters on the base model, the texts and the fine-tuning found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from retrieval_heads.data.conditions import kind_of
+from retrieval_heads.settings import REFERENCE, Profile
+from retrieval_heads.wording import listed
+
+
+def base_takeaway(base: pd.DataFrame, counts: pd.DataFrame, profile: Profile) -> list[str]:
+    """What the untrained model can do at its own length and beyond, and how many heads it has.
+
+    Args:
+        base: the table `base`.
+        counts: `findings.retrieval_counts` of the base models.
+        profile: of both.
+    """
+    exact = base[base.metric == "exact_match"].groupby(["condition", "eval_length", "task"]).value.mean()
+    longest = profile.eval_lengths[-1]
+    own = f"At {profile.base_length:,} tokens the base model answers {_each(exact['base'][profile.base_length])}"
+    sentences = [f"{own}."]
+    if longest > profile.base_length:
+        sentences = [f"{own}; at {longest:,} tokens only {_each(exact['base'][longest])}."]
+        sentences.append("Raising the RoPE theta, without any training, already gives "
+                         f"{_each(exact['rope'][longest])}. What fine-tuning adds is measured from there.")
+    found = counts.groupby("task").heads.mean()
+    layers = counts.groupby("task").layers.max()
+    sentences.append("It has retrieval heads already: " + listed([
+        f"{heads:.0f} on {task} (in {layers[task]} layers)" for task, heads in found.items()]) + ".")
+    return sentences
+
+
+def data_takeaway(examples: pd.DataFrame) -> list[str]:
+    """What the training examples of each kind never show of the test set.
+
+    Args:
+        examples: the table.
+    """
+    train = examples[examples.split == "train"]
+    own = train[train.condition.map(lambda name: not kind_of(name).members)]
+    shares = own.groupby("condition")[["unseen_forms", "unseen_relations"]].mean()
+    real = shares.loc[REFERENCE]
+    made = shares[shares.index.map(lambda name: kind_of(name).synthetic and kind_of(name).concept != "symbolic")]
+    return [
+        f"Synthetic examples in words never show {_span(made.unseen_forms)} of the sentence forms in the real test "
+        f"set; real examples miss {real.unseen_forms:.0%}.",
+        f"Of the relations, real examples leave {real.unseen_relations:.0%} unseen and synthetic ones in words "
+        f"{_span(made.unseen_relations)}: what they lack is the many ways to say a thing.",
+    ]
+
+
+def finetune_takeaway(
+    shortfall: pd.DataFrame, performance: pd.DataFrame, base: pd.DataFrame, metrics: Mapping[str, str],
+    sizes: pd.DataFrame | None,
+) -> list[str]:
+    """How far synthetic data fall short, what training adds at all, and what more examples do.
+
+    Args:
+        shortfall: the table.
+        performance: the table.
+        base: the table.
+        metrics: the deciding metric of each task.
+        sizes: the table `size_effects`; None without runs of other sizes.
+    """
+    rows = shortfall[(shortfall.metric == shortfall.task.map(metrics))
+                     & shortfall.condition.map(lambda name: kind_of(name).synthetic)]
+    mean = rows[~rows.condition.map(lambda name: kind_of(name).sized)].groupby("task").value.mean()
+    sentences = ["Models trained on synthetic data score lower than models trained on real data, on average by "
+                 + listed([f"{value:.2f} on {task}" for task, value in mean.items()]) + "."
+                 if (mean > 0).all() else "Synthetic less real score, mean over conditions: "
+                 + listed([f"{-value:+.2f} on {task}" for task, value in mean.items()]) + "."]
+    extremes = rows[~rows.condition.map(lambda name: kind_of(name).sized)].groupby("condition").value.mean()
+    if len(extremes) > 1:
+        sentences.append(f"How much depends on the kind: least for `{extremes.idxmin()}` ({extremes.min():.2f}), most "
+                         f"for `{extremes.idxmax()}` ({extremes.max():.2f}; means over tasks).")
+    longest = performance.eval_length.max()
+    trained, theta = (one[(one.condition == name) & (one.eval_length == longest)] for one, name in (
+        (performance, REFERENCE), (base, "rope")))
+    real, rope = (_scores(one, metrics) for one in (trained, theta))
+    sentences.append("Real examples lift the score above a raised theta alone: " + listed(
+        [f"{task} from {rope[task]:.2f} to {value:.2f}" for task, value in real.items()]) + ".")
+    if sizes is not None and "low_low" in set(sizes.condition):
+        sentences.append(_sizes(sizes, "low_low"))
+    return sentences
+
+
+def _sizes(sizes: pd.DataFrame, condition: str) -> str:
+    """From the fewest to the most examples of one condition, on the task where that changes the score most."""
+    wide = sizes[sizes.condition == condition].pivot(index="task", columns="scale", values="value").dropna()
+    change = wide[wide.columns.max()] - wide[wide.columns.min()]
+    task = change.abs().idxmax()
+    few, many = wide.columns.min(), wide.columns.max()
+    verb = "raise" if change[task] > 0 else "lower"
+    return (f"More of the least real data (`{condition}`) {verb} the score: {many / few:.0f} times as many examples "
+            f"take {task} from {wide.loc[task, few]:.2f} to {wide.loc[task, many]:.2f}.")
+
+
+def _scores(rows: pd.DataFrame, metrics: Mapping[str, str]) -> pd.Series:
+    return rows[rows.metric == rows.task.map(metrics)].groupby("task").value.mean()
+
+
+def _each(values: pd.Series) -> str:
+    return listed([f"{value:.0%} of {name}" for name, value in values.items()])
+
+
+def _span(values: pd.Series) -> str:
+    low, high = f"{values.min():.0%}", f"{values.max():.0%}"
+    return low if low == high else f"{low} to {high}"
