@@ -149,8 +149,8 @@ def test_a_folder_with_something_else(files: Path, tmp_path: Path, capsys):
 def report_tables(findings: dict[str, str], spearman: dict[str, float]) -> Calibration:
     """The calibration from the report's tables with these entries, among rows that are not to be taken."""
     runs = [{"conditions": "all", "base": "all", "task": task, "given": given, "predictor": name,
-             "threshold": threshold, "method": "spearman", "estimate": sign * value, "low": sign * value - 0.1, "high": sign * value + 0.1,
-             "n_conditions": 14}
+             "threshold": threshold, "method": "spearman", "estimate": sign * value, "low": sign * value - 0.1,
+             "high": sign * value + 0.1, "n_conditions": 14}
             for name, value in spearman.items()
             for task, threshold, sign, given in (("all", 0.1, 1, "nothing"), ("all", 0.3, -1, "nothing"),
                                                  ("mdqa", 0.1, -1, "nothing"), ("all", 0.1, -1, "probe_loss"))]
