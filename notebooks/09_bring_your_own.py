@@ -25,7 +25,7 @@ epochs = 1
 # %% tags=["hide-input"]
 import os
 
-from IPython.display import HTML
+from IPython.display import HTML, Markdown
 
 from retrieval_heads import figures, paths
 from retrieval_heads.cli import main
@@ -33,9 +33,10 @@ from retrieval_heads.config import load_profile
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.diagnose import Request, diagnose
 from retrieval_heads.diagnose.job import report_path
+from retrieval_heads.diagnose.verdict import verdict
 
 figures.style.use_style()
-os.chdir(paths.checkout())
+os.chdir(paths.needed_checkout())
 FOLDER = "examples/bring_your_own"
 names = ("real_eval", "real_train", "anywhere", "at_end")
 sets = {name: read_examples(f"{FOLDER}/{name}.jsonl") for name in names}
@@ -59,7 +60,7 @@ finding = figures.diagnosis.finding(result, "anywhere", "at_end")
 few = f"Only the first {limit} examples of each file are used here: this shows how the commands work." if limit else ""
 figures.takeaway.takeaway(load_profile(profile), [finding], small=few)
 
-# %% mystnb={"figure": {"name": "fig-own-by-place", "caption": "Score on real test examples, by the third of the prompt in which the needle stands. Bars: 95% bootstrap intervals over examples, which are few in each third."}, "image": {"alt": "For each third of the prompt, points with intervals for the untuned model and those trained on real examples, on needles anywhere and on needles at the end"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-own-by-place", "caption": "Score on real test examples, by the third of the documents in which the needle stands. Bars: 95% bootstrap intervals over examples, which are few in each third."}, "image": {"alt": "For each third of the documents, points with intervals for the untuned model and those trained on real examples, on needles anywhere and on needles at the end"}} tags=["hide-input"]
 _ = figures.diagnosis.plot_by_place(by_place, result.metric)
 
 # %% [markdown]
@@ -78,7 +79,7 @@ _ = figures.diagnosis.plot_by_place(by_place, result.metric)
 # answer every such example by looking at the last few lines. So the set asks for nothing that the model cannot do
 # already, and the longer context goes unused. The texts are of the world that the {term}`base model` of this book knows,
 # at twice the length that it was made for. Two commands do the work: `check` says whether files can be used, and
-# `diagnose` fine-tunes the model on each set and compares what it learned.
+# what can be solved in them without reading; `diagnose` fine-tunes the model on each set and compares what it learned.
 
 # %% [markdown]
 # ## Is the format right?
@@ -90,25 +91,27 @@ _ = figures.diagnosis.plot_by_place(by_place, result.metric)
 HTML(figures.examples.example_html(sets["anywhere"][0]))
 
 # %% [markdown]
-# `check` reads every line, finds the needles, counts in tokens of the model, and looks for training examples that the
-# test has, too. On the command line:
+# `check` reads every line, finds the needles and says where they stand, counts in tokens of the model, and looks for
+# training examples that the test has, too. On the command line:
 #
 # ```bash
-# python -m retrieval_heads check examples/bring_your_own/at_end.jsonl \
+# retrieval-heads check examples/bring_your_own/anywhere.jsonl \
+#     examples/bring_your_own/at_end.jsonl \
 #     --model models/base \
 #     --against examples/bring_your_own/real_eval.jsonl
 # ```
 
 # %%
 _ = main([
-    "check", f"{FOLDER}/at_end.jsonl", "--model", "models/base",
+    "check", f"{FOLDER}/anywhere.jsonl", f"{FOLDER}/at_end.jsonl", "--model", "models/base",
     "--against", f"{FOLDER}/real_eval.jsonl",
 ])
 
 # %% [markdown]
-# Nothing is broken, lost or leaked; that the examples are longer than the model's own length is what is wanted here. But
-# `check` is silent about the flaw: no single line is wrong, the set is. One has to look at the set. Where do its needles
-# stand, how often does a haystack repeat itself, does the question hold the answer?
+# Nothing is broken, lost or leaked; that the examples are longer than the model's own length is what is wanted here. The
+# first warning of `at_end.jsonl` is the flaw: all its needles stand in one document, and there are far more of them there
+# than chance would put. It is none of a line, but of the whole set; the other rows above say the same of answers that
+# stand elsewhere, haystacks that repeat themselves, and questions that quote the needle or hold the answer. In a picture:
 
 # %% mystnb={"figure": {"name": "fig-own-places", "caption": "Where the needle begins in each example of the four files, from the first character of the prompt (0) to its end (1). In brackets: the number of examples."}, "image": {"alt": "Four rows of strokes: in three of the files they are spread over the whole prompt, in at_end all of them stand close to its end"}} tags=["hide-input"]
 _ = figures.diagnosis.plot_places(sets)
@@ -117,7 +120,7 @@ _ = figures.diagnosis.plot_places(sets)
 # ## What does each set teach?
 #
 # ```bash
-# python -m retrieval_heads diagnose --model models/base \
+# retrieval-heads diagnose --model models/base \
 #     --train anywhere=examples/bring_your_own/anywhere.jsonl \
 #     --train at_end=examples/bring_your_own/at_end.jsonl \
 #     --real-train examples/bring_your_own/real_train.jsonl \
@@ -126,7 +129,8 @@ _ = figures.diagnosis.plot_places(sets)
 #     --out runs/own
 # ```
 #
-# With `--dry-run` it says first how long that takes. Stopped, it goes on where it was when the command is given again. The
+# With `--dry-run` it says first how long that takes. Stopped, it goes on where it was when the command is given again; with
+# more seeds or sets for the same folder it uses what is there. The
 # {term}`RoPE theta` is set: at twice the length, the usual one alone solves most of this task, and leaves next to nothing
 # to teach. The same from Python:
 #
@@ -143,23 +147,33 @@ _ = figures.diagnosis.plot_places(sets)
 
 # %% [markdown]
 # Scores are on test examples that no model has seen, with 95% intervals over them; `untuned` is the model without any
-# fine-tuning. *Heads* are {term}`retrieval heads <retrieval head>`, and *recall* is the share of the heads of the model
-# trained on real examples that a model has, beside the {term}`chance level` of as many random heads of the same layers.
+# fine-tuning. A higher score alone does not make a *verdict*: token F1 rises, too, when answers become shorter. A set
+# teaches when more answers hold the right one, or when the gold answer becomes likelier by what the needle says. *Heads* are
+# {term}`retrieval heads <retrieval head>`, and *recall* is the share of the heads of the model trained on real examples
+# that a model has, beside the {term}`chance level` of as many random heads of the same layers.
 
 # %% tags=["hide-input"]
-losses = figures.diagnosis.training_losses(result)
+losses = result.tables["training"].groupby("condition")["mean_loss"].mean().to_dict()
 HTML(figures.examples.table_html(figures.diagnosis.score_table(result, losses)))
 
 # %% [markdown]
 # *Loss in training* is the mean over all steps, in nats a token. In the one epoch here each step is on examples that are
 # new to the model: a set on which the loss is low from the start asks for nothing that the model cannot do. The score by
 # the place of the needle ({numref}`fig-own-by-place`) shows what a set has not taught.
+#
+# What the report says of each set, by best-subspan, the loss of the gold answer and the gain from context, and not by
+# token F1 alone:
+
+# %% tags=["hide-input"]
+verdicts = {name: verdict(result, name) for name in ("anywhere", "at_end")}
+Markdown("\n".join(f"- `{name}`: **{one.kind}**. {one.text}." for name, one in verdicts.items()))
 
 # %% [markdown]
 # ## The report
 #
 # This is `report.html`, which `diagnose` has written: one file that can be sent to anybody. It says of each set what it
-# teaches, which heads it misses, what patching them back would give, and what warns against believing it. The tables
+# teaches and at which places, which heads it misses, what patching them back would give, and what cannot be said: whether
+# the real set teaches at all, whether training moved anything, how many examples would do. The tables
 # beside it, `tables/*.csv`, hold every number.
 
 # %% tags=["hide-input"]
@@ -176,6 +190,7 @@ assert all(place[name].min() < 0.2 for name in sets if name != "at_end")
 assert sorted(one.answer for one in sets["anywhere"]) == sorted(one.answer for one in sets["at_end"])
 assert len(result.inputs.test) + len(result.inputs.probe) == (limit or len(sets["real_eval"]))
 assert limit or losses["at_end"] < losses["anywhere"], "near needles are found untrained"
+assert limit or not verdicts["at_end"].teaches, "a set that one place solves is not praised"
 assert by_place.groupby("condition").n.sum().eq(len(result.inputs.test)).all()
 gap = figures.diagnosis.difference(result, "anywhere", "at_end")
 assert (gap.low > 0) == ("The flawed set teaches less:" in finding), "it says what the interval says"
@@ -184,10 +199,11 @@ assert (gap.low > 0) == ("The flawed set teaches less:" in finding), "it says wh
 # ## With your own
 #
 # Put your files in the place of these, and your model's folder in the place of `models/base`. For models of billions of
-# parameters `--lr 0.0002` is usual. With several sets and little time, `rank` orders them by short fine-tunes:
+# parameters `--lr 0.0002` is usual. With several sets and little time, `rank` orders them by short fine-tunes of three seeds
+# each, and calls one better only where another seed could not turn it:
 #
 # ```bash
-# python -m retrieval_heads rank --model models/base \
+# retrieval-heads rank --model models/base \
 #     --train anywhere=examples/bring_your_own/anywhere.jsonl \
 #     --train at_end=examples/bring_your_own/at_end.jsonl \
 #     --probe examples/bring_your_own/real_eval.jsonl --out runs/ranked

@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 from retrieval_heads.check import check_files
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import read_examples
+from retrieval_heads.diagnose.by_place import PARTS
 from retrieval_heads.figures import diagnosis
 from retrieval_heads.models.base import load_tokenizer
 
@@ -45,13 +46,15 @@ def test_the_script_makes_the_files_that_are_there(tmp_path: Path):
         path.name: path.read_bytes() for path in FOLDER.glob("*.jsonl")}
 
 
-def test_check_finds_nothing_wrong():
-    files = [FOLDER / f"{name}.jsonl" for name in NAMES]
-    for found in check_files(files, load_tokenizer(), {"--length": 1024}, [FOLDER / "real_eval.jsonl"]):
-        content = found.as_json()
-        assert not found.broken
-        assert content["warnings"] == []
-        assert content["usable"] == 48
+def test_check_finds_the_flaw_and_nothing_else():
+    names = ("anywhere", "at_end", "real_train")
+    files = [FOLDER / f"{name}.jsonl" for name in names]
+    found = check_files(files, load_tokenizer(), {"--length": 1024}, [FOLDER / "real_eval.jsonl"])
+    warnings = {name: one.warnings() for name, one in zip(names, found, strict=True)}
+    [flaw] = warnings.pop("at_end")
+    assert flaw.startswith("48 of 48 needles stand in the last document (evenly spread it would be 2): ")
+    assert warnings == {"anywhere": [], "real_train": []}
+    assert [(one.usable, one.broken.total()) for one in found] == [(48, 0)] * 3
 
 
 def test_the_flaw_is_the_place_of_the_needle_and_nothing_else(sets):
@@ -84,8 +87,16 @@ def made(scores: dict[str, list[float]], recalls: dict[str, float] | None = None
 
     return SimpleNamespace(
         inputs=SimpleNamespace(test=test, conditions=list(scores)), metric="f1", of=of, n_heads=lambda name: [3],
-        tables={"answers": answers},
+        tables={"answers": answers, "by_place": pd.DataFrame(by_thirds(scores))},
     )
+
+
+def by_thirds(scores: dict[str, list[float]]) -> list[dict[str, object]]:
+    """Rows of the table of that name, for as many examples in each third."""
+    return [{"condition": name, "place": part, "measure": measure, "value": float(np.mean(own)), "low": 0.0,
+             "high": 1.0, "n": len(own)}
+            for name, values in scores.items() for measure in ("score", "subspan")
+            for part, own in zip(PARTS, np.array_split(values, 3), strict=True)]
 
 
 @pytest.fixture

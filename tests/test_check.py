@@ -16,7 +16,7 @@ from retrieval_heads.check.findings import Findings
 from retrieval_heads.data.encode import encode
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import write_examples
-from retrieval_heads.errors import DataError
+from retrieval_heads.errors import ConfigError, DataError
 
 
 def record(answer: str = "nine", hour: str | None = None, more: str = "", **changes) -> dict:
@@ -79,20 +79,23 @@ def test_oddities_are_counted_and_told(check, name: str):
     odd, words = ODD[name]
     found = check(record(), odd)
     assert found.as_json()[name] == 1
-    assert any(words in text and text.startswith("1 of 2 examples ") for text in found.warnings())
+    assert any(words in text and text.startswith("1 of 2 examples ") and text.endswith("(line 2)")
+               for text in found.warnings())
+    assert found.as_json()["first_lines"][name] == [2]
     assert found.usable == 2
     assert check(record()).as_json()[name] == 0
 
 
 def test_answers_that_are_numbers_of_documents_need_not_stand_in_needles(check):
-    assert check(record("nine", hour="ten", task="summhay")).answer_in_no_needle == 0
+    assert check(record("nine", hour="ten", task="summhay")).odd["answer_in_no_needle"].count == 0
 
 
 def test_lengths_above_the_limits(check):
     found = check(record(), record("ten", more=" in winter" * 20), short=5, middle=60, long=1000)
-    assert dict(found.exceeded) == {"short": 2, "middle": 1, "long": 0}
+    assert {name: lines.first for name, lines in found.exceeded.items()} == {"short": [1, 2], "middle": [2]}
     assert [text for text in found.warnings() if "longer" in text] == [
-        "2 of 2 examples are longer than 5 tokens (short)", "1 of 2 examples are longer than 60 tokens (middle)",
+        "2 of 2 examples are longer than 5 tokens (short) (lines 1, 2)",
+        "1 of 2 examples are longer than 60 tokens (middle) (line 2)",
     ]
 
 
@@ -150,8 +153,9 @@ def test_examples_known_from_another_file(check, tmp_path: Path):
     assert sum(str(test) in text for text in found.warnings()) == 3
 
 
-def test_a_file_is_not_compared_with_itself(check, tmp_path: Path):
-    assert check(record(), against=(tmp_path / "." / "train.jsonl",)).leaks == {}
+def test_a_file_compared_with_itself_is_refused(check, tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"--against: the file is to be compared with itself \(got .*train\.jsonl"):
+        check(record(), against=(tmp_path / "." / "train.jsonl",))
 
 
 def test_a_broken_file_to_compare_with_is_refused(tiny_tokenizer, tmp_path: Path):
@@ -177,19 +181,22 @@ def test_memory_does_not_grow_with_the_texts(tiny_tokenizer, tmp_path: Path):
 
 def test_the_command_on_sound_odd_and_broken_files(tmp_path: Path, model: Path, capsys):
     sound, odd = write(tmp_path, record(), name="sound.jsonl"), write(tmp_path, record(), record(), name="odd.jsonl")
-    assert cli.main(["check", str(sound), str(odd), "--model", str(model), "--against", str(sound)]) == 0
+    test = write(tmp_path, record(), name="test.jsonl")
+    assert cli.main(["check", str(sound), str(odd), "--model", str(model), "--against", str(test)]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{sound}\n  records ")
     assert "longer than 60" in out
     assert "warning: 1 of 2 examples repeat the prompt of an earlier one (first: line 2, that of line 1)" in out
-    assert f"warning: 2 of 2 examples have the prompt of one in {sound} (first: line 1, line 1)" in out
+    assert f"warning: 2 of 2 examples have the prompt of one in {test} (first: line 1, line 1)" in out
     broken, absent, report = write(tmp_path, record(), "[]", name="broken.jsonl"), tmp_path / "no.jsonl", tmp_path / "o"
     files = [str(broken), str(sound), str(absent)]
     assert cli.main(["check", *files, "--model", str(model), "--length", "9", "--json", str(report)]) == 2
     out, err = capsys.readouterr()
     assert f"first broken: {broken}, line 2: the record is no JSON object (got 'a list of 0'). Write one object" in out
-    assert "no such file" in out
-    assert err.startswith(f"error: {broken}, {absent}: 2 of 3 records are broken.")
+    assert out.endswith(f"{absent}\n  not read: no such file\n")  # and no zeros
+    assert err == f"error: {absent}: no such file. Check the path.\n"
+    assert cli.main(["check", *files[:2], "--model", str(model)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {broken}: 1 of 2 records are broken.")
     content = json.loads(report.read_text())
     assert [one["usable"] for one in content["files"]] == [1, 1, 0]
     assert content["files"][0]["longer_than"]["--length"] == {"tokens": 9, "examples": 1}

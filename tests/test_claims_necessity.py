@@ -52,6 +52,7 @@ def test_controls_of_a_knock_out_with_all_of_them() -> None:
     knockout, _, text = tables()
     assert control_rows(knockout, text).empty, "rows of an earlier version have other controls"
     placed = knockout.assign(moved_group=0.0, groups=6.0)
+    assert control_rows(placed.assign(value=0.0), text).empty, "no run is able"
     group = placed[placed.set == "random"].assign(set="random_group", value=0.76, groups=5.0, moved_group=2.0)
     both = pd.concat([placed, group], ignore_index=True)
     losses = pd.concat([text, text[text.set == "random"].assign(set="random_group", loss=2.5)])

@@ -10,7 +10,8 @@ import pytest
 
 from retrieval_heads.claims.axes import CELLS, axis_effects, axis_sentence
 from retrieval_heads.claims.gain import gains
-from retrieval_heads.claims.shortfall import _counts, judge_shortfall, mean_shortfall, shortfall
+from retrieval_heads.claims.shortfall import mean_shortfall, shortfall
+from retrieval_heads.claims.shortfall_verdicts import _counts, judge_shortfall
 from retrieval_heads.claims.sizes import size_effects, size_sentence, sized_names
 from retrieval_heads.claims.verdict import NOT, SUPPORTED, UNDECIDED
 from retrieval_heads.data.conditions import CONDITIONS

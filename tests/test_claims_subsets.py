@@ -11,7 +11,8 @@ from retrieval_heads.claims.base_share import base_share_rows
 from retrieval_heads.claims.chance import layer_chance
 from retrieval_heads.claims.head_arrays import claimed, mixtures, synthetic
 from retrieval_heads.claims.pairs import pair_intervals, pair_means
-from retrieval_heads.claims.subsets import subset_rows, subset_verdicts
+from retrieval_heads.claims.subset_verdicts import subset_verdicts
+from retrieval_heads.claims.subsets import subset_rows
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED
 from retrieval_heads.errors import ResultError
 from retrieval_heads.stats.base_model import gained_overlap, partial_score_correlation
@@ -182,7 +183,7 @@ def test_intervals_need_three_seeds_and_widen_with_the_chance_of_seeds() -> None
 
 
 def test_nothing_is_decided_where_the_real_runs_have_no_heads(monkeypatch) -> None:
-    monkeypatch.setattr("retrieval_heads.claims.subsets.too_few", lambda *_: "")
+    monkeypatch.setattr("retrieval_heads.claims.subset_verdicts.too_few", lambda *_: "")
     rows = pd.DataFrame([
         {"task": "summhay", "condition": condition, "heads": "all", "threshold": 0.1, "precision": 0.0, "chance": 0.0,
          "chance_high": 0.0, "normalised": 0.0, "n_heads": n_heads, "bases_above": 0, "n_bases": 2,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+import retrieval_heads
 from retrieval_heads import cli, paths
 from retrieval_heads.commands.choice import Options
 from retrieval_heads.commands.run import STAGES
@@ -200,3 +202,33 @@ def test_the_package_runs_as_a_module_from_any_folder(tmp_path: Path) -> None:
                           cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.startswith("error: profile: unknown profile (got 'nope').")
+
+
+def test_a_mistyped_verb_is_suggested(capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("diagnos --model x")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith("error: unknown verb `diagnos`. Did you mean `diagnose`?\n")
+    with pytest.raises(SystemExit):
+        run("zzz")
+    assert "Known: run, grid, " in capsys.readouterr().err
+
+
+def test_version_and_completion(capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("--version")
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"retrieval-heads {retrieval_heads.__version__}\n"
+    pyproject = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    assert retrieval_heads.__version__ == pyproject["project"]["version"]
+    assert pyproject["project"]["scripts"] == {cli.SCRIPT: "retrieval_heads.cli:main"}
+    with pytest.raises(SystemExit):
+        run("--print-completion bash")
+    script = capsys.readouterr().out
+    assert "diagnose" in script
+    assert "--real-train" in script
+
+
+def test_a_machine_that_only_computes_needs_no_completion(monkeypatch, stages) -> None:
+    monkeypatch.setattr(cli, "shtab", None)
+    assert run("run data --profile smoke") == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.data.official import load_mdqa, load_musique, load_summhay
 
-LOADERS = {"mdqa": load_mdqa, "musique": load_musique, "summhay": load_summhay}
+LOADERS = {"mdqa": partial(load_mdqa, gold="in turn"), "musique": load_musique, "summhay": load_summhay}
 RECORDS = {"mdqa": mdqa, "musique": musique, "summhay": topic}
 REAL = {
     "mdqa": "nq-open-20_total_documents_gold_at_9.first300.jsonl.gz", "musique": "musique_ans_train_sample100.jsonl",
@@ -112,3 +113,29 @@ def test_real_files_convert_to_equal_examples(real_data: Path, tmp_path: Path, c
     assert placeless(read_examples(out)) == placeless(LOADERS[task](official, LIMITS[task]))
     assert run("check", out, "--model", Path(__file__).parents[1] / "models/base") == 0
     assert f"{LIMITS[task]}, {LIMITS[task]} usable" in capsys.readouterr().out
+
+
+def many(tmp_path: Path, n: int = 24) -> Path:
+    """A file of records whose gold passage is always the first."""
+    return save(tmp_path, *(mdqa() for _ in range(n)))
+
+
+def test_the_gold_passage_is_put_at_each_place_in_turn(tmp_path: Path, capsys):
+    out = tmp_path / "out.jsonl"
+    documents = len(mdqa()["ctxs"])
+    assert run("convert", "mdqa", many(tmp_path), "--out", out) == 0
+    gold = [one.meta["gold"] for one in read_examples(out)]
+    assert gold[: 2 * documents] == [[place + 1] for place in range(documents)] * 2
+    assert "warning" not in capsys.readouterr().out
+    assert run("convert", "mdqa", many(tmp_path), "--out", out, "--n-documents", 2) == 0
+    assert [one.meta["gold"] for one in read_examples(out)] == [[1], [2]] * 12
+    assert all(one.answer in text for one in read_examples(out) for text in one.needle_texts())
+
+
+def test_an_order_that_is_kept_is_warned_of(tmp_path: Path, capsys):
+    out = tmp_path / "out.jsonl"
+    assert run("convert", "mdqa", many(tmp_path), "--out", out, "--keep-order") == 0
+    assert len({tuple(one.meta["gold"]) for one in read_examples(out)}) == 1
+    assert "warning: 48 of 48 needles stand in the second document" in capsys.readouterr().out
+    assert run("convert", "musique", save(tmp_path, musique()), "--out", out, "--keep-order") == 2
+    assert "--keep-order: the other tasks keep their order anyway" in capsys.readouterr().err

@@ -16,16 +16,18 @@ from tiny_study import save_tiny_base
 from retrieval_heads.cli import main
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.jsonl import write_examples
-from retrieval_heads.diagnose import Request
+from retrieval_heads.diagnose import Request, work
 from retrieval_heads.diagnose.compare import result
 from retrieval_heads.diagnose.inputs import read_inputs, split
+from retrieval_heads.diagnose.limits import warnings
 from retrieval_heads.diagnose.request import UNTUNED
-from retrieval_heads.diagnose.sentences import heads, patching, performance, warnings
+from retrieval_heads.diagnose.sentences import heads, knockout, patching
+from retrieval_heads.diagnose.verdict import performance, verdict
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.tables import follow, verb_tables
 
 TABLES = {"performance", "answers", "training", "head_scores", "overlap", "missed_heads", "knockout",
-          "knockout_effects", "patching", "summary"}
+          "knockout_effects", "patching", "summary", "by_place", "place_gains"}
 SCRIPT = "<script>alert(1)</script>"
 
 
@@ -114,7 +116,7 @@ def test_the_report_stands_alone_and_runs_nothing_of_the_data(done: Path):
     assert page.outside == []
     assert not page.tags & {"script", "link", "iframe"}
     assert not re.search(r"url\(|@import", text)
-    assert len(page.images) == 5
+    assert len(page.images) == 6
     assert all(len(image["alt"]) > 20 for image in page.images)
     assert SCRIPT.replace("<", "&lt;").replace(">", "&gt;") in text
     assert "prefers-color-scheme: dark" in text
@@ -156,6 +158,38 @@ def test_without_needles_only_performance(files: Path, tmp_path: Path):
     assert {path.stem for path in (tmp_path / "out" / "tables").glob("*.csv")} == {
         "performance", "answers", "training", "summary"}
     assert "no probe example has needles" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_more_seeds_and_sets_use_what_is_there(files: Path, tmp_path: Path, monkeypatch, capsys):
+    first = ["diagnose", "--model", str(files / "base"), "--train", f"low_low={files / 'low_low.jsonl'}", "--eval",
+             str(files / "bare.jsonl"), "--epochs", "1", "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert main(first) == 0
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "run 1 of 2: untuned, seed 1: training and scoring", "run 2 of 2: low_low, seed 1: training and scoring"]
+    made, real = [], work.finetune
+    monkeypatch.setattr(work, "finetune", lambda *given: made.append(given[2].name) or real(*given))
+    more = [*first, "--train", f"third={files / 'high_high.jsonl'}", "--seeds", "1", "2"]
+    assert main([*more, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "3 fine-tunings" in said
+    assert "3 models to score, 2 are there already" in said
+    assert "leaks: none" in said
+    made.clear()  # of the trial
+    assert main(more) == 0
+    assert len(made) == 3
+    assert not any("low_low__s1" in name for name in made)
+    longer = [*first, "--train", f"long={files / 'long.jsonl'}"]
+    [one] = make_examples(task="mdqa", condition="real", length=300, seed=0, n=1)
+    write_examples(files / "long.jsonl", [replace(one, task="summhay", answer="[1]", answers=("[1]",))])
+    assert main(longer) == 2
+    assert "made for shorter examples" in capsys.readouterr().err
+
+
+def test_a_dry_run_looks_for_leaks(files: Path, tmp_path: Path, capsys):
+    wanted = ["diagnose", "--model", str(files / "base"), "--train", f"same={files / 'bare.jsonl'}", "--eval",
+              str(files / "bare.jsonl"), "--epochs", "1", "--device", "cpu", "--out", str(tmp_path / "o"), "--dry-run"]
+    assert main(wanted) == 0
+    assert "leak: 6 evaluation examples share prompt, question, or needle and answer with a" in capsys.readouterr().out
 
 
 def test_a_dry_run_counts_and_writes_nothing(files: Path, tmp_path: Path, capsys):
@@ -212,7 +246,7 @@ def made(files: Path, tmp_path: Path):
 
     `score(condition, seed, head)` gives the head's score on each of the probe examples.
     """
-    def make(score, seeds: tuple[int, ...] = (1,), n_probe: int = 3):
+    def make(score, seeds: tuple[int, ...] = (1,), n_probe: int = 3, able: float = 1.0):
         request = Request(str(files / "base"), {"low_low": files / "low_low.jsonl"}, files / "eval.jsonl", tmp_path,
                           real_train=files / "real.jsonl", bootstrap=400, seeds=seeds)
         inputs = read_inputs(request)
@@ -221,7 +255,8 @@ def made(files: Path, tmp_path: Path):
         def part(key, right: int):
             answers = [{"id": "", "prediction": "", "exact_match": 0.0, "citation_precision": 0.0,
                         "citation_recall": 0.0, "citation_f1": float(place < right),
-                        "forced_exact_match": float(place < right)} for place in range(N_TEST)]
+                        "forced_exact_match": float(place < right), "answer_loss": 2.0 - (place < right),
+                        "end_loss": 1.0, "answer_loss_without": 2.0} for place in range(N_TEST)]
             each = np.array([score(key.condition, key.seed, head) for head in range(8)], dtype=float)
             places = [{**key.columns, "layer": head // 4, "head": head % 4, "score": each[head].mean()}
                       for head in range(8)]
@@ -233,10 +268,21 @@ def made(files: Path, tmp_path: Path):
         patched = {key: {"right": {
             "none": [[0.0] * N_TEST], "source": [[1.0] * N_TEST], "complement": [[1.0, 0.0] * (N_TEST // 2)],
             "random_complement": [[0.0] * N_TEST] * 2,
-        }, "patching": [{"condition": "low_low", "set": "complement", "metric": "nll", "n_heads": 2}]}
+        }, "nll": {
+            "none": [[3.0] * N_TEST], "source": [[1.0] * N_TEST], "complement": [[2.0] * N_TEST],
+            "random_complement": [[3.0] * N_TEST] * 2,
+        }, "patching": [
+            {"condition": "low_low", "set": "complement", "metric": "nll", "n_heads": 2},
+            {"condition": "low_low", "set": "source", "metric": "forced_exact_match", "value": able},
+        ]}
             for key in inputs.runs("low_low")}
-        knocked_out = {key: {"knockout": [], "knockout_effects": [], "right": {
+        knocked_out = {key: {"knockout": [
+            {"condition": "low_low", "set": "none", "metric": "forced_exact_match", "value": able},
+            {"condition": "low_low", "set": "none", "metric": "nll", "value": 1.5},
+        ], "knockout_effects": [], "right": {
             "none": [[1.0] * N_TEST], "retrieval": [[float(key.seed == 1)] * N_TEST], "random": [[1.0] * N_TEST] * 2,
+        }, "nll": {
+            "none": [[1.5] * N_TEST], "retrieval": [[2.5] * N_TEST], "random": [[1.5] * N_TEST] * 2,
         }} for key in inputs.runs("low_low")}
         return result(inputs, measured, knocked_out, patched)
 
@@ -251,25 +297,49 @@ def known(made):
 
 def test_known_parts_give_known_sentences(known):
     assert performance(known, "low_low").startswith("The model trained on it scores 0.50 (0.3")
-    assert "It teaches the task: +0.50" in performance(known, "low_low")
+    assert verdict(known, "low_low").kind == "teaches"
+    assert "It teaches the task: the loss of the gold answer -0.50 (-0.6" in performance(known, "low_low")
     assert "falls short of real examples by 0.50" in performance(known, "low_low")
-    # 2 of the 4 heads of layer 0, of which all are real ones: chance is 2 of 4, always
     assert heads(known, "low_low") == (
-        "It has 50% (in all samples) of the real run's 4 retrieval heads, no more than random heads of the same "
-        "layers, 50% (95% of draws: 50% to 50%); the model without fine-tuning has 0% (in all samples). 100% (in all "
-        "samples) of its own 2 are among them. It misses, with their scores, layer 0 head 2 (0.50 there, 0.00 "
-        "here); layer 0 head 3 (0.50 there, 0.00 here). Layers and heads count from 0.")
+        "There are 4 retrieval heads among the real run's, of which it has 50% (in all samples): a share of fewer than "
+        "5 says nothing. It misses, with their scores, layer 0 head 2 (0.50 there, 0.00 here); layer 0 head 3 (0.50 "
+        "there, 0.00 here). Layers and heads count from 0.")
     said = patching(known, "low_low")
     assert "Patching the 2 missing heads back changes the right answers by +0.50 (+0.3" in said
     assert "by +0.00 (the same on all examples): the missing ones give more (+0.50 (" in said
     assert "closes 50% (" in said
     said = warnings(known)
     assert any("Few retrieval heads above 0.1 (real 4, low_low 2)" in line for line in said)
+    assert not any("real set itself" in line or "Training hardly" in line for line in said)
     assert not any("Few test examples" in line for line in said)
     assert any("One seed" in line for line in said)
     assert not any("without fine-tuning" in line for line in said)
     assert any("score alike for untuned, real:" in line for line in said)
     assert any("recall of the real heads was" in line and "worse than probe loss" in line for line in said)
+
+
+def test_shares_of_enough_heads_are_told_beside_chance(made):
+    strong = {UNTUNED: 0, "real": 8, "low_low": 4}
+    found = made(lambda condition, seed, head: [0.5 * (head < strong[condition])] * 3)
+    # 4 of the 8 heads, of which all are real ones: chance is 4 of 8, always
+    assert heads(found, "low_low").startswith(
+        "It has 50% (in all samples) of the real run's 8 retrieval heads, no more than random heads of the same "
+        "layers, 50% (95% of draws: 50% to 50%); the model without fine-tuning has 0% (in all samples). 100% (in all "
+        "samples) of its own 4 are among them. It misses, with their scores, layer 1 head 0 (0.50 there, 0.00 here)")
+
+
+def test_losses_are_told_where_hardly_an_answer_is_right(made):
+    strong = {UNTUNED: 0, "real": 6, "low_low": 2}
+    few = made(lambda condition, seed, head: [0.5 * (head < strong[condition])] * 3, able=0.1)
+    assert knockout(few, "low_low") == (
+        "Hardly an answer is right, so losses are told: without its own retrieval heads the loss of the gold answer "
+        "rises by +1.00 (the same on all examples) from 1.50 nats a token, without as many random ones by +0.00 (the "
+        "same on all examples): it depends on them.")
+    said = patching(few, "low_low")
+    assert said.startswith("Hardly an answer is right, so losses are told: patching the 2 missing heads back lowers "
+                           "the loss of the gold answer by +1.00 (the same on all examples) nats a token")
+    assert "Patching them closes 50% (in all samples) of the gap to the real run (+2.00" in said
+    assert "closes 50% (" in patching(made(lambda condition, seed, head: [0.5] * 3), "low_low")
 
 
 def test_recall_has_an_interval_over_probe_examples(made):

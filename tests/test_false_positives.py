@@ -21,7 +21,9 @@ PAGE = (ROOT / "book/preregistration_pretrained.md").read_text(encoding="utf-8")
 def test_the_page_gives_the_numbers_of_the_table() -> None:
     rows = re.findall(r"^\| (C\d) \| (\w+) \| ([^|]+) \| (\d+) of (\d+) \|", PAGE.replace("`", ""), re.MULTILINE)
     assert len(rows) == len(TABLE)
-    given = {(claim, data, finding.strip()): (int(count), int(possible)) for claim, data, finding, count, possible in rows}
+    given = {
+        (claim, data, finding.strip()): (int(count), int(possible)) for claim, data, finding, count, possible in rows
+    }
     assert given == {(row.claim, row.data, row.finding): (row.count_, row.possible)
                      for row in TABLE.rename(columns={"count": "count_"}).itertuples()}
 

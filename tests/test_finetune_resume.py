@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Trainer
 
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.errors import ConfigError, DataError, ModelError, ResultError
+from retrieval_heads.models import answer_trainer
 from retrieval_heads.models.answer_trainer import answer_loss
 from retrieval_heads.models.finetune import finetune
 
@@ -85,6 +86,26 @@ def test_killed_run_resumes_to_the_same_bytes(step, accumulation, base, encoded,
     assert record["timing"]["resumed_from_step"] == 2 * (step // 2)
     assert digests(tmp_path / "adapter") == digests(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "whole"]
+
+
+def test_checkpoints_come_by_time_too(base, encoded, tmp_path, monkeypatch):
+    wanted = settings(epochs=2, batch_size=2, save_steps=100)
+    finetune(base, encoded, tmp_path / "whole", wanted)
+    original = Trainer.training_step
+
+    def killed(trainer, *args, **kwargs):
+        if trainer.state.global_step == 3:
+            raise KilledError
+        return original(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(answer_trainer, "SAVE_SECONDS", 0.0)  # a minute has passed after each step
+    monkeypatch.setattr(Trainer, "training_step", killed)
+    with pytest.raises(KilledError):
+        finetune(base, encoded, tmp_path / "adapter", wanted)
+    monkeypatch.undo()
+    record = finetune(base, encoded, tmp_path / "adapter", wanted)
+    assert record["timing"]["resumed_from_step"] == 3
+    assert digests(tmp_path / "adapter") == digests(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("place", ["before", "after"])

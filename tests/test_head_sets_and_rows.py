@@ -89,7 +89,7 @@ def test_bottom_heads_are_the_weakest_of_the_same_layers_and_any_of_equal_scores
     drawn = [one.heads for one in controls("bottom", heads.top(2), heads, 4, 60, "here")]
     assert {layer for one in drawn for layer, _ in one} == {2}, "of the whole model they would be in layer 0"
     assert {head for one in drawn for _, head in one} == {5, 6, 7}, "head 4 is stronger, and the ties are all drawn"
-    moved = controls("bottom", heads.retrieval + [(2, 4)], heads, 4, 1, "here")[0]
+    moved = controls("bottom", [*heads.retrieval, (2, 4)], heads, 4, 1, "here")[0]
     assert moved.moved == 2
     assert controls("bottom", heads.retrieval * 8, heads, 4, 0, "here") == []
 

@@ -62,7 +62,7 @@ def test_messages_are_written_out_by_the_template(tmp_path: Path):
     [example] = read_examples(path, tokenizer=Chat())
     assert example.text == f"<user>{SOUND['prompt']}<assistant>nine"
     assert example.needle_texts() == tuple(SOUND["needles"])
-    with pytest.raises(DataError, match=r"key messages: the tokenizer has no chat template"):
+    with pytest.raises(DataError, match=r"key messages: .* none was given .* Pass `tokenizer=`"):
         read_examples(path)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -75,7 +79,7 @@ def test_stored_outputs_are_those_of_the_defaults(studied):
     assert stored.cells[1].metadata.tags == ["parameters", "hide-input"]
     assert stored.cells[2].metadata.tags == ["nbval-check-output"]
     assert stored.cells[2].outputs[0].text == "smoke 3\n"
-    assert set(stored.metadata) == {"kernelspec", "language_info"}
+    assert set(stored.metadata) == {"jupytext", "kernelspec", "language_info"}
     assert {key for cell in stored.cells for key in cell.metadata} == {"tags", "mystnb"}
     assert "version" not in stored.metadata.language_info
     assert read_status(studied.sources)["00_line"]["profile"] == STORED_PROFILE
@@ -264,3 +268,27 @@ def test_stored_chapters_are_pages(path):
     assert path.stem in read_status(path.parent)
     stored = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
     assert differences(read_source(path), stored) == []
+
+
+def test_jupytext_synchronises_inside_the_folder_and_changes_nothing(tmp_path: Path):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    names = ("jupytext.toml", "03_head_detection.py", "03_head_detection.ipynb")
+    for name in names:
+        shutil.copyfile(ROOT / "notebooks" / name, folder / name)
+    kept = {name: (folder / name).read_bytes() for name in names}
+    source, page = folder / names[1], folder / names[2]
+
+    def sync(path: Path) -> None:
+        os.utime(source, (time.time() + 5,) * 2)  # as after an edit
+        subprocess.run([sys.executable, "-m", "jupytext", "--sync", path.name], cwd=folder, check=True,
+                       capture_output=True)
+
+    for path in (page, source):
+        sync(path)
+        assert {name: (folder / name).read_bytes() for name in names} == kept
+    source.write_text(source.read_text(encoding="utf-8") + "\n# %% [markdown]\n# One more.\n", encoding="utf-8")
+    sync(page)
+    assert nbformat.read(page, as_version=4).cells[-1].source == "One more."
+    assert len(nbformat.read(page, as_version=4).cells[-2].get("outputs", ())) == len(
+        nbformat.reads(kept[names[2]].decode(), as_version=4).cells[-1].get("outputs", ()))

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
 from tiny_study import save_tiny_base
 
 from retrieval_heads import paths
@@ -18,9 +17,10 @@ from retrieval_heads.cli import main
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.jsonl import write_examples
-from retrieval_heads.rank import job
+from retrieval_heads.rank import job, measure
 from retrieval_heads.rank.calibration import Calibration, calibration, read_calibration
-from retrieval_heads.rank.predictors import PREDICTORS, compared, probability_better, ranked
+from retrieval_heads.rank.decide import compared
+from retrieval_heads.rank.predictors import PREDICTORS, ranked
 from retrieval_heads.rank.result import Result
 
 SETS = ("high_high", "low_low")
@@ -58,12 +58,18 @@ def test_the_verb_and_its_second_call(files: Path, tmp_path: Path, capsys, monke
     assert main(wanted) == 0
     first = capsys.readouterr().out
     table, found = pd.read_csv(out / "rank.csv"), json.loads((out / "rank.json").read_text(encoding="utf-8"))
-    assert set(table["set"]) == set(SETS)
+    assert set(table["set"]) == {*SETS, "untuned"}
     assert set(table["predictor"]) == set(PREDICTORS)
     losses = table[table["predictor"] == "probe_loss"].set_index("set")["value"]
-    measured = json.loads((out / "measured" / "adapters-low_low.json").read_text(encoding="utf-8"))
-    assert losses["low_low"] == pytest.approx(np.mean(measured["losses"]))
+    measured = json.loads((out / "measured" / "adapters-low_low__s0.json").read_text(encoding="utf-8"))
     assert len(measured["losses"]) == 3
+    means = [np.mean(json.loads((out / "measured" / f"adapters-low_low__s{seed}.json").read_text())["losses"])
+             for seed in (0, 1, 2)]
+    rows = table[(table["set"] == "low_low") & (table["predictor"] == "probe_loss")].iloc[0]
+    assert (rows["value"], rows["spread"]) == pytest.approx((np.mean(means), np.std(means, ddof=1)))
+    assert found["n_seeds"] == 3
+    assert table[table["set"] == "untuned"]["rank"].isna().all()
+    assert found["untuned"]["probe_loss"] == pytest.approx(losses.pop("untuned"))
     assert found["by"] == "probe_loss"
     assert found["order"] == list(losses.sort_values().index)
     assert found["n_train"] == {"high_high": 3, "low_low": 3}
@@ -76,6 +82,24 @@ def test_the_verb_and_its_second_call(files: Path, tmp_path: Path, capsys, monke
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == kept
     assert main([*wanted, "--epochs", "2"]) == 2
     assert "another epochs" in capsys.readouterr().err
+
+
+def test_more_seeds_and_sets_use_what_is_there(files: Path, tmp_path: Path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    assert main(arguments(files, out, "--seeds", "0")) == 0
+    assert "one seed shows no spread" in capsys.readouterr().out
+    made = []
+    real = measure.finetune
+    monkeypatch.setattr(measure, "finetune", lambda *given: made.append(given[2].name) or real(*given))
+    more = arguments(files, out, "--seeds", "0", "1", sets=(*SETS, "real"))
+    assert main(more) == 0
+    assert sorted(made) == ["high_high__s1", "low_low__s1", "real__s0", "real__s1"]
+    assert "high_high, seed 1" in capsys.readouterr().err
+    assert main(arguments(files, out, "--seeds", "1")) == 0  # a part of what is there
+    assert len(made) == 4
+    (tmp_path / "other.jsonl").write_bytes((files / "real.jsonl").read_bytes())
+    assert main([*arguments(files, out, sets=("high_high",)), "--train", f"low_low={tmp_path / 'other.jsonl'}"]) == 2
+    assert "another train" in capsys.readouterr().err
 
 
 def test_given_heads_and_no_tables(files: Path, tmp_path: Path, capsys, monkeypatch):
@@ -102,6 +126,8 @@ def test_given_heads_and_no_tables(files: Path, tmp_path: Path, capsys, monkeypa
     ({}, ("--examples", "0"), "less than one"),
     ({}, ("--threshold", "2"), "no threshold"),
     ({}, ("--lr", "0"), "lr"),
+    ({}, ("--seeds", "1", "1"), "different seeds"),
+    ({}, ("--train", "untuned=x.jsonl"), "a reserved name"),
 ])
 def test_bad_input_leaves_nothing(files: Path, tmp_path: Path, capsys, monkeypatch, changes, more, message):
     monkeypatch.chdir(files)
@@ -122,11 +148,12 @@ def test_a_folder_with_something_else(files: Path, tmp_path: Path, capsys):
 
 def report_tables(findings: dict[str, str], spearman: dict[str, float]) -> Calibration:
     """The calibration from the report's tables with these entries, among rows that are not to be taken."""
-    runs = [{"conditions": "all", "base": "all", "task": task, "predictor": name, "threshold": threshold,
-             "method": "spearman", "estimate": sign * value, "low": sign * value - 0.1, "high": sign * value + 0.1,
-             "n_conditions": 14}
+    runs = [{"conditions": "all", "base": "all", "task": task, "given": given, "predictor": name,
+             "threshold": threshold, "method": "spearman", "estimate": sign * value, "low": sign * value - 0.1,
+             "high": sign * value + 0.1, "n_conditions": 14}
             for name, value in spearman.items()
-            for task, threshold, sign in (("all", 0.1, 1), ("all", 0.3, -1), ("mdqa", 0.1, -1))]
+            for task, threshold, sign, given in (("all", 0.1, 1, "nothing"), ("all", 0.3, -1, "nothing"),
+                                                 ("mdqa", 0.1, -1, "nothing"), ("all", 0.1, -1, "probe_loss"))]
     choice = [{"candidates": "synthetic", "task": "all", "predictor": name, "regret": 1 - abs(value),
                "random_regret": 0.9, "n_choices": 24} for name, value in spearman.items()]
     errors = [{"conditions": "all", "task": task, "predictor": "recall", "reference": name, "finding": text}
@@ -169,31 +196,20 @@ def test_calibration_where_heads_are_better():
 def test_committed_tables_give_a_calibration():
     table = pd.read_csv(paths.results_folder("report") / "correlation_runs.csv")
     wanted = table[(table[["conditions", "base", "task"]] == "all").all(axis=1) & (table["method"] == "spearman")
+                   & (table["given"] == "nothing")
                    & (table["predictor"] == "probe_loss")]["estimate"].item()
     assert read_calibration().of("probe_loss", few=False).spearman == pytest.approx(-wanted)
 
 
-def test_probability_that_one_set_is_better():
-    rng = np.random.default_rng(0)
-    first, second = rng.normal(size=400), rng.normal(size=400)
-    difference = first - second
-    expected = norm.cdf(-difference.mean() / (difference.std() / 20))
-    assert probability_better(first, second, n_resamples=20_000) == pytest.approx(expected, abs=0.01)
-    assert probability_better(first, first) == 0.5
-    assert probability_better(first - 9, first) == 1
-    assert probability_better(first, first - 9) == 0
-    [one] = compared({"worse": first + 9, "better": first})
-    assert (one["first"], one["second"], one["probability"]) == ("better", "worse", 1)
-    assert one["difference"] == pytest.approx(9)
-
-
 def result(**changes) -> Result:
     values = pd.DataFrame({"probe_loss": [0.3, 0.1, 0.1], "recall": [0.5, 0.5, float("nan")]}, index=["a", "b", "c"])
-    losses = {"a": np.full(4, 0.3), "b": np.full(4, 0.1), "c": np.array([0.0, 0.2, 0.0, 0.2])}
+    each = {"a": np.full(4, 0.3), "b": np.full(4, 0.1), "c": np.array([0.0, 0.2, 0.0, 0.2])}
+    losses = {name: np.stack([one, one + 0.001]) for name, one in each.items()}
     given = {
-        "values": values, "ranks": ranked(values), "calibration": None, "n_probe": 4,
-        "n_train": {"a": 9, "b": 9, "c": 8}, "compared": compared(losses), "n_real_heads": 2, "n_base_heads": 0,
-        "real_loss": None,
+        "values": values, "ranks": ranked(values), "calibration": None, "n_probe": 4, "spread": values * 0,
+        "untuned": {"probe_loss": 1.0}, "n_seeds": 2, "flaws": {"a": "", "b": "", "c": ""}, "set_warnings": {},
+        "n_train": {"a": 9, "b": 9, "c": 8}, "compared": compared(losses, np.ones(4)), "n_real_heads": 2,
+        "n_base_heads": 0, "real_loss": None,
         "threshold": 0.1, "length": 64, "rope_theta": 1e4, "leaked": {"a": 1, "b": 0, "c": 0},
     }
     return Result(**given | changes)
@@ -208,9 +224,15 @@ def test_ranks_order_and_warnings():
     [told] = found.undecided()
     assert told.startswith("b and c cannot be told apart")
     text = found.text()
-    for part in ("a: 1 of the 4 probe examples are in the training set", "the sets differ in size (a 9, b 9, c 8)",
-                 "few heads: 2 of the real heads", "few heads: 0 of the base's heads", "0.300 (3)"):
+    for part in ("a: 1 of the 4 probe examples share prompt, question or needle with the training set",
+                 "the sets differ in size (a 9, b 9, c 8)", "few heads: 2 of the real heads",
+                 "few heads: 0 of the base's heads", "0.300 (3)", "untuned", "1.000    ",
+                 "Recommended order, by probe loss: b ~ c, a (~: not told apart)",
+                 "c is better than a by probe loss: by 0.200 nats a token"):
         assert part in text
+    assert "hardly moved" not in text
+    assert "training hardly moved the model (probe loss 0.105 before, 0.100 at best)" in result(
+        untuned={"probe_loss": 0.105}).text()
     assert "no real heads are known" in result(n_real_heads=None).text()
     measured = report_tables({"probe_loss": "worse"}, {"probe_loss": -0.8})
     beside = "The ranking by heads is no better than a cheaper one"
@@ -221,3 +243,11 @@ def test_ranks_order_and_warnings():
     assert same in result(calibration=measured, values=free, ranks=ranked(free)).text()
     other = free.assign(ngram_overlap=[0.9, 0.8, 0.1])
     assert same not in result(calibration=measured, values=other, ranks=ranked(other)).text()
+
+
+def test_a_flawed_set_stands_last_whatever_its_loss():
+    flaws = {"a": "", "b": "9 of 9 needles stand in the first document", "c": ""}
+    found = result(flaws=flaws)
+    assert found.order == ["c", "a", "b"]
+    assert "by probe loss: c, a ~ b" in found.text() or "by probe loss: c, a, b" in found.text()
+    assert "b last, as one place solves it" in found.text()

@@ -108,8 +108,11 @@ def test_keys_and_kinds_are_said() -> None:
 
 def test_the_table_of_rank_follows_its_dictionary() -> None:
     values = pd.DataFrame({name: [0.5, 0.7] for name in PREDICTORS}, index=["a", "b"])
-    made = Result(values, values.rank(), None, 40, {"a": 5, "b": 5}, [], 6, 6, None, 0.1, 512, 1e4, {}).table()
+    made = Result(
+        values, values.rank(), None, 40, {"a": 5, "b": 5}, values, {"probe_loss": 0.9}, 3, [], {"a": "", "b": ""}, {},
+        6, 6, None, 0.1, 512, 1e4, {},
+    ).table()
     table = verb_tables()["rank"]["rank"]
-    assert len(follow(table, made, "rank.csv")) == 2 * len(PREDICTORS)
+    assert len(follow(table, made, "rank.csv")) == 2 * len(PREDICTORS) + 1
     [predictor] = [column for column in table.columns if column.name == "predictor"]
     assert not [name for name in PREDICTORS if f"`{name}`" not in predictor.meaning]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 # a library asks for widgets as soon as it is imported in a notebook; there are no bars in a page to show by them
@@ -14,6 +15,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOMES = {
     "ablate_heads": "heads.ablate",
+    "answer_losses": "evaluation",
     "evaluate": "evaluation",
     "forced_exact": "evaluation",
     "load_model": "models.load",
@@ -26,6 +28,11 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        try:
+            return version("retrieval-heads")
+        except PackageNotFoundError:  # run from its sources
+            return "unknown"
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(f"{__name__}.{_HOMES[name]}")
@@ -33,4 +40,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]

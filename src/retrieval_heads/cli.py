@@ -1,4 +1,4 @@
-"""The command line: `python -m retrieval_heads VERB ...`, one module of `commands` a verb.
+"""The command line: `retrieval-heads VERB ...` or `python -m retrieval_heads VERB ...`, a module of `commands` a verb.
 
 torch is imported by the stages and not here, so that `--help` and a mistyped setting answer at once.
 """
@@ -6,9 +6,12 @@ torch is imported by the stages and not here, so that `--help` and a mistyped se
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from retrieval_heads import __version__
 from retrieval_heads.commands import (
     check,
     compare_scores,
@@ -19,6 +22,7 @@ from retrieval_heads.commands import (
     export,
     fetch,
     grid,
+    heads,
     prepare,
     pretrain,
     publish,
@@ -29,17 +33,30 @@ from retrieval_heads.commands import (
 from retrieval_heads.errors import StudyError, printable
 from retrieval_heads.shortage import shortage
 
-VERBS = (run, grid, publish, pretrain, write, fetch, prepare, convert, convert_gguf, export, check, compare_scores,
-         rank, diagnose, costs)
+try:
+    import shtab
+except ModuleNotFoundError:  # a machine that only computes needs no completion
+    shtab = None
+
+SCRIPT = "retrieval-heads"
+"""The console command."""
+
+VERBS = (run, grid, publish, pretrain, write, fetch, prepare, convert, convert_gguf, export, check,
+         compare_scores, heads, rank, diagnose, costs)
 """Each has a function `add(verbs)` that adds a verb to the parser, with the function that it runs."""
 
 
 def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """The parser of the command line, and by name that of each verb."""
+    name = SCRIPT if Path(sys.argv[0]).name == SCRIPT else "python -m retrieval_heads"
     parser = argparse.ArgumentParser(
-        prog="python -m retrieval_heads", description="Synthetic context extension, explained by retrieval heads.",
+        prog=name, description="Synthetic context extension, explained by retrieval heads.",
         epilog=run.EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"retrieval-heads {__version__}")
+    if shtab is not None:
+        shtab.add_argument_to(parser, "--print-completion", help="print what completes the command in a shell, such as "
+                              'bash: eval "$(retrieval-heads --print-completion bash)"')
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for verb in VERBS:
         verb.add(verbs)
@@ -48,8 +65,10 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status: 0, 2 for a problem that the user can mend, 130 for Ctrl-C."""
-    parser, _ = parsers()
-    parsed = parser.parse_args(arguments)
+    parser, verbs = parsers()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    _check_verb(parser, verbs, given)
+    parsed = parser.parse_args(given)
     try:
         parsed.function(parsed)
     except StudyError as error:
@@ -63,6 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _told(found)
     return 0
+
+
+def _check_verb(parser: argparse.ArgumentParser, verbs: Iterable[str], given: Sequence[str]) -> None:
+    """End with a suggestion where the first word is no verb: argparse would list all of them."""
+    word = next(iter(given), "")
+    if word and not word.startswith("-") and word not in verbs:
+        near = difflib.get_close_matches(word, verbs, n=1)
+        parser.error(f"unknown verb `{word}`. " + (f"Did you mean `{near[0]}`?" if near else
+                                                   f"Known: {', '.join(verbs)}."))
 
 
 def _told(error: StudyError) -> int:

@@ -7,16 +7,13 @@ Examples of similar length share a batch, which in float32 gives the answers tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
-from retrieval_heads.attention.capture import lean_attention
-from retrieval_heads.data.encode import Encoded, encode_all
+from retrieval_heads.data.encode import Encoded
 from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import (
     Stop,
@@ -24,17 +21,22 @@ from retrieval_heads.decoding import (
     greedy_tokens,
     greedy_tokens_and_losses,
     keeps_all_keys,
-    length_batches,
-    padded,
 )
 from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.forced import (
+    answer_losses,
+    batches_of,
+    encoded_for,
+    forced_exact,
+    losses_of_tokens,
+    means_of,
+    same_tokens,
+)
 from retrieval_heads.metrics import metric_names, score_prediction
-from retrieval_heads.models.finite import refuse_not_finite
-from retrieval_heads.models.layout import vocabulary_size
 from retrieval_heads.models.modes import evaluation_mode
-from retrieval_heads.models.rope import context_length
-from retrieval_heads.progress import progress
 from retrieval_heads.stats.bootstrap import RESAMPLES, bootstrap_mean
+
+__all__ = ["answer_losses", "evaluate", "evaluate_each", "forced_exact", "greedy_answers"]
 
 SLACK = 8
 """Tokens that an answer may take beyond the longest accepted one before decoding stops."""
@@ -92,7 +94,7 @@ def evaluate_each(
             "tasks with different metrics", where="examples", value=sorted({example.task for example in examples}),
             remedy="Evaluate each task by itself.",
         )
-    encoded = _encode(model, tokenizer, examples, max_length)
+    encoded = encoded_for(model, tokenizer, examples, max_length)
     needed = max(len(item.ids) - item.prompt_length for item in encoded)
     if max_new_tokens is not None and max_new_tokens < needed:
         raise ConfigError(
@@ -108,7 +110,7 @@ def evaluate_each(
         prediction, target = _text(tokenizer, generated, ends, one_line), item.ids[item.prompt_length :]
         rows.append({
             "id": example.meta.get("id", ""), "prediction": prediction, **score_prediction(example, prediction),
-            "forced_exact_match": float(_exact(generated[: len(target)], target, ends)),
+            "forced_exact_match": float(same_tokens(generated[: len(target)], target, ends)),
         })
     found = pd.DataFrame(rows)
     return found.assign(nll=nll) if losses else found
@@ -124,73 +126,11 @@ def greedy_answers(
     of multi-document question answering; unless an accepted answer has one) or after `max_new_tokens`. Arguments and
     errors as in `evaluate`.
     """
-    encoded = _encode(model, tokenizer, examples, max_length)
+    encoded = encoded_for(model, tokenizer, examples, max_length)
     ends = answer_ends(model, tokenizer, encoded)
     tokens, _ = _greedy_tokens(model, tokenizer, examples, encoded, ends, max_new_tokens, batch_size, max_length)
     one_line = _one_line(examples)
     return [_text(tokenizer, generated, ends, one_line) for generated in tokens]
-
-
-@torch.no_grad()
-def forced_exact(
-    model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, batch_size: int = 8, max_length: int | None = None
-) -> np.ndarray:
-    """bool `[n]`: given the reference answer token by token, every token is the model's most likely one, then an end.
-
-    Any token that ends the model's answers is an end. One forward pass a batch, no decoding. Arguments and errors as in
-    `evaluate`.
-    """
-    encoded = _encode(model, tokenizer, examples, max_length)
-    exact, ends = np.zeros(len(encoded), dtype=bool), answer_ends(model, tokenizer, encoded)
-    with evaluation_mode(model, max_length):
-        for batch in _batches(encoded, batch_size, "forced answers"):
-            for index, target, logits in _answer_logits(model, encoded, batch):
-                exact[index] = _exact(logits.argmax(dim=-1).tolist(), target, ends)
-    return exact
-
-
-@torch.no_grad()
-def answer_losses(
-    model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, batch_size: int = 8, max_length: int | None = None
-) -> np.ndarray:
-    """float64 `[n]`: nats a token of the reference answer and of the end that is taught, given those before it.
-
-    One forward pass a batch, no decoding. Arguments and errors as in `evaluate`.
-    """
-    return _losses(model, _encode(model, tokenizer, examples, max_length), batch_size, max_length)
-
-
-@torch.no_grad()
-def _losses(
-    model: nn.Module, encoded: Sequence[Encoded], batch_size: int, max_length: int | None = None,
-) -> np.ndarray:
-    losses = np.zeros(len(encoded))
-    with evaluation_mode(model, max_length):
-        for batch in _batches(encoded, batch_size, "answer losses"):
-            for index, target, logits in _answer_logits(model, encoded, batch):
-                wanted = torch.tensor(target, device=logits.device)[:, None]
-                losses[index] = -logits.float().log_softmax(dim=-1).gather(1, wanted).double().mean().item()
-    return losses
-
-
-def _answer_logits(
-    model: nn.Module, encoded: Sequence[Encoded], batch: Sequence[int]
-) -> Iterator[tuple[int, tuple[int, ...], torch.Tensor]]:
-    """Index, target tokens and the logits `[targets, vocabulary]` that predict them, of each example of one batch."""
-    targets = [encoded[index].ids[encoded[index].prompt_length :] for index in batch]
-    rows = padded(model, [encoded[index].ids[:-1] for index in batch])
-    needed = [range(last - len(target) + 1, last + 1) for last, target in zip(rows.last.tolist(), targets, strict=True)]
-    wanted = sorted({row for one in needed for row in one})
-    with lean_attention(model):  # no square mask for a sliding window
-        logits = model(
-            **rows.inputs, use_cache=False, logits_to_keep=torch.tensor(wanted, device=rows.last.device),
-        ).logits
-    place = {row: index for index, row in enumerate(wanted)}
-    for index, target, own, found in zip(batch, targets, needed, logits, strict=True):
-        chosen = found[[place[row] for row in own]]
-        if not chosen.amax(-1).isfinite().all():  # -inf alone is a word that the model may not write
-            refuse_not_finite(model, encoded[index].ids, "the likelihood of the answer")
-        yield index, target, chosen
 
 
 def _greedy_tokens(
@@ -207,7 +147,7 @@ def _greedy_tokens(
         raise ConfigError("no token to generate", where="max_new_tokens", value=max_new_tokens, remedy="Use 1 or more.")
     stop = Stop(tokenizer, newline=_one_line(examples), ends=ends)
     prompts = [item.ids[: item.prompt_length] for item in encoded]
-    batches = _batches(encoded, batch_size, "greedy answers")
+    batches = batches_of(encoded, batch_size, "greedy answers")
     with evaluation_mode(model, max_length):
         if not losses:
             return greedy_tokens(model, prompts, batches, stop, max_new_tokens), []
@@ -215,27 +155,7 @@ def _greedy_tokens(
             references = [item.ids[item.prompt_length :] for item in encoded]
             return greedy_tokens_and_losses(model, prompts, batches, stop, max_new_tokens, references)
         tokens = greedy_tokens(model, prompts, batches, stop, max_new_tokens)
-    return tokens, _losses(model, encoded, batch_size, max_length).tolist()
-
-
-def _encode(model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None) -> list[Encoded]:
-    if not examples:
-        raise DataError("no examples", where="examples", remedy="Give at least one example to evaluate.")
-    if max_length is None:
-        max_length = context_length(model)
-    return encode_all(examples, tokenizer, max_length, vocabulary_size(model))
-
-
-def _exact(said: Sequence[int], target: Sequence[int], ends: frozenset[int]) -> bool:
-    """Whether the tokens are those of the target, any end for its end."""
-    return [-1 if token in ends else token for token in said] == [-1 if token in ends else token for token in target]
-
-
-def _batches(encoded: Sequence[Encoded], batch_size: int, description: str) -> Iterable[list[int]]:
-    """Indices of examples of similar length, with a progress bar."""
-    if batch_size < 1:
-        raise ConfigError("an empty batch", where="batch_size", value=batch_size, remedy="Use 1 or more.")
-    return progress(length_batches([len(item.ids) for item in encoded], batch_size), description)
+    return tokens, means_of(losses_of_tokens(model, encoded, batch_size, max_length)).tolist()
 
 
 def _one_line(examples: Sequence[Example]) -> bool:

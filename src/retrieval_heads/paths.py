@@ -1,12 +1,14 @@
 """Where things are, as absolute paths that do not depend on the working directory.
 
-The checkout is found from this file, so a notebook, a worker process and a script see the same folders. Live results go
+The checkout is found from this file, so a notebook, a worker process and a script see the same folders; of a package
+that was installed from a wheel it is the one that the process was started in, if any. Live results go
 below the home folder, which is the checkout unless the environment variable `RETRIEVAL_HEADS_HOME` names another one.
 """
 
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 from retrieval_heads.errors import ConfigError
@@ -17,9 +19,28 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def checkout() -> Path | None:
-    """The repository that this package runs from, or None when it is installed without one."""
+    """The repository that this package runs from, or is used in; None when there is none."""
     root = _PACKAGE.parents[1]
-    return root if _PACKAGE.parent.name == "src" and (root / "configs").is_dir() else None
+    if _PACKAGE.parent.name == "src" and (root / "configs").is_dir():
+        return root
+    return _around(Path.cwd())
+
+
+@cache
+def _around(folder: Path) -> Path | None:
+    """The folder or one above it that holds the repository."""
+    marks = ("configs", "notebooks", "src/retrieval_heads")
+    return next((one for one in (folder, *folder.parents) if all((one / mark).is_dir() for mark in marks)), None)
+
+
+def needed_checkout() -> Path:
+    """The repository; `ConfigError` in one line where there is none."""
+    root = checkout()
+    if root is None:
+        raise ConfigError("this needs the files of the repository, and the package is installed without them",
+                          where="the folder that this runs in", value=str(Path.cwd()),
+                          remedy="Run it inside a checkout, such as in its folder notebooks/.")
+    return root
 
 
 def home() -> Path:
@@ -68,6 +89,8 @@ def results_folder(profile: str) -> Path:
 def resolve_model(path_or_id: str) -> str:
     """A model as an absolute path when it is a folder (relative ones start at the checkout), unchanged otherwise."""
     folder = (checkout() or home()) / Path(path_or_id).expanduser()
+    if not folder.is_dir() and path_or_id.startswith("models/"):
+        needed_checkout()  # which says in one line what is missing
     return str(folder) if folder.is_dir() else path_or_id
 
 

@@ -13,8 +13,8 @@ haystack share the pass over it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from retrieval_heads.attention.direct_path import DirectPath
+from retrieval_heads.attention.head_scores import HeadScores
 from retrieval_heads.attention.measure import KINDS, displaced_spans, span_score
 from retrieval_heads.attention.read_heads import read_heads
 from retrieval_heads.data.encode import Encoded, encode_all
@@ -34,60 +35,6 @@ from retrieval_heads.models.rope import context_length
 
 MODES = ("forced", "generated")
 """`forced`: over the reference answer, teacher forced; `generated`: over the model's own greedy answer."""
-
-
-@dataclass(frozen=True, eq=False)
-class HeadScores:
-    """Scores of every head of a model on some examples; `numpy.asarray` gives the array `scores`.
-
-    Attributes:
-        scores: float32 `[n_layers, n_heads]`, fraction in [0, 1], mean over the examples used.
-        chance: float32 `[n_layers, n_heads]`, the same measure on spans of the same lengths that are no needles; over
-            the examples whose prompt has room for them, nan when none has.
-        mass: float32 `[n_layers, n_heads]`, mean attention probability inside the needles at the same rows.
-        query_mass: float32 `[n_layers, n_heads]`, the same from the tokens of the question (after QRHead).
-        contribution: float32 `[n_layers, n_heads]`, mean logit contribution of the needles (after LOCOS).
-        per_example: float32 `[n_used, n_layers, n_heads]`, the score on each example, in the order of `used`.
-        chance_per_example: the same of the chance level; NaN for an example without room for displaced spans.
-        contribution_per_example: the same of the contribution; NaN for an example without room for displaced spans.
-        used: indices of the examples used.
-        dropped: number of examples left out, by reason: `no needle`, `too long`, `empty generation`.
-        kind: `copy` or `insight`.
-        mode: `forced` or `generated`.
-        contribution_reason: why all contributions are NaN, in words; empty where the model has a direct path.
-    """
-
-    scores: np.ndarray
-    chance: np.ndarray
-    mass: np.ndarray
-    query_mass: np.ndarray
-    contribution: np.ndarray
-    per_example: np.ndarray
-    chance_per_example: np.ndarray
-    contribution_per_example: np.ndarray
-    used: tuple[int, ...]
-    dropped: Mapping[str, int]
-    kind: str
-    mode: str
-    contribution_reason: str = ""
-
-    @property
-    def n_used(self) -> int:
-        """Number of examples the scores rest on."""
-        return len(self.used)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.scores.shape
-
-    def __getitem__(self, key: Any) -> Any:
-        return self.scores[key]
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.scores, dtype=dtype, copy=copy)
 
 
 def retrieval_scores(

@@ -9,12 +9,14 @@ from os.path import samefile
 from pathlib import Path
 from typing import Any
 
-from retrieval_heads.check.findings import CITED, Findings
+from retrieval_heads.check.findings import Findings
+from retrieval_heads.check.lines import Lines
 from retrieval_heads.check.sameness import LEAKS, REPEATS, Seen, count_shared, line_of
+from retrieval_heads.check.shortcuts import CITED
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import each_example, iterate_examples, scorable
-from retrieval_heads.errors import DataError
+from retrieval_heads.errors import ConfigError, DataError
 
 _NUMBER = re.compile(r"(?<![\w-])\d+")  # differs from line to line and is no reason of its own; not that of UTF-8
 
@@ -31,16 +33,20 @@ def check_files(
     Memory does not grow with the texts, but by some numbers for each example.
 
     Args:
-        files: in the format of `data.jsonl`, packed or not. A file that is missing is one with a broken record.
+        files: in the format of `data.jsonl`, packed or not. A file that is missing has `unreadable` and nothing else.
         tokenizer: the fast one of the model that will read the examples.
         limits: by name, numbers of tokens that an example should not exceed.
-        against: files that shall have no example in common with `files`, such as test sets. One that is among `files`
-            is not compared with itself.
+        against: files that shall have no example in common with `files`, such as test sets.
 
     Raises:
+        ConfigError: one of `files` is among `against`: every example would be known from itself.
         DataError: a record of `against` that is no example.
         ModelError: a tokenizer without offsets.
     """
+    for path in files:
+        if any(_same_file(path, other) for other in against):
+            raise ConfigError("the file is to be compared with itself", where="--against", value=str(path),
+                              remedy="Leave it out of the files that are checked, or out of --against.")
     known = {str(path): _seen(path, tokenizer) for path in against}
     return [_check(path, tokenizer, limits or {}, known) for path in files]
 
@@ -54,7 +60,9 @@ def _seen(path: str | Path, tokenizer: Any) -> Seen:
 
 def _check(path: str | Path, tokenizer: Any, limits: Mapping[str, int], known: Mapping[str, Seen]) -> Findings:
     findings, own = Findings(str(path), limits), Seen()
-    others = {file: seen for file, seen in known.items() if not _same_file(path, file)}
+    if not Path(path).is_file():
+        findings.unreadable = DataError("no such file", where=path, remedy="Check the path.")
+        return findings
     for outcome in _encoded(_scorable(each_example(path, tokenizer=tokenizer)), tokenizer, Path(path)):
         if isinstance(outcome, DataError):
             findings.broken[_NUMBER.sub("N", outcome.problem)] += 1
@@ -64,7 +72,7 @@ def _check(path: str | Path, tokenizer: Any, limits: Mapping[str, int], known: M
         _count(findings, example, encoded)
         count_shared(example, own, REPEATS, findings.repeats)
         own.add(example)
-        for file, seen in others.items():
+        for file, seen in known.items():
             count_shared(example, seen, LEAKS, findings.leaks_from(file))
     return findings
 
@@ -115,13 +123,21 @@ def _count(findings: Findings, example: Example, encoded: Encoded) -> None:
     findings.tokens.append(len(encoded.ids))
     findings.answer_tokens.append(encoded.answer_length)
     findings.needles.append(len(example.needles))
+    line, odd = line_of(example), findings.odd
+    findings.shortcuts.add(example)
     for name, limit in findings.limits.items():
-        findings.exceeded[name] += len(encoded.ids) > limit
-    findings.without_needles += not example.needles
-    findings.prompt_ends_in_space += example.prompt[-1].isspace() and example.joint[:1].isspace()
-    findings.answer_in_space += example.answer != example.answer.strip()
+        if len(encoded.ids) > limit:
+            findings.exceeded.setdefault(name, Lines()).add(line)
+    found = {
+        "without_needles": not example.needles,
+        "prompt_ends_in_space": example.prompt[-1].isspace() and example.joint[:1].isspace(),
+        "answer_in_space": example.answer != example.answer.strip(),
+    }
     if example.needles and example.task != CITED:
-        findings.answer_in_no_needle += not any(example.answer in text for text in example.needle_texts())
         answer = encoded.ids[encoded.prompt_length : encoded.prompt_length + encoded.answer_length]
         inside = {token for start, end in encoded.needles for token in encoded.ids[start:end]}
-        findings.answer_shares_no_token += inside.isdisjoint(answer)
+        found["answer_in_no_needle"] = not any(example.answer in text for text in example.needle_texts())
+        found["answer_shares_no_token"] = inside.isdisjoint(answer)
+    for name, is_so in found.items():
+        if is_so:
+            odd[name].add(line)

@@ -9,11 +9,19 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from retrieval_heads.check.lines import Lines
 from retrieval_heads.check.sameness import LEAKS, REPEATS, Shared
+from retrieval_heads.check.shortcuts import Shortcuts
 from retrieval_heads.errors import StudyError
 
-CITED = "summhay"
-"""The task whose answers are numbers of documents, which no needle holds."""
+ODD = {
+    "without_needles": "have no needle: heads cannot be scored on them",
+    "answer_in_no_needle": "have an answer that none of their needles holds: heads cannot copy it whole",
+    "answer_shares_no_token": "have no token of the answer in their needles: every copy score is 0",
+    "prompt_ends_in_space": "have a prompt that ends in white space, before the joint's own",
+    "answer_in_space": "have white space around the answer",
+}
+"""What can be odd about an example, by its name in `Findings.odd`."""
 
 
 @dataclass
@@ -31,11 +39,10 @@ class Findings:
         answer_tokens: of each answer.
         needles: number of needles of each example.
         exceeded: examples above each limit.
-        without_needles: examples that no head can be scored on.
-        answer_in_no_needle: examples with needles, not of the task `summhay`, whose answer stands in none of them.
-        answer_shares_no_token: those of them that have no token of the answer either: all copy scores are 0.
-        prompt_ends_in_space: a space and the joint's would follow each other.
-        answer_in_space: answers with white space around them.
+        odd: examples by what of `ODD` is odd about them. `answer_in_no_needle` counts those with needles, not of the
+            task `summhay`; `answer_shares_no_token` those of them without any token of the answer in the needles.
+        shortcuts: ways to solve the examples without reading.
+        unreadable: why the file could not be read at all; everything else is empty then.
         repeats: examples that repeat an earlier one of the file.
         leaks: by other file, examples that stand there too.
     """
@@ -49,12 +56,10 @@ class Findings:
     tokens: array = field(default_factory=lambda: array("q"))
     answer_tokens: array = field(default_factory=lambda: array("q"))
     needles: array = field(default_factory=lambda: array("q"))
-    exceeded: Counter[str] = field(default_factory=Counter)
-    without_needles: int = 0
-    answer_in_no_needle: int = 0
-    answer_shares_no_token: int = 0
-    prompt_ends_in_space: int = 0
-    answer_in_space: int = 0
+    exceeded: dict[str, Lines] = field(default_factory=dict)
+    odd: dict[str, Lines] = field(default_factory=lambda: {name: Lines() for name in ODD})
+    shortcuts: Shortcuts = field(default_factory=Shortcuts)
+    unreadable: StudyError | None = None
     repeats: dict[str, Shared] = field(default_factory=lambda: {way: Shared() for way in REPEATS})
     leaks: dict[str, dict[str, Shared]] = field(default_factory=dict)
 
@@ -73,36 +78,39 @@ class Findings:
     def warnings(self) -> list[str]:
         """What does not keep the file from being used, but from being trusted; one sentence each."""
         counted = (
-            (self.without_needles, "have no needle: heads cannot be scored on them"),
-            (self.answer_in_no_needle, "have an answer that none of their needles holds: heads cannot copy it whole"),
-            (self.answer_shares_no_token, "have no token of the answer in their needles: every copy score is 0"),
-            (self.prompt_ends_in_space, "have a prompt that ends in white space, before the joint's own"),
-            (self.answer_in_space, "have white space around the answer"),
-            *((self.exceeded[name], f"are longer than {limit} tokens ({name})") for name, limit in self.limits.items()),
-            *((one.count, f"repeat the {way} of an earlier one{one.lines('that of line')}")
-              for way, one in self.repeats.items()),
+            *((self.odd[name], what) for name, what in ODD.items()),
+            *((self.exceeded.get(name, Lines()), f"are longer than {limit} tokens ({name})")
+              for name, limit in self.limits.items()),
         )
-        found = [f"{count} of {self.usable} examples {what}" for count, what in counted if count]
-        return found + [
+        found = [f"{one.count} of {self.usable} examples {what} ({one.text()})" for one, what in counted if one.count]
+        found += [f"{one.count} of {self.usable} examples repeat the {way} of an earlier one{one.lines('that of line')}"
+                  for way, one in self.repeats.items() if one.count]
+        found += [
             f"{one.count} of {self.usable} examples have the {way} of one in {file}{one.lines('line')}"
             for file, leaks in self.leaks.items() for way, one in leaks.items() if one.count
         ]
+        return self.shortcuts.warnings() + found
 
     def as_json(self) -> dict[str, Any]:
         """The findings as JSON values; spreads are `min`, `median`, `max`, or None without an example."""
-        error = self.first_broken
+        error = self.first_broken or self.unreadable
         return {
             "file": self.file, "records": self.records, "usable": self.usable, "broken": dict(self.broken),
             "needles_lost": self.needles_lost, "first_broken": None if error is None else str(error),
             "tasks": dict(self.tasks), "tokens": spread(self.tokens), "answer_tokens": spread(self.answer_tokens),
             "needles": spread(self.needles),
-            "longer_than": {name: {"tokens": limit, "examples": self.exceeded[name]}
+            "longer_than": {name: {"tokens": limit, "examples": self.exceeded.get(name, Lines()).count}
                             for name, limit in self.limits.items()},
-            "without_needles": self.without_needles, "answer_in_no_needle": self.answer_in_no_needle,
-            "answer_shares_no_token": self.answer_shares_no_token, "prompt_ends_in_space": self.prompt_ends_in_space,
-            "answer_in_space": self.answer_in_space, "repeats": _counts(self.repeats),
+            **{name: one.count for name, one in self.odd.items()},
+            "first_lines": {name: one.first for name, one in self._lines().items() if one.count},
+            **self.shortcuts.as_json(), "repeats": _counts(self.repeats),
             "leaks": {file: _counts(leaks) for file, leaks in self.leaks.items()}, "warnings": self.warnings(),
         }
+
+    def _lines(self) -> dict[str, Lines]:
+        cuts = self.shortcuts
+        return {**self.odd, "answer_outside_needles": cuts.outside, "answer_in_question": cuts.in_question,
+                "question_quotes_needle": cuts.quoting}
 
 
 def spread(values: array) -> dict[str, float] | None:

@@ -39,9 +39,9 @@ def control_rows(knockout: pd.DataFrame, text_loss: pd.DataFrame) -> pd.DataFram
         return frame([], COLUMNS)
     rows = knockout[(knockout["metric"] == METRIC) & (knockout["draw"] == 0)]
     rows = rows[rows["condition"].isin(claimed(rows["condition"].unique()))]
-    start = rows[rows["set"] == "none"].set_index(RUN)["value"].rename("start")
+    start = rows[(rows["set"] == "none") & (rows["value"] >= ABLE)][[*RUN, "value"]].rename(columns={"value": "start"})
     out = rows[(rows["mode"] == MODE) & (rows["scope"] == SCOPE) & (rows["k"] == rows["n_retrieval"])]
-    out = out.join(start[start >= ABLE], on=RUN, how="inner")
+    out = out.merge(start, on=RUN)
     costs = _text_costs(text_loss)
     found = []
     for task, part in out.groupby("task"):
@@ -65,8 +65,8 @@ def _row(own: pd.DataFrame, costs: pd.Series) -> dict[str, Any]:
 
 def _text_costs(text_loss: pd.DataFrame) -> pd.Series:
     """Nats a token above the run as it is, by run, set and number of heads."""
-    start = text_loss[text_loss["set"] == "none"].set_index(RUN)["loss"].rename("start")
-    rows = text_loss[text_loss["set"] != "none"].join(start, on=RUN)
+    start = text_loss[text_loss["set"] == "none"][[*RUN, "loss"]].rename(columns={"loss": "start"})
+    rows = text_loss[text_loss["set"] != "none"].merge(start, on=RUN)
     return (rows["loss"] - rows["start"]).set_axis(pd.MultiIndex.from_frame(rows[[*RUN, "set", "k"]]))
 
 

@@ -13,14 +13,16 @@ from retrieval_heads.files import write_whole
 
 if TYPE_CHECKING:
     from retrieval_heads.check.findings import Findings
+    from retrieval_heads.check.lines import Lines
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `check` to the command line."""
     parser = verbs.add_parser(
-        "check", help="check files of examples: counts, lengths in a model's tokens, needles, repeats, leaks",
+        "check", help="check files of examples: counts, lengths in a model's tokens, needles, shortcuts, leaks",
         description="Reads every line of JSON Lines files of examples (book/data_format.md), prints what is in each, "
-        "warnings, and the first broken line with the reason. Exit status: 0 when every line is usable, 2 otherwise.",
+        "where its needles stand, warnings (first of what can be solved without reading) with the numbers of lines, "
+        "and the first broken line with the reason. Exit status: 0 when every line is usable, 2 otherwise.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="JSON Lines, also packed by gzip")
     parser.add_argument("--model", required=True, metavar="FOLDER", help="the model whose tokens are counted; its "
@@ -47,6 +49,8 @@ def _check(parsed: argparse.Namespace) -> None:
         content = {"model": parsed.model, "template_arguments": tokenizer.template_arguments,
                    "files": [findings.as_json() for findings in found]}
         write_whole(parsed.json, (json.dumps(content, indent=1, ensure_ascii=True) + "\n").encode())
+    if absent := [findings.unreadable for findings in found if findings.unreadable]:
+        raise absent[0]
     broken = [findings for findings in found if findings.broken]
     if broken:
         raise DataError(
@@ -68,9 +72,15 @@ def _tokenizer(model: str, template_arguments: dict[str, Any]) -> tuple[Any, int
     return tokenizer, context_length(load_config(folder))
 
 
+def _with_lines(lines: Lines) -> str:
+    return f"{lines.count}" + (f" ({lines.text()})" if lines.count else "")
+
+
 def _lines(findings: Findings) -> list[str]:
     """The findings on one file as lines of text: a table, then warnings, then what is broken."""
-    content = findings.as_json()
+    if findings.unreadable:
+        return [findings.file, f"  not read: {findings.unreadable.problem}"]
+    content, cuts = findings.as_json(), findings.shortcuts
     tasks = ", ".join(f"{task} {count}" for task, count in content["tasks"].items())
     rows = [("records", f"{content['records']}, {content['usable']} usable" + (f" ({tasks})" if tasks else ""))]
     for label, name in (("tokens", "tokens"), ("tokens of the answer", "answer_tokens"), ("needles", "needles")):
@@ -80,6 +90,11 @@ def _lines(findings: Findings) -> list[str]:
              for name, one in content["longer_than"].items()]
     rows += [("without needles", str(content["without_needles"])), ("needles lost", str(content["needles_lost"])),
              ("answer in no needle", str(content["answer_in_no_needle"]))]
+    if cuts.n:
+        rows += [("needles begin", cuts.places.text()), ("answer outside needles", _with_lines(cuts.outside)),
+                 ("answer in question", _with_lines(cuts.in_question)),
+                 ("question quotes needle", _with_lines(cuts.quoting)),
+                 ("haystack repeats", f"{content['haystack_repeats']:.0%} of its sentences, median")]
     rows += [(f"same {way}", f"{one['examples']} in the file") for way, one in content["repeats"].items()]
     rows += [(f"same {way}", f"{one['examples']} in {file}")
              for file, leaks in content["leaks"].items() for way, one in leaks.items()]

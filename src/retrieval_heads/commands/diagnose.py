@@ -16,7 +16,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
         description="Fine-tunes an adapter a set and seed (or takes given ones), scores them on real examples, finds "
         "their retrieval heads, compares these with those of a model trained on real examples, knocks them out and "
         "patches them, and writes report.html and tables/*.csv. The same command again makes only what is not there "
-        "yet. Files are JSON Lines; `check` says what is wrong with one.",
+        "yet, and so does one with more seeds or sets for the same folder. "
+        "Files are JSON Lines; `check` says what is wrong with one.",
     )
     parser.add_argument("--model", required=True, metavar="FOLDER", help="the base model, or a cached hub id")
     parser.add_argument("--train", action="append", default=[], metavar="NAME=FILE",
@@ -47,8 +48,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--draws", type=int, default=3, help="random controls of each set of heads (default 3)")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N examples of each file only, for a trial")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
-    parser.add_argument("--dry-run", action="store_true", help="say what is to be done, and about how long it takes "
-                        "and how much memory, by a short trial; write nothing")
+    parser.add_argument("--dry-run", action="store_true", help="say what is there already, what is to be done, and "
+                        "about how long it takes and how much memory, by a short trial; look for leaks; write nothing")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="adapters, tables and the report")
     add_option(parser)
     parser.set_defaults(function=_diagnose)
@@ -57,6 +58,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
 def _diagnose(parsed: argparse.Namespace) -> None:
     from retrieval_heads.diagnose import Request, diagnose, plan
     from retrieval_heads.diagnose.job import report_path
+    from retrieval_heads.progress import lines
 
     names = ("model", "evaluation", "out", "real_train", "probe", "length", "rope_theta", "n_probe", "limit", "epochs",
              "lr", "rank", "batch_size", "bf16", "gradient_checkpointing", "threshold", "draws")
@@ -68,8 +70,9 @@ def _diagnose(parsed: argparse.Namespace) -> None:
     if parsed.dry_run:
         print(plan(request, parsed.device).text())
         return
-    result = diagnose(request, parsed.device)
-    from retrieval_heads.diagnose.sentences import performance  # needs matplotlib, as was said by then if it is absent
+    with lines():
+        result = diagnose(request, parsed.device)
+    from retrieval_heads.diagnose.verdict import performance  # needs matplotlib, as was said by then if it is absent
 
     for name in request.names:
         print(f"{name}: {performance(result, name)}")

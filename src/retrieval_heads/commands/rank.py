@@ -36,7 +36,9 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate (default 0.003, for models of "
                         "millions of parameters; 0.0002 is usual for billions)")
     parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="examples a step (default 4)")
-    parser.add_argument("--seed", type=int, default=0, help="of the fine-tunes (default 0)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2],
+                        help="a short fine-tune of each set for each (default 0 1 2); with one, no two sets can be "
+                        "told apart")
     parser.add_argument("--threshold", type=float, default=0.1, help="retrieval heads score above this (default 0.1)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="adapters and results")
@@ -45,14 +47,16 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 
 def _rank(parsed: argparse.Namespace) -> None:
+    from retrieval_heads.progress import lines
     from retrieval_heads.rank import Request, rank_sets
 
     names = ("model", "probe", "out", "real_heads", "real_train", "base_probe", "length", "rope_theta", "examples",
-             "epochs", "lr", "batch_size", "seed", "threshold")
+             "epochs", "lr", "batch_size", "threshold")
     told = json_object("--template-arguments", parsed.template_arguments)
-    request = Request(train=_sets(parsed.train), template_arguments=told,
+    request = Request(train=_sets(parsed.train), seeds=tuple(parsed.seeds), template_arguments=told,
                       **{name: getattr(parsed, name) for name in names})
-    print(rank_sets(request, parsed.device).text())
+    with lines():
+        print(rank_sets(request, parsed.device).text())
     print(f"\n{parsed.out / 'rank.csv'}\n{parsed.out / 'rank.json'}")
 
 

@@ -58,6 +58,10 @@ def write_chat(
         DataError: no template, one that refuses the messages or has the model think first, a control token in a
             message. It has no `where`.
     """
+    if tokenizer is None:
+        raise DataError("messages are written out by a tokenizer, and none was given",
+                        value=f"{len(messages)} messages",
+                        remedy="Pass `tokenizer=`, the one of the model that will read them.")
     if not getattr(tokenizer, "chat_template", None):
         raise DataError("the tokenizer has no chat template to write them out", value=f"{len(messages)} messages",
                         remedy="Give the model whose template it is, or records with `prompt`.")

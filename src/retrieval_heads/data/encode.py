@@ -19,6 +19,11 @@ from retrieval_heads.data.layout import QUESTION
 from retrieval_heads.data.markup import control_tokens
 from retrieval_heads.errors import DataError, ModelError
 
+_AT_THE_SEAM = (
+    "Nothing stands between this prompt and its answer (`joint`), as after a chat template that ends the prompt: give "
+    "a `joint` of a space or a line break, or a template that ends in a line break or a special token."
+)
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -163,7 +168,7 @@ def check_ids(ids: Sequence[int], vocabulary: int | None, where: str) -> None:
 def _encoded(
     example: Example, ids: list[int], offsets: list, frame: _Frame, max_length: int | None, vocabulary: int | None,
 ) -> Encoded:
-    where = f"example {example.meta.get('id', '')}".strip()
+    where = place_of_record(example)
     before = frame.before(example)
     # those before the text have no place in it, and count to the prompt
     ids = [*before, *ids]
@@ -181,7 +186,8 @@ def _encoded(
     if straddling.any():
         raise DataError(
             "the last characters of the prompt and the answer share a token", where=where,
-            value=example.prompt[-20:] + example.joint + example.answer[:20], remedy="End the prompt with punctuation.",
+            value=example.prompt[-20:] + example.joint + example.answer[:20],
+            remedy=_AT_THE_SEAM if not example.joint else "End the prompt with punctuation.",
         )
     frame.refuse_control(example, ids, prompt_length, where)
     needles = tuple(_token_span(span, starts, ends, where, example) for span in example.needles)
@@ -196,6 +202,13 @@ def _encoded(
     question = example.prompt.rfind(QUESTION)
     begins = int(np.count_nonzero(ends <= question)) if question >= 0 else None
     return Encoded(tuple(ids), prompt_length, answer_length, needles, begins)
+
+
+def place_of_record(example: Example) -> str:
+    """The file and line that an example was read from, for a message; its id where it was not read."""
+    if {"file", "line"} <= set(example.meta):
+        return f"{example.meta['file']}, line {example.meta['line']}"
+    return f"example {example.meta.get('id', '')}".strip()
 
 
 def _token_span(span: tuple[int, int], starts: np.ndarray, ends: np.ndarray, where: str, example: Example):

@@ -6,19 +6,23 @@ import base64
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from retrieval_heads import figures
 from retrieval_heads.diagnose.compare import Result
 from retrieval_heads.diagnose.request import UNTUNED
+from retrieval_heads.diagnose.sentences import ABLE
 from retrieval_heads.figures.style import interval_bars, metric_label, panels, use_style
 from retrieval_heads.settings import REFERENCE
 
-METRIC = "forced_exact_match"
+RIGHT, LOSS = "forced_exact_match", "nll"
+"""What heads are judged by: right answers, or the loss of the gold answer where hardly one is right."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ def charts(result: Result) -> Iterator[Chart]:
         with plt.rc_context():
             use_style()
             yield _performance(result)
+            if len(result.tables["by_place"]):
+                yield _by_place(result)
             if len(result.tables["head_scores"]):
                 yield _maps(result)
                 yield _overlap(result)
@@ -68,6 +74,19 @@ def _performance(result: Result) -> Chart:
     told = "; ".join(f"{row.condition} {row.value:.2f}" for row in rows.iloc[::-1].itertuples())
     return _chart("What each set teaches", figure, f"Score of each model: {told}.",
                   f"Score on {len(result.inputs.test)} real test examples, with 95% intervals.")
+
+
+def _by_place(result: Result) -> Chart:
+    table = result.tables["by_place"]
+    measure = "subspan" if (table["measure"] == "subspan").any() else "score"
+    rows = table[table["measure"] == measure].rename(columns={"place": "part"})
+    metric = "best_subspan_em" if measure == "subspan" else result.metric
+    figure, ax = plt.subplots(figsize=(7.2, 3.4))
+    figures.diagnosis.plot_by_place(rows, metric, ax)
+    told = "; ".join(f"{condition}: " + ", ".join(f"{row.part} {row.value:.2f}" for row in own.itertuples())
+                     for condition, own in rows.groupby("condition", sort=False))
+    return _chart("Where the needle stands", figure, f"{metric_label(metric)} by the place of the needle. {told}.",
+                  "Score on the test examples whose first needle stands at each place, with 95% intervals.")
 
 
 def _maps(result: Result) -> Chart:
@@ -109,14 +128,16 @@ def _overlap(result: Result) -> Chart:
 
 def _knockout(result: Result) -> Chart:
     names, table = result.inputs.conditions, result.tables["knockout"]
+    metric = _metric(table)
     figure, axes = panels(names, columns=2, height=2.8, sharey=True)
     for name, ax in zip(names, axes, strict=True):
         # a number of heads that only some seeds have would make a jump
-        own = table[(table["condition"] == name) & (table["metric"] == METRIC)]
-        figures.knockout_curve(own[own["seed"] == own["seed"].min()], ax, METRIC)
-        ax.set(ylim=(-0.03, 1.03), ylabel="right answers (fraction)", xlabel="heads out (number)")
-    return _chart("Without heads", figure, "Right answers against the number of heads that are set to zero, for the "
-                  "strongest retrieval heads, random heads and the weakest heads of each run.",
+        own = table[(table["condition"] == name) & (table["metric"] == metric)]
+        figures.knockout_curve(own[own["seed"] == own["seed"].min()], ax, metric)
+        ax.set(**_scale(metric), xlabel="heads out (number)")
+    return _chart("Without heads", figure,
+                  f"{_scale(metric)['ylabel']} against the number of heads that are set to zero, for the strongest"
+                  " retrieval heads, random heads and the weakest heads of each run.",
                   "Heads are set to zero where the answer is written; teacher-forced answers, first seed, 95% "
                   "intervals.")
 
@@ -124,18 +145,32 @@ def _knockout(result: Result) -> Chart:
 def _patching(result: Result) -> Chart:
     figure, ax = plt.subplots(figsize=(7.2, 3.8))
     table = result.tables["patching"]
-    figures.patching_bars(table, ax, METRIC)
-    ax.set(ylim=(0, 1.03), ylabel="right answers (fraction)", xlabel="patched run: trained on")
+    metric = _metric(table)
+    figures.patching_bars(table, ax, metric)
+    ax.set(**_scale(metric), xlabel="patched run: trained on")
     told = "; ".join(
         f"{name}: " + ", ".join(f"{row['set']} {row['value']:.2f}" for _, row in own.groupby("set")["value"].mean()
                                 .reset_index().iterrows())
-        for name, own in table[(table["metric"] == METRIC) & (table["draw"] == 0)].groupby("condition")
+        for name, own in table[(table["metric"] == metric) & (table["draw"] == 0)].groupby("condition")
     )
-    return _chart("With heads of the real run", figure, f"Right answers with heads patched from the real run. {told}.",
+    return _chart("With heads of the real run", figure,
+                  f"{_scale(metric)['ylabel']} with heads patched from the real run. {told}.",
                   "Outputs of heads are taken from the real run where the answer is written. complement: the real "
                   "run's retrieval heads that the run lacks; intersection: those of both; random: as many others of "
                   "the same layers; intersection_equal: the strongest of the intersection, as many as the complement "
                   "has; source: the real run itself.")
+
+
+def _metric(table: pd.DataFrame) -> str:
+    """Right answers where some model has enough of them, else the loss."""
+    untouched = table[table["set"].isin(["none", "source"]) & (table["metric"] == RIGHT)]["value"]
+    return RIGHT if untouched.max() >= ABLE else LOSS
+
+
+def _scale(metric: str) -> dict[str, Any]:
+    if metric == LOSS:
+        return {"ylabel": "loss of the gold answer (nats a token)"}
+    return {"ylim": (-0.03, 1.03), "ylabel": "right answers (fraction)"}
 
 
 def _nothing(ax: Axes) -> None:

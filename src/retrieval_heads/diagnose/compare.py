@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from retrieval_heads.diagnose.answers import values
+from retrieval_heads.diagnose.by_place import gain_rows, place_rows, places
 from retrieval_heads.diagnose.effects import gains, losses
 from retrieval_heads.diagnose.inputs import Inputs
 from retrieval_heads.diagnose.request import UNTUNED
@@ -21,6 +23,9 @@ from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stages.common import metric_rows
 
 Part = Mapping[str, Any]
+
+BESIDE = ("subspan", "answer_loss", "context_gain", "end_loss", "words")
+"""What stands beside the score, see `answers.values`."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,13 @@ def result(
         ]),
         "answers": _rows(measured, lambda key, one: [
             {**key.columns, "example": place, "reference": example.answer, "prediction": answer["prediction"],
+             "place": place_of_needle,
              **{name: value for name, value in answer.items() if name not in ("id", "prediction")}}
-            for place, (example, answer) in enumerate(zip(inputs.test, one["answers"], strict=True))
+            for place, (example, place_of_needle, answer) in enumerate(
+                zip(inputs.test, places(inputs.test), one["answers"], strict=True))
         ]),
+        "by_place": pd.DataFrame(place_rows(inputs, measured, metric)),
+        "place_gains": pd.DataFrame(gain_rows(inputs, measured, metric)),
         "training": _rows(measured, lambda key, one: [{**key.columns, **one["training"]}] if one["training"] else []),
         "head_scores": heads,
         "overlap": overlaps(inputs, measured) if len(heads) else pd.DataFrame(),
@@ -93,17 +102,23 @@ def _rows(parts: Mapping[RunKey, Part], rows: Callable[[RunKey, Part], Iterable[
 
 
 def _scores(inputs: Inputs, measured: Mapping[RunKey, Part], metric: str) -> list[dict[str, Any]]:
-    """The score of each condition, and its paired differences to the untuned model and to the real run."""
-    values = {key: np.array([one[metric] for one in part["answers"]], dtype=float) for key, part in measured.items()}
-    untuned = values[inputs.runs(UNTUNED)[0]]
+    """The score of each condition and `BESIDE`, with paired differences to the untuned model and to the real run."""
     rows = []
-    for condition in inputs.conditions:
-        keys = inputs.runs(condition)
-        own = np.stack([values[key] for key in keys])
-        rows.append(row(inputs, condition, "score", interval(inputs, own), len(keys)))
-        if condition != UNTUNED:
-            rows.append(row(inputs, condition, "over_untuned", interval(inputs, own - untuned), len(keys)))
-        if inputs.request.has_real and condition not in (UNTUNED, REFERENCE):
-            real = np.stack([values[real_run(inputs, key)] for key in keys])
-            rows.append(row(inputs, condition, "below_real", interval(inputs, real - own), len(keys)))
+    for measure in ("score", *BESIDE):
+        each = {key: values(part["answers"], measure, metric) for key, part in measured.items()}
+        known = ~np.isnan(np.stack(list(each.values()))).any(axis=0)
+        if not known.any():
+            continue
+        each = {key: one[known] for key, one in each.items()}
+        over = "over_untuned" if measure == "score" else f"{measure}_over_untuned"
+        for condition in inputs.conditions:
+            keys = inputs.runs(condition)
+            own = np.stack([each[key] for key in keys])
+            told = {measure: own}
+            if condition != UNTUNED:
+                told[over] = own - each[inputs.runs(UNTUNED)[0]]
+            if measure == "score" and inputs.request.has_real and condition not in (UNTUNED, REFERENCE):
+                told["below_real"] = np.stack([each[real_run(inputs, key)] for key in keys]) - own
+            rows += [{**row(inputs, condition, name, interval(inputs, one), len(keys)), "n": int(known.sum())}
+                     for name, one in told.items()]
     return rows

@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from retrieval_heads.check.sameness import LEAKS, Seen
+from retrieval_heads.check.shortcuts import Shortcuts
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import iterate_examples, scorable
@@ -37,7 +40,9 @@ class Inputs:
         length: tokens that the models are extended to.
         base_length: tokens that the base model is made for.
         theta: RoPE's base frequency of all models here.
-        leaked: by set, how many evaluation examples have the prompt of one of its training examples.
+        leaked: by set, how many evaluation examples share prompt, question, or needle and answer with one of it.
+        cuts: by set that is trained, what makes its examples solvable without reading.
+        evaluation_cuts: the same of the evaluation examples.
     """
 
     request: Request
@@ -51,6 +56,8 @@ class Inputs:
     base_length: int
     theta: float
     leaked: Mapping[str, int]
+    cuts: Mapping[str, Shortcuts]
+    evaluation_cuts: Shortcuts
 
     @property
     def kind(self) -> str:
@@ -81,8 +88,13 @@ class Inputs:
         )
 
 
-def read_inputs(request: Request) -> Inputs:
+def read_inputs(request: Request, known_length: int | None = None) -> Inputs:
     """Read and check all files.
+
+    Args:
+        request: what is asked for.
+        known_length: tokens that the models in the request's folder are extended to, where it has some; without it,
+            or a length that is asked for, those of the longest example.
 
     Raises:
         DataError: a file that cannot be read, an example that is too long, or too few evaluation examples.
@@ -105,33 +117,52 @@ def read_inputs(request: Request) -> Inputs:
         raise ConfigError("examples of several tasks", where=request.evaluation, value=tasks,
                           remedy="Diagnose one task at a time.")
     probe, test = (read(request.probe), real) if request.probe else split(real, request.n_probe, request.evaluation)
-    held = {example.prompt for example in (*probe, *test)}
     files = {**({REFERENCE: request.real_train} if request.real_train else {}), **request.train}
-    encoded: dict[str, Spilled] = {}
-    leaked = {name: set() for name in files}
-
-    def train(name: str) -> Iterator[Example]:
-        for example in iterate_examples(files[name], limit=request.limit, tokenizer=tokenizer):
-            if example.prompt in held:
-                leaked[name].add(example.prompt)
-            yield scorable(example)
-
-    for name in files:
-        encoded[name] = Spilled(train(name), tokenizer, request.length)
+    sets = _TrainingSets(files, [*probe, *test], request, tokenizer)
+    encoded = sets.encoded
     held_out = encode_all([*probe, *test], tokenizer, request.length)
     extensions = {name: read_extension(path) for name, path in request.adapters.items()}
-    length = request.length or max(
-        *(len(one.ids) for part in (held_out, *encoded.values()) for one in part),
-        *(one.max_length for one in extensions.values()), 2,
-    )
+    longest = max(*(len(one.ids) for part in (held_out, *encoded.values()) for one in part),
+                  *(one.max_length for one in extensions.values()), 2)
+    length = request.length or known_length or longest
+    if longest > length:
+        raise DataError("the models in the folder are made for shorter examples", where=request.out,
+                        value=f"{longest} tokens, made for {length}", remedy="Give another --out.")
     theta = _common_theta(request.rope_theta, {name: one.rope_theta for name, one in extensions.items()})
     if theta is None:
         theta = extended_theta(config, length)
     inputs = Inputs(request, folder, tasks[0], encoded, probe, test, [len(one.ids) for one in held_out[len(probe):]],
                     length, context_length(config), theta,
-                    {name: len(prompts) for name, prompts in leaked.items()})
+                    {name: len(lines) for name, lines in sets.leaked.items()}, sets.cuts, sets.evaluation_cuts)
     inputs.lora(request.seeds[0])  # settings out of range are found before any work
     return inputs
+
+
+class _TrainingSets:
+    """The training sets as tokens, and what is seen of them while they are read, once and one example at a time.
+
+    Attributes:
+        encoded, cuts, evaluation_cuts: as in `Inputs`.
+        leaked: by set, the lines of the evaluation examples that are known from it.
+    """
+
+    def __init__(
+        self, files: Mapping[str, Path], held_out: Sequence[Example], request: Request, tokenizer: Any
+    ) -> None:
+        held, self.evaluation_cuts = Seen(), Shortcuts()
+        for example in held_out:
+            held.add(example)
+            self.evaluation_cuts.add(example)
+        self.cuts = {name: Shortcuts() for name in files}
+        self.leaked: dict[str, set[int]] = {name: set() for name in files}
+
+        def read(name: str, path: Path) -> Iterator[Example]:
+            for example in iterate_examples(path, limit=request.limit, tokenizer=tokenizer):
+                self.cuts[name].add(example)
+                self.leaked[name] |= {line for way in LEAKS if (line := held.find(example, way)) is not None}
+                yield scorable(example)
+
+        self.encoded = {name: Spilled(read(name, path), tokenizer, request.length) for name, path in files.items()}
 
 
 def _common_theta(wanted: float | None, given: Mapping[str, float]) -> float | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from retrieval_heads.claimed_folder import claimed
+from retrieval_heads.claimed_folder import claimed, on_record
 from retrieval_heads.diagnose.compare import Result, result
 from retrieval_heads.diagnose.inputs import Inputs, read_inputs
 from retrieval_heads.diagnose.request import Request
@@ -15,6 +16,10 @@ from retrieval_heads.files import write_whole
 from retrieval_heads.models.extension import fingerprint
 from retrieval_heads.shortage import clear_shortages
 from retrieval_heads.tables import to_csv
+
+WHAT, TOKENS = "a diagnosis", "tokens"
+GROWING = ("train", "adapter", "seeds", "real_train")
+"""What a later request in the same folder may add: runs are independent of one another."""
 
 
 @clear_shortages()
@@ -30,20 +35,25 @@ def diagnose(request: Request, device: str = "auto") -> Result:
         ResultError: the folder holds something else, or results of other arguments; another process is at work in it;
             memory or disk do not suffice.
     """
-    inputs, device = read_inputs(request), resolve_device(device)
+    inputs, device = read_inputs(request, on_record(request.out).get(TOKENS)), resolve_device(device)
     try:
         from retrieval_heads.diagnose.charts import charts
         from retrieval_heads.diagnose.report import report
     except ImportError as error:
         raise ConfigError("the report needs matplotlib and seaborn", where="diagnose", value=str(error),
                           remedy='Install them: pip install "retrieval-heads[book]".') from error
-    with claimed(request.out, request.record(fingerprint(inputs.folder)), "a diagnosis"):
+    with claimed(request.out, record(inputs), WHAT, GROWING):
         found = compute(inputs, Work(inputs, device, request.out))
         for name, table in found.tables.items():
             if len(table):
                 write_whole(request.out / "tables" / f"{name}.csv", to_csv(table))
         write_whole(report_path(request.out), report(found, charts(found)).encode("utf-8", "replace"))
     return found
+
+
+def record(inputs: Inputs) -> dict[str, Any]:
+    """What the results depend on; the length, too, which a later request with other sets is not to change."""
+    return inputs.request.record(fingerprint(inputs.folder)) | {TOKENS: inputs.length}
 
 
 def compute(inputs: Inputs, work: Work) -> Result:

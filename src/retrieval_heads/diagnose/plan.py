@@ -6,17 +6,20 @@ import math
 import resource
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from pathlib import Path
 
 import torch
 
+from retrieval_heads.claimed_folder import check_claim, on_record
 from retrieval_heads.diagnose.inputs import Inputs, read_inputs
+from retrieval_heads.diagnose.job import GROWING, TOKENS, WHAT, record
 from retrieval_heads.diagnose.request import UNTUNED, Request
 from retrieval_heads.diagnose.work import Work, real_run
 from retrieval_heads.executor import resolve_device
+from retrieval_heads.keys import RunKey
 
 TRIAL = 2
 """Examples of each kind in the trial."""
@@ -34,6 +37,8 @@ class Plan:
         seconds: by part of the work, estimated for all runs.
         peak_gb: greatest memory of the trial: of the GPU, or of this process without one.
         device: that the trial ran on.
+        there: models that are scored already.
+        leaks: by set, evaluation examples that share prompt, question, or needle and answer with one of it.
     """
 
     trained: int
@@ -43,6 +48,8 @@ class Plan:
     seconds: dict[str, float]
     peak_gb: float
     device: str
+    there: int = 0
+    leaks: Mapping[str, int] = field(default_factory=dict)
 
     def text(self) -> str:
         """Some lines to be printed."""
@@ -50,12 +57,19 @@ class Plan:
         whose = "GPU memory" if self.device.startswith("cuda") else "memory of the process"
         return (
             f"runs: {self.trained} fine-tunings of {self.steps} steps and {self.tokens:,} tokens together; "
-            f"{self.scored} models to score\n"
+            f"{self.scored} models to score{f', {self.there} are there already' if self.there else ''}\n"
+            f"{self._leaks()}"
             f"time: about {_duration(sum(self.seconds.values()))} on {self.device} ({each})\n"
             f"memory: at most {self.peak_gb:.1f} GB {whose} in the trial\n"
             f"Worked out from a trial on {TRIAL} test and probe examples and one batch of the longest training "
             "examples; rather high, as fixed costs count as if they grew."
         )
+
+    def _leaks(self) -> str:
+        return "".join(
+            f"leak: {count} evaluation examples share prompt, question, or needle and answer with a training example "
+            f"of {name}\n" for name, count in self.leaks.items()
+        ) or "leaks: none\n"
 
 
 def plan(request: Request, device: str = "auto") -> Plan:
@@ -63,24 +77,33 @@ def plan(request: Request, device: str = "auto") -> Plan:
 
     Errors as in `diagnose`.
     """
-    inputs, device = read_inputs(request), resolve_device(device)
+    inputs, device = read_inputs(request, on_record(request.out).get(TOKENS)), resolve_device(device)
+    check_claim(request.out, record(inputs), WHAT, GROWING)
     with tempfile.TemporaryDirectory() as folder:
         seconds, trained = _trial(inputs, device, Path(folder))
-    keys = [key for condition in inputs.conditions for key in inputs.runs(condition)]
-    fitted = [key for key in keys if key.condition in inputs.encoded]
+    work = Work(inputs, device, request.out)
+    every = [key for condition in inputs.conditions for key in inputs.runs(condition)]
+
+    def todo(kind: str, keys: list[RunKey]) -> list[RunKey]:
+        return [key for key in keys if not work.has(kind, key)]
+
+    fitted = todo("adapters", [key for key in every if key.condition in inputs.encoded])
+    measured = todo("measured", every)
     tokens = {name: sum(len(one.ids) for one in examples) * request.epochs for name, examples in inputs.encoded.items()}
     all_tokens = sum(tokens[key.condition] for key in fitted)
     steps = sum(math.ceil(len(inputs.encoded[key.condition]) / request.batch_size) * request.epochs for key in fitted)
     scored = len(inputs.test) / TRIAL
     whole = {
         "fine-tuning": seconds.get("train", 0.0) * all_tokens / max(1, trained),
-        "scoring": seconds["measure"] * (scored + len(inputs.probe) / TRIAL) / 2 * len(keys),
+        "scoring": seconds["measure"] * (scored + len(inputs.probe) / TRIAL) / 2 * len(measured),
     }
     if inputs.finds_heads:
-        whole["knock-out"] = seconds["knockout"] * scored * len(keys)
-        whole["patching"] = seconds.get("patch", 0.0) * scored * sum(
-            key.condition in request.names for key in keys)
-    return Plan(len(fitted), len(keys), steps, all_tokens, whole, _peak(device), device)
+        patched = [key for key in every if key.condition in request.names]
+        whole["knock-out"] = seconds["knockout"] * scored * len(todo("knockout", every))
+        whole["patching"] = seconds.get("patch", 0.0) * scored * len(todo("patching", patched))
+    there = len(every) - len(measured)
+    leaks = {name: count for name, count in inputs.leaked.items() if count}
+    return Plan(len(fitted), len(measured), steps, all_tokens, whole, _peak(device), device, there, leaks)
 
 
 def _trial(inputs: Inputs, device: str, folder: Path) -> tuple[dict[str, float], int]:

@@ -10,10 +10,12 @@ from html import escape
 
 import pandas as pd
 
-from retrieval_heads.diagnose import sentences
+from retrieval_heads.diagnose import limits, sentences
 from retrieval_heads.diagnose.charts import Chart
 from retrieval_heads.diagnose.compare import Result
 from retrieval_heads.diagnose.request import UNTUNED
+from retrieval_heads.diagnose.told import NO_WIDTH
+from retrieval_heads.diagnose.verdict import performance, verdict
 from retrieval_heads.figures.style import metric_label
 
 SHOWN = 3
@@ -43,7 +45,8 @@ def report(result: Result, charts: Iterable[Chart]) -> str:
         "<h1>Which training set teaches this task, and why another does not</h1>", _setting(result),
         "<h2>At a glance</h2>", _glance(result), "<h2>The sets</h2>", *(_set(result, name) for name in names),
         "<h2>Before you believe it</h2>", '<div class="warnings"><ul>',
-        *(f"<li>{escape(text)}</li>" for text in sentences.warnings(result)), "</ul></div>",
+        *(f"<li>{escape(text)}</li>" for text in limits.warnings(result)), "</ul></div>",
+        "<h2>By the place of the needle</h2>", _places(result), "<h2>Training</h2>", _training(result),
         "<h2>In numbers</h2>", _numbers(result), *map(_figure, charts),
         "<h2>Some answers</h2>", *_answers(result), "<h2>Words</h2>", _words(result),
     ]
@@ -71,7 +74,8 @@ def _glance(result: Result) -> str:
     """One row a model: the numbers that most look for, with their intervals where they have any width."""
     real = result.inputs.request.has_real
     columns = {
-        metric_label(result.metric): ("score", ".2f"), "over no fine-tuning": ("over_untuned", "+.2f"),
+        metric_label(result.metric): ("score", ".2f"), "best-subspan": ("subspan", ".2f"),
+        "loss of the gold answer": ("answer_loss", ".2f"), "gain from context": ("context_gain", ".2f"),
         **({"short of real": ("below_real", ".2f")} if real else {}),
         f"heads of {'real' if real else 'untuned'}": (f"recall_of_{'real' if real else UNTUNED}", ".0%"),
         **({"gap closed by those it misses": ("closed_complement", ".0%")} if real else {}),
@@ -80,8 +84,8 @@ def _glance(result: Result) -> str:
              for condition in result.inputs.conditions]
     kept = [place for place in range(len(columns)) if any(row[place] for row in cells)]
     return _table(
-        ("trained on", *(list(columns)[place] for place in kept)),
-        [(condition, *(row[place] for place in kept))
+        ("trained on", "verdict", *(list(columns)[place] for place in kept)),
+        [(condition, "" if condition == UNTUNED else verdict(result, condition).kind, *(row[place] for place in kept))
          for condition, row in zip(result.inputs.conditions, cells, strict=True)],
     )
 
@@ -89,13 +93,13 @@ def _glance(result: Result) -> str:
 def _cell(row: pd.Series | None, form: str) -> str:
     if row is None:
         return ""
-    varies = row["high"] - row["low"] > sentences.NO_WIDTH
+    varies = row["high"] - row["low"] > NO_WIDTH
     ends = f" ({row['low']:{form}} to {row['high']:{form}})" if varies else ""
     return f"{row['value']:{form}}{ends}"
 
 
 def _set(result: Result, name: str) -> str:
-    texts = (part(result, name) for part in (sentences.performance, sentences.heads, sentences.patching,
+    texts = (part(result, name) for part in (performance, sentences.heads, sentences.patching,
                                              sentences.knockout))
     return f'<section class="set"><h3>{escape(name)}</h3>' + "".join(
         f"<p>{escape(text)}</p>" for text in texts if text) + "</section>"
@@ -105,7 +109,13 @@ def _numbers(result: Result) -> str:
     table = result.tables["summary"]
     names = {
         "score": f"score ({metric_label(result.metric)})",
-        "over_untuned": "over no fine-tuning", "below_real": "short of real",
+        "over_untuned": "the same, over no fine-tuning", "below_real": "the same, short of real",
+        "subspan": "best-subspan", "subspan_over_untuned": "the same, over no fine-tuning",
+        "answer_loss": "loss of the gold answer (nats a token)",
+        "answer_loss_over_untuned": "the same, over no fine-tuning",
+        "context_gain": "gain from context (nats a token)",
+        "context_gain_over_untuned": "the same, over no fine-tuning",
+        "end_loss": "loss of the end after the answer (nats)", "words": "words of an answer",
         "recall_of_real": "recall of the real run's heads", "precision_of_real": "its heads that the real run has",
         **({} if result.inputs.request.has_real else {"recall_of_untuned": "recall of the untuned model's heads"}),
         "gap": "gap to real (right answers)",
@@ -113,6 +123,10 @@ def _numbers(result: Result) -> str:
         "gain_complement_over_random": "the first gain less the second", "closed_complement": "share of the gap closed",
         "loss_without_retrieval": "loss without its heads", "loss_without_random": "loss without random heads",
         "loss_without_retrieval_over_random": "the first loss less the second",
+        "nll_gap": "gap to real (nats a token)", "nll_gain_complement": "nats gained by the missing heads",
+        "nll_gain_random_complement": "nats gained by as many random heads",
+        "nll_loss_without_retrieval": "nats lost without its heads",
+        "nll_loss_without_random": "nats lost without random heads",
     }
     probe = sum(bool(example.needles) for example in result.inputs.probe)
     order = list(names)
@@ -131,6 +145,38 @@ def _numbers(result: Result) -> str:
         '<p class="small">Intervals are over examples and seeds together; right answers are teacher forced. Of seeds, '
         "those count in which the number is defined. All of this and more is in the folder tables beside this file.</p>"
     )
+
+
+def _places(result: Result) -> str:
+    """Best-subspan (or the score) and the loss of the gold answer by the place of the needle, a row a model."""
+    table = result.tables["by_place"]
+    if table.empty:
+        return "<p>No test example has needles, so that nothing can be said of their places.</p>"
+    found = "subspan" if (table["measure"] == "subspan").any() else "score"
+    names = list(dict.fromkeys(table["place"]))
+    sizes = table.drop_duplicates("place").set_index("place")["n"]
+    rows = []
+    for measure, label in ((found, "best-subspan" if found == "subspan" else metric_label(result.metric)),
+                           ("answer_loss", "loss of the gold answer")):
+        values = table[table["measure"] == measure].set_index(["condition", "place"])["value"]
+        rows += [(label, condition, *(f"{values.get((condition, name), float('nan')):.2f}" for name in names))
+                 for condition in result.inputs.conditions]
+    return _table(("what", "trained on", *(f"{name} (n {sizes[name]})" for name in names)), rows) + (
+        '<p class="small">Where the needle of the test example stands. A set that gains at one place only has '
+        "taught to read that place. Intervals, and the gains of each set at a place and elsewhere, are in the tables "
+        "by_place and place_gains.</p>")
+
+
+def _training(result: Result) -> str:
+    """Losses of the fine-tunings, averaged over the first and the last quarter of their steps."""
+    table = result.tables["training"]
+    if table.empty:
+        return "<p>Nothing was trained here.</p>"
+    rows = [(one.condition, one.seed, one.steps, f"{one.first_loss:.2f}", f"{one.final_loss:.2f}")
+            for one in table.itertuples()]
+    return _table(("trained on", "seed", "steps", "loss, first quarter", "loss, last quarter"), rows) + (
+        '<p class="small">Means over steps, in nats a token of the training answers and their ends. A loss that is low '
+        "from the start asks for nothing that the model cannot do.</p>")
 
 
 def _figure(chart: Chart) -> str:
@@ -164,6 +210,11 @@ def _words(result: Result) -> str:
         f"lies on a place in a needle{score}, for more than {threshold} of the answer's tokens on average.</dd>"
         "<dt><b>real run</b></dt><dd>the model trained on real examples.</dd>"
         "<dt><b>untuned</b></dt><dd>the model without fine-tuning, with the same RoPE theta.</dd>"
+        "<dt><b>best-subspan</b></dt><dd>whether the model's answer holds an accepted one, whatever else it says; F1 "
+        "counts the other words against it.</dd>"
+        "<dt><b>loss of the gold answer</b></dt><dd>of its own tokens, without the end after them; low is good.</dd>"
+        "<dt><b>gain from context</b></dt><dd>that loss with the needles cut out of the prompt, less it: what the "
+        "model takes from them, and no style gives.</dd>"
         "<dt><b>right answer</b></dt><dd>every token of the reference answer is the model's most likely one, given "
         "those before it.</dd><dt><b>patching</b></dt><dd>the outputs of some heads are replaced by those of the real "
         "run on the same text.</dd><dt><b>chance</b></dt><dd>expected for as many random heads in each layer.</dd></dl>"

@@ -16,7 +16,7 @@ from retrieval_heads.settings import REFERENCE
 UNTUNED = "untuned"
 """The model without any fine-tuning, with the RoPE theta of the fine-tuned ones."""
 
-_FORMAT = 2
+_FORMAT = 3
 """Of the kept measurements: those of another one are not gone on with."""
 
 _NAME = re.compile(r"[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*")

@@ -2,8 +2,8 @@
 
     FOLDER/adapters/RUN/           an adapter, as `finetune` writes it
     FOLDER/measured/RUN.json       training, answers and head scores
-    FOLDER/knockout/RUN.json       rows of the tables `knockout` and `knockout_effects`, and right answers without heads
-    FOLDER/patching/RUN.json       rows of the table `patching`, and the right answers under each set of heads
+    FOLDER/knockout/RUN.json       rows of the tables `knockout` and `knockout_effects`, and answers without heads
+    FOLDER/patching/RUN.json       rows of the table `patching`, and the answers under each set of heads
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ import torch
 from torch import nn
 
 from retrieval_heads.attention.scores import score_heads
+from retrieval_heads.diagnose.answers import answer_rows
 from retrieval_heads.diagnose.inputs import Inputs
 from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.errors import ResultError
-from retrieval_heads.evaluation import evaluate_each
 from retrieval_heads.files import UNREADABLE, write_whole
 from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
 from retrieval_heads.keys import RunKey
 from retrieval_heads.models.finetune import finetune
 from retrieval_heads.models.load import load_model
+from retrieval_heads.models.training_record import TRAINING_FILE
+from retrieval_heads.progress import named
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stages import knockout, patch
 from retrieval_heads.stages.common import batch_size
@@ -37,6 +39,8 @@ from retrieval_heads.stages.sweeps import Resamples, per_example, together
 
 STRONGEST = (1, 2, 5, 10, 20)
 """Numbers of heads that are knocked out, beside all retrieval heads of the run."""
+
+DOING = {"measured": "training and scoring", "knockout": "knock-out", "patching": "patching"}
 
 PATCHED = ("intersection", "complement", "random", "all")
 
@@ -60,6 +64,12 @@ class Work:
             return None
         return self.inputs.request.adapters.get(key.condition, self.out / "adapters" / key.name)
 
+    def has(self, kind: str, key: RunKey) -> bool:
+        """Whether a run's `adapters`, `measured`, `knockout` or `patching` is there."""
+        if kind == "adapters":
+            return (self.adapter(key) / TRAINING_FILE).is_file()
+        return (self.out / kind / f"{key.name}.json").is_file()
+
     def train(self, key: RunKey) -> dict[str, Any] | None:
         """Fine-tune, unless it has been done or is not to be; the record of the training."""
         if key.condition not in self.inputs.encoded:
@@ -77,7 +87,7 @@ class Work:
             record = self.train(key)
             model, tokenizer = self._load(key)
             size = batch_size(model, self.inputs.length)
-            answers = evaluate_each(model, tokenizer, self.inputs.test, batch_size=size)
+            answers = answer_rows(model, tokenizer, self.inputs.test, size)
             heads: list[dict[str, Any]] = []
             each: list[Any] = []
             if self.inputs.finds_heads:
@@ -86,9 +96,9 @@ class Work:
                 heads, each = head_rows(key, scores), scores.per_example.astype(np.float64).round(6).tolist()
             training = None if record is None else {
                 "examples": record["examples"], "steps": record["steps"], "tokens": record["tokens_seen"],
-                "first_loss": record["loss"][0]["loss"], "final_loss": record["loss"][-1]["loss"],
+                **average_losses([step["loss"] for step in record["loss"]]),
             }
-            return {"training": training, "answers": answers.to_dict("records"), "heads": heads, "each": each}
+            return {"training": training, "answers": answers, "heads": heads, "each": each}
 
         return self._kept("measured", key, make)
 
@@ -100,7 +110,8 @@ class Work:
     def knocked_out(self, key: RunKey) -> dict[str, Any]:
         """`knockout` and `knockout_effects`: the strongest heads set to zero, and as many random ones of the layers.
 
-        And `right`: right answers `[draws, n]` as it is, without all retrieval heads, and without as many random ones.
+        And `right` and `nll`: right answers and losses of the gold answer `[draws, n]` as it is, without all retrieval
+        heads, and without as many random ones.
         """
         def make() -> dict[str, Any]:
             """Score every set of heads."""
@@ -122,13 +133,13 @@ class Work:
                 effects += knockout.effect_rows(place, k, scores[knockout.BASELINE], of_size, resamples)
             every_head = {one: scores[one] for one in sets if one.name != "bottom"
                           and len(one.heads) == len(heads.retrieval)}
-            right = _right({knockout.BASELINE: scores[knockout.BASELINE], **every_head})
-            return {"knockout": rows, "knockout_effects": effects, "right": right}
+            each = _each({knockout.BASELINE: scores[knockout.BASELINE], **every_head})
+            return {"knockout": rows, "knockout_effects": effects, **each}
 
         return self._kept("knockout", key, make)
 
     def patched(self, key: RunKey, real: RunKey) -> dict[str, Any]:
-        """`patching`, and `right`: for each set of heads the right answers `[draws, n]`, teacher forced."""
+        """`patching`, and by set of heads `right` and `nll`: right answers and losses `[draws, n]`, teacher forced."""
         def make() -> dict[str, Any]:
             """Score every set with the real run's outputs."""
             request = self.inputs.request
@@ -141,7 +152,7 @@ class Work:
             scores = per_example(found, sets, "patch")
             own = [{"set": patch.SOURCE.label, "mode": "patch", **answer.metrics} for answer in answers]
             scores |= per_example(own, [patch.SOURCE], "patch")
-            return {"patching": patch.patching_rows(key, scores, self._resamples()), "right": _right(scores)}
+            return {"patching": patch.patching_rows(key, scores, self._resamples()), **_each(scores)}
 
         return self._kept("patching", key, make)
 
@@ -164,8 +175,10 @@ class Work:
     def _kept(self, kind: str, key: RunKey, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         path = self.out / kind / f"{key.name}.json"
         if not path.is_file():
-            # through JSON, so that a first call and a later one see the same
-            write_whole(path, (json.dumps(make()) + "\n").encode())
+            keys = [key for condition in self.inputs.conditions for key in self.inputs.runs(condition)]
+            with named(f"run {keys.index(key) + 1} of {len(keys)}", f"{key.condition}, seed {key.seed}: {DOING[kind]}"):
+                # through JSON, so that a first call and a later one see the same
+                write_whole(path, (json.dumps(make()) + "\n").encode())
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except UNREADABLE as error:
@@ -173,11 +186,24 @@ class Work:
                               remedy="Delete the file: it is made again.") from error
 
 
-def _right(scores: dict[HeadSet, dict[str, np.ndarray]]) -> dict[str, list[list[float]]]:
+def _each(scores: dict[HeadSet, dict[str, np.ndarray]]) -> dict[str, dict[str, list[list[float]]]]:
+    """`right` and `nll`: by set of heads, right answers and losses of the gold answer, `[draws, n]`."""
     by_name: dict[str, list[dict[str, np.ndarray]]] = {}
     for one, found in scores.items():
         by_name.setdefault(one.name, []).append(found)
-    return {name: together(found)["forced_exact_match"].tolist() for name, found in by_name.items()}
+    drawn = {name: together(found) for name, found in by_name.items()}
+    return {kind: {name: found[metric].tolist() for name, found in drawn.items()}
+            for kind, metric in (("right", "forced_exact_match"), ("nll", "nll"))}
+
+
+def average_losses(losses: Sequence[float]) -> dict[str, float]:
+    """`first_loss`, `final_loss`, `mean_loss`: means over the first and the last quarter of the steps, and over all.
+
+    One step is one batch, whose loss depends on its examples more than on what the model has learned by then.
+    """
+    quarter = max(1, len(losses) // 4)
+    parts = {"first_loss": losses[:quarter], "final_loss": losses[-quarter:], "mean_loss": losses}
+    return {name: float(np.mean(part)) for name, part in parts.items()}
 
 
 def real_run(inputs: Inputs, key: RunKey) -> RunKey | None:

@@ -15,12 +15,8 @@ from retrieval_heads.diagnose.compare import Result
 from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.figures.interval_tables import with_interval
 from retrieval_heads.figures.style import axis, colour, interval_bars, marker, metric_label
-from retrieval_heads.models.training_record import read_record
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.bootstrap import Interval, bootstrap_crossed
-
-PARTS = ("first third", "middle third", "last third")
-"""Of the text before the answer, where the needle begins."""
 
 
 def places(examples: Sequence[Example]) -> np.ndarray:
@@ -46,27 +42,17 @@ def plot_places(sets: Mapping[str, Sequence[Example]], ax: Axes | None = None) -
 
 
 def by_place(result: Result) -> pd.DataFrame:
-    """The score of each condition on the test examples whose needle stands in each third of the prompt.
+    """The score of each condition by the place of the needle: the rows of the table `by_place` for the score.
 
     Returns:
-        one row a condition and part of `PARTS` that has examples: `condition`, `part`, `value`, `low`, `high`, `n`
-        (examples).
+        one row a condition and place that has examples: `condition`, `part`, `value`, `low`, `high`, `n` (examples).
     """
-    part = np.minimum(places(result.inputs.test) * len(PARTS), len(PARTS) - 1).astype(int)
-    rows = []
-    for condition in result.inputs.conditions:
-        scores = _scores(result, condition)
-        for number, name in enumerate(PARTS):
-            inside = scores[:, part == number]
-            if inside.shape[1]:
-                value, low, high = bootstrap_crossed(inside)
-                rows.append({"condition": condition, "part": name, "value": value, "low": low, "high": high,
-                             "n": inside.shape[1]})
-    return pd.DataFrame(rows)
+    table = result.tables["by_place"]
+    return table[table["measure"] == "score"].rename(columns={"place": "part"}).reset_index(drop=True)
 
 
 def plot_by_place(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> Axes:
-    """Points with intervals for each third of the prompt, side by side for the conditions.
+    """Points with intervals for each place of the needle, side by side for the conditions.
 
     Args:
         table: of `by_place`.
@@ -74,7 +60,7 @@ def plot_by_place(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> A
         ax: drawn on; a new one when None.
     """
     ax = axis(ax)
-    parts = [name for name in PARTS if (table["part"] == name).any()]
+    parts = list(dict.fromkeys(table["part"]))
     looks = _looks(table["condition"].unique())
     for number, (name, (tone, shape)) in enumerate(looks.items()):
         own = table[table["condition"] == name].set_index("part").reindex(parts)
@@ -88,29 +74,12 @@ def plot_by_place(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> A
     return ax
 
 
-def training_losses(result: Result) -> dict[str, float]:
-    """The mean loss over all steps of the fine-tunings on each set that was trained on, in nats a token.
-
-    In a single epoch every step is on examples that are new to the model, so a low mean says that the set asks for
-    little that it cannot do already.
-
-    Raises:
-        ResultError: the adapters are not in the request's folder any more.
-    """
-    folder = result.inputs.request.out / "adapters"
-    return {
-        name: float(np.mean([step["loss"] for key in result.inputs.runs(name)
-                             for step in read_record(folder / key.name)["loss"]]))
-        for name in result.inputs.encoded
-    }
-
-
 def score_table(result: Result, losses: Mapping[str, float]) -> pd.DataFrame:
     """One row a condition: score, difference to no fine-tuning, recall of the real run's heads and its chance level.
 
     Args:
         result: of `diagnose`.
-        losses: of `training_losses`.
+        losses: by condition, mean loss over all steps of its fine-tunings, nats a token.
     """
     rows = []
     for condition in result.inputs.conditions:

@@ -19,6 +19,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from retrieval_heads.data.conditions import CONDITIONS, LEVELS
+from retrieval_heads.notebooks.given import check_parameters
 
 BASE_CONDITIONS = ("base", "rope")
 """The model without any fine-tuning: as it is, and with the raised RoPE theta alone."""
@@ -69,7 +70,11 @@ def use_style() -> None:
 
     Text stays text, which keeps a picture small and sharp. DejaVu Sans, by which matplotlib lays it out, is wider than
     the fonts that stand in for it, so nothing overlaps where it is missing.
+
+    Every chapter begins by it, so a parameter that the chapter does not have is refused here, too; see
+    `notebooks.given`.
     """
+    check_parameters()
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", font_scale=0.85, rc={
         "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 110,
         "axes.edgecolor": "#666666", "grid.color": "#e4e4e4", "axes.titleweight": "bold", "axes.titlesize": 10,

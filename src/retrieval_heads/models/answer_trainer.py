@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,11 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.errors import ModelError
-from retrieval_heads.models.processes import sharded
+from retrieval_heads.models.processes import several, sharded
+from retrieval_heads.progress import running, tell
+
+SAVE_SECONDS = 60.0
+"""Training time that an interruption may cost, at most, but for the step it is in."""
 
 IGNORED = -100
 """Label of a token without loss, as in transformers."""
@@ -120,7 +125,9 @@ class AnswerTrainer(Trainer):
     """
 
     def __init__(self, model: PeftModel, args: Any, batches: Sequence[Sequence[Encoded]]) -> None:
-        super().__init__(model=model, args=args, train_dataset=batches, callbacks=[_StopOnBadLoss()])
+        super().__init__(model=model, args=args, train_dataset=batches, callbacks=[
+            _StopOnBadLoss(), _Told(), _SaveEachMinute(),
+        ])
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         if not args.disable_tqdm:
@@ -159,10 +166,39 @@ class _Sharded(nn.Module):
 
 
 class _Bar(ProgressCallback):
-    """The Trainer's bar without a line of numbers at each step."""
+    """The Trainer's bar, with the name of the run and without a line of numbers at each step."""
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None and running():
+            self.training_bar.set_description(f"{running()}: fine-tuning")
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         return None
+
+
+class _Told(TrainerCallback):
+    """Lines on how far it is, where output is piped."""
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        tell("fine-tuning", state.global_step, state.max_steps)
+
+
+class _SaveEachMinute(TrainerCallback):
+    """A checkpoint a minute beside those by steps, so that no more is lost however long a step takes.
+
+    With several processes it is left out: they would have to agree on the time.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self.last = time.monotonic()
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        self.last = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if args.save_strategy != "no" and not several() and time.monotonic() - self.last >= SAVE_SECONDS:
+            control.should_save = True
 
 
 class _StopOnBadLoss(TrainerCallback):

@@ -33,8 +33,9 @@ def model_folder(path_or_id: str | Path, allow_download: bool = False) -> Path:
             raise ModelError(
                 "no such folder, and no hub model of that id " + ("to be had" if allow_download else "in the cache"),
                 where="model", value=str(path_or_id),
-                remedy="Give a folder with config.json, safetensors and tokenizer.json, "
-                + ("or check id and network." if allow_download else "or allow the download of a hub id."),
+                remedy="Give a folder with config.json, safetensors and tokenizer.json, or "
+                + ("check id and network." if allow_download else
+                   "fetch the id into the hub's cache first: `hf download ID`, or load_model(allow_download=True)."),
             ) from error
     if not (folder / "config.json").is_file():
         raise ModelError("the model folder has no config.json", where=folder, remedy="Give a model's folder.")

@@ -7,12 +7,17 @@ from nbformat import NotebookNode
 
 from retrieval_heads.notebooks.source import KERNELSPEC
 
+PAIRING = {"cell_metadata_filter": "tags,mystnb,-all", "notebook_metadata_filter": "kernelspec,-all"}
+"""The filters of `notebooks/jupytext.toml`: jupytext writes them into each notebook that it synchronises."""
+
 LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"}
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
     """Keep what a page needs and nothing that differs between two equal runs; changes and returns `notebook`."""
-    notebook.metadata = nbformat.from_dict({"kernelspec": dict(KERNELSPEC), "language_info": dict(LANGUAGE)})
+    notebook.metadata = nbformat.from_dict({
+        "jupytext": dict(PAIRING), "kernelspec": dict(KERNELSPEC), "language_info": dict(LANGUAGE),
+    })
     show_one_parameters_cell(notebook)
     for cell in notebook.cells:
         kept = {key: cell.metadata[key] for key in ("tags", "mystnb") if cell.metadata.get(key)}

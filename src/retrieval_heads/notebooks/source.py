@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 
 from retrieval_heads.notebooks import NotebookError
 
-KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 def read_source(path: Path) -> NotebookNode:

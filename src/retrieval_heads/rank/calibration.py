@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from retrieval_heads.claims.choice import SYNTHETIC
+from retrieval_heads.claims.prediction import NOTHING
 from retrieval_heads.claims.run_predictors import CHEAPER, THRESHOLD
 from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.errors import ConfigError
@@ -129,6 +130,7 @@ def calibration(
     """The calibration from the report's tables of these names."""
     of_all = correlation_runs[
         (correlation_runs[["conditions", "base", "task"]] == ALL).all(axis=1)
+        & (correlation_runs["given"] == NOTHING)  # the others are partial correlations
         & (correlation_runs["threshold"] == THRESHOLD) & (correlation_runs["method"] == "spearman")
     ].dropna(subset=["estimate", "low", "high"]).set_index("predictor")
     chosen = choice[(choice["candidates"] == SYNTHETIC) & (choice["task"] == ALL)].set_index("predictor")

@@ -1,8 +1,8 @@
 """`rank_sets`: from a request to `rank.csv`, `rank.json` and the text that is printed.
 
     FOLDER/request.json       what the folder belongs to
-    FOLDER/adapters/NAME/     a short fine-tune of each set, as `finetune` writes it
-    FOLDER/reference/real/    the same of real examples, where they are given
+    FOLDER/adapters/NAME__sS/      a short fine-tune of each set and seed, as `finetune` writes it
+    FOLDER/reference/real__sS/     the same of real examples, where they are given
     FOLDER/measured/*.json    losses and head scores on the probe examples
     FOLDER/rank.csv           one row a set and predictor: value and rank
     FOLDER/rank.json          order, predictors, comparisons of sets, warnings
@@ -18,11 +18,14 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.attention.exchange import read_scores
-from retrieval_heads.claimed_folder import claimed
+from retrieval_heads.check.sameness import LEAKS, Seen
+from retrieval_heads.check.shortcuts import Shortcuts
+from retrieval_heads.claimed_folder import claimed, on_record
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.data.ngrams import ngram_overlap
+from retrieval_heads.diagnose.by_place import places
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.executor import resolve_device
 from retrieval_heads.files import write_whole
@@ -32,8 +35,9 @@ from retrieval_heads.models.load import load_config, load_tokenizer
 from retrieval_heads.models.lora_settings import LoraSettings
 from retrieval_heads.models.rope import context_length, extended_theta
 from retrieval_heads.rank.calibration import read_calibration
+from retrieval_heads.rank.decide import compared
 from retrieval_heads.rank.measure import Maker, Measured, longest
-from retrieval_heads.rank.predictors import PREDICTORS, compared, ranked
+from retrieval_heads.rank.predictors import PREDICTORS, ranked
 from retrieval_heads.rank.request import Request
 from retrieval_heads.rank.result import Result
 from retrieval_heads.shortage import clear_shortages
@@ -71,8 +75,9 @@ def rank_sets(request: Request, device: str = "auto") -> Result:
         ModelError: a model that is missing, or cannot be extended.
         ResultError: the folder holds something else; another process is at work in it; memory or disk do not suffice.
     """
-    inputs = _read(request, resolve_device(device))
-    with claimed(request.out, request.record(fingerprint(inputs.maker.folder)), "a ranking"):
+    inputs = _read(request, resolve_device(device), on_record(request.out).get("tokens"))
+    record = request.record(fingerprint(inputs.maker.folder)) | {"tokens": inputs.maker.settings.max_length}
+    with claimed(request.out, record, "a ranking", ("train", "seeds", "real_train")):
         result = _ranked(request, inputs)
         write_whole(request.out / "rank.csv", to_csv(result.table()))
         write_whole(request.out / "rank.json", (json.dumps(result.as_json(), indent=1) + "\n").encode())
@@ -81,18 +86,19 @@ def rank_sets(request: Request, device: str = "auto") -> Result:
 
 def _ranked(request: Request, inputs: _Inputs) -> Result:
     """Every measurement that is missing, and what all say together."""
-    tuned = {
-        name: inputs.maker.tuned(name, "adapters", encoded, inputs.probe) for name, encoded in inputs.encoded.items()
-    }
-    real, real_scores = None, inputs.real_scores
-    if inputs.real_train:
-        real = inputs.maker.tuned("real", "reference", inputs.real_train, inputs.probe)
-        real_scores = real.scores
-    base = inputs.maker.base(inputs.base_probe) if inputs.base_probe else None
-    return _result(inputs, tuned, real_scores, base, real)
+    maker, seeds = inputs.maker, request.seeds
+
+    def runs(name: str, place: str, encoded: list[Encoded]) -> list[Measured]:
+        return [maker.tuned(name, place, encoded, inputs.probe, seed) for seed in seeds]
+
+    untuned = maker.untuned(inputs.probe)
+    tuned = {name: runs(name, "adapters", encoded) for name, encoded in inputs.encoded.items()}
+    real = runs("real", "reference", inputs.real_train) if inputs.real_train else []
+    base = maker.base(inputs.base_probe) if inputs.base_probe else None
+    return _result(inputs, untuned, tuned, base, real)
 
 
-def _read(request: Request, device: str) -> _Inputs:
+def _read(request: Request, device: str, known_length: int | None) -> _Inputs:
     folder = model_folder(request.model)
     tokenizer = load_tokenizer(folder, request.template_arguments)
     config = load_config(folder).get_text_config()
@@ -105,7 +111,11 @@ def _read(request: Request, device: str) -> _Inputs:
     found = {name: longest(examples, tokenizer, request.length) for name, examples in train.items()}
     encoded_probe, most = longest(probe, tokenizer, request.length)
     real_encoded, real_most = longest(real_train, tokenizer, request.length)
-    length = request.length or max(most, real_most, *(size for _, size in found.values()))
+    needed = max(most, real_most, *(size for _, size in found.values()))
+    length = request.length or known_length or needed
+    if needed > length:
+        raise DataError("the models in the folder are made for shorter examples", where=request.out,
+                        value=f"{needed} tokens, made for {length}", remedy="Give another --out.")
     base_length = context_length(config)
     if request.base_probe:
         base_probe = read_examples(request.base_probe, tokenizer=tokenizer)
@@ -127,8 +137,7 @@ def _read(request: Request, device: str) -> _Inputs:
         raise ConfigError("examples of several tasks", where="--probe",
                           value=sorted({example.task for example in probe}), remedy="Rank for one task at a time.")
     settings = LoraSettings(
-        theta, length, lr=request.lr, epochs=request.epochs, batch_size=request.batch_size, seed=request.seed,
-        save_steps=None,
+        theta, length, lr=request.lr, epochs=request.epochs, batch_size=request.batch_size, seed=request.seeds[0],
     )
     return _Inputs(
         Maker(request, folder, device, kind, settings), train, {name: one for name, (one, _) in found.items()},
@@ -137,30 +146,48 @@ def _read(request: Request, device: str) -> _Inputs:
 
 
 def _result(
-    inputs: _Inputs, tuned: dict[str, Measured], real_scores: np.ndarray | None, base: Measured | None,
-    real: Measured | None,
+    inputs: _Inputs, untuned: Measured, tuned: dict[str, list[Measured]], base: Measured | None, real: list[Measured],
 ) -> Result:
-    request = inputs.maker.request
-    rows = {
-        name: {
+    request, real_scores = inputs.maker.request, inputs.real_scores
+    if real and real[0].scores is not None:
+        real_scores = np.mean([one.scores for one in real], axis=0)
+
+    def row(one: Measured) -> dict[str, float]:
+        return {
             "probe_loss": float(one.losses.mean()),
             **_beside("recall", "cosine", real_scores, one.scores, request.threshold),
             **_beside("base_recall", "base_cosine", base and base.scores, one.scores, request.threshold),
-            "training_loss": one.training_loss, "ngram_overlap": ngram_overlap(inputs.train[name], inputs.probe),
+            "training_loss": one.training_loss,
         }
-        for name, one in tuned.items()
-    }
-    values = pd.DataFrame.from_dict(rows, orient="index", columns=list(PREDICTORS), dtype=np.float64)
+
+    each = {name: pd.DataFrame([row(one) for one in runs]) for name, runs in tuned.items()}
+    values = pd.DataFrame({name: rows.mean() for name, rows in each.items()}).T
+    values["ngram_overlap"] = {name: ngram_overlap(examples, inputs.probe) for name, examples in inputs.train.items()}
+    values = values.reindex(columns=list(PREDICTORS)).astype(np.float64)
+    cuts = {name: _shortcuts(examples) for name, examples in inputs.train.items()}
+    own_place = _shortcuts(inputs.probe).places.one_place()
+    flaws = {name: "" if own_place else one.places.one_place() for name, one in cuts.items()}
     return Result(
         values=values, ranks=ranked(values), calibration=read_calibration(), n_probe=len(inputs.probe),
         n_train={name: len(examples) for name, examples in inputs.train.items()},
-        compared=compared({name: one.losses for name, one in tuned.items()}, request.seed),
+        spread=pd.DataFrame({name: rows.std(ddof=1) for name, rows in each.items()}).T, untuned=row(untuned),
+        n_seeds=len(request.seeds),
+        compared=compared({name: np.stack([one.losses for one in runs]) for name, runs in tuned.items()},
+                          untuned.losses, places(inputs.probe), flaws),
+        flaws=flaws, set_warnings={name: one.warnings() for name, one in cuts.items()},
         n_real_heads=None if real_scores is None else int((real_scores > request.threshold).sum()),
         n_base_heads=None if base is None else int((base.scores > request.threshold).sum()),
-        real_loss=None if real is None else float(real.losses.mean()), threshold=request.threshold,
+        real_loss=float(np.mean([one.losses.mean() for one in real])) if real else None, threshold=request.threshold,
         length=inputs.maker.settings.max_length, rope_theta=inputs.maker.settings.rope_theta,
         leaked={name: _shared(examples, inputs.probe) for name, examples in inputs.train.items()},
     )
+
+
+def _shortcuts(examples: Sequence[Example]) -> Shortcuts:
+    cuts = Shortcuts()
+    for example in examples:
+        cuts.add(example)
+    return cuts
 
 
 def _beside(
@@ -175,5 +202,8 @@ def _beside(
 
 
 def _shared(train: Sequence[Example], probe: Sequence[Example]) -> int:
-    prompts = {example.prompt for example in train}
-    return sum(example.prompt in prompts for example in probe)
+    """Probe examples that share prompt, question, or needle and answer with a training example."""
+    seen = Seen()
+    for example in train:
+        seen.add(example)
+    return sum(any(seen.find(example, way) is not None for way in LEAKS) for example in probe)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from retrieval_heads.files import UNREADABLE, write_whole
 from retrieval_heads.models.finetune import finetune
 from retrieval_heads.models.load import load_model
 from retrieval_heads.models.lora_settings import LoraSettings
+from retrieval_heads.progress import named
 from retrieval_heads.rank.request import Request
 
 BATCH = 4
@@ -52,7 +53,7 @@ class Maker:
         folder: of the base model.
         device: to compute on.
         kind: of retrieval score: `copy`, or `insight` where the answer is a document's number.
-        settings: of the fine-tunes; their `max_length` is the length of the longest example in tokens.
+        settings: of the fine-tunes, but for the seed; `max_length` is the length of the longest example in tokens.
     """
 
     request: Request
@@ -61,17 +62,30 @@ class Maker:
     kind: str
     settings: LoraSettings
 
-    def tuned(self, name: str, place: str, examples: Sequence[Encoded], probe: Sequence[Example]) -> Measured:
+    def tuned(
+        self, name: str, place: str, examples: Sequence[Encoded], probe: Sequence[Example], seed: int
+    ) -> Measured:
         """Fine-tune on one set, unless it has been, and measure; `place` is where below the folder the adapter lies."""
+        name = f"{name}__s{seed}"
         adapter = self.request.out / place / name
 
         def make() -> Measured:
-            record = finetune(self.folder, examples, adapter, self.settings, self.device)
+            record = finetune(self.folder, examples, adapter, replace(self.settings, seed=seed), self.device)
             model, tokenizer = load_model(self.folder, adapter, self.device, max_length=self.settings.max_length)
             losses = answer_losses(model, tokenizer, probe, batch_size=BATCH)
             return Measured(losses, float(record["loss"][-1]["loss"]), *self._heads(model, tokenizer, probe))
 
         return self._kept(f"{place}-{name}", make)
+
+    def untuned(self, probe: Sequence[Example]) -> Measured:
+        """The base model at the length and RoPE theta of the fine-tuned ones."""
+        def make() -> Measured:
+            model, tokenizer = load_model(self.folder, device=self.device, rope_theta=self.settings.rope_theta,
+                                          max_length=self.settings.max_length)
+            losses = answer_losses(model, tokenizer, probe, batch_size=BATCH)
+            return Measured(losses, float("nan"), *self._heads(model, tokenizer, probe))
+
+        return self._kept("untuned", make)
 
     def base(self, probe: Sequence[Example]) -> Measured:
         """The base model as it is, on examples that are short enough for it."""
@@ -92,7 +106,8 @@ class Maker:
         path = self.request.out / "measured" / f"{name}.json"
         if path.is_file():
             return _read(path)
-        made = make()
+        with named(name.replace("__s", ", seed ").replace("adapters-", "").replace("reference-", "")):
+            made = make()
         content = {
             "losses": made.losses.tolist(), "n_scored": made.n_scored,
             "training_loss": None if np.isnan(made.training_loss) else made.training_loss,

@@ -11,6 +11,9 @@ from typing import Any
 from retrieval_heads.claimed_folder import content_digest
 from retrieval_heads.errors import ConfigError
 
+UNTUNED = "untuned"
+"""The model without fine-tuning, at the length and RoPE theta of the fine-tuned ones."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -29,7 +32,8 @@ class Request:
         length: most tokens of an example; None for the longest one's.
         rope_theta: of the fine-tuned models; None: the base's, raised for a greater length (see `measure.Maker`).
         examples: how many of each set are used, from the first on.
-        epochs, lr, batch_size, seed: of the short fine-tunes.
+        epochs, lr, batch_size: of the short fine-tunes.
+        seeds: one short fine-tune of each set for each of them; with one, no two sets can be told apart.
         threshold: heads with a score above are retrieval heads.
         template_arguments: what the chat template is told that writes `messages` out.
 
@@ -51,7 +55,7 @@ class Request:
     epochs: int = 1
     lr: float = 3e-3
     batch_size: int = 4
-    seed: int = 0
+    seeds: tuple[int, ...] = (0, 1, 2)
     threshold: float = 0.1
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -63,6 +67,12 @@ class Request:
             if not _NAME.fullmatch(name):
                 raise ConfigError("a name that no file can have", where="--train", value=name,
                                   remedy="Use letters, digits, '-', '_' and '.', beginning with a letter or digit.")
+            if name == UNTUNED:
+                raise ConfigError("a reserved name", where="--train", value=name,
+                                  remedy="It stands for the model without fine-tuning: choose another.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ConfigError("not different seeds of 0 or more", where="--seeds", value=list(self.seeds),
+                              remedy="Give some whole numbers, each once, as in --seeds 0 1 2.")
         if self.real_heads is not None and self.real_train is not None:
             raise ConfigError("the real heads are given twice", where="--real-heads and --real-train",
                               remedy="Give the scores, or examples to find them by, not both.")
@@ -78,9 +88,10 @@ class Request:
         """What the results depend on: contents of files instead of their places."""
         files = {"probe": self.probe, "real_heads": self.real_heads, "real_train": self.real_train,
                  "base_probe": self.base_probe}
-        settings = ("length", "rope_theta", "examples", "epochs", "lr", "batch_size", "seed", "threshold")
+        settings = ("length", "rope_theta", "examples", "epochs", "lr", "batch_size", "threshold")
         return {
-            "model": fingerprint, "train": {name: content_digest(path) for name, path in self.train.items()},
+            "format": 2, "model": fingerprint, "seeds": list(self.seeds),
+            "train": {name: content_digest(path) for name, path in self.train.items()},
             **{name: None if path is None else content_digest(path) for name, path in files.items()},
             **{name: getattr(self, name) for name in settings},
             **({"template_arguments": dict(self.template_arguments)} if self.template_arguments else {}),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
 from retrieval_heads.config import load_profile
 from retrieval_heads.rank.calibration import PROFILE, Calibration
+from retrieval_heads.rank.decide import HARDLY, Comparison
 from retrieval_heads.rank.predictors import PREDICTORS, order
+from retrieval_heads.rank.request import UNTUNED
 
 FEW_PROBE = 32
 """Below this many probe examples, heads are calibrated by the report's `_few` predictors (20 examples)."""
@@ -22,9 +24,6 @@ FEW_HEADS = 5
 FREE = "ngram_overlap"
 """The predictor that needs no model at all."""
 
-SURE = 0.95
-"""Below this probability that the better of two sets is the better one, they are not told apart."""
-
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -34,11 +33,16 @@ class Result:
         values, ranks: one row a set, one column a predictor; NaN where it is not known.
         calibration: what the report measured; None where its tables are not there.
         n_probe: probe examples; `n_train`: examples used of each set.
-        compared: each two sets by probe loss, see `predictors.compared`.
+        spread: standard deviations over seeds, as `values`; NaN with one seed.
+        untuned: the values of the model without fine-tuning.
+        n_seeds: fine-tunes of each set.
+        compared: each two sets by probe loss, see `decide.compared`.
+        flaws: by set, why its examples can be solved by reading one place; empty for the others.
+        set_warnings: by set, what `check` warns of.
         n_real_heads, n_base_heads: retrieval heads above `threshold`; None where they are not known.
         real_loss: probe loss after the same fine-tuning on real examples; None without them.
         length, rope_theta: tokens and RoPE theta of the fine-tunes.
-        leaked: probe examples whose prompt stands in each set, too.
+        leaked: probe examples of which each set has the prompt, the question, or needle and answer.
     """
 
     values: pd.DataFrame
@@ -46,7 +50,12 @@ class Result:
     calibration: Calibration | None
     n_probe: int
     n_train: Mapping[str, int]
-    compared: Sequence[Mapping[str, Any]]
+    spread: pd.DataFrame
+    untuned: Mapping[str, float]
+    n_seeds: int
+    compared: Sequence[Comparison]
+    flaws: Mapping[str, str]
+    set_warnings: Mapping[str, Sequence[str]]
     n_real_heads: int | None
     n_base_heads: int | None
     real_loss: float | None
@@ -71,21 +80,34 @@ class Result:
 
     @property
     def order(self) -> list[str]:
-        return order(self.values, self.by)
+        """By that predictor; sets that can be solved by reading one place come last, whatever their losses."""
+        found = order(self.values, self.by)
+        return [*(name for name in found if not self.flaws[name]), *(name for name in found if self.flaws[name])]
 
     def table(self) -> pd.DataFrame:
-        """One row a set and known predictor: `set`, `predictor`, `value`, `rank`, `recommended` (orders by it)."""
-        rows = [
-            {"set": name, "predictor": predictor, "value": self.values.loc[name, predictor],
-             "rank": int(self.ranks.loc[name, predictor]), "recommended": predictor == self.by}
-            for predictor in self.values for name in self.values.index if pd.notna(self.values.loc[name, predictor])
-        ]
-        return pd.DataFrame(rows)
+        """One row a set and known predictor, the untuned model's among them, without a rank."""
+        rows = []
+        for predictor in self.values:
+            rows += [
+                {"set": name, "predictor": predictor, "value": self.values.loc[name, predictor],
+                 "spread": self.spread[predictor].get(name) if predictor in self.spread else None,
+                 "rank": int(self.ranks.loc[name, predictor]), "recommended": predictor == self.by}
+                for name in self.values.index if pd.notna(self.values.loc[name, predictor])
+            ]
+            if pd.notna(value := self.untuned.get(predictor)):
+                rows.append({"set": UNTUNED, "predictor": predictor, "value": value, "spread": None, "rank": None,
+                             "recommended": predictor == self.by})
+        return pd.DataFrame(rows).astype({"rank": "Int64"})
 
     def warnings(self) -> list[str]:
         """Everything that makes the order less sure, in plain words."""
-        found = [f"{name}: {count} of the {self.n_probe} probe examples are in the training set, too; its losses mean "
-                 "nothing" for name, count in self.leaked.items() if count]
+        found = [f"{name}: {text}" for name, texts in self.set_warnings.items() for text in texts]
+        found += [f"{name}: {count} of the {self.n_probe} probe examples share prompt, question or needle with the "
+                  "training set; its losses mean nothing" for name, count in self.leaked.items() if count]
+        before, best = self.untuned["probe_loss"], float(self.values["probe_loss"].min())
+        if before - best < HARDLY * before:
+            found.append(f"training hardly moved the model (probe loss {before:.3f} before, {best:.3f} at best): "
+                         "nothing can be said of the sets; raise --epochs, --examples or --lr")
         if self.n_probe < FEW_PROBE:
             found.append(f"few probe examples ({self.n_probe}): with {FEW_PROBE} or more the order is surer")
         if len(set(self.n_train.values())) > 1:
@@ -108,17 +130,16 @@ class Result:
                              "be worth less than is said here; its models are small, its texts generated")
         return found
 
-    def undecided(self) -> list[str]:
-        """The neighbours in order of probe loss that the probe examples cannot tell apart."""
+    @property
+    def neighbours(self) -> list[Comparison]:
+        """The comparisons of neighbours in order of probe loss."""
         by_loss = order(self.values, "probe_loss")
-        pairs = {(one["first"], one["second"]): one for one in self.compared}
-        told = []
-        for first, second in itertools.pairwise(by_loss):
-            one = pairs.get((first, second)) or pairs[second, first]
-            if one["probability"] < SURE:
-                told.append(f"{one['first']} and {one['second']} cannot be told apart by probe loss: the probability "
-                            f"that {one['first']} is better is {one['probability']:.3f}, below {SURE:g}")
-        return told
+        pairs = {frozenset((one.first, one.second)): one for one in self.compared}
+        return [pairs[frozenset(pair)] for pair in itertools.pairwise(by_loss)]
+
+    def undecided(self) -> list[str]:
+        """The neighbours in order of probe loss that cannot be told apart, with the reasons."""
+        return [one.text() for one in self.neighbours if not one.told_apart]
 
     def worth(self) -> list[str]:
         """What the report found: of each predictor, and of heads beside what is cheaper."""
@@ -149,7 +170,9 @@ class Result:
                 predictor: {"value": float(row[predictor]), "rank": int(self.ranks.loc[name, predictor])}
                 for predictor in self.values if pd.notna(row[predictor])
             } for name, row in self.values.iterrows()},
-            "compared": [dict(one) for one in self.compared], "undecided": self.undecided(), "worth": self.worth(),
+            "untuned": {name: value for name, value in self.untuned.items() if pd.notna(value)},
+            "n_seeds": self.n_seeds, "flaws": {name: text for name, text in self.flaws.items() if text},
+            "compared": [_as_json(one) for one in self.compared], "undecided": self.undecided(), "worth": self.worth(),
             "warnings": self.warnings(),
         }
 
@@ -157,27 +180,43 @@ class Result:
         """The result for a reader: a table, the order, how sure it is, and warnings."""
         shown = [name for name in self.values if self.values[name].notna().any()]
         width = max(len(PREDICTORS[name].label) for name in shown)
-        columns = {one: max(len(one), 10) for one in self.order}
+        columns = {one: max(len(one), 10) for one in (*self.order, UNTUNED)}
         lines = [f"{'':<{width}}" + "".join(f"  {one:>{size}}" for one, size in columns.items()) + "  in the report"]
         for name in shown:
             cells = "".join(f"  {self._cell(one, name):>{size}}" for one, size in columns.items())
             worth = self.calibration and self.calibration.of(name, self.few)
             beside = f"{worth.spearman:+.2f}" if worth else "-"
             lines.append(f"{PREDICTORS[name].label:<{width}}{cells}  {beside:>13}")
-        lines += ["", "Each value with its rank; 1 is the most promising. In the report: Spearman's correlation of "
-                  "promising values with performance, 1 for a perfect predictor.",
+        lines += ["", f"Each value is a mean over {self.n_seeds} seed{'s' * (self.n_seeds > 1)}, with its rank; 1 is "
+                  "the most promising. In the report: Spearman's correlation of promising values with performance, 1 "
+                  "for a perfect predictor.",
                   f"Fine-tuned at {self.length} tokens and RoPE theta {self.rope_theta:.6g}.",
-                  f"Recommended order, by {PREDICTORS[self.by].label}: {', '.join(self.order)}"]
+                  f"Recommended order, by {PREDICTORS[self.by].label}: {self._order_text()}"]
         if self.real_loss is not None:
             lines.append(f"The same fine-tuning on real examples: probe loss {self.real_loss:.3f}")
-        lines += ["", "How sure this is:", *(f"  {line}" for line in self.undecided() or (
-            [f"each two neighbours by probe loss are told apart: probability of at least {SURE:g} that the first is "
-             "better"]))]
-        lines.append("  (over probe examples only, not over seeds of the fine-tuning: see whether another --seed, in "
-                     "another --out, gives the same order)")
+        lines += ["", "How sure this is:", *(f"  {one.text()}" for one in self.neighbours)]
         lines += ["", "What the report measured:", *(f"  {line}" for line in self.worth())]
         return "\n".join([*lines, "", *(f"warning: {line}" for line in self.warnings())]).rstrip()
 
+    def _order_text(self) -> str:
+        """The order, with `~` between neighbours that are not told apart, and which sets stand last for a flaw."""
+        apart = {frozenset((one.first, one.second)) for one in self.compared if one.told_apart}
+        text = self.order[0]
+        for one, other in itertools.pairwise(self.order):
+            text += (", " if frozenset((one, other)) in apart else " ~ ") + other
+        flawed = [name for name in self.order if self.flaws[name]]
+        return text + (f" (~: not told apart; {', '.join(flawed)} last, as one place solves it)" if flawed else
+                       " (~: not told apart)" if "~" in text else "")
+
     def _cell(self, one: str, predictor: str) -> str:
+        if one == UNTUNED:
+            value = self.untuned.get(predictor)
+            return "-" if pd.isna(value) else f"{value:.3f}    "
         value = self.values.loc[one, predictor]
         return "-" if pd.isna(value) else f"{value:.3f} ({self.ranks.loc[one, predictor]:.0f})"
+
+
+def _as_json(one: Comparison) -> dict[str, Any]:
+    """A comparison as JSON values: what is not defined is null."""
+    found = {name: None if value != value else value for name, value in asdict(one).items()}
+    return found | {"against": list(one.against), "told_apart": one.told_apart}

@@ -22,10 +22,11 @@ from retrieval_heads.claims.patching import judge_patching
 from retrieval_heads.claims.prediction import correlation_rows, error_rows
 from retrieval_heads.claims.prediction_verdicts import measures_verdict, prediction_verdict
 from retrieval_heads.claims.run_predictors import run_predictors, run_recall
-from retrieval_heads.claims.shortfall import judge_shortfall
+from retrieval_heads.claims.shortfall_verdicts import judge_shortfall
 from retrieval_heads.claims.spread import spread_rows, spread_verdict
 from retrieval_heads.claims.strengths import strength_rows
-from retrieval_heads.claims.subsets import subset_rows, subset_verdicts
+from retrieval_heads.claims.subset_verdicts import subset_verdicts
+from retrieval_heads.claims.subsets import subset_rows
 from retrieval_heads.claims.verdict import Judged, Verdict, as_rows, from_rows
 from retrieval_heads.commands.choice import Options
 from retrieval_heads.manifest import Facts

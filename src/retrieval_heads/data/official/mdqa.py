@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +14,14 @@ from retrieval_heads.data.official.records import Record, check_count, read_reco
 from retrieval_heads.data.official.schema import MdqaRecord, parse
 from retrieval_heads.data.official.usable import OnUnusable, UnusableRecordError, built, check_choice
 
+GOLD = ("as it is", "in turn")
+"""Where the gold passage stands."""
+
 
 def load_mdqa(
     path: str | Path, limit: int | None = None, *, needle: Literal["sentence", "passage", "answer"] = "sentence",
     n_documents: int | None = None, instruction: str = "", on_unusable: OnUnusable = "raise",
-    dropped: Counter[str] | None = None,
+    dropped: Counter[str] | None = None, gold: Literal["as it is", "in turn"] = "as it is",
 ) -> list[Example]:
     """Load questions over numbered passages, one of them gold (`nq-open-oracle` has only that one).
 
@@ -34,6 +38,8 @@ def load_mdqa(
         on_unusable: `raise` on a record without gold passage or whose gold passage does not hold an answer, or `drop`
             it (the shipped files have none of either).
         dropped: counts what was dropped by reason; without it a warning tells.
+        gold: where the gold passage stands. In a published file it is at one place in all records, so a set of them
+            `as it is` can be solved by reading that place; `in turn` puts it first, second, ..., last, first, ...
 
     Returns:
         Examples; `meta` has `id` (file and line, as the format has none), `file`, `line`, `documents` (how many),
@@ -46,27 +52,36 @@ def load_mdqa(
     """
     return list(iterate_mdqa(
         path, limit, needle=needle, n_documents=n_documents, instruction=instruction, on_unusable=on_unusable,
-        dropped=dropped,
+        dropped=dropped, gold=gold,
     ))
 
 
 def iterate_mdqa(
     path: str | Path, limit: int | None = None, *, needle: Literal["sentence", "passage", "answer"] = "sentence",
     n_documents: int | None = None, instruction: str = "", on_unusable: OnUnusable = "raise",
-    dropped: Counter[str] | None = None,
+    dropped: Counter[str] | None = None, gold: Literal["as it is", "in turn"] = "as it is",
 ) -> Iterator[Example]:
     """`load_mdqa`, one example at a time: memory does not grow with the file."""
     check_choice("needle", needle, NEEDLES)
     check_choice("on_unusable", on_unusable, ("raise", "drop"))
+    check_choice("gold", gold, GOLD)
     check_count("n_documents", n_documents)
+    turn = count()
 
     def build(record: Record) -> Example:
         source = mdqa_source(record, needle)
         others = [index for index in range(len(source.documents)) if index not in source.marked]
         kept = keep(len(source.documents), source.marked, others, n_documents, source.where)
-        return assemble(source, kept, instruction)
+        return assemble(source, kept if gold == "as it is" else _turned(kept, source, next(turn)), instruction)
 
     yield from built(read_records(path, limit), build, on_unusable, dropped)
+
+
+def _turned(kept: list[int], source: Source, turn: int) -> list[int]:
+    """The kept passages with the gold ones, together, at another place: `turn` counts the examples."""
+    others = [index for index in kept if index not in source.marked]
+    place = turn % (len(others) + 1)
+    return [*others[:place], *(index for index in kept if index in source.marked), *others[place:]]
 
 
 def mdqa_source(record: Record, needle: str) -> Source:

@@ -1,0 +1,141 @@
+"""Which of two candidate sets is the better one, said only where a further seed could not turn it.
+
+Short fine-tunes on one set differ by their seed, often by more than two sets differ, and a few steps teach style before
+they teach the task. So a difference of probe losses counts when it is larger than what one further fine-tuning of each
+set would differ by, holds over the probe examples, is more than a small part of what training moved, does not rest on
+needles at one place, and does not favour a set that can be solved by reading one place.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t
+
+from retrieval_heads.stats.bootstrap import bootstrap_crossed, crossed_means
+
+SURE = 0.95
+"""Below this probability that the better of two sets is the better one, they are not told apart."""
+
+HARDLY = 0.1
+"""A difference that is less than this share of what training moved may turn with longer training."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sets, the one of the lower mean probe loss first.
+
+    Attributes:
+        difference: loss of the second less that of the first, nats a token; `low` and `high`: its 95% interval over
+            probe examples and seeds.
+        probability: share of those samples in which the first is better.
+        swap: difference up to which one further fine-tuning of each may turn it: half the width of its 95% prediction
+            interval, from the spread over seeds; NaN with one seed.
+        against: why the two are not told apart; empty where they are.
+    """
+
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    probability: float
+    swap: float
+    against: tuple[str, ...]
+
+    @property
+    def told_apart(self) -> bool:
+        return not self.against
+
+    def text(self) -> str:
+        """The finding as a sentence."""
+        if self.told_apart:
+            return (f"{self.first} is better than {self.second} by probe loss: by {self.difference:.3f} nats a token "
+                    f"({self.low:.3f} to {self.high:.3f}); a further seed could turn {self.swap:.3f}")
+        return f"{self.first} and {self.second} cannot be told apart: {'; '.join(self.against)}"
+
+
+def compared(
+    losses: Mapping[str, np.ndarray], untuned: np.ndarray, places: Sequence[str] = (),
+    flaws: Mapping[str, str] | None = None, seed: int = 0,
+) -> list[Comparison]:
+    """Each two sets, those of low loss first.
+
+    Args:
+        losses: by set, probe losses `[n_seeds, n_examples]`, nats a token.
+        untuned: those of the model without fine-tuning, `[n_examples]`.
+        places: where the needle of each probe example stands; empty without needles.
+        flaws: by set, why its examples can be solved by reading one place; empty or absent for the others.
+        seed: of the bootstrap.
+    """
+    by_loss = sorted(losses, key=lambda name: float(losses[name].mean()))
+    return [_compared(first, second, losses, untuned, places, flaws or {}, seed)
+            for first, second in itertools.combinations(by_loss, 2)]
+
+
+def _compared(
+    first: str, second: str, losses: Mapping[str, np.ndarray], untuned: np.ndarray, places: Sequence[str],
+    flaws: Mapping[str, str], seed: int,
+) -> Comparison:
+    better, worse = losses[first], losses[second]
+    difference = worse - better
+    found = bootstrap_crossed(difference, seed=seed)
+    samples = crossed_means(difference, seed=seed)
+    probability = 0.5 if samples is None else float((samples > 0).mean() + (samples == 0).mean() / 2)
+    swap = further_seed(better.mean(axis=1), worse.mean(axis=1))
+    against = tuple(_against(first, found.estimate, probability, swap, better, untuned, difference, places, flaws))
+    return Comparison(first, second, found.estimate, found.low, found.high, probability, swap, against)
+
+
+def _against(
+    first: str, difference: float, probability: float, swap: float, better: np.ndarray, untuned: np.ndarray,
+    each: np.ndarray, places: Sequence[str], flaws: Mapping[str, str],
+) -> Iterator[str]:
+    if flaws.get(first):
+        yield f"{first} is ahead by {difference:.3f}, but {flaws[first]}"
+    if math.isnan(swap):
+        yield "one seed shows no spread (--seeds 0 1 2)"
+    elif difference <= swap:
+        yield f"they differ by {difference:.3f} nats a token, and another seed of each could turn {swap:.3f}"
+    if probability < SURE:
+        yield (f"over probe examples and seeds the probability that {first} is better is {probability:.3f}, below "
+               f"{SURE:g}")
+    moved = float(untuned.mean() - better.mean())
+    if difference < HARDLY * moved or moved <= 0:
+        yield (f"the difference, {difference:.3f}, is small beside what training moved ({moved:.3f}), so that longer "
+               "training may turn it")
+    if place := _single_place(each.mean(axis=0), places):
+        yield f"{first} is ahead only where the needle stands in {place}"
+
+
+def further_seed(first: np.ndarray, second: np.ndarray) -> float:
+    """The difference that one further fine-tuning of each set may turn: half a 95% prediction interval.
+
+    Student's t with Welch's degrees of freedom, for the difference of one new run of each set, whose means over
+    `[n_seeds]` runs are known.
+
+    Returns:
+        nats a token; NaN where a set has one run.
+    """
+    parts = [(np.var(one, ddof=1), len(one)) for one in (first, second) if len(one) > 1]
+    if len(parts) < 2:
+        return math.nan
+    variance = sum(value * (1 + 1 / n) for value, n in parts)
+    if not variance:
+        return 0.0
+    freedom = variance**2 / sum((value * (1 + 1 / n)) ** 2 / (n - 1) for value, n in parts)
+    return float(t.ppf(0.975, freedom) * math.sqrt(variance))
+
+
+def _single_place(difference: np.ndarray, places: Sequence[str]) -> str:
+    """The place without whose examples the first set is not ahead any more; empty without one."""
+    at = np.array(places)
+    for name in sorted(set(places) - {""}):
+        rest = (at != name) & (at != "")
+        if rest.any() and difference[rest].mean() <= 0:
+            return name
+    return ""
