@@ -20,12 +20,12 @@ unexport MPLBACKEND
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help study book report pages notebooks test lint unit nbval dev clean
+.PHONY: help study book report pretrained pretrained-cost pages notebooks test lint unit nbval dev clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-study: $(VENV)/.book  ## run chapters 00 to 09 with PROFILE (quick), live, and build the book of what they showed
+study: $(VENV)/.book  ## run chapters 00 to 10 with PROFILE (quick), live, and build the book of what they showed
 	@$(BOOK) study --profile $(PROFILE) $(if $(CHAPTERS),--chapters $(CHAPTERS))
 
 book: $(VENV)/.book  ## build the book without running anything: of the last run, else of the report that comes with it
@@ -38,6 +38,24 @@ report: $(VENV)/.book  ## compute the report's tables anew on one GPU (the secon
 	@$(RUN) -m retrieval_heads publish --profile report
 	@$(BOOK) report
 	@$(BOOK) build
+
+# the official files of Natural Questions are brought by hand: book/run_it_yourself says where they are
+OFFICIAL ?= official
+STUDY := runs/pretrained-data
+
+pretrained: $(VENV)/.book  ## the study of a pretrained model on one GPU: model, texts, runs, tables (OFFICIAL=folder of mdqa files)
+	@test -f models/smollm2/model.safetensors || $(RUN) -m retrieval_heads fetch smollm2 --to models
+	@test -f $(STUDY)/mdqa/high_high.jsonl.gz || { $(RUN) -m retrieval_heads prepare --task mdqa --official $(OFFICIAL) \
+		--tokenizer models/smollm2 --out runs/pretrained-prepared --length 16384 --eval-length 8192 --short-length 4096 \
+		--train-ids data/written/mdqa_needles.jsonl.gz --probe 200 --dev 150 --test 600 && \
+		$(RUN) -m retrieval_heads write --real runs/pretrained-prepared/mdqa/real.jsonl.gz --tokenizer models/smollm2 \
+		--length 16384 --texts data/written/mdqa_needles.jsonl.gz --out $(STUDY)/mdqa; }
+	@$(RUN) -m retrieval_heads grid --profile pretrained
+	@$(RUN) -m retrieval_heads publish --profile pretrained
+	@$(BOOK) report --chapters 10
+
+pretrained-cost: $(VENV)/.book  ## what is left of that study, and what it costs by what was measured; runs nothing
+	@$(RUN) -m retrieval_heads grid --profile pretrained --dry-run
 
 pages: $(VENV)/.book  ## make the report's pages from its tables, to be committed
 	@$(BOOK) report $(if $(CHAPTERS),--chapters $(CHAPTERS))

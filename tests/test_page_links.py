@@ -122,7 +122,8 @@ def test_every_table_is_followed_down_to_rows_that_models_made() -> None:
             assert one in all_tables(), f"{name} is said to follow from {one}"
             seen.add(one)
             if isinstance(MADE_FROM[one], str):
-                assert all_tables()[one].tool or all_tables()[one].stage in RUNS, f"{one} follows from tables, and none is named"
+                table = all_tables()[one]
+                assert table.tool or table.stage in RUNS, f"{one} follows from tables, and none is named"
             else:
                 assert name not in MADE_FROM[one], f"{name} is said to follow from itself"
                 below += [other for other in MADE_FROM[one] if other not in seen]

@@ -68,8 +68,8 @@ def save(out: Path, rows: list[dict[str, Any]], profile: Profile, device: str) -
     content = to_csv(table)
     write_whole(out, content)
     once = table.drop_duplicates(["task", "setting"])
-    facts = Facts(seconds=float((once.train_seconds + once.score_seconds).sum()), device=device_name(device), seeds=(0,),
-                  used=int(once.n.sum()))
+    facts = Facts(seconds=float((once.train_seconds + once.score_seconds).sum()), device=device_name(device),
+                  seeds=(0,), used=int(once.n.sum()))
     write_manifest(out.with_suffix(".json"), facts, table="pilot", profile="pretrained",
                    config_hash=config_hash(profile, "finetune"), sha256=sha256(content), rows=len(table))
 

@@ -1,8 +1,11 @@
-"""Make `questions.jsonl` anew: `python examples/pretrained/make.py OFFICIAL_FILE` (see the card beside it).
+"""Make the files of this folder anew (see the card beside it).
 
-OFFICIAL_FILE is `nq-open-20_total_documents_gold_at_9.jsonl.gz` of Lost in the Middle, or its first 300 lines, which hold
-all that is taken. No set of the study has these questions. Of each, three documents
-are kept: the gold one and the first two others.
+    python examples/pretrained/make.py OFFICIAL_FILE    questions.jsonl
+    python examples/pretrained/make.py --tables         the tables, with the model in models/smollm2
+
+OFFICIAL_FILE is `nq-open-20_total_documents_gold_at_9.jsonl.gz` of Lost in the Middle, or its first 300 lines, which
+hold all that is taken. No set of the study has these questions. Of each, three documents are kept: the gold one and
+the first two others.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.data.official.assemble import assemble
 from retrieval_heads.data.official.mdqa import mdqa_source
 from retrieval_heads.data.official.records import read_records
+from retrieval_heads.ten_questions import write_tables
 
 ROOT = Path(__file__).parents[2]
 N, DOCUMENTS = 10, 3
@@ -40,4 +44,4 @@ def main(official: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    write_tables() if sys.argv[1:] == ["--tables"] else main(sys.argv[1])

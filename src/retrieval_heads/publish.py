@@ -67,10 +67,10 @@ def readme() -> str:
         "`claims` follow from them, and `python -m retrieval_heads publish --profile report` brings all here; with "
         "`--derived`, only what follows from the tables of runs that are here, which stay as they are. The folder "
         "`controls` holds measurements that were made later, of the runs whose adapters come with the repository.\n\n"
-        "The folder `pretrained` is the second study, by `make pretrained`. Its runs come in parts, so a table may hold "
-        "some of the runs only: `absent` in its manifest lists those that are not there yet, and `parts.tar.xz` has the "
-        "parts from which the grid goes on (CONTRIBUTING.md says how). Its table `pilot` was made before the runs by "
-        "`python tools/pretrained_pilot.py`; the manifest was written afterwards from the table.\n\n"
+        "The folder `pretrained` is the second study, by `make pretrained`. Its runs come in parts, so a table may "
+        "hold some of the runs only: `absent` in its manifest lists those that are not there yet, and `parts.tar.xz` "
+        "has the parts from which the grid goes on (CONTRIBUTING.md says how). Its table `pilot` was made before the "
+        "runs by `python tools/pretrained_pilot.py`; the manifest was written afterwards from the table.\n\n"
         + dictionary_markdown()
     )
 

@@ -19,11 +19,18 @@ def add(verbs: argparse._SubParsersAction) -> None:
     )
     add_choice(parser)
     parser.add_argument("--seconds", type=float, metavar="S", help="begin nothing after so many seconds")
+    parser.add_argument("--dry-run", action="store_true",
+                        help="say how many runs are left and what they cost, as far as it was measured; run nothing")
     parser.set_defaults(function=_grid)
 
 
 def _grid(parsed: argparse.Namespace) -> None:
     profile, options = chosen(parsed)
+    if parsed.dry_run:
+        from retrieval_heads.stages.planned import plan
+
+        print("\n".join(plan(profile, options)))
+        return
     check_needs(profile, options.task, options.base)
     from retrieval_heads.stages import grid
 

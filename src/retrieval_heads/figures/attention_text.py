@@ -90,7 +90,22 @@ def attention_html(
         example: what was read; its prompt is shown whole.
         heads: those that can be chosen without scripts, of the first model; the first is shown at the start.
     """
-    tokens, needle = _tokens(tokenizer, example)
+    return text_html(models, *tokens_of(tokenizer, example), example.answer, heads)
+
+
+def text_html(
+    models: Mapping[str, tuple[np.ndarray, np.ndarray]], tokens: Sequence[str], needle: Sequence[int], answer: str,
+    heads: Sequence[Head],
+) -> str:
+    """`attention_html` of a text that is cut into tokens already.
+
+    Args:
+        models: as there.
+        tokens: of the prompt, as text.
+        needle: 1 for each of them that lies in a needle, else 0.
+        answer: what is read along.
+        heads: as there.
+    """
     first_name, (first, scores) = next(iter(models.items()))
     layers, n_heads = scores.shape
     data = {
@@ -109,19 +124,19 @@ def attention_html(
         copies.append(f'<div class="copy">{_coloured(tokens, needle, first[layer, head])}</div>')
     chosen = "".join(f".attention-text .fixed label:nth-of-type({n + 1}):has(:checked) ~ .copy:nth-of-type({n + 1})"
                      "{display:block}" for n in range(len(heads)))
-    answer = f"<p>Answer read along: <strong>{escape(example.answer)}</strong>. Underlined: the needle.</p>"
+    read = f"<p>Answer read along: <strong>{escape(answer)}</strong>. Underlined: the needle.</p>"
     return (
         f'<div class="attention-text"><style>{chosen}</style>'
         f'<div class="fixed"><p>Model: {escape(first_name)}. Head:</p>{"".join(radios)}{"".join(copies)}</div>'
         f'<div class="free"><p><label>Model: <select>{options}</select></label> Head: choose a square '
         "(one row is one layer, the first at the bottom; darker: higher score). <output></output></p>"
         f'<div class="head-grid" style="grid-template-columns: repeat({n_heads}, 1fr)"></div><div class="tokens"></div>'
-        f'</div>{answer}<script type="application/json">{_json(data)}</script>{_SCRIPT}</div>'
+        f'</div>{read}<script type="application/json">{_json(data)}</script>{_SCRIPT}</div>'
     )
 
 
-def _tokens(tokenizer: Any, example: Example) -> tuple[list[str], list[int]]:
-    """The prompt cut at its tokens, and which of them lie in a needle."""
+def tokens_of(tokenizer: Any, example: Example) -> tuple[list[str], list[int]]:
+    """The prompt cut at its tokens, and 1 for each of them that lies in a needle, else 0."""
     one = encode(example, tokenizer)
     offsets = tokenizer(example.text, return_offsets_mapping=True)["offset_mapping"][: one.prompt_length]
     starts = [start for start, _ in offsets] + [len(example.prompt)]

@@ -50,7 +50,8 @@ def head_chart(scores: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> 
     ]
     names = list(dict.fromkeys(words(name) for name in order))
     task = alt.param(name="task_", value=tasks[0], bind=alt.binding_select(options=list(tasks), name="Task: "))
-    data = alt.param(name="data_", value="real", bind=alt.binding_select(options=names, name="Trained on: "))
+    first = "real" if "real" in names else names[0]
+    data = alt.param(name="data_", value=first, bind=alt.binding_select(options=names, name="Trained on: "))
     slider = alt.param(name="threshold", value=threshold, bind=alt.binding_range(
         min=0, max=1, step=0.01, name="Threshold of the score: "))
     base = alt.Chart(alt.Data(values=values)).transform_filter("datum.task == task_ && datum.data == data_")

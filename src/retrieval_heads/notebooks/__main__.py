@@ -62,7 +62,7 @@ def run_chapters(
         write_whole(target / f"{chapter}.ipynb", (nbformat.writes(page) + "\n").encode())
         entry = record(given.get("profile", STORED_PROFILE), seconds) | {"origin": origin}
         if origin == "report":
-            entry["tables"] = table_digests(layout)
+            entry["tables"] = table_digests(layout, chapter)
         write_status(target, read_status(target) | {chapter: entry})
         pace.done(chapter, seconds)
         left = f", {pace.text()}" if number < len(chapters) else ""

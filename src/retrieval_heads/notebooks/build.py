@@ -21,7 +21,7 @@ from retrieval_heads.notebooks.check import figures, page_problems
 from retrieval_heads.notebooks.data_page import data_page
 from retrieval_heads.notebooks.execute import quiet_environment
 from retrieval_heads.notebooks.landing import landing, paper_rows
-from retrieval_heads.notebooks.layout import Layout
+from retrieval_heads.notebooks.layout import OTHER_STUDIES, Layout
 from retrieval_heads.notebooks.links import (
     copy_linked,
     dead_links,
@@ -72,7 +72,8 @@ def gather_pages(layout: Layout) -> dict[str, dict[str, Any]]:
     write_status(layout.pages, records)
     pages = read_pages(layout)
     profiles = [record["profile"] for record in records.values()]
-    write_whole(layout.pages / "data.md", data_page(layout, pages, profiles).encode())
+    others = {study for chapter, study in OTHER_STUDIES.items() if chapter in pages}
+    write_whole(layout.pages / "data.md", data_page(layout, pages, {*profiles, *others}).encode())
     write_whole(layout.pages / "status.md", status_page(layout, layout.chapters(), records).encode())
     write_whole(layout.pages / "verdicts.md", verdicts_block(layout).encode())
     if layout.tables.is_dir():
@@ -126,7 +127,7 @@ def report_problems(layout: Layout, chapter: str) -> list[str]:
     if not page.exists() or record is None:
         return ["there is no page of it in the report"]
     problems = _outdated(layout, chapter, page) + page_problems(nbformat.read(page, as_version=4), layout.root)
-    now, then = table_digests(layout), record["tables"]
+    now, then = table_digests(layout, chapter), record["tables"]
     changed = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
     return problems + ([f"the tables {', '.join(changed)} are not those it was made from"] if changed else [])
 

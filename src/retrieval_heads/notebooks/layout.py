@@ -15,6 +15,10 @@ REPORT_PROFILE = "report"
 """The profile of the pages that come with the repository."""
 
 
+OTHER_STUDIES = {"10_pretrained": "pretrained"}
+"""Chapters that show a study of their own, whatever the profile, and the profile of that study."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """The folders of one checkout.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_heads.files import write_whole
-from retrieval_heads.notebooks.layout import Layout
+from retrieval_heads.notebooks.layout import OTHER_STUDIES, Layout
 
 FILE = "status.json"
 ORIGINS = {
@@ -43,10 +43,16 @@ def record(profile: str, seconds: float) -> dict[str, Any]:
     }
 
 
-def table_digests(layout: Layout) -> dict[str, str]:
-    """The sha256 of every table of the report, by name, as its manifest gives it."""
-    manifests = sorted(layout.tables.glob("*.json"))
-    return {path.stem: json.loads(path.read_text(encoding="utf-8"))["sha256"] for path in manifests}
+def table_digests(layout: Layout, chapter: str = "") -> dict[str, str]:
+    """The sha256 of every table of the report, by name, as its manifest gives it.
+
+    Of a chapter that shows a study of its own, those of that study too, as `STUDY/TABLE`.
+    """
+    manifests = {path.stem: path for path in sorted(layout.tables.glob("*.json"))}
+    if chapter in OTHER_STUDIES:
+        folder = layout.tables.parent / OTHER_STUDIES[chapter]
+        manifests |= {f"{folder.name}/{path.stem}": path for path in sorted(folder.glob("*.json"))}
+    return {name: json.loads(path.read_text(encoding="utf-8"))["sha256"] for name, path in manifests.items()}
 
 
 def device_name() -> str:

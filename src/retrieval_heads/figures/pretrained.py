@@ -1,0 +1,148 @@
+"""Figures and the table of the chapter on the pretrained model; an empty panel says what is not there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from retrieval_heads import ten_questions
+from retrieval_heads.claims.verdict import ALL
+from retrieval_heads.figures.attention_text import text_html
+from retrieval_heads.figures.common import write_empty
+from retrieval_heads.figures.heads import plot_head_map
+from retrieval_heads.figures.paper import PAPER
+from retrieval_heads.figures.performance import ROW, plot_performance
+from retrieval_heads.figures.style import axis, colour, in_order, interval_bars, marker, panels, words
+from retrieval_heads.figures.verdict_table import CLAIMS, badge, effect_text
+from retrieval_heads.heads.select import bottom_heads, select_heads
+from retrieval_heads.settings import REFERENCE, Profile
+from retrieval_heads.takeaways.pretrained import THETA, copy_scores
+
+NOT_YET = "not there yet"
+CONTROLS = {"retrieval": ("strongest heads", "#d55e00", "o"), "random_layer": ("random, same layers", "#0173b2", "s"),
+            "random_group": ("random, as many groups", "#029e73", "^"), "random_zero": ("score 0", "#777777", "v"),
+            "all": ("all heads", "#000000", "D")}
+"""Name, colour and marker of each set of heads."""
+
+
+def performance_figure(tables: Mapping[str, pd.DataFrame], profile: Profile) -> Figure:
+    """F1 by training set, each planned one with a row; those without runs stay empty."""
+    order = in_order([THETA, *profile.conditions])
+    figure, [ax] = panels([f"{profile.tasks[0]}, {profile.train_length:,} tokens"], columns=1,
+                          height=1.2 + ROW * len(order), width=7.2)
+    if "performance" not in tables:
+        write_empty(ax, NOT_YET)
+        return figure
+    rows = pd.concat([tables[name] for name in ("base", "performance") if name in tables], ignore_index=True)
+    rows = rows[(rows.eval_length == profile.train_length) & (rows.task == profile.tasks[0])]
+    rows = rows[rows.condition.isin(order)]
+    plot_performance(rows.assign(seed=rows.seed.fillna(0)), "f1", ax, order)
+    ax.set_xlim(-0.01, 1.3 * rows[rows.metric == "f1"].high.max())
+    return figure
+
+
+def maps_figure(tables: Mapping[str, pd.DataFrame], threshold: float) -> Figure:
+    """Maps of the mean copy score of all heads: without training, and after `real` and `low_low` where they are there."""
+    if "head_scores" not in tables:
+        figure, [ax] = panels(["heads"], columns=1)
+        write_empty(ax, NOT_YET)
+        return figure
+    table = copy_scores(tables["head_scores"])
+    shown = [name for name in ("base", THETA, "real", "low_low") if name in set(table.condition)]
+    figure, axes = panels([words(name) for name in shown], columns=4, height=4.2)
+    for name, ax in zip(shown, axes, strict=True):
+        mean = table[table.condition == name].groupby(["layer", "head"], as_index=False).score.mean()
+        plot_head_map(mean, threshold, ax=ax, bar=False)
+        ax.label_outer()
+    figure.colorbar(axes[0].collections[0], ax=axes, label="score (fraction)", shrink=0.6, aspect=30)
+    return figure
+
+
+def recall_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """A point for each training set: recall of the real runs' heads against F1."""
+    figure, [ax] = panels(["recall and performance"], columns=1, height=3.4)
+    rows = tables.get("set_points", pd.DataFrame(columns=["recall"])).dropna(subset=["recall"])
+    if rows.empty:
+        write_empty(ax, NOT_YET)
+        return figure
+    for row in rows.itertuples():
+        ax.plot(row.recall, row.f1, marker(row.condition), color=colour(row.condition), label=words(row.condition))
+    ax.set(xlabel="strength-weighted recall (fraction)", ylabel="token F1 (fraction)")
+    figure.legend(loc="outside right upper", fontsize="x-small")
+    return figure
+
+
+def effects_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Share of the gain from context that a knock-out takes, and share of the gap that patching closes, over k."""
+    figure, axes = panels(["Knock-out, runs on real data", "Patching, synthetic sets"], columns=2, height=3.2)
+    _plot_effects(tables, "knockout", "real", "share_lost", "share of the gain lost (fraction)", axes[0])
+    _plot_effects(tables, "patching", ALL, "share_closed", "share of the gap closed (fraction)", axes[1])
+    return figure
+
+
+def _plot_effects(
+    tables: Mapping[str, pd.DataFrame], intervention: str, condition: str, effect: str, label: str, ax: Axes | None,
+) -> None:
+    ax, rows = axis(ax), tables.get("loss_effects", pd.DataFrame(columns=["value"])).dropna(subset=["value"])
+    if len(rows):
+        rows = rows[(rows.intervention == intervention) & (rows.condition == condition) & (rows.effect == effect)]
+    if rows.empty:
+        write_empty(ax, NOT_YET)
+        return
+    for control, own in rows.groupby("control"):
+        name, tone, form = CONTROLS.get(control, (control, "#555555", "."))
+        own = own.sort_values("k")
+        ax.errorbar(own.k, own.value, yerr=interval_bars(own.value, own.low, own.high), fmt=f"{form}-", color=tone,
+                    label=name, markersize=4, capsize=2)
+    ax.axhline(0, color="#333333", linewidth=0.8)
+    ax.set(xlabel="heads (number)", ylabel=label)
+    ax.legend(fontsize="x-small")
+
+
+def question_html() -> str:
+    """The text of a short real question coloured by the attention of heads, for each adapter of `ten_questions`."""
+    read = ten_questions.attention()
+    models = {words(run): (read["runs"][run], ten_questions.scores(run)) for run in ten_questions.RUNS}
+    scores = ten_questions.scores(REFERENCE)
+    heads = select_heads(scores, k=4) + bottom_heads(scores, 2)
+    return text_html(models, read["tokens"], read["needle"], read["answer"], heads)
+
+
+def origin_line() -> str:
+    """Where the numbers of the ten questions come from, as Markdown."""
+    if ten_questions.at_hand():
+        return "Computed on this machine, with the model in `models/smollm2`."
+    return ("From the tables in `examples/pretrained`. To compute it here, get the model: "
+            "`python -m retrieval_heads fetch smollm2 --to models`.")
+
+
+def three_studies_html(report: pd.DataFrame, pretrained: pd.DataFrame) -> str:
+    """One row a claim: the paper's numbers (second hand), the small models' verdict, the pretrained model's, and why.
+
+    Args:
+        report, pretrained: the tables `verdicts`; an empty one has dashes.
+    """
+    known = [{row.claim: row for row in rows.itertuples() if row.task == ALL} if len(rows) else {}
+             for rows in (report, pretrained)]
+    own = {row.claim: row.detail for row in pretrained.itertuples() if row.task != ALL} if len(pretrained) else {}
+    body = "".join(
+        f"<tr><td><strong>{claim}</strong> {escape(CLAIMS[claim])}</td><td>{escape(PAPER[claim])}</td>"
+        + "".join(f"<td>{_found(one.get(claim))}</td>" for one in known) + f"<td>{_why(own.get(claim, ''))}</td></tr>"
+        for claim in PAPER)
+    heads = ("Claim", "The paper, second hand", "Small models", "Pretrained model", "What decided")
+    return (f'<table class="dataframe verdicts"><thead><tr>{"".join(f"<th>{one}</th>" for one in heads)}</tr></thead>'
+            f"<tbody>{body}</tbody></table>")
+
+
+def _found(row: object | None) -> str:
+    if row is None:
+        return "–"
+    return f"{badge(row.verdict)}<br><small>{escape(effect_text(row.effect, row.low, row.high, row.unit))}</small>"
+
+
+def _why(text: str) -> str:
+    return f"<details><summary>the counts</summary>{escape(text.replace('`', ''))}</details>" if text else "–"

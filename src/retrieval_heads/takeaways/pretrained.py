@@ -1,0 +1,229 @@
+"""What the study of the pretrained model found so far: every sentence from the tables that are there.
+
+The runs come in parts. What is there is said with its number of runs and seeds, and what is not there is said to be so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from retrieval_heads.claims.pretrained.effects import MOST
+from retrieval_heads.claims.pretrained.judge import DERIVED, RAW
+from retrieval_heads.claims.pretrained.loading import LEAST_SEEDS
+from retrieval_heads.claims.verdict import ALL, UNDECIDED
+from retrieval_heads.errors import ResultError
+from retrieval_heads.keys import study_grid, table_path
+from retrieval_heads.publish import find_committed
+from retrieval_heads.settings import REFERENCE, Profile
+from retrieval_heads.store import load_table
+from retrieval_heads.wording import listed, p_value
+
+Tables = Mapping[str, pd.DataFrame]
+NAMES = tuple(dict.fromkeys((*RAW, *DERIVED, "base", "performance", "training", "lengths", "examples", "verdicts")))
+THETA, UNTUNED = "rope", ("base", "rope")
+NOT_YET = "not there yet"
+
+
+def present(profile: Profile) -> dict[str, pd.DataFrame]:
+    """Those of the tables `NAMES` that are there and have rows, by name.
+
+    Raises:
+        ResultError: a table that is there and damaged.
+    """
+    there = [name for name in NAMES
+             if table_path(profile.name, name).is_file() or find_committed(profile.name, name) is not None]
+    found = {name: load_table(profile.name, name) for name in there}
+    return {name: table for name, table in found.items() if len(table)}
+
+
+def takeaway(tables: Tables, profile: Profile) -> list[str]:
+    """The box at the head of the chapter: verdicts, how much is there, what answers, heads and interventions say."""
+    parts = [verdicts(tables), answers(tables, profile), heads(tables, profile), recall(tables), knockout(tables),
+             patching(tables)]
+    return [parts[0], state(tables, profile), *(one for one in parts[1:] if NOT_YET not in one)]
+
+
+def state(tables: Tables, profile: Profile) -> str:
+    """How many of the planned runs have come to each step."""
+    planned = len(study_grid(profile))
+    measured = (("trained and tested", "performance"), ("scored for heads", "head_scores"),
+                ("knocked out", "knockout_losses"), ("patched", "patching_losses"))
+    counts = {what: len(runs_of(tables, name)) for what, name in measured}
+    if not counts["trained and tested"]:
+        return f"Of {planned} planned runs none is there yet."
+    seeds = seeds_of(tables)
+    sets = runs_of(tables, "performance").condition.nunique()
+    text = (f"Of {planned} planned runs, " + listed([f"{n} {'is' if n == 1 else 'are'} {what}"
+                                                     for what, n in counts.items()])
+            + f": {seeds} of {len(profile.seeds)} seeds, {sets} of {len(profile.conditions)} training sets.")
+    return text if counts["trained and tested"] == planned == counts["scored for heads"] else (
+        f"{text} The others are {NOT_YET}.")
+
+
+def verdicts(tables: Tables) -> str:
+    """How many of the claims are decided, and how."""
+    rows = tables.get("verdicts", pd.DataFrame(columns=["claim", "task", "verdict"]))
+    whole = rows[rows["task"] == ALL].set_index("claim").verdict
+    decided = whole[whole != UNDECIDED]
+    if decided.empty:
+        return "On the pretrained model nothing is decided: no rule has the runs that it needs, or none came out."
+    by_verdict = [f"{listed(sorted(claims.index))} {'is' if len(claims) == 1 else 'are'} {verdict}"
+                  for verdict, claims in decided.groupby(decided)]
+    rest = sorted(set(whole.index) - set(decided.index))
+    return "On the pretrained model, " + listed(by_verdict + ([f"{listed(rest)} not decided"] if rest else [])) + "."
+
+
+def answers(tables: Tables, profile: Profile) -> str:
+    """F1 after each of the named kinds of training, beside theta alone."""
+    mean = f1_by_set(tables, profile)
+    if mean.empty:
+        return f"What fine-tuned models answer is {NOT_YET}."
+    known = mean.drop(labels=[THETA], errors="ignore")
+    words = [f"{known[name]:.2f} after `{name}`" for name in known.sort_values(ascending=False).index]
+    shown = words if len(words) <= 4 else [words[0], words[1], f"down to {words[-1]}"]
+    alone = f"; theta alone reaches {mean[THETA]:.2f}" if THETA in mean else ""
+    seeds = seeds_of(tables)
+    chance = "" if seeds >= LEAST_SEEDS else (
+        f" With {seeds} of {len(profile.seeds)} seeds, differences between trained models cannot be told from luck.")
+    return f"At {profile.train_length:,} tokens the F1 of answers is {listed(shown)}{alone}.{chance}"
+
+
+def contrasts(tables: Tables) -> str:
+    """By how much real data are better than the three named sets."""
+    rows = tables.get("contrasts", pd.DataFrame(columns=["outcome", "finding"]))
+    rows = rows[(rows.outcome == "f1") & rows.finding.notna()]
+    if rows.empty:
+        return f"Contrasts with the named sets are {NOT_YET}: they need three seeds of each set."
+    said = [f"`{row.condition}` {row.value:+.3f} [{row.low:.3f}, {row.high:.3f}] ({row.finding})"
+            for row in rows.itertuples()]
+    counted = "" if rows.seeds_counted.all() else " These intervals are over examples only, with too few seeds."
+    return f"F1 of real data less that of each named set: {listed(said)}.{counted}"
+
+
+def heads(tables: Tables, profile: Profile) -> str:
+    """How many heads copy, before training and after it, and which is the strongest."""
+    if "head_scores" not in tables:
+        return f"Scores of heads are {NOT_YET}."
+    table, at = copy_scores(tables["head_scores"]), profile.detect.threshold
+    above = (table.score > at).groupby([table.condition, table.seed]).sum().groupby("condition").mean()
+    n_heads = len(table[["layer", "head"]].drop_duplicates())
+    parts = {"base": f"{{n}} in the model as it is, at {profile.base_length:,} tokens",
+             THETA: f"{{n}} with theta raised and no training, at {profile.train_length:,}",
+             REFERENCE: "{n} after training on real examples"}
+    said = [text.format(n=f"{above[name]:.0f}") for name, text in parts.items() if name in above.index]
+    which = next((name for name in (REFERENCE, THETA, "base") if name in above.index), above.index[0])
+    layer, head, score = strongest(table, which)
+    after = "" if set(above.index) - set(UNTUNED) else " Heads of trained models are still to be scored."
+    return (f"Of {n_heads} heads, so many have a copy score above {at:g}: {listed(said)}. The strongest is head {head} "
+            f"of layer {layer} ({score:.2f}, {NAMED.get(which, which)}).{after}")
+
+
+NAMED = {"base": "the model as it is", THETA: "theta alone", REFERENCE: "real training"}
+
+
+def recall(tables: Tables) -> str:
+    """How the recall of heads correlates with performance over training sets."""
+    rows = tables.get("set_correlation")
+    if rows is not None:
+        rows = rows[(rows.predictor == "recall") & rows.given.isna() & (rows.sets == "all") & rows.value.notna()]
+    if rows is None or rows.empty:
+        return f"Recall against performance is {NOT_YET}: it needs heads and answers of many training sets."
+    row = rows.iloc[0]
+    chance = "" if pd.isna(row.p) else f", {p_value(row.p)}"
+    return (f"Over {row.n} training sets, the rank correlation of the recall of heads with F1 is {row.value:.2f} "
+            f"[{row.low:.2f}, {row.high:.2f}]{chance}.")
+
+
+def knockout(tables: Tables) -> str:
+    """What is lost of the gain from context without the strongest heads, and without random ones."""
+    share = _effects(tables, "knockout", REFERENCE, "share_lost")
+    if "retrieval" not in share:
+        return f"Knock-outs of the runs on real data are {NOT_YET}."
+    text = f"Without its {MOST} strongest heads the model loses {_with_ends(share['retrieval'])} of what it gains"
+    random = f", without random ones of the same layers {_with_ends(share['random_layer'])}" if (
+        "random_layer" in share) else ""
+    return f"{text} from the gold document{random}.{_counted(share['retrieval'])}"
+
+
+def patching(tables: Tables) -> str:
+    """Which share of the gap to the real run is closed by its heads."""
+    share = _effects(tables, "patching", ALL, "share_closed")
+    if "retrieval" not in share:
+        return f"Patching into runs on synthetic data is {NOT_YET}."
+    return (f"The {MOST} strongest heads of the real run, patched in, close {_with_ends(share['retrieval'])} of the "
+            f"gap in loss over the synthetic sets.{_counted(share['retrieval'])}")
+
+
+def differences(report: pd.DataFrame, pretrained: pd.DataFrame) -> str:
+    """Where the small and the pretrained study differ.
+
+    Args:
+        report, pretrained: the tables `verdicts`.
+    """
+    one, other = (rows[rows["task"] == ALL].set_index("claim").verdict for rows in (report, pretrained))
+    both = [claim for claim in sorted(set(one.index) & set(other.index)) if other[claim] != UNDECIDED]
+    if not both:
+        return "Where the pretrained model differs from the small ones cannot be said before its claims are decided."
+    unlike = [f"{claim} ({one[claim]} in the small study, {other[claim]} here)" for claim in both
+              if one[claim] != other[claim]]
+    return ("The two studies agree on " if not unlike else "The two studies differ on ") + listed(unlike or both) + "."
+
+
+def f1_by_set(tables: Tables, profile: Profile) -> pd.Series:
+    """Mean F1 over seeds at the training length, by training set, with theta alone."""
+    parts = [tables[name] for name in ("performance", "base") if name in tables]
+    if "performance" not in tables:
+        return pd.Series(dtype=float)
+    rows = pd.concat(parts, ignore_index=True)
+    rows = rows[(rows.metric == "f1") & (rows.eval_length == profile.train_length) & (rows.task == profile.tasks[0])]
+    return rows[rows.condition != "base"].groupby("condition").value.mean()
+
+
+def copy_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the score that the claims are about."""
+    return table[(table.kind == "copy") & (table.score_mode == "forced")]
+
+
+def strongest(table: pd.DataFrame, condition: str) -> tuple[int, int, float]:
+    """Layer, head and mean score of the strongest head of a condition."""
+    mean = table[table.condition == condition].groupby(["layer", "head"]).score.mean()
+    if mean.empty:
+        raise ResultError("no head of this condition was scored", where="table head_scores", value=condition,
+                          remedy="Take one of those that are there.")
+    layer, head = mean.idxmax()
+    return int(layer), int(head), float(mean.max())
+
+
+def runs_of(tables: Tables, name: str) -> pd.DataFrame:
+    """The trained runs that a table has rows of: task, condition and seed."""
+    if name not in tables:
+        return pd.DataFrame(columns=["task", "condition", "seed"])
+    rows = tables[name][["task", "condition", "seed"]].drop_duplicates()
+    return rows[~rows.condition.isin(UNTUNED)]
+
+
+def seeds_of(tables: Tables) -> int:
+    """The number of seeds of which trained runs were tested."""
+    return int(runs_of(tables, "performance").seed.nunique())
+
+
+def _effects(tables: Tables, intervention: str, condition: str, effect: str) -> dict[str, pd.Series]:
+    """By control, the row of an effect at the most heads."""
+    rows = tables.get("loss_effects")
+    if rows is None:
+        return {}
+    rows = rows[(rows.intervention == intervention) & (rows.condition == condition) & (rows.effect == effect)
+                & (rows.k == MOST) & rows.value.notna()]
+    return {row.control: row for _, row in rows.iterrows()}
+
+
+def _with_ends(row: pd.Series) -> str:
+    ends = "" if pd.isna(row.low) or pd.isna(row.high) else f" [{row.low:.0%}, {row.high:.0%}]"
+    return f"{row.value:.0%}{ends}"
+
+
+def _counted(row: pd.Series) -> str:
+    seeds = f"{row.n_seeds} {'seed' if row.n_seeds == 1 else 'seeds'}"
+    return "" if row.seeds_counted else f" The intervals are over examples only ({seeds})."
