@@ -15,8 +15,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
         "diagnose", help="fine-tune on each training set and report what it teaches, and which heads it misses",
         description="Fine-tunes one adapter per set and seed (or takes given ones), scores them on real examples, "
         "finds their retrieval heads, compares these with those of a model trained on real examples, knocks them out "
-        "and patches them, and writes report.html and tables/*.csv. The same command again makes only what is not there "
-        "yet, and so does one with more seeds or sets for the same folder. "
+        "and patches them, and writes report.html and tables/*.csv. The same command again makes only what is not "
+        "there yet, and so does one with more seeds or sets for the same folder. "
         "Files are JSON Lines; `check` says what is wrong with one.",
     )
     parser.add_argument("--model", required=True, metavar="FOLDER", help="the base model, or a cached hub id")

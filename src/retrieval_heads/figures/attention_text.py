@@ -181,10 +181,10 @@ def shipped_adapters_html(task: str, length: int = 256, shown: int = 4) -> str:
     from retrieval_heads.heads.select import bottom_heads, select_heads
     from retrieval_heads.models.load import load_model, swap_adapter
 
-    folders = sorted((paths.checkout() / "models" / "adapters").glob(f"{task}__*"))
+    folders = sorted((paths.needed_checkout() / "models" / "adapters").glob(f"{task}__*"))
     named = {folder.name.split("__")[1]: folder for folder in folders}
     [example] = make_examples(task=task, condition=REFERENCE, length=length, n=1, seed=0, split="probe")
-    model, tokenizer = load_model(paths.checkout() / "models" / "base", adapter=named[REFERENCE])
+    model, tokenizer = load_model(paths.needed_checkout() / "models" / "base", adapter=named[REFERENCE])
     models = {}
     for condition in in_order(named):
         swap_adapter(model, named[condition])

@@ -21,7 +21,7 @@ from retrieval_heads.notebooks.check import figures, page_problems
 from retrieval_heads.notebooks.data_page import data_page
 from retrieval_heads.notebooks.execute import quiet_environment
 from retrieval_heads.notebooks.landing import landing, paper_rows
-from retrieval_heads.notebooks.layout import OTHER_STUDIES, Layout
+from retrieval_heads.notebooks.layout import OTHER_STUDIES, REPORT_PROFILE, Layout
 from retrieval_heads.notebooks.links import (
     copy_linked,
     dead_links,
@@ -34,6 +34,7 @@ from retrieval_heads.notebooks.source import differences, read_source
 from retrieval_heads.notebooks.status import FILE, read_status, status_page, table_digests, write_status
 
 LINK = 'href="'
+OF_A_SMALL_RUN = "*These are the verdicts of the small run. Those of the report stand at the head of this page.*\n\n"
 
 
 def gather_pages(layout: Layout) -> dict[str, dict[str, Any]]:
@@ -75,7 +76,8 @@ def gather_pages(layout: Layout) -> dict[str, dict[str, Any]]:
     others = {study for chapter, study in OTHER_STUDIES.items() if chapter in pages}
     write_whole(layout.pages / "data.md", data_page(layout, pages, {*profiles, *others}).encode())
     write_whole(layout.pages / "status.md", status_page(layout, layout.chapters(), records).encode())
-    write_whole(layout.pages / "verdicts.md", verdicts_block(layout).encode())
+    small = any(record["profile"] != REPORT_PROFILE for record in records.values())
+    write_whole(layout.pages / "verdicts.md", f"{OF_A_SMALL_RUN * small}{verdicts_block(layout)}".encode())
     if layout.tables.is_dir():
         write_whole(layout.pages / "landing.md", landing(layout, profiles).encode())
         write_whole(layout.pages / "paper_rows.md", f"{paper_rows()}\n".encode())
