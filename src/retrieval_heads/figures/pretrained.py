@@ -46,7 +46,7 @@ def performance_figure(tables: Mapping[str, pd.DataFrame], profile: Profile) -> 
 
 
 def maps_figure(tables: Mapping[str, pd.DataFrame], threshold: float) -> Figure:
-    """Maps of the mean copy score of all heads: without training, and after `real` and `low_low` where they are there."""
+    """Maps of the mean copy score of all heads: without training, after `real` and after `low_low`."""
     if "head_scores" not in tables:
         figure, [ax] = panels(["heads"], columns=1)
         write_empty(ax, NOT_YET)
