@@ -58,7 +58,7 @@ def maps_figure(tables: Mapping[str, pd.DataFrame], threshold: float) -> Figure:
         mean = table[table.condition == name].groupby(["layer", "head"], as_index=False).score.mean()
         plot_head_map(mean, threshold, ax=ax, bar=False)
         ax.label_outer()
-    figure.colorbar(axes[0].collections[0], ax=axes, label="score (fraction)", shrink=0.6, aspect=30)
+    figure.colorbar(axes[0].images[0], ax=axes, label="score (fraction)", shrink=0.6, aspect=30)
     return figure
 
 
