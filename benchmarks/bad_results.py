@@ -60,7 +60,7 @@ def tables(rng: random.Random, valid: Valid, folder: Path) -> tuple[str, Call]:
 
 def rank_folders(rng: random.Random, valid: Valid, folder: Path) -> tuple[str, Call]:
     out = valid.copy("ranked", folder)
-    name = rng.choice(["request.json", "measured/adapters-a.json", "measured/base.json"])
+    name = rng.choice(["request.json", "measured/adapters-a__s0.json", "measured/untuned.json"])
     fault = file_fault(rng, out / name, spoil_json(rng, out / name))
     return f"{name}: {fault}", partial(main, valid.rank(out))
 

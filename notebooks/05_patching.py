@@ -46,7 +46,7 @@ figures.sources.data_line(profile, "patching", rows="metric forced_exact_match")
 # %% [markdown]
 # ## Patch one model into another yourself
 #
-# The *source* was trained on real examples, the *target* on `low_low`. Both read the same long text. Where the answer is
+# The *source* was trained on real examples, the *target* on `low_low`. Both read the same long text, which the target gets wrong. Where the answer is
 # predicted, what some heads of the target put out is replaced by what the same heads of the source put out.
 
 # %% tags=["live", "nbval-check-output"]
@@ -58,7 +58,7 @@ from retrieval_heads.data.encode import encode
 
 source, tokenizer = load_model("../models/base", adapter="../models/adapters/mdqa__real__s1__base")
 target, _ = load_model("../models/base", adapter="../models/adapters/mdqa__low_low__s1__base")  # change this
-[example] = make_examples(task="mdqa", condition="real", length=2048, n=1, seed=0, split="test")
+[example] = make_examples(task="mdqa", condition="real", length=1280, n=1, seed=3, split="test")
 one = encode(example, tokenizer)
 
 def answer_probability(model):

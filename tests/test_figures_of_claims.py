@@ -13,7 +13,6 @@ import matplotlib.pyplot as plt
 from retrieval_heads.claims.patching import judge_patching
 from retrieval_heads.claims.verdict import VERDICTS
 from retrieval_heads.config import load_profile
-from retrieval_heads.figures import base_share
 from retrieval_heads.figures.correlation import (
     NAMED,
     NOTHING,
@@ -250,7 +249,7 @@ def test_points_of_runs_leave_out_real_and_controls():
 def test_recall_over_thresholds_shows_each_base_model_and_says_when_there_is_nothing():
     rows = pd.DataFrame([
         {"predictor": "recall", "method": "spearman", "conditions": "all", "task": "all", "base": base, "p": 0.1,
-         "threshold": at, "estimate": 0.5, "low": 0.1, "high": 0.8}
+         "threshold": at, "estimate": 0.5, "low": 0.1, "high": 0.8, "given": "nothing"}
         for base, at in (("all", 0.05), ("all", 0.1), ("a", 0.1), ("b", 0.1))
     ])
     ax = plot_over_thresholds(rows, 0.1)
@@ -276,17 +275,3 @@ def test_many_conditions_have_lines_for_some():
 def test_one_seed_has_no_claims_to_read():
     assert not has_claims(load_profile("smoke"))
     assert "**not supported**" in finding_of_tables(verdicts_of(), "C1")
-
-
-def test_base_share_stands_beside_the_correlation_as_it_is():
-    rows = pd.DataFrame([
-        {"task": "mdqa", "condition": condition, "given": given, "ranks": ranks, "partial": 0.5, "low": 0.4,
-         "high": 0.6, "ceiling": 0.55, "correlation": 0.9}
-        for condition in ("real", *MANY) for given in ("base", "rope") for ranks in ("all", "layer")
-    ])
-    shown = base_share.shown_rows(rows)
-    assert set(shown.given) == {"rope"}, "the closer start, where it was scored"
-    assert len(shown) == len(base_share.shown_rows(rows.drop(columns="given")[rows.given == "base"])) == len(MANY)
-    ax = base_share.plot_base_share(shown)
-    assert set(labels(ax)) == set(map(words, MANY))
-    assert "several seeds" in said(base_share.plot_base_share(shown[:0]))

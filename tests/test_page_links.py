@@ -16,7 +16,14 @@ from retrieval_heads.manifest import Facts, write_manifest
 from retrieval_heads.notebooks.check import figures
 from retrieval_heads.notebooks.data_page import MADE_FROM, data_page, figures_of
 from retrieval_heads.notebooks.layout import Layout
-from retrieval_heads.notebooks.links import copy_linked, dead_links, one_deeper, without_dead_links
+from retrieval_heads.notebooks.links import (
+    copy_linked,
+    dead_links,
+    mend_code_pages,
+    one_deeper,
+    open_alone,
+    without_dead_links,
+)
 from retrieval_heads.notebooks.source import read_source
 from retrieval_heads.store import load_table
 from retrieval_heads.tables import all_tables
@@ -138,3 +145,29 @@ def test_verdicts_lead_to_figures_that_exist_and_every_figure_has_its_data() -> 
 
 def test_every_table_that_a_verdict_names_has_a_section() -> None:
     assert set(load_table("report", "verdicts").table) <= set(MADE_FROM)
+
+
+def test_pages_of_source_code_lose_their_dead_links(checkout) -> None:
+    code = checkout.html / "_modules" / "index.html"
+    code.parent.mkdir(parents=True)
+    (checkout.html / "page.html").write_text('<p id="known"></p>')
+    code.write_text('<article><ul><li><a href="builtins.html">builtins</a></li></ul>'
+                    '<a class="viewcode-back" href="../page.html#known">[docs]</a>def one'
+                    '<a class="viewcode-back" href="../page.html#unknown">[docs]</a>def two</article>')
+    assert len(dead_links(checkout, "_modules/index")) == 2
+    mend_code_pages(checkout)
+    assert dead_links(checkout, "_modules/index") == []
+    text = code.read_text()
+    assert "page.html#known" in text
+    assert "def two" in text
+    assert "<li>" not in text
+
+
+def test_svg_figures_open_alone_once(checkout) -> None:
+    page = checkout.html / "book" / "a.html"
+    page.parent.mkdir(parents=True)
+    page.write_text('<img alt="A." src="../_images/a.svg"/><img alt="B." src="../_images/b.png"/>')
+    open_alone(checkout)
+    open_alone(checkout)
+    assert page.read_text().count('<a class="alone" href="../_images/a.svg"><img alt="A."') == 1
+    assert page.read_text().count("<a ") == 1

@@ -13,9 +13,9 @@ def add(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `diagnose` to the command line."""
     parser = verbs.add_parser(
         "diagnose", help="fine-tune on each training set and report what it teaches, and which heads it misses",
-        description="Fine-tunes an adapter a set and seed (or takes given ones), scores them on real examples, finds "
-        "their retrieval heads, compares these with those of a model trained on real examples, knocks them out and "
-        "patches them, and writes report.html and tables/*.csv. The same command again makes only what is not there "
+        description="Fine-tunes one adapter per set and seed (or takes given ones), scores them on real examples, "
+        "finds their retrieval heads, compares these with those of a model trained on real examples, knocks them out "
+        "and patches them, and writes report.html and tables/*.csv. The same command again makes only what is not there "
         "yet, and so does one with more seeds or sets for the same folder. "
         "Files are JSON Lines; `check` says what is wrong with one.",
     )

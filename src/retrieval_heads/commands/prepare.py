@@ -34,7 +34,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--train", type=int, metavar="N",
                         help="number of training examples; not needed with --train-ids")
     parser.add_argument("--train-ids", metavar="FILE",
-                        help="ids of the training questions, one a line, or JSON Lines with `id`, such as written "
+                        help="ids of the training questions, one per line, or JSON Lines with `id`, such as written "
                         "passages; all others may be held out")
     for name in ("probe", "test"):
         parser.add_argument(f"--{name}", required=True, type=int, metavar="N", help=f"number of {name} examples")

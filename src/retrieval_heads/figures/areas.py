@@ -41,7 +41,7 @@ def plot_areas(areas: pd.DataFrame, ax: Axes | None = None, order: Sequence[str]
 
 
 def specificity_costs(text_loss: pd.DataFrame, knockout: pd.DataFrame, scope: str = "answer") -> pd.DataFrame:
-    """By how much the loss a token rises with heads out, in two places: on plain text, and on the answers.
+    """By how much the loss per token rises with heads out, in two places: on plain text, and on the answers.
 
     Args:
         text_loss: the table.
@@ -49,7 +49,7 @@ def specificity_costs(text_loss: pd.DataFrame, knockout: pd.DataFrame, scope: st
         scope: of the knock-out on the answers.
 
     Returns:
-        Columns `task`, `condition`, `seed`, `base`, `place` (text or task), `set`, `k`, `value` (nats a token) and `n`.
+        Columns `task`, `condition`, `seed`, `base`, `place` (text or task), `set`, `k`, `value` (nats per token), `n`.
     """
     run = ["task", "condition", *REPEATED]
     own = knockout[(knockout.metric == "nll") & (knockout.draw == 0) & (
@@ -88,5 +88,5 @@ def plot_specificity(costs: pd.DataFrame, ax: Axes | None = None) -> Axes:
     n_runs = len(costs.drop_duplicates(REPEATED))
     ax.set_xlabel(f"heads knocked out (number;\n{n['task']} answers, {n['text']} rows of text,\n"
                   f"{n_runs} {'run' if n_runs == 1 else 'runs'})")
-    ax.set_ylabel("rise of the loss\n(nats a token)")
+    ax.set_ylabel("rise of the loss\n(nats per token)")
     return ax

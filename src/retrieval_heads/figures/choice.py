@@ -8,7 +8,7 @@ from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.figures.style import BASE_CONDITIONS, in_order
 
 MANY_RUNS = 40
-"""With more runs than this, a table has a row a condition and not a row a run."""
+"""With more runs than this, a table has one row per condition and not one row per run."""
 
 MOST_LINES = 8
 """With more conditions than this, a figure with a line for each shows the chosen ones only."""

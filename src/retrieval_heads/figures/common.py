@@ -13,7 +13,7 @@ METRIC = "forced_exact_match"
 
 VALUE_LABELS = {
     METRIC: "exact match,\nteacher forced (fraction)", "token_accuracy": "token accuracy (fraction)",
-    "nll": "negative log-likelihood\n(nats a token)",
+    "nll": "negative log-likelihood\n(nats per token)",
 }
 
 

@@ -77,7 +77,7 @@ def has_claims(profile: Profile) -> bool:
 def performance_figure(
     profile: Profile, conditions: pd.DataFrame, claims: dict[str, pd.DataFrame] | None,
 ) -> Figure:
-    """Performance against recall, one panel a task: over runs beside real runs of other seeds, or of the same seed.
+    """Performance against recall, one panel per task: over runs beside real runs of other seeds, or of the same seed.
 
     Args:
         profile: of the study.
@@ -178,7 +178,7 @@ def plot_over_thresholds(correlations: pd.DataFrame, threshold: float, ax: Axes 
 
 
 def thresholds_table(correlations: pd.DataFrame) -> pd.DataFrame:
-    """The rank correlation of recall with performance over thresholds, one column a task; dashes where undefined.
+    """The rank correlation of recall with performance over thresholds, one column per task; dashes where undefined.
 
     Args:
         correlations: the table `correlation_runs`.

@@ -45,7 +45,7 @@ def by_place(result: Result) -> pd.DataFrame:
     """The score of each condition by the place of the needle: the rows of the table `by_place` for the score.
 
     Returns:
-        one row a condition and place that has examples: `condition`, `part`, `value`, `low`, `high`, `n` (examples).
+        one row per condition and place that has examples: `condition`, `part`, `value`, `low`, `high`, `n` (examples).
     """
     table = result.tables["by_place"]
     return table[table["measure"] == "score"].rename(columns={"place": "part"}).reset_index(drop=True)

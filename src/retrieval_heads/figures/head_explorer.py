@@ -37,7 +37,7 @@ def head_chart(scores: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> 
     """The map as a chart of Vega-Lite.
 
     Args:
-        scores: rows of the table `head_scores` of one kind a task and one mode; runs of a condition are averaged.
+        scores: rows of the table `head_scores` of one kind per task and one mode; runs of a condition are averaged.
         threshold: at the start.
         tasks: in the order of the menu.
     """

@@ -23,7 +23,7 @@ SHOWN = ("base", "real", "high_high", "low_low", "symbolic")
 def plot_head_map(
     scores: pd.DataFrame, threshold: float | None = None, ax: Axes | None = None, bar: bool = True,
 ) -> Axes:
-    """The score of every head as a map: one row a layer, the first at the bottom, one column a head.
+    """The score of every head as a map: one row per layer, the first at the bottom, one column per head.
 
     Args:
         scores: rows of the table `head_scores` of one run, kind and mode.

@@ -44,10 +44,10 @@ def with_range(values: pd.Series, digits: int = 2) -> str:
 
 
 def by_condition(table: pd.DataFrame, columns: Mapping[str, str], digits: int = 2) -> pd.DataFrame:
-    """One row a condition and, for each task, the mean of each column over the runs with the least and the greatest.
+    """One row per condition and, for each task, the mean of each column over the runs with the least and the greatest.
 
     Args:
-        table: one row a run, with the columns `RUN`.
+        table: one row per run, with the columns `RUN`.
         columns: what to show, and how it is called.
         digits: after the point.
     """
@@ -66,7 +66,7 @@ def by_condition(table: pd.DataFrame, columns: Mapping[str, str], digits: int = 
 
 
 def scores_table(scores: pd.DataFrame, metrics: Mapping[str, Sequence[str]], many: int = MANY_RUNS) -> pd.DataFrame:
-    """Scores for reading: a row a run with intervals, or with many runs a row a condition with means and ranges.
+    """Scores for reading: one row per run with intervals; with many runs one row per condition, with ranges.
 
     Args:
         scores: rows of the tables `performance` and `base` of one length; the latter have no seed.
@@ -87,7 +87,7 @@ def scores_table(scores: pd.DataFrame, metrics: Mapping[str, Sequence[str]], man
 
 
 def counts_table(counts: pd.DataFrame, many: int = MANY_RUNS) -> pd.DataFrame:
-    """Numbers of retrieval heads for reading: one row a run, or a condition where there are many runs.
+    """Numbers of retrieval heads for reading: one row per run, or a condition where there are many runs.
 
     Args:
         counts: `findings.retrieval_counts`.
@@ -101,7 +101,7 @@ def counts_table(counts: pd.DataFrame, many: int = MANY_RUNS) -> pd.DataFrame:
 
 
 def answers_table(answers: pd.DataFrame) -> pd.DataFrame:
-    """What each condition's run says, a row a condition, a column for each reference answer.
+    """What each condition's run says, one row per condition, a column for each reference answer.
 
     Args:
         answers: rows of the table `answers` of one task, seed and base model.
@@ -113,7 +113,7 @@ def answers_table(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def effects_table(effects: pd.DataFrame, metric: str = METRIC, many: int = MANY_RUNS) -> pd.DataFrame:
-    """What each set costs and how retrieval heads compare with random ones; one row a run.
+    """What each set costs and how retrieval heads compare with random ones; one row per run.
 
     With many runs one row is a condition, and has retrieval and random heads only.
 
@@ -147,7 +147,7 @@ def patching_table(patching: pd.DataFrame, metric: str = METRIC) -> pd.DataFrame
 
 
 def _wide(rows: pd.DataFrame, by: str, names: dict[str, str], columns: tuple[str, str, str]) -> pd.DataFrame:
-    """One row a run, one text column for each entry of `names`, in that order."""
+    """One row per run, one text column for each entry of `names`, in that order."""
     known = rows[rows[by].isin(names)]
     cells = [with_interval(*row) for row in known[list(columns)].to_numpy(dtype=float)]
     wide = known.assign(cell=cells).pivot(index=RUN, columns=by, values="cell")

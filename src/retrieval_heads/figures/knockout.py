@@ -65,7 +65,7 @@ def plot_knockout(table: pd.DataFrame, metric: str = METRIC, ax: Axes | None = N
 def plot_effects(
     effects: pd.DataFrame, k: int, metric: str = METRIC, ax: Axes | None = None, order: Sequence[str] | None = None,
 ) -> Axes:
-    """What `k` heads of each set cost each condition: a row a condition, with means over its runs.
+    """What `k` heads of each set cost each condition: one row per condition, with means over its runs.
 
     The bars are 95% intervals of the paired differences, averaged over runs.
 

@@ -54,7 +54,7 @@ def plot_runs(rows: pd.DataFrame, order: Sequence[str], ax: Axes, unable: Collec
     """A row for each condition: the mean of its runs with the mean of their intervals, and the single runs below.
 
     Args:
-        rows: one row a run.
+        rows: one row per run.
         order: conditions from above, also such as have no rows.
         ax: drawn on.
         unable: conditions whose mean gets an open mark.

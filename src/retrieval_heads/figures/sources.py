@@ -29,7 +29,7 @@ PAGE = "data.html"
 def data_line(profile: str, *tables: str, rows: str = "") -> HTML:
     """The line of `data_html`, for the cell that follows a figure's.
 
-    It is no part of the figure's own cell, of which each output would become a figure of that name.
+    It is not part of the figure's own cell, of which each output would become a figure of that name.
     """
     from IPython.display import HTML  # there wherever a notebook is
 

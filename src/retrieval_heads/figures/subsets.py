@@ -24,7 +24,7 @@ _ONE_SEED = "it takes real runs\nof several seeds"
 
 
 def subsets_figure(subsets: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> Figure:
-    """Precision at the study's threshold, one panel a task and one row a condition.
+    """Precision at the study's threshold, one panel per task and one row per condition.
 
     Args:
         subsets: the table `subsets`.
@@ -88,7 +88,7 @@ def plot_subsets(
 
 
 def thresholds_figure(subsets: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> Figure:
-    """Precision over thresholds, mean over the synthetic conditions, one panel a task."""
+    """Precision over thresholds, mean over the synthetic conditions, one panel per task."""
     height = 2.9 if len(subsets) else 1.8
     figure, axes = panels(tasks, columns=len(tasks), height=height, width=WIDTH, sharey=True, sharex=True)
     for task, ax in zip(tasks, axes, strict=True):
@@ -141,7 +141,7 @@ SHARES = {"correlation": ("as it is", "s", "#777777"), "partial": ("given the ba
 
 
 def share_figure(shares: pd.DataFrame, tasks: Sequence[str]) -> Figure:
-    """How scores agree with the real run's, as it is and given the base model's; a panel a task, a row a condition.
+    """How scores agree with the real run's, as it is and given the base model's; by task and condition.
 
     Args:
         shares: the table `base_share`.

@@ -21,7 +21,7 @@ MOST_GROUPS = 5
 """With more conditions than this, sets of heads are compared over all of them, and not by groups of bars."""
 
 MANY_RUNS = 40
-"""With more runs than this, a table has a row a condition and not a row a run."""
+"""With more runs than this, a table has one row per condition and not one row per run."""
 
 SHOWN = {"random": "x", "complement": "v", "intersection": "o", "all": "s"}
 """The sets whose share of the gap is shown by condition, with their markers."""
@@ -104,7 +104,7 @@ def closed_figure(sufficiency: pd.DataFrame, tasks: Sequence[str]) -> Figure:
 
 
 def plot_closed(sufficiency: pd.DataFrame, conditions: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
-    """Points with intervals for the share of the gap that each set closes, one row a condition with a gap.
+    """Points with intervals for the share of the gap that each set closes, one row per condition with a gap.
 
     0 is no gain, 1 (dashed) the real run itself. Bars are 95% bootstrap intervals over the runs with a gap, missing
     where there are too few. The number of these runs stands on the right.
@@ -142,7 +142,7 @@ def plot_closed(sufficiency: pd.DataFrame, conditions: Sequence[str] | None = No
 
 
 def patching_html(patching: pd.DataFrame, sufficiency: pd.DataFrame) -> str:
-    """The shares of the gap in a table as HTML: a row a run, or with many runs a row for each condition with a gap."""
+    """The shares of the gap as HTML: one row per run, or with many runs one row for each condition with a gap."""
     if len(patching[RUN].drop_duplicates()) <= MANY_RUNS:
         return table_html(patching_table(patching))
     table = sufficiency_table(sufficiency)
@@ -162,7 +162,7 @@ def patching_folded(patching: pd.DataFrame, sufficiency: pd.DataFrame) -> str:
 
 
 def sufficiency_table(sufficiency: pd.DataFrame) -> pd.DataFrame:
-    """One row a task and condition: runs, those with a gap, and the share that each set closes with its interval."""
+    """One row per task and condition: runs, those with a gap, and the share that each set closes with its interval."""
     rows = sufficiency[sufficiency.task != ALL]
     keys = ["task", "condition"]
     names = {"n_runs": "runs", "n_gap": "with a gap", "n_helped": "intersection helps", "n_hurt": "hurts",

@@ -26,10 +26,10 @@ _MARKERS = "osD^vPXp*h"
 
 
 def head_map(scores: Any, threshold: float | None = None, ax: Axes | None = None, bar: bool = True) -> Axes:
-    """The score of every head as a map: one row a layer, the first at the bottom, one column a head.
+    """The score of every head as a map: one row per layer, the first at the bottom, one column per head.
 
     Args:
-        scores: a table with `layer`, `head` and `score` (a fraction), one row a head; or an array
+        scores: a table with `layer`, `head` and `score` (a fraction), one row per head; or an array
             `[n_layers, n_heads]`, such as `retrieval_scores` gives.
         threshold: heads with a score above it get a frame.
         ax: drawn on; a new one when None.

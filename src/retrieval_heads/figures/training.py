@@ -17,13 +17,13 @@ def plot_answer_loss(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Loss on answer tokens against the tokens read, on a logarithmic scale.
 
     Args:
-        steps: columns `tokens` and `answer_loss` (nats an answer token), in order.
+        steps: columns `tokens` and `answer_loss` (nats per answer token), in order.
         ax: drawn on; a new one when None.
     """
     ax = axis(ax)
     ax.plot(steps.tokens / 1e6, steps.answer_loss, color="#0173b2", linewidth=1.6)
     _powers(ax)
-    ax.set(xlabel="tokens read (millions)", ylabel="answer loss (nats a token)")
+    ax.set(xlabel="tokens read (millions)", ylabel="answer loss (nats per token)")
     return ax
 
 

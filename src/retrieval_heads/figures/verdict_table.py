@@ -53,7 +53,7 @@ FIGURES = {
 
 
 def verdicts_html(verdicts: pd.DataFrame, task: str = ALL) -> str:
-    """One row a claim, then one a further question: verdict, effect with interval and n; folded: rule, counts.
+    """One row per claim, then one a further question: verdict, effect with interval and n; folded: rule, counts.
 
     Args:
         verdicts: the table `verdicts`.
@@ -68,7 +68,7 @@ def verdicts_html(verdicts: pd.DataFrame, task: str = ALL) -> str:
 
 
 def task_verdicts_html(verdicts: pd.DataFrame, tasks: Sequence[str]) -> str:
-    """One row for each claim that is decided task by task, one column a task: verdict and effect; folded: the counts.
+    """One row for each claim that is decided task by task, one column per task: verdict and effect; folded: the counts.
 
     Args:
         verdicts: the table `verdicts`.

@@ -22,7 +22,14 @@ from retrieval_heads.notebooks.data_page import data_page
 from retrieval_heads.notebooks.execute import quiet_environment
 from retrieval_heads.notebooks.landing import landing, paper_rows
 from retrieval_heads.notebooks.layout import OTHER_STUDIES, Layout
-from retrieval_heads.notebooks.links import copy_linked, dead_links, one_deeper, open_alone, without_dead_links
+from retrieval_heads.notebooks.links import (
+    copy_linked,
+    dead_links,
+    mend_code_pages,
+    one_deeper,
+    open_alone,
+    without_dead_links,
+)
 from retrieval_heads.notebooks.source import differences, read_source
 from retrieval_heads.notebooks.status import FILE, read_status, status_page, table_digests, write_status
 
@@ -170,6 +177,7 @@ def build_book(layout: Layout, fresh: bool = True) -> Path:
     copy_linked(layout)
     write_whole(layout.html / "_static" / SCRIPT, vega_bundle().encode())
     open_alone(layout)
+    mend_code_pages(layout)
     missing = html_problems(layout)
     if missing:
         raise NotebookError("; ".join(missing[:5]), where="book", remedy="Mend the page, and build the book again.")

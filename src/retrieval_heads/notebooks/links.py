@@ -64,12 +64,31 @@ def open_alone(layout: Layout) -> None:
             write_whole(path, changed.encode())
 
 
+def mend_code_pages(layout: Layout) -> None:
+    """Take the dead links out of the pages of source code, which Sphinx makes by guess.
+
+    It links each name back to where its module is documented, also one that is not documented there, and lists
+    `builtins`, of which there is no page.
+    """
+    for path in (layout.html / "_modules").rglob("*.html"):
+        page = path.read_text(encoding="utf-8")
+        for address, _ in _dead(layout, path.relative_to(layout.html).with_suffix("").as_posix()):
+            page = re.sub(rf'(<li>)?<a [^>]*href="{re.escape(address)}"[^>]*>[^<]*</a>(?(1)</li>)', "", page)
+        write_whole(path, page.encode())
+
+
 def dead_links(layout: Layout, name: str) -> list[str]:
     """The links of a built page to files of the site that are not there, or to places in them that are not.
 
     Sphinx checks those in the text, and none that a cell has shown.
     """
-    built, known, dead = layout.html / f"{name}.html", {}, []
+    return [problem for _, problem in _dead(layout, name)]
+
+
+def _dead(layout: Layout, name: str) -> Iterator[tuple[str, str]]:
+    """Each dead link of a built page, and what is wrong with it."""
+    built = layout.html / f"{name}.html"
+    known: dict[Path, set[str]] = {}
     article = BeautifulSoup(built.read_text(encoding="utf-8"), "html.parser").find("article")
     for link in article.select("a[href]") if article else ():
         address, _, place = link["href"].partition("#")
@@ -77,13 +96,12 @@ def dead_links(layout: Layout, name: str) -> list[str]:
             continue
         target = (built.parent / address).resolve()
         if not target.is_file():
-            dead.append(f"{name}: the link to {address} leads nowhere")
+            yield link["href"], f"{name}: the link to {address} leads nowhere"
         elif place and target.suffix == ".html":
             if target not in known:
                 known[target] = set(re.findall(r'\bid="([^"]+)"', target.read_text(encoding="utf-8")))
             if place not in known[target]:
-                dead.append(f"{name}: the link to {address}#{place} leads to no such place")
-    return dead
+                yield link["href"], f"{name}: the link to {address}#{place} leads to no such place"
 
 
 def _shown(page: NotebookNode) -> Iterator[dict[str, Any]]:

@@ -42,10 +42,10 @@ def first_runs(scores: pd.DataFrame, profile: Profile, conditions: Iterable[str]
 
 
 def retrieval_counts(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """One row a run: how many heads retrieve, in how many layers, how many of them beyond their chance level.
+    """One row per run: how many heads retrieve, in how many layers, how many of them beyond their chance level.
 
     Args:
-        scores: rows of `head_scores` of one kind a task and one mode.
+        scores: rows of `head_scores` of one kind per task and one mode.
         threshold: a head with a score above it is a retrieval head.
 
     Returns:
@@ -195,7 +195,7 @@ def _signed(values: pd.Series) -> str:
 def _size(n: Iterable[int], repeated: str = "") -> str:
     """How much the numbers of examples and of runs (`repeats`) allow to be said."""
     least = int(min(n))
-    text = f" (n = {least} examples a run" + (f", {repeated}" if repeated else "")
+    text = f" (n = {least} examples per run" + (f", {repeated}" if repeated else "")
     return text + ("; so few show that the study runs, and nothing else.)" if least < FEW_EXAMPLES else ".)")
 
 
@@ -209,7 +209,7 @@ def study_size(profile: Profile, training: pd.DataFrame) -> str:
 
     Args:
         profile: the study as it was planned.
-        training: the table `training`, one row a run.
+        training: the table `training`, one row per run.
     """
     planned, of_seed = len(study_grid(profile)), training.groupby("seed").size()
     made = repeats(training.seed.nunique(), training.base.nunique())

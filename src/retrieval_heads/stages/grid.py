@@ -122,7 +122,7 @@ def waves(keys: list[RunKey]) -> list[list[RunKey]]:
 
 def steps(profile: Profile, key: RunKey) -> list[Step]:
     """What is done with a run. Controls and the sizes of the sweep are trained, tested and scored, and no more."""
-    detection = replace(DETECT, tables=detect.tables(profile))
+    detection = DETECT if profile.gold_loss is None else replace(DETECT, tables=detect.tables(profile))
     if key.condition in UNTUNED:
         found = [BASE, detection]
     else:

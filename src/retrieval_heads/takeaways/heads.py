@@ -90,8 +90,9 @@ def knockout_takeaway(effects: pd.DataFrame, sizes: Mapping[str, int], mode: str
             lowest.append(f"{both.bottom[k]:.2f} on {task} ({k} heads; retrieval heads {both.retrieval[k]:.2f}, random "
                           f"{both.random[k]:.2f})")
     if lowest:
-        sentences.append("The heads with the lowest scores are needed, too, where many are out: their loss is "
-                         + listed(lowest) + ".")
+        weakest = "The weakest heads of the same layers" if "retrieval_over_bottom" in set(effects.contrast) else (
+            "The lowest scores of the whole model are in its first layers, which everything needs. Those heads")
+        sentences.append(f"{weakest} cost {listed(lowest)}.")
     return sentences
 
 

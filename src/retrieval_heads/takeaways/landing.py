@@ -62,7 +62,7 @@ def claim_sentences(tables: Tables, threshold: float) -> dict[str, str]:
         "C2": subset_sentence(tables["subsets"], threshold)[0],
         "C3": f"The correlation depends on the threshold: {over.min():.2f} to {over.max():.2f}.",
         "C4": f"All retrieval heads take {necessary.share_retrieval:.0%} of the right answers with them, as many "
-              f"random ones {necessary.share_random:.0%}.",
+              f"random ones {necessary.share_random:.0%}; the ten strongest alone {necessary.ten_retrieval:.0%}.",
         "C5": patching_takeaway(tables["sufficiency"])[0],
     }
 

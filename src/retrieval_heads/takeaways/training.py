@@ -67,13 +67,13 @@ def finetune_takeaway(
         sizes: the table `size_effects`; None without runs of other sizes.
     """
     rows = shortfall[(shortfall.metric == shortfall.task.map(metrics))
-                     & shortfall.condition.map(lambda name: kind_of(name).synthetic)]
-    mean = rows[~rows.condition.map(lambda name: kind_of(name).sized)].groupby("task").value.mean()
+                     & shortfall.condition.map(lambda name: kind_of(name).synthetic and not kind_of(name).members)]
+    mean = rows.groupby("task").value.mean()
     sentences = ["Models trained on synthetic data score lower than models trained on real data, on average by "
                  + listed([f"{value:.2f} on {task}" for task, value in mean.items()]) + "."
                  if (mean > 0).all() else "Synthetic less real score, mean over conditions: "
                  + listed([f"{-value:+.2f} on {task}" for task, value in mean.items()]) + "."]
-    extremes = rows[~rows.condition.map(lambda name: kind_of(name).sized)].groupby("condition").value.mean()
+    extremes = rows.groupby("condition").value.mean()
     if len(extremes) > 1:
         sentences.append(f"How much depends on the kind: least for `{extremes.idxmin()}` ({extremes.min():.2f}), most "
                          f"for `{extremes.idxmax()}` ({extremes.max():.2f}; means over tasks).")
