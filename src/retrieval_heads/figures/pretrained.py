@@ -104,9 +104,9 @@ def _plot_effects(
 
 
 def question_html() -> str:
-    """The text of a short real question coloured by the attention of heads, for each adapter of `ten_questions`."""
+    """The text of a short real question coloured by the attention of heads, for two adapters."""
     read = ten_questions.attention()
-    models = {words(run): (read["runs"][run], ten_questions.scores(run)) for run in ten_questions.RUNS}
+    models = {words(run): (read["runs"][run], ten_questions.scores(run)) for run in ten_questions.COMPARED}
     scores = ten_questions.scores(REFERENCE)
     heads = select_heads(scores, k=4) + bottom_heads(scores, 2)
     return text_html(models, read["tokens"], read["needle"], read["answer"], heads)
