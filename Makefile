@@ -23,7 +23,7 @@ unexport MPLBACKEND
 .PHONY: help study book report pretrained pretrained-cost pages notebooks test lint unit nbval dev clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 study: $(VENV)/.book  ## run chapters 00 to 10 with PROFILE (quick), live, and build the book of what they showed
 	@$(BOOK) study --profile $(PROFILE) $(if $(CHAPTERS),--chapters $(CHAPTERS))
@@ -39,12 +39,13 @@ report: $(VENV)/.book  ## compute the report's tables anew on one GPU (the secon
 	@$(BOOK) report
 	@$(BOOK) build
 
-# the official files of Natural Questions are brought by hand: book/run_it_yourself says where they are
+# folder whose mdqa/ has the official files; the test questions are the same only with those of data/written/records_mdqa.json
 OFFICIAL ?= official
 STUDY := runs/pretrained-data
 
-pretrained: $(VENV)/.book  ## the study of a pretrained model on one GPU: model, texts, runs, tables (OFFICIAL=folder of mdqa files)
+pretrained: $(VENV)/.book  ## the study of a pretrained model on one GPU: model, texts, runs, tables, page
 	@test -f models/smollm2/model.safetensors || $(RUN) -m retrieval_heads fetch smollm2 --to models
+	@test -d $(OFFICIAL)/mdqa || $(RUN) -m retrieval_heads fetch mdqa --to $(OFFICIAL)
 	@test -f $(STUDY)/mdqa/high_high.jsonl.gz || { $(RUN) -m retrieval_heads prepare --task mdqa --official $(OFFICIAL) \
 		--tokenizer models/smollm2 --out runs/pretrained-prepared --length 16384 --eval-length 8192 --short-length 4096 \
 		--train-ids data/written/mdqa_needles.jsonl.gz --probe 200 --dev 150 --test 600 && \

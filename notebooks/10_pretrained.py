@@ -32,7 +32,7 @@ tables = said.present(settings)
 # %% tags=["remove-input"]
 figures.takeaway.takeaway(settings, said.takeaway(tables, settings), small="")
 
-# %% mystnb={"figure": {"name": "fig-pretrained-f1", "caption": "Token F1 on held-out real questions at 16,384 tokens, by what the pretrained model was trained on. Bars: 95% bootstrap intervals over examples. Rows without a mark: runs that are not there yet."}, "image": {"alt": "A row for each kind of training data with a point for the F1 of its runs where there are some, beside the model with a raised theta alone, which answers next to nothing"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-pretrained-f1", "caption": "Token F1 on held-out real questions at 16,384 tokens, by training data. Bars: 95% bootstrap intervals over examples. Rows without a mark: runs that are not there yet."}, "image": {"alt": "A row for each kind of training data with a point for the F1 of its runs where there are some, beside the model with a raised theta alone, which answers next to nothing"}} tags=["hide-input"]
 figure = figures.pretrained.performance_figure(tables, settings)
 
 # %% tags=["remove-input"]
@@ -57,7 +57,7 @@ Markdown(f"{said.state(tables, settings)} {said.contrasts(tables)}")
 # %% [markdown]
 # ## The heads of a real language model
 
-# %% mystnb={"figure": {"name": "fig-pretrained-maps", "caption": "Mean copy score of every head of the pretrained model: as it is at its own length, with theta raised at twice that, and after training where runs have been scored. Framed: above the threshold."}, "image": {"alt": "Maps of 30 layers by 9 heads, nearly all of them pale; a few heads in layers 17 to 23 stand out and are framed"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-pretrained-maps", "caption": "Mean copy score of every head: as the model is, at its own length; with theta raised, at twice that; after training, where runs have been scored. Framed: above the threshold."}, "image": {"alt": "Maps of 30 layers by 9 heads, nearly all of them pale; a few heads in layers 17 to 23 stand out and are framed"}} tags=["hide-input"]
 figure = figures.pretrained.maps_figure(tables, settings.detect.threshold)
 
 # %% tags=["remove-input"]
@@ -129,7 +129,7 @@ print("loss of the gold answers:", f"{ten_questions.losses('low_low').none.mean(
 # %% [markdown]
 # ## Recall of heads against performance
 
-# %% mystnb={"figure": {"name": "fig-pretrained-recall", "caption": "One point for each ranked training set: strength-weighted recall of the real runs' heads, and token F1; means over seeds. Empty until enough sets are there."}, "image": {"alt": "Points for training sets by the recall of heads and the F1 of their runs, or an empty panel that says that they are not there yet"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-pretrained-recall", "caption": "Each ranked training set: strength-weighted recall of the real runs' heads, and token F1 (means over seeds). Empty until enough sets are there."}, "image": {"alt": "Points for training sets by the recall of heads and the F1 of their runs, or an empty panel that says that they are not there yet"}} tags=["hide-input"]
 figure = figures.pretrained.recall_figure(tables)
 
 # %% tags=["remove-input"]
@@ -141,7 +141,7 @@ Markdown(said.recall(tables))
 # %% [markdown]
 # ## Knock-out and patching, by the loss of the gold answer
 
-# %% mystnb={"figure": {"name": "fig-pretrained-effects", "caption": "Left: share of the gain from context that is lost with heads knocked out of real runs. Right: share of the gap to the real run that its heads close when patched in. Bars: 95% intervals. Empty until there are such runs."}, "image": {"alt": "Two panels over the number of heads: what knocking out strongest and random heads loses, and what patching them closes, or empty panels that say that they are not there yet"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-pretrained-effects", "caption": "Left: share of the gain from context lost with heads knocked out of real runs. Right: share of the gap that the real run's heads close. Bars: 95% intervals. Empty until there are such runs."}, "image": {"alt": "Two panels over the number of heads: what knocking out strongest and random heads loses, and what patching them closes, or empty panels that say that they are not there yet"}} tags=["hide-input"]
 figure = figures.pretrained.effects_figure(tables)
 
 # %% tags=["remove-input"]

@@ -28,6 +28,9 @@ from retrieval_heads.files import write_whole
 RUNS = ("real", "high_high", "low_low")
 """Training sets of the adapters of seed 1 that come with the repository."""
 
+COMPARED = ("real", "low_low")
+"""Those whose attention is shown."""
+
 SHOWN = 0
 """The question whose text is shown with the attention of heads."""
 
@@ -115,7 +118,7 @@ def attention() -> dict[str, Any]:
     from retrieval_heads.figures.attention_text import answer_attention, tokens_of
 
     example, read = questions()[SHOWN], {}
-    for run in RUNS:
+    for run in COMPARED:
         model, tokenizer = _loaded(run)
         found = answer_attention(model, tokenizer, example).astype(float).round(2)
         read[run] = np.where(found < _LEAST, 0, found)

@@ -46,7 +46,7 @@ def performance_figure(tables: Mapping[str, pd.DataFrame], profile: Profile) -> 
 
 
 def maps_figure(tables: Mapping[str, pd.DataFrame], threshold: float) -> Figure:
-    """Maps of the mean copy score of all heads: without training, and after `real` and `low_low` where they are there."""
+    """Maps of the mean copy score of all heads: without training, after `real` and after `low_low`."""
     if "head_scores" not in tables:
         figure, [ax] = panels(["heads"], columns=1)
         write_empty(ax, NOT_YET)
@@ -58,7 +58,7 @@ def maps_figure(tables: Mapping[str, pd.DataFrame], threshold: float) -> Figure:
         mean = table[table.condition == name].groupby(["layer", "head"], as_index=False).score.mean()
         plot_head_map(mean, threshold, ax=ax, bar=False)
         ax.label_outer()
-    figure.colorbar(axes[0].collections[0], ax=axes, label="score (fraction)", shrink=0.6, aspect=30)
+    figure.colorbar(axes[0].images[0], ax=axes, label="score (fraction)", shrink=0.6, aspect=30)
     return figure
 
 
@@ -104,9 +104,9 @@ def _plot_effects(
 
 
 def question_html() -> str:
-    """The text of a short real question coloured by the attention of heads, for each adapter of `ten_questions`."""
+    """The text of a short real question coloured by the attention of heads, for two adapters."""
     read = ten_questions.attention()
-    models = {words(run): (read["runs"][run], ten_questions.scores(run)) for run in ten_questions.RUNS}
+    models = {words(run): (read["runs"][run], ten_questions.scores(run)) for run in ten_questions.COMPARED}
     scores = ten_questions.scores(REFERENCE)
     heads = select_heads(scores, k=4) + bottom_heads(scores, 2)
     return text_html(models, read["tokens"], read["needle"], read["answer"], heads)

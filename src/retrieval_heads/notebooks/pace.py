@@ -9,7 +9,7 @@ from retrieval_heads.notebooks.status import duration
 USUAL = {
     "00_base_model": 45.0, "01_data_synthesis": 20.0, "02_lora_finetuning": 170.0, "03_head_detection": 60.0,
     "04_knockout": 40.0, "05_patching": 60.0, "06_correlation": 20.0, "07_verdicts": 20.0, "08_costs": 20.0,
-    "09_bring_your_own": 130.0,
+    "09_bring_your_own": 130.0, "10_pretrained": 20.0,
 }
 """Seconds of each chapter with the profile `quick` on a slow machine of two cores; their ratios are what counts."""
 

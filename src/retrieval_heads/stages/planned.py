@@ -60,8 +60,8 @@ def measured(profile: Profile, n_runs: int) -> list[str]:
         f"training: {row.train_seconds:.0f} s per run in the pilot, alone on one {device} "
         f"({1000 * row.train_seconds / sequences:.0f} ms a sequence of {profile.train_length:,} tokens)",
         f"scoring: {scoring:.0f} s per run for {profile.n_test} test examples ({row.score_seconds:.0f} s for {row.n})",
-        f"together {n_runs} x {each:.0f} s = {n_runs * each / 3600:.1f} hours, without detection, knock-out and patching, "
-        "which the pilot did not time",
+        f"together {n_runs} x {each:.0f} s = {n_runs * each / 3600:.1f} hours, without detection, knock-out and "
+        "patching, which the pilot did not time",
         *_benchmark(),
     ]
 

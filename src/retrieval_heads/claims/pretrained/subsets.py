@@ -131,7 +131,7 @@ def _centred(measures: dict[str, list], probes: Probed, real: int, heads: str) -
 
 
 def _finding(row: dict) -> str:
-    if row["condition"] == REFERENCE:
+    if row["condition"] == REFERENCE or row["precision"] is None:  # with one seed there is no real run of another
         return OPEN
     above = both(lies_above(row, 0.0, "difference_"), row["left_out_least"] > 0, row["precision"] > row["chance_high"])
     below = both(lies_below(row, 0.0, "difference_"), row["left_out_most"] < 0)

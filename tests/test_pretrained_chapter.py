@@ -1,0 +1,200 @@
+"""The chapter on the pretrained model says what the tables say: with everything there, with a part, with nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from pretrained_tables import RANKED, SYNTHETIC, TRAINED, answers, heads, knockouts, patches, probe_losses
+
+from retrieval_heads import ten_questions
+from retrieval_heads.claims.pretrained.judge import judge
+from retrieval_heads.claims.verdict import as_rows
+from retrieval_heads.config import load_profile
+from retrieval_heads.figures import pretrained as figures
+from retrieval_heads.stages import planned
+from retrieval_heads.tables import conform
+from retrieval_heads.takeaways import pretrained as said
+
+PROFILE = load_profile("pretrained")
+LEVELS = {name: 0.4 - 0.02 * place for place, name in enumerate(TRAINED)}
+
+
+def performance(answers: pd.DataFrame) -> pd.DataFrame:
+    """The table `performance` from `answers`: F1 at the training length."""
+    mean = answers.groupby(["task", "condition", "seed", "base"], as_index=False).score.mean()
+    rows = mean.rename(columns={"score": "value"})
+    return rows.assign(metric="f1", eval_length=PROFILE.train_length, low=rows.value, high=rows.value, n=600)
+
+
+def simulated(seeds: tuple[int, ...]) -> dict[str, pd.DataFrame]:
+    """All tables of a study in which synthetic data fall short, and strong heads are needed."""
+    rng = np.random.default_rng(0)
+    raw = answers(rng, LEVELS, seeds=seeds)
+    raw |= heads(rng, {name: (1 - 0.05 * place, 0.0) for place, name in enumerate(TRAINED)}, seeds=seeds)
+    raw["probe_loss"] = probe_losses(rng, dict.fromkeys(TRAINED, 2.0), seeds=seeds)
+    sets = {"retrieval": 0.8, "random_layer": 0.05, "random_group": 0.05, "random_zero": 0.02}
+    raw["knockout_losses"] = knockouts(rng, sets, conditions=("real", *SYNTHETIC), seeds=seeds)
+    raw["patching_losses"] = patches(rng, {"retrieval": 0.5, "random_layer": 0.05, "all": 0.9}, seeds=seeds)
+    made, verdicts = judge(raw, n_resamples=200)
+    made = {name: conform(name, rows) for name, rows in made.items()}
+    tables = raw | made | {"verdicts": as_rows(verdicts), "performance": performance(raw["answers"])}
+    theta = performance(raw["base_answers"].assign(seed=0)).drop(columns="seed")
+    tables["base"] = theta
+    return {name: table for name, table in tables.items() if len(table)}
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, pd.DataFrame]:
+    return simulated((1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def one_seed() -> dict[str, pd.DataFrame]:
+    return simulated((1,))
+
+
+def test_with_everything_there_every_part_has_its_sentence_and_its_number(whole):
+    text = said.takeaway(whole, PROFILE)
+    assert len(text) == 6
+    assert not any(said.NOT_YET in one for one in text if "planned" not in one)
+    verdict = whole["verdicts"].query("task == 'all'").set_index("claim").verdict
+    for claim, outcome in verdict[verdict != "not decided"].items():
+        assert claim in text[0]
+        assert outcome in text[0]
+    share = whole["loss_effects"].query(
+        "intervention == 'knockout' and condition == 'real' and effect == 'share_lost' and k == 14")
+    share = share.set_index("control")
+    assert f"loses {share.value['retrieval']:.0%} [" in said.knockout(whole)
+    assert f"{share.value['random_layer']:.0%} [" in said.knockout(whole)
+    row = whole["set_correlation"].query("predictor == 'recall' and sets == 'all'")
+    assert f"is {row[row.given.isna()].value.iloc[0]:.2f} [" in said.recall(whole)
+    closed = whole["loss_effects"].query(
+        "intervention == 'patching' and condition == 'all' and effect == 'share_closed' and k == 14")
+    assert f"close {closed.set_index('control').value['retrieval']:.0%} [" in said.patching(whole)
+    real = whole["performance"].query("condition == 'real'").value.mean()
+    assert f"{real:.2f} after `real`" in said.answers(whole, PROFILE)
+    assert "luck" not in said.answers(whole, PROFILE)
+    assert said.contrasts(whole).count("(short)") == 3
+
+
+def test_a_correlation_is_that_over_ranks_and_not_the_one_given_theta_alone(whole):
+    rows = whole["set_correlation"].copy()
+    recall = (rows.predictor == "recall") & (rows.sets == "all")
+    rows.loc[recall & rows.given.notna(), "value"] = -0.77
+    assert "-0.77" not in said.recall(whole | {"set_correlation": rows})
+
+
+def test_one_seed_is_said_to_be_one_and_decides_nothing(one_seed):
+    assert "nothing is decided" in said.verdicts(one_seed)
+    assert f"1 of {len(PROFILE.seeds)} seeds" in said.state(one_seed, PROFILE)
+    assert "With 1 of 3 seeds, differences between trained models cannot be told from luck." in said.answers(
+        one_seed, PROFILE)
+    assert "over examples only (1 seed)" in said.knockout(one_seed)
+
+
+def test_a_part_is_counted(whole):
+    part = {"performance": whole["performance"].query("seed == 1 and condition in ('real', 'high_high')"),
+            "base": whole["base"]}
+    text = said.state(part, PROFILE)
+    assert text.startswith("Of 45 planned runs, 2 are trained and tested, 0 are scored for heads")
+    assert "2 of 15 training sets" in text
+    assert said.NOT_YET in text
+    assert len(said.takeaway(part, PROFILE)) == 3
+
+
+def test_with_nothing_there_it_says_so_and_shows_no_number_of_a_result():
+    text = said.takeaway({}, PROFILE)
+    assert text == [said.verdicts({}), "Of 45 planned runs none is there yet."]
+    assert "nothing is decided" in text[0]
+    for function in (said.contrasts, said.recall, said.knockout, said.patching):
+        assert said.NOT_YET in function({})
+    assert said.NOT_YET in said.heads({}, PROFILE)
+    assert said.NOT_YET in said.answers({}, PROFILE)
+
+
+def test_theta_alone_can_be_told_without_any_trained_run(whole):
+    scores = whole["head_scores"].query("condition == 'rope'")
+    text = said.heads({"head_scores": scores}, PROFILE)
+    assert "4 with theta raised" in text
+    assert "still to be scored" in text
+    layer, head, score = said.strongest(scores, "rope")
+    assert f"head {head} of layer {layer} ({score:.2f}, theta alone)" in text
+
+
+def test_where_the_studies_differ():
+    small = pd.DataFrame({"claim": ["C1", "C2"], "task": "all", "verdict": ["supported", "not supported"]})
+    assert "cannot be said" in said.differences(small, small.assign(verdict="not decided"))
+    assert said.differences(small, small) == "The two studies agree on C1 and C2."
+    assert said.differences(small, small.assign(verdict="supported")) == (
+        "The two studies differ on C2 (not supported in the small study, supported here).")
+
+
+@pytest.mark.parametrize("tables", ["whole", "one_seed", "nothing"])
+def test_figures_are_drawn_or_say_that_nothing_is_there(tables, request):
+    given = {} if tables == "nothing" else request.getfixturevalue(tables)
+    drawn = [figures.performance_figure(given, PROFILE), figures.maps_figure(given, 0.1), figures.recall_figure(given),
+             figures.effects_figure(given)]
+    empty = [[figures.NOT_YET in [text.get_text() for text in ax.texts] for ax in figure.axes if ax.get_visible()]
+             for figure in drawn]
+    if tables == "nothing":
+        assert all(all(one) for one in empty)
+    if tables == "whole":
+        assert not any(any(one) for one in empty)
+        assert len(drawn[2].axes[0].lines) == len(RANKED)
+    plt.close("all")
+
+
+def test_the_table_has_the_three_studies_side_by_side(whole):
+    html = figures.three_studies_html(pd.DataFrame(), whole["verdicts"])
+    assert html.count("<tr>") == 6
+    assert "0.83" in html
+    whole_task = whole["verdicts"].query("task == 'all'").verdict
+    assert all(f">{one}</span>" in html for one in whole_task)
+
+
+def test_a_plan_says_what_is_left_and_what_the_pilot_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETRIEVAL_HEADS_HOME", str(tmp_path))
+    lines = planned.plan(PROFILE)
+    assert lines[0].startswith("45 runs: 1 task x 15 conditions x 3 seeds x 1 base")
+    assert "45 to be trained" in lines[1]
+    pilot = said.load_table("pretrained", "pilot").query("accumulation == 2")
+    assert f"{pilot.train_seconds.iloc[0]:.0f} s per run" in lines[2]
+    assert "no cost was measured" in planned.measured(load_profile("smoke"), 3)[0]
+    other = PROFILE.model_copy(update={"lora": PROFILE.lora.model_copy(update={"lr": 0.5})})
+    assert "did not try" in planned.measured(other, 3)[0]
+
+
+def test_ten_questions_are_no_set_of_the_study_and_stored_tables_fit_them():
+    questions = ten_questions.questions()
+    assert len(questions) == 10
+    assert all(one.meta["documents"] == 3 for one in questions)
+    assert {place for one in questions for place in one.meta["gold"]} == {1, 2, 3}
+    used = (ten_questions.paths.checkout() / "data/written/records_mdqa.json").read_text(encoding="utf-8")
+    assert not any(f'"{one.meta["id"]}"' in used for one in questions)
+
+
+def test_stored_tables_of_the_ten_questions(monkeypatch):
+    monkeypatch.setattr(ten_questions, "at_hand", lambda: False)
+    for run in ten_questions.RUNS:
+        scores, losses = ten_questions.scores.__wrapped__(run), ten_questions.losses.__wrapped__(run)
+        assert scores.shape == (30, 9)
+        assert scores.min() >= 0
+        assert 0.1 < scores.max() <= 1
+        assert len(losses) == 10
+        assert np.isfinite(losses.to_numpy()).all()
+    read = ten_questions.attention.__wrapped__()
+    example = ten_questions.questions()[ten_questions.SHOWN]
+    assert "".join(read["tokens"]) == example.prompt
+    assert read["answer"] == example.answer
+    assert all(one.shape == (30, 9, len(read["tokens"])) for one in read["runs"].values())
+    with pytest.raises(ten_questions.ConfigError, match="Use one of real"):
+        ten_questions.scores.__wrapped__("symbolic")
+
+
+@pytest.mark.skipif(not ten_questions.at_hand(), reason="the model is not in models/smollm2")
+def test_the_model_gives_the_stored_scores(monkeypatch):
+    live = ten_questions.scores.__wrapped__("real")
+    monkeypatch.setattr(ten_questions, "at_hand", lambda: False)
+    assert np.abs(live - ten_questions.scores.__wrapped__("real")).max() < 0.02
