@@ -70,6 +70,7 @@ model, tokenizer = load_model("../models/base")  # change this: adapter="../mode
 examples = make_examples(task="mdqa", condition="real", length=256, n=4, seed=0, split="probe")
 print(examples[0].prompt[slice(*examples[0].needles[0])], "|", examples[0].answer)
 
+
 # %% tags=["live", "nbval-check-output"]
 def copy_score(example):
     """How often each head looks most at the very token that the answer needs next: `[layers, heads]`."""
