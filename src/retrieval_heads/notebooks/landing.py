@@ -83,7 +83,7 @@ def _figure(folder: Path, tables: Mapping[str, pd.DataFrame], threshold: float) 
     style.use_style()
     cards = []
     for name, (title, caption) in PANELS.items():
-        figure = Figure(figsize=(3.5, 3.0))
+        figure = Figure(figsize=(2.9, 2.7))
         FigureCanvasSVG(figure)
         ax = figure.subplots()
         _draw(name, tables, threshold, ax)
@@ -99,11 +99,13 @@ def _draw(name: str, tables: Mapping[str, pd.DataFrame], threshold: float, ax: o
         rows = tables["knockout"].query("task == 'mdqa' and mode in ('zero', 'none') and condition == 'real'")
         [(_, rows)] = knockout.knockout_panels(rows, ["real"])
         knockout.plot_knockout(rows, ax=ax)
-        ax.legend(fontsize="x-small", loc="lower left")
+        ax.set(xlabel="heads knocked out", ylabel="exact match")
+        ax.legend(["retrieval heads", "random heads", "weakest heads"], fontsize="x-small", loc="lower left")
     elif name == "recall":
         found = correlation.recall_rows(tables["correlation_runs"], threshold).get("mdqa")
         correlation.plot_runs(tables["run_predictors"].query("task == 'mdqa'"), found, ax)
-        ax.legend(fontsize="x-small", loc="upper left")
+        entries = dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))  # each once
+        ax.legend(entries.values(), entries, fontsize="xx-small", loc="lower right")
     else:
         rows = tables["choice"]
         rows = rows[(rows.task == ALL) & (rows.candidates == "synthetic") & rows.predictor.isin(_SHOWN)]
