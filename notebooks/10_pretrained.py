@@ -19,7 +19,7 @@ profile = "smoke"
 # %% tags=["hide-input"]
 from IPython.display import HTML, Markdown
 
-from retrieval_heads import figures, ten_questions
+from retrieval_heads import figures
 from retrieval_heads.config import load_profile
 from retrieval_heads.store import load_table
 from retrieval_heads.takeaways import pretrained as said
@@ -89,7 +89,7 @@ Markdown(figures.pretrained.origin_line())
 # measurement works; ten short questions decide nothing.
 
 # %% tags=["live", "nbval-check-output"]
-from retrieval_heads import select_heads
+from retrieval_heads import select_heads, ten_questions
 
 strengths = ten_questions.scores("real")  # change this: "high_high" or "low_low"
 for layer, head in select_heads(strengths, k=5):
