@@ -57,7 +57,7 @@ def one_seed() -> dict[str, pd.DataFrame]:
 
 def test_with_everything_there_every_part_has_its_sentence_and_its_number(whole):
     text = said.takeaway(whole, PROFILE)
-    assert len(text) == 6
+    assert len(text) == 7
     assert not any(said.NOT_YET in one for one in text if "planned" not in one)
     verdict = whole["verdicts"].query("task == 'all'").set_index("claim").verdict
     for claim, outcome in verdict[verdict != "not decided"].items():
@@ -100,6 +100,8 @@ def test_a_part_is_counted(whole):
     text = said.state(part, PROFILE)
     assert text.startswith("Of 45 planned runs, 2 are trained and tested, 0 are scored for heads")
     assert "2 of 15 training sets" in text
+    assert "are there of 0 of the tested runs" in text
+    assert "single answers" not in said.state(whole, PROFILE)
     assert said.NOT_YET in text
     assert len(said.takeaway(part, PROFILE)) == 3
 

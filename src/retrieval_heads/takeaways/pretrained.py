@@ -58,6 +58,9 @@ def state(tables: Tables, profile: Profile) -> str:
     text = (f"Of {planned} planned runs, " + listed([f"{n} {'is' if n == 1 else 'are'} {what}"
                                                      for what, n in counts.items()])
             + f": {seeds} of {len(profile.seeds)} seeds, {sets} of {len(profile.conditions)} training sets.")
+    told = len(runs_of(tables, "answers"))
+    if told < counts["trained and tested"]:
+        text += f" The single answers, by which C1 and C3 are decided, are there of {told} of the tested runs."
     return text if counts["trained and tested"] == planned == counts["scored for heads"] else (
         f"{text} The others are {NOT_YET}.")
 
@@ -72,7 +75,9 @@ def verdicts(tables: Tables) -> str:
     by_verdict = [f"{listed(sorted(claims.index))} {'is' if len(claims) == 1 else 'are'} {verdict}"
                   for verdict, claims in decided.groupby(decided)]
     rest = sorted(set(whole.index) - set(decided.index))
-    return "On the pretrained model, " + listed(by_verdict + ([f"{listed(rest)} not decided"] if rest else [])) + "."
+    if rest:
+        by_verdict.append(f"{listed(rest)} {'is' if len(rest) == 1 else 'are'} not decided")
+    return f"On the pretrained model, {listed(by_verdict)}."
 
 
 def answers(tables: Tables, profile: Profile) -> str:
