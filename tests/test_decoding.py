@@ -109,7 +109,7 @@ def test_rows_are_padded_on_the_right_and_without_a_mask_where_all_keys_are_kept
     model = tiny_model("llama")
     assert keeps_all_keys(model)
     batch = padded(model, [[5, 6, 7], [8]])
-    assert {name: values.tolist() for name, values in batch.inputs.items()} == {"input_ids": [[5, 6, 7], [8, 0, 0]]}
+    assert {name: values.tolist() for name, values in batch.inputs.items()} == {"input_ids": [[5, 6, 7], [8, 8, 8]]}
     assert (batch.mask.tolist(), batch.last.tolist()) == ([[1, 1, 1], [1, 0, 0]], [2, 0])
     assert batch.lengths.tolist() == [3, 1]
 
@@ -118,7 +118,7 @@ def test_rows_end_together_and_positions_count_from_their_first_token_where_a_wi
     model = tiny_model("mistral")
     assert not keeps_all_keys(model)
     batch = padded(model, [[5, 6, 7], [8]])
-    assert batch.inputs["input_ids"].tolist() == [[5, 6, 7], [0, 0, 8]]
+    assert batch.inputs["input_ids"].tolist() == [[5, 6, 7], [8, 8, 8]]
     assert batch.inputs["attention_mask"].tolist() == batch.mask.tolist() == [[1, 1, 1], [0, 0, 1]]
     assert batch.inputs["position_ids"].tolist() == [[0, 1, 2], [0, 0, 0]]
     assert (batch.last.tolist(), batch.lengths.tolist()) == ([2, 2], [3, 1])

@@ -26,7 +26,7 @@ from transformers.cache_utils import DynamicLayer
 from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.attention.shared_prefix import crop
 from retrieval_heads.data.chat import turn_end
-from retrieval_heads.data.encode import Encoded, check_ids
+from retrieval_heads.data.encode import Encoded, check_ids, filled_up
 from retrieval_heads.models.adapted import base_model
 from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import vocabulary_size
@@ -48,7 +48,7 @@ class Padded:
     """Rows of unequal length as one batch.
 
     Attributes:
-        inputs: what the model is called with, `[batch, longest]`; the padding's id is 0 and never attended to.
+        inputs: what the model is called with, `[batch, longest]`; padding is never attended to (`filled_up`).
         mask: int64 `[batch, longest]`, 1 where there is no padding.
         last: int64 `[batch]`, index of each row's last token.
     """
@@ -68,10 +68,11 @@ def padded(model: nn.Module, rows: Sequence[Ids]) -> Padded:
     longest, device = max(map(len, rows)), next(model.parameters()).device
     gaps = [longest - len(row) for row in rows]
     if keeps_all_keys(model):
-        ids = torch.tensor([[*row, *[0] * gap] for row, gap in zip(rows, gaps, strict=True)], device=device)
+        ids = torch.tensor(filled_up(rows), device=device)
         mask = torch.tensor([[1] * len(row) + [0] * gap for row, gap in zip(rows, gaps, strict=True)], device=device)
         return Padded({"input_ids": ids}, mask, mask.sum(dim=1) - 1)
-    ids = torch.tensor([[*[0] * gap, *row] for row, gap in zip(rows, gaps, strict=True)], device=device)
+    turned = [row[longest - gap :] + row[: longest - gap] for row, gap in zip(filled_up(rows), gaps, strict=True)]
+    ids = torch.tensor(turned, device=device)
     mask = torch.tensor([[0] * gap + [1] * len(row) for row, gap in zip(rows, gaps, strict=True)], device=device)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     last = torch.full((len(rows),), longest - 1, device=device)
@@ -236,7 +237,7 @@ def _reference_losses(
     `logits` `[batch, vocabulary]` predict the first token of each; the others need one short pass.
     """
     longest, device, length = max(map(len, references)), logits.device, batch.mask.shape[1]
-    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in references], device=device)
+    ids = torch.tensor(filled_up(references), device=device)
     likelihood = [logits.float().log_softmax(-1)[:, None]]
     if longest > 1:
         mask = torch.cat([batch.mask, batch.mask.new_ones(len(ids), longest - 1)], dim=1)

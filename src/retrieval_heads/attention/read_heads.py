@@ -26,7 +26,7 @@ from retrieval_heads.attention.reading import (
     row_table,
 )
 from retrieval_heads.attention.shared_prefix import SharedPrefix, can_share
-from retrieval_heads.data.encode import Encoded, check_ids
+from retrieval_heads.data.encode import Encoded, check_ids, filled_up
 from retrieval_heads.decoding import length_batches
 from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import head_layout, vocabulary_size
@@ -64,11 +64,7 @@ def _read_batch(
     model: nn.Module, encoded: Sequence[Encoded], members: list[int], path: DirectPath, seed: int
 ) -> Iterator[Reading]:
     device, chosen = next(model.parameters()).device, [encoded[index] for index in members]
-    width = max(len(one.ids) for one in chosen)
-    padded = np.zeros((len(chosen), width), dtype=np.int64)
-    for row, one in zip(padded, chosen, strict=True):
-        row[: len(one.ids)] = one.tokens
-    ids = torch.tensor(padded, device=device)
+    ids = torch.tensor(filled_up([one.ids for one in chosen]), device=device)
     answers, questions = _rows(chosen, device)
     spans = find_spans(chosen, [np.arange(len(one.ids)) for one in chosen], device, seed)
     contribution = Contribution(path, ids.gather(1, answers + 1), spans.contrast)

@@ -16,6 +16,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.masking_utils import create_masks_for_generate
 
 from retrieval_heads.attention.capture import lean_attention, stop_at_last_attention
+from retrieval_heads.data.encode import filled_up
 from retrieval_heads.errors import ModelError
 from retrieval_heads.models.adapted import base_model
 
@@ -52,7 +53,7 @@ class SharedPrefix:
         Suffix i has the rows from i x longest on, and its own keys follow those of the prefix in the same order.
         """
         n_rows = max(map(len, suffixes))
-        ids = [token for suffix in suffixes for token in (*suffix, *[0] * (n_rows - len(suffix)))]
+        ids = [token for suffix in filled_up(suffixes) for token in suffix]
         positions = self.length + torch.arange(n_rows, device=self._device)
         mask = side_by_side_mask(self.model, self.cache, 1, self.length, n_rows, len(suffixes))
         try:

@@ -16,7 +16,7 @@ from torch import nn
 
 from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.attention.shared_prefix import SharedPrefix, crop, new_cache, side_by_side_mask, text_config
-from retrieval_heads.data.encode import Encoded
+from retrieval_heads.data.encode import Encoded, filled_up
 
 TOKENS, ROWS, CELLS = 2**15, 2**14, 2**27
 """Most tokens of prompts in a pass that several examples share, most rows of answers, and most cells of the attention
@@ -130,6 +130,5 @@ def batches(model: nn.Module, examples: Sequence[Encoded], copies: int = 1) -> l
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
-    """int64 `[rows, longest]`, padded on the right; the padding is never seen, so that any id serves."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
+    """int64 `[rows, longest]`, padded on the right (`filled_up`)."""
+    return torch.tensor(filled_up(rows), device=device)

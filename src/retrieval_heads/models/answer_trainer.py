@@ -24,7 +24,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from retrieval_heads.data.encode import Encoded
+from retrieval_heads.data.encode import Encoded, filled_up
 from retrieval_heads.errors import ModelError
 from retrieval_heads.models.processes import several, sharded
 from retrieval_heads.progress import running, tell
@@ -89,14 +89,11 @@ def collate(examples: Sequence[Encoded]) -> Batch:
     Returns `input_ids` and `labels`, int64 `[batch, tokens]`; a label is the token itself where it belongs to the
     answer or ends the sequence after it, `IGNORED` elsewhere. No examples give a short row without a loss.
     """
-    longest = max((len(example.ids) for example in examples), default=2)
-    # the padding's token is never attended to nor scored, so any id serves
-    input_ids = torch.zeros(max(1, len(examples)), longest, dtype=torch.long)
+    input_ids = torch.tensor(filled_up([example.ids for example in examples]) or [[0, 0]])
     labels = torch.full_like(input_ids, IGNORED)
     for row, example in enumerate(examples):
-        ids = torch.tensor(example.ids)
-        input_ids[row, : len(ids)] = ids
-        labels[row, example.prompt_length : len(ids)] = ids[example.prompt_length :]
+        answer = slice(example.prompt_length, len(example.ids))
+        labels[row, answer] = input_ids[row, answer]
     return {"input_ids": input_ids, "labels": labels}
 
 
