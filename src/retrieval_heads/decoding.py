@@ -153,8 +153,7 @@ def greedy_tokens_and_losses(
 ) -> tuple[list[list[int]], list[float]]:
     """`greedy_tokens`, and the mean loss in nats a token of each reference after its prompt, in the same passes.
 
-    At great lengths nearly all the time goes into the pass over the prompts, which both then share. For a model that
-    does not keep the keys of all positions, take `greedy_tokens` and `evaluation.answer_losses`.
+    At great lengths the pass over the prompts takes nearly all the time. For models that keep all keys.
     """
     tokens: list[list[int]] = [[] for _ in prompts]
     losses = [float("nan")] * len(prompts)
