@@ -32,7 +32,7 @@ PRETRAINED = "pretrained"
 PANELS = {
     "knockout": ("Knock-out", "Exact match as more heads are silenced, models trained on real data (mdqa). Retrieval "
                  "heads carry the answers; random ones do not."),
-    "recall": ("Recall of heads and score", "One point for each kind of training data (mdqa): how many of the "
+    "recall": ("Recall and score", "One point for each kind of training data (mdqa): how many of the "
                "real-data heads it has, and how well it does."),
     "regret": ("Choosing a training set", "How much worse the set is that each quantity chooses than the best one; "
                "dashed: at random."),
@@ -99,18 +99,22 @@ def _draw(name: str, tables: Mapping[str, pd.DataFrame], threshold: float, ax: o
         rows = tables["knockout"].query("task == 'mdqa' and mode in ('zero', 'none') and condition == 'real'")
         [(_, rows)] = knockout.knockout_panels(rows, ["real"])
         knockout.plot_knockout(rows, ax=ax)
-        ax.set(xlabel="heads knocked out", ylabel="exact match")
-        ax.legend(["retrieval heads", "random heads", "weakest heads"], fontsize="x-small", loc="lower left")
+        ax.set_xlabel("heads knocked out")
+        ax.set_ylabel("exact match", fontsize="small")
+        short = {"retrieval": "retrieval", "random": "random", "bottom": "lowest scores"}
+        handles, _ = ax.get_legend_handles_labels()
+        ax.legend(handles, list(short.values())[: len(handles)], fontsize="x-small", loc="lower left")
     elif name == "recall":
         found = correlation.recall_rows(tables["correlation_runs"], threshold).get("mdqa")
         correlation.plot_runs(tables["run_predictors"].query("task == 'mdqa'"), found, ax)
+        ax.set(xlabel="recall of the real-data heads", ylabel="exact match")
         entries = dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))  # each once
-        ax.legend(entries.values(), entries, fontsize="xx-small", loc="lower right")
+        ax.figure.legend(entries.values(), entries, fontsize="xx-small", loc="outside lower center", ncols=2)
     else:
         rows = tables["choice"]
         rows = rows[(rows.task == ALL) & (rows.candidates == "synthetic") & rows.predictor.isin(_SHOWN)]
         prediction.plot_regret(rows, ax=ax)
-        ax.get_legend() and ax.get_legend().remove()
+        ax.set_xlabel("regret")
 
 
 def _rows(tables: Mapping[str, pd.DataFrame], threshold: float, small: Iterable[str]) -> str:
