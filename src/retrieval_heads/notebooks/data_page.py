@@ -75,13 +75,13 @@ def data_page(layout: Layout, pages: Mapping[str, NotebookNode], profiles: Itera
     """
     figures, profiles = figures_of(pages), sorted(set(profiles))
     lines = [HEAD]
+    there = {name: [line for profile in profiles for line in _files(layout, profile, name)] for name in all_tables()}
     for name, table in all_tables().items():
-        files = [line for profile in profiles for line in _files(layout, profile, name)]
-        if files:
+        if files := there[name]:
             label = anchor(profiles[0], name)
             shown = ", ".join(f"{{numref}}`{figure}`" for figure in figures.get(label, ()))
             lines += [f"({label})=", f"## {name}", "", f"One row: {table.row}.", "", *files]
-            lines += [f"- Made from: {_sources(name)}"]
+            lines += [f"- Made from: {_sources(name, there)}"]
             lines += [f"- Drawn in: {shown}"] if shown else []
             lines += [f"- {{ref}}`Columns <table-{name.replace('_', '-')}>`", ""]
     return "\n".join([*lines, BENCHMARKS])
@@ -122,6 +122,11 @@ def _link(path: str) -> str:
     return f'<a href="../../{path}" download><code>{path.rpartition("/")[2]}</code></a>'
 
 
-def _sources(table: str) -> str:
+def _sources(table: str, there: Mapping[str, list[str]]) -> str:
+    """What a table follows from: a command, or other tables, with links to those that are there."""
     sources = MADE_FROM[table]
-    return sources if isinstance(sources, str) else ", ".join(f"{{ref}}`{one} <{anchor('', one)}>`" for one in sources)
+    if isinstance(sources, str):
+        return sources
+    return ", ".join(
+        f"{{ref}}`{one} <{anchor('', one)}>`" if there[one] else f"`{one}` (not there yet)" for one in sources
+    )
