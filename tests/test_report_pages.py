@@ -49,7 +49,8 @@ def test_a_changed_table_or_source_makes_a_page_outdated(tmp_path) -> None:
     assert report_problems(layout, chapter) == ["the tables verdicts are not those it was made from"]
     manifest.write_text(json.dumps(made), encoding="utf-8")
     source = layout.sources / f"{chapter}.py"
-    source.write_text(source.read_text(encoding="utf-8").replace("## Every claim and question", "## Another heading"), encoding="utf-8")
+    changed = source.read_text(encoding="utf-8").replace("## Every claim and question", "## Another heading")
+    source.write_text(changed, encoding="utf-8")
     assert "differs from the source" in report_problems(layout, chapter)[0]
     assert report_problems(layout, "99_nothing") == ["there is no page of it in the report"]
 
