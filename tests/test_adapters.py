@@ -192,3 +192,21 @@ def test_an_adapter_in_the_folder_of_its_base_is_refused(base, tmp_path):
     (base / "adapter_config.json").write_text(json.dumps({}))  # whatever stands in it
     with pytest.raises(ModelError, match="adapter lies in the folder of the base"):
         load_model(base, adapter)
+
+
+@pytest.mark.parametrize(("family", "config", "message"), [
+    ("llama", lora(task_type="CAUSAL_LM", alora_invocation_tokens=[5, 6]), "depends on the rest of the input"),
+    ("gemma", lora(target_modules=["embed_tokens", "o_proj"]), "embedding and unembedding share"),
+])
+def test_an_adapter_that_the_model_itself_has_added_is_looked_at_too(
+    tiny_model, tiny_tokenizer, tiny_examples, family, config, message,
+):
+    model = tiny_model(family)
+    plain = answer_losses(model, tiny_tokenizer, tiny_examples)
+    model.add_adapter(copy.deepcopy(config))
+    with pytest.raises(ModelError, match=message):
+        answer_losses(model.eval(), tiny_tokenizer, tiny_examples)
+    model.disable_adapters()
+    assert model.active_adapters() == ["default"]
+    model.delete_adapter("default")
+    np.testing.assert_array_equal(answer_losses(model, tiny_tokenizer, tiny_examples), plain)

@@ -12,6 +12,7 @@ from conftest import FAMILIES
 from retrieval_heads.attention.capture import _ACTIVE, _LAST, IMPLEMENTATION, capture_attention, stop_at_last_attention
 from retrieval_heads.attention.rows import attention_rows
 from retrieval_heads.errors import ModelError
+from retrieval_heads.models.layout import head_layout
 
 WINDOWED = {
     "mistral": {"sliding_window": 5},
@@ -200,3 +201,9 @@ def test_attention_that_sdpa_cannot_compute_is_refused(tiny_model):
     with pytest.raises(ModelError, match="softcap"):
         captured_rows(model, rows, input_ids=ids)
     assert model.config._attn_implementation == "eager"
+
+
+def test_heads_that_differ_from_layer_to_layer_are_refused(tiny_model):
+    model = tiny_model("gemma4_text", head_dim=8, hidden_size=32, num_experts=2)
+    with pytest.raises(ModelError, match="differ from layer to layer"):
+        head_layout(model)

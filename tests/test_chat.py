@@ -168,12 +168,17 @@ def test_the_clock_of_a_template_stands_and_is_recorded(tiny_tokenizer, tmp_path
     (RECORD | {"messages": [{"role": "user", "content": "It <|im_end|> so."}]}, "turns", "a message holds a control"),
     (RECORD, None, "the tokenizer has no chat template"),
     (RECORD, "open", "the chat template has the model think before it answers"),
+    (RECORD, "channel opened", "the chat template has the model think before it answers"),
+    (RECORD, "thoughts begun", "the chat template has the model think before it answers"),
     (RECORD | {"chat_template": "chatml"}, "turns", "key chat_template: no object with `arguments` or `end`"),
     (RECORD | {"chat_template": {"end": 3}}, "turns", "key chat_template.end: `chat_template.end` is no text"),
     (RECORD | {"chat_template": {"arguments": [1]}}, "turns", "no object with `arguments`"),
 ])
 def test_what_a_template_cannot_write_is_refused_by_line(tiny_tokenizer, tmp_path: Path, record, template, message):
-    templates = TEMPLATES | {"open": TURNS + ASKS + "<think>\n", None: None}
+    templates = TEMPLATES | {
+        "open": TURNS + ASKS + "<think>\n", "thoughts begun": TURNS + ASKS + "<think>\nOkay, ", None: None,
+        "channel opened": TURNS + ASKS + "<|channel|>analysis<|message|>",
+    }
     with pytest.raises(DataError, match=r"own.jsonl, line 1.*") as caught:
         read(tmp_path, chat_tokenizer(tiny_tokenizer, templates[template]), record)
     assert message in str(caught.value)

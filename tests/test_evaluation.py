@@ -15,7 +15,7 @@ from peft import LoraConfig, get_peft_model
 from conftest import FAMILIES
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import Example
-from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.errors import ConfigError, DataError, ModelError
 from retrieval_heads.evaluation import evaluate, evaluate_each, forced_exact, greedy_answers
 from retrieval_heads.metrics import CITATION_METRICS
 from retrieval_heads.stats.bootstrap import bootstrap_mean
@@ -212,6 +212,15 @@ def test_each_end_of_a_chat_model_ends_a_right_answer(tiny_model, tiny_tokenizer
             assert row["f1"] < 0.5
         else:
             assert (row["prediction"], row["f1"], row["forced_exact_match"]) == ("sky", 1, 1)
+
+
+@pytest.mark.parametrize("ends", ["2", ["2", 7], [[2], [7]], 2.0, {"a": 1}, True])
+def test_ends_that_are_no_token_ids_are_refused(tiny_model, tiny_tokenizer, tiny_examples, ends):
+    model = tiny_model("llama")
+    model.generation_config.eos_token_id = ends
+    for function in (evaluate, greedy_answers, forced_exact):
+        with pytest.raises(ModelError, match=r"eos_token_id: .*not token ids.*generation_config.json"):
+            function(model, tiny_tokenizer, tiny_examples[:4])
 
 
 def test_bad_input_is_named(tiny_model, tiny_tokenizer, tiny_examples):

@@ -18,6 +18,7 @@ from retrieval_heads.evaluation import answer_losses, evaluate, forced_exact, gr
 from retrieval_heads.heads.ablate import mean_head_outputs
 from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
 from retrieval_heads.heads.text_loss import text_losses
+from retrieval_heads.models.answer_trainer import IGNORED, collate
 from retrieval_heads.models.finetune import finetune
 from retrieval_heads.models.load import load_model
 
@@ -95,3 +96,33 @@ def test_files_of_adapters_and_bases(tmp_path, tiny_model, tiny_tokenizer, tiny_
     with pytest.raises(ModelError, match=r"layers.1.mlp.up_proj.weight: a weight of the base is NaN"):
         finetune(broken, encode_all(tiny_examples, tiny_tokenizer), tmp_path / "out", settings())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("use", [use for use in USES if use != "text"])
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_a_token_that_no_example_has_changes_nothing(tiny_model, tiny_tokenizer, tiny_examples, family, use):
+    """Not as padding either, to which nothing attends: zero times NaN would be NaN."""
+    used = {token for one in encode_all(tiny_examples, tiny_tokenizer) for token in one.ids}
+    model = tiny_model(family)
+    expected = USES[use](model, tiny_tokenizer, tiny_examples)
+    for token in {0, 1, 2, 399} - used:
+        model.model.embed_tokens.weight.data[token] = float("nan")
+    assert model.model.embed_tokens.weight[0].isnan().all()
+    found = USES[use](model, tiny_tokenizer, tiny_examples)
+    if use == "own answers":
+        expected, found = ([one.scores.tolist() for one in kinds.values()] for kinds in (expected, found))
+    if use == "source":
+        expected, found = ([one.metrics for one in answers] for answers in (expected, found))
+    if use == "answers":
+        assert found == expected
+    else:
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_training_batches_hold_no_token_of_their_own(tiny_tokenizer, tiny_examples):
+    encoded = encode_all(tiny_examples, tiny_tokenizer)
+    batch = collate(encoded)
+    for one, ids, labels in zip(encoded, batch["input_ids"], batch["labels"], strict=True):
+        assert set(ids.tolist()) == set(one.ids)
+        assert ids[: len(one.ids)].tolist() == list(one.ids)
+        assert labels[labels != IGNORED].tolist() == list(one.ids[one.prompt_length :])

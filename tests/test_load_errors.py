@@ -95,6 +95,13 @@ def test_broken_config(text, copied):
         load_model(copied)
 
 
+def test_broken_generation_config(copied):
+    """transformers passes over it, and the ends of answers would be others."""
+    (copied / "generation_config.json").write_text('{"eos_token_id": [2,')
+    with pytest.raises(ModelError, match=r"generation_config\.json: the config cannot be loaded"):
+        load_model(copied)
+
+
 def test_folder_without_weights(copied, tiny_model):
     weights = copied / "model.safetensors"
     weights.unlink()

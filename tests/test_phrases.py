@@ -10,12 +10,14 @@ from retrieval_heads.data.official.phrases import not_searched, searched
 from retrieval_heads.data.written.checks import Wanted, contains, forbiddable
 
 EVERYWHERE = ("That many units often went to battle is what it is for us all; then the phone rang. Who knew? It did, "
-              "on the arbitrary part of the whole, and I am not sure. A man at the door, to be honest, said so.")
+              "on the arbitrary part of the whole, and I am not sure. A man at the door, to be honest, said so. "
+              "It's late, it's dark, It’s cold; I'm off.")
 
 
 @pytest.mark.parametrize("answer", [
     "it", "It", "IT", "a", "A", "I", "the", "The Who", "who", "WHO", "us", "US", "U.S.", "u.s.", "the US", "ten", "at",
     "AT&T", "R&B", "b", "B", "C", "The Ma", "one", "Or", "OR", "Is it", "not", "II", "To Be", "no",
+    "it's", "It’s", "I'm",
 ])
 def test_an_answer_of_few_letters_does_not_forbid_every_document(answer: str):
     assert not Forbidden([answer]).held_by("A title", EVERYWHERE)

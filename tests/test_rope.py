@@ -137,3 +137,27 @@ def test_theta_of_a_greater_length():
     config = LlamaConfig(hidden_size=64, num_attention_heads=2, max_position_embeddings=512)  # heads of size 32
     assert extended_theta(config, 512) == extended_theta(config, 100) == 10_000
     assert extended_theta(config, 2048) == pytest.approx(43_870, rel=1e-3)  # 10,000 x 4^(32/30)
+
+
+def test_a_factor_without_a_scaling_is_no_length():
+    config = LlamaConfig(max_position_embeddings=4096, rope_parameters={
+        "rope_type": "default", "factor": 4.0, "rope_theta": 1e4})
+    assert context_length(config) == 4096
+    assert extended_theta(config, 16384) > 1e4
+
+
+@pytest.mark.parametrize("factor", [4.0, 3.3])
+def test_a_length_that_is_raised_is_the_one_asked_for(factor):
+    config = LlamaConfig(max_position_embeddings=256, rope_parameters={
+        "rope_type": "linear", "factor": factor, "rope_theta": 1e4})
+    assert 4096 <= context_length(with_rope_theta(config, 8e4, max_length=4096)) < 4096 + factor
+
+
+@pytest.mark.parametrize(("family", "message", "settings"), [
+    ("llama", "single pair of dimensions", {"head_dim": 8, "rope_parameters": {
+        "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25}}),
+    ("gemma4_text", "more than one RoPE", {}),
+])
+def test_no_theta_for_a_rope_that_has_none_to_raise(family, message, settings):
+    with pytest.raises(ModelError, match=message):
+        extended_theta(AutoConfig.for_model(family, **settings), 10**6)

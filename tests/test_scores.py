@@ -207,7 +207,7 @@ def test_examples_are_dropped_only_for_a_stated_reason(tiny_model, tiny_tokenize
 
     model.lm_head.weight.data.zero_()  # all logits equal: the first token, <pad>, for ever
     assert retrieval_scores(model, tiny_tokenizer, tiny_examples, mode="generated", max_new_tokens=2).n_used == 5
-    ends = copy.copy(tiny_tokenizer)
+    ends = copy.deepcopy(tiny_tokenizer)
     ends.eos_token = "<pad>"
     with pytest.raises(DataError, match=r"no example is left .*'empty generation': 5"):
         retrieval_scores(model, ends, tiny_examples, mode="generated", max_new_tokens=2)

@@ -41,6 +41,9 @@ WANTED = Wanted(20, ("Mara Quill",), ("Dorin",))
     (f"{TEXT} It lies near DORIN.", "stop", "a forbidden name is there"),
     (f"{TEXT} It lies near Dorinton.", "stop", None),
     (f"{TEXT} It cost 5 \ud83d", "stop", "the text holds a broken character"),
+    (f"{TEXT}\x03", "stop", "the text holds a broken character"),
+    (f"Thinking process: {TEXT}", "stop", "a remark before the text"),
+    (f"{TEXT} The user of the final model said so.", "stop", None),
 ])
 def test_faults(text: str, finish: str, reason: str | None):
     fault = find_fault(Reply(text=text, finish=finish), WANTED)
@@ -66,6 +69,9 @@ def test_markup_of_the_writing_model_is_cut_where_that_is_certain(text: str):
     "<think>Hm. {}", "{} <think>Is it right?", "Well. <think>Hm.</think> {}", "{}<|im_end|>\n<|im_start|>user\nMore?",
     "<|channel|>analysis<|message|>{}", "[INST] Write. [/INST] {}", "<start_of_turn>model\n{}", "<passage>{}</passage>",
     "{}<tool_call>x</tool_call>", "<<SYS>>{}", "[|assistant|]{}", "<|assistant|>{}", "<b>Mara Quill</b> of {}",
+    "analysisI will write.assistantfinal{}", "final{}", "assistant\n\n{}", "Assistant: {}", "{}\nHuman: more",
+    "model\n{}", "{}\n\nuser\nMore?", "<think/>{}", "{}<think />", "&lt;think&gt;Hm.&lt;/think&gt;{}", "{}[e~[", "{}]~b]user",
+    "{}<0x0A>", "[unused17]{}", "\\boxed{{}}", "▁{}", "{} <|", "<x|think>{}",
 ])
 def test_other_markup_is_refused_and_named(text: str):
     fault = find_fault(Reply(text=text.replace("{}", TEXT)), WANTED)

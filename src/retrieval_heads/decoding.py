@@ -27,6 +27,7 @@ from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.attention.shared_prefix import crop
 from retrieval_heads.data.chat import turn_end
 from retrieval_heads.data.encode import Encoded, check_ids, filled_up
+from retrieval_heads.errors import ModelError
 from retrieval_heads.models.adapted import base_model
 from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import vocabulary_size
@@ -86,12 +87,22 @@ def keeps_all_keys(model: nn.Module) -> bool:
 
 
 def end_tokens(model: nn.Module, *more: int | Iterable[int] | None) -> frozenset[int]:
-    """All tokens that end an answer of a model: those that its generation config and its config name, and `more`."""
+    """All tokens that end an answer of a model: those that its generation config and its config name, and `more`.
+
+    Raises:
+        ModelError: a config names something else than token ids.
+    """
     base = base_model(model)
     configs = (getattr(base, "generation_config", None), base.config, base.config.get_text_config())
     found: set[int] = set()
     for one in (*(getattr(config, "eos_token_id", None) for config in configs), *more):
-        found.update([] if one is None else [one] if isinstance(one, int) else one)
+        ids = [] if one is None else list(one) if isinstance(one, Iterable) and not isinstance(one, str) else [one]
+        if not all(type(token) is int for token in ids):  # a text would never be met, and true would be the token 1
+            raise ModelError(
+                "the tokens that end an answer are not token ids", where="eos_token_id", value=one,
+                remedy="Mend generation_config.json or config.json: give a number or a list of numbers.",
+            )
+        found.update(ids)
     return frozenset(found)
 
 

@@ -78,7 +78,7 @@ def write_chat(
                         remedy="Give messages that it takes.") from error
     if not isinstance(prompt, str):
         raise DataError("the chat template writes no text", value=str(type(prompt)), remedy="Use another tokenizer.")
-    if opens_thoughts(prompt):
+    if opens_thoughts(prompt, messages[-1]["content"] if messages else ""):
         raise DataError(
             "the chat template has the model think before it answers", value=prompt[-40:],
             remedy='Turn it off by a template argument (as {"enable_thinking": false}), or use another template.',

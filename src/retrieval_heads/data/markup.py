@@ -34,10 +34,12 @@ _TURN_END = re.compile(
     r"END_OF_TURN_TOKEN|end_of_solution|assistant_end|user|im_start)\|>|<end_of_turn>|<turn\|>|<eos>|</s>|\[/INST\]|"
     r"\[EOS\]|\[\|endofturn\|\]|<｜end▁of▁sentence｜>|</answer>|</response>|</output>)\s*$"
 )
-_OPENING = re.compile(rf"(?i)(?:{_OPENED})\s*$")
+_OPENING = re.compile(rf"(?i)(?:{_OPENED})\s*(?:<\|message\|>\s*)?$")
+_BLOCK = re.compile(rf"(?i)(?P<opened>{_OPENED})|{_CLOSED}|{_LABELS}")
 _ANY = re.compile(
     rf"(?i){_OPENED}|{_CLOSED}|{_LABELS}|<\|[^|<>\s]{{1,40}}\|?>|<[^|<>\s]{{1,40}}\|>|<｜[^<>]{{1,40}}｜>|<<?/?SYS>>?"
-    r"|</?[a-z][\w:-]{0,40}>|\[\|[a-z_]{1,20}\|\]|\[gMASK\]|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|"
+    r"|</?[a-z][\w:|-]{0,40}\s*/?>|&lt;/?[a-z]\w{0,20}&gt;|<0x[0-9a-f]{2}>|<\||\|>|\[e~\[|\]~!?b[\[\]]|\\boxed\{|▁"
+    r"|\[unused\d+\]|\[\|[a-z_]{1,20}\|\]|\[gMASK\]|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|"
     r"TOOL_RESULTS|BOS|EOS|PAD|CLS|SEP|MASK|UNK)\]"
 )
 
@@ -69,9 +71,12 @@ def held_token(text: str, tokens: Iterable[str]) -> str | None:
     return next((token for token in tokens if token in text), None)
 
 
-def opens_thoughts(prompt: str) -> bool:
-    """Whether what follows the prompt would be the model's thoughts."""
-    return bool(_OPENING.search(prompt))
+def opens_thoughts(prompt: str, last: str = "") -> bool:
+    """Whether what follows the prompt would be the model's thoughts: it ends by opening a block of them, or there is
+    one open behind `last`, the text of the last message."""
+    _, found, behind = prompt.rpartition(last.strip()) if last.strip() else ("", "", "")
+    blocks = list(_BLOCK.finditer(behind)) if found else []
+    return bool(_OPENING.search(prompt) or (blocks and blocks[-1]["opened"]))
 
 
 def control_tokens(tokenizer: Any) -> dict[str, int]:

@@ -25,12 +25,15 @@ def base_model(model: nn.Module) -> nn.Module:
         ModelError: an active adapter that is not a change of weights: prompt, prefix or p-tuning, an activated LoRA,
             X-LoRA, Poly and the like; one on a weight that embedding and unembedding share.
     """
-    if not hasattr(model, "get_base_model"):
+    wrapped = hasattr(model, "get_base_model")
+    if not wrapped and not getattr(model, "_hf_peft_config_loaded", False):  # `add_adapter` of the model itself
         return model
-    configs = {name: config for name, config in model.peft_config.items() if name in model.active_adapters}
-    for name, config in configs.items():
+    active = model.active_adapters if wrapped else model.active_adapters()
+    for name, config in model.peft_config.items():
+        if name not in active:
+            continue
         kind = str(getattr(config.peft_type, "value", config.peft_type))
-        if config.is_prompt_learning or not isinstance(model.base_model, BaseTuner):
+        if config.is_prompt_learning or (wrapped and not isinstance(model.base_model, BaseTuner)):
             problem = "the adapter puts virtual tokens in front of the input, so that all positions shift"
         elif getattr(config, "alora_invocation_tokens", None) or kind in _WHOLE_INPUT:
             problem = "what the adapter does to a token depends on the rest of the input"
@@ -40,7 +43,7 @@ def base_model(model: nn.Module) -> nn.Module:
             problem, where=f"adapter {name}", value=kind,
             remedy="Use an adapter that changes weights (LoRA, DoRA, IA3, OFT, ...), or the model without it.",
         )
-    base = model.get_base_model()
+    base = model.get_base_model() if wrapped else model
     _check_tied(base)
     return base
 

@@ -44,8 +44,10 @@ def model_folder(path_or_id: str | Path, allow_download: bool = False) -> Path:
             "an adapter lies in the folder of the base model", where=folder / "adapter_config.json",
             remedy="Move it (adapter_config.json and its weights) to a folder of its own, and name that as adapter.",
         )
-    with as_model_error(folder / "config.json", "the config cannot be loaded"):
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for path in (folder / "config.json", folder / "generation_config.json"):  # transformers passes over a broken second
+        with as_model_error(path, "the config cannot be loaded"):
+            if path.name == "config.json" or path.exists():
+                json.loads(path.read_text(encoding="utf-8"))
     weights = {path.name for path in folder.glob("*.safetensors")}
     index = folder / "model.safetensors.index.json"
     with as_model_error(index, "cannot be read"):

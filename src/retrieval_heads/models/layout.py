@@ -70,8 +70,14 @@ def head_layout(model: nn.Module) -> HeadLayout:
             remedy="Use a decoder with that layout (Llama, Mistral, Qwen2, Qwen3, Gemma, ...).",
         )
     n_heads = config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // n_heads
-    layout = HeadLayout(attentions, n_heads, getattr(config, "num_key_value_heads", None) or n_heads, head_dim)
+    try:
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // n_heads
+        layout = HeadLayout(attentions, n_heads, getattr(config, "num_key_value_heads", None) or n_heads, head_dim)
+    except RuntimeError as error:  # a config with settings by layer has none for all
+        raise ModelError(
+            "the heads differ from layer to layer in number or size", where=type(base).__name__, value=str(error)[:60],
+            remedy="Use a decoder whose layers have the same heads (Llama, Mistral, Qwen2, Qwen3, Gemma, ...).",
+        ) from error
     for index, attention in enumerate(attentions):
         width = getattr(inner_layer(attention.o_proj), "in_features", None)
         if width != n_heads * head_dim:

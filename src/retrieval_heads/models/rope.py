@@ -11,6 +11,7 @@ scaling of foundation models", arXiv 2309.16039.
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import nn
@@ -38,8 +39,11 @@ def extended_theta(config: PreTrainedConfig, length: int) -> float:
         ModelError: as in `rope_theta`.
     """
     text = _text_config(config)
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    size = int(head_dim * _rope_parameters(text).get("partial_rotary_factor", 1.0))
+    partial = _rope_parameters(text).get("partial_rotary_factor", 1.0)
+    size = int((getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads) * partial)
+    if size <= 2:
+        raise ModelError("RoPE turns a single pair of dimensions, which theta does not change",
+                         where=type(text).__name__, value=size, remedy="Use a model that turns more of each head.")
     return rope_theta(text) * max(1.0, length / (context_length(text) or length)) ** (size / (size - 2))
 
 
@@ -53,10 +57,15 @@ def context_length(model: nn.Module | PreTrainedConfig) -> int | None:
     """
     text = _text_config(model)
     length, parameters = getattr(text, "max_position_embeddings", None), getattr(text, "rope_parameters", None) or {}
-    if length is None or "rope_type" not in parameters:
+    if length is None:
         return length
-    origin = parameters.get("original_max_position_embeddings") or length
-    return max(length, int(origin * (parameters.get("factor") or 1)))
+    return max(length, _scaled(parameters.get("original_max_position_embeddings") or length, parameters))
+
+
+def _scaled(length: int, parameters: dict) -> int:
+    """What a scaling makes of the length that it counts from."""
+    scaled = parameters.get("rope_type", "default") != "default"  # which passes over a factor
+    return max(length, int(length * (parameters.get("factor") or 1))) if scaled else length
 
 
 def raise_length(config: PreTrainedConfig, length: int) -> None:
@@ -77,7 +86,8 @@ def raise_length(config: PreTrainedConfig, length: int) -> None:
         # it would be the ratio of the two lengths, and change the scale of the attention
         origin = parameters["original_max_position_embeddings"]
         config.rope_parameters = {**parameters, "factor": config.max_position_embeddings / origin}
-    config.max_position_embeddings = length
+    factor = 1 if "original_max_position_embeddings" in parameters else length / _scaled(length, parameters)
+    config.max_position_embeddings = math.ceil(length * factor)
 
 
 def with_rope_theta(config: PreTrainedConfig, theta: float, max_length: int | None = None) -> PreTrainedConfig:

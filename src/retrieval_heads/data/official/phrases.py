@@ -19,6 +19,7 @@ from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _ARTICLE = re.compile(r"(?:the|a|an)\s+", re.IGNORECASE)
+_SHORTENED = re.compile(r"['’](?:s|d|m|t|re|ve|ll)$")
 _INITIALS = re.compile(r"[^\W\d_]\.?|(?:[A-Z]\.?){2,4}")
 
 FUNCTION_WORDS = frozenset(re.findall(r"\w+", """
@@ -68,4 +69,4 @@ def _searched(answer: str) -> bool:
 
 def _of_function_words(answer: str) -> bool:
     words = _WORD.findall(answer.replace(".", "") if _INITIALS.fullmatch(answer.strip()) else answer)
-    return bool(words) and all(word.casefold() in FUNCTION_WORDS for word in words)
+    return bool(words) and all(_SHORTENED.sub("", word.casefold()) in FUNCTION_WORDS for word in words)

@@ -7,6 +7,7 @@ the writer what is wrong.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,8 +29,11 @@ _REFUSAL = re.compile(
     r"\W*(i'm sorry|i’m sorry|i am sorry|sorry\b|i apologi[sz]e|i can'?t|i can’t|i cannot|i'm unable|i’m unable"
     r"|i am unable|i won'?t|unfortunately, i\b|as an ai\b)", re.IGNORECASE,
 )
-_PREAMBLE = re.compile(r"\W*(sure\b[,!.]|certainly\b[,!.]|of course[,!.]|here is\b|here's\b|here’s\b|title:|passage:)",
-                       re.IGNORECASE)
+_PREAMBLE = re.compile(r"\W*(sure\b[,!.]|certainly\b[,!.]|of course[,!.]|here is\b|here's\b|here’s\b|title:|passage:"
+                       r"|(?:thinking process|thoughts?|reasoning|analysis|final answer):)", re.IGNORECASE)
+# who speaks, where a server has left out the control tokens around it, as in `assistantfinal`
+_ROLE = re.compile(r"^[ \t]*(?i:(?:assistant|user|human)[ \t]*(?::|$)|model[ \t]*$)"
+                   r"|(?:^|[a-z.!?])assistant(?:final|analysis|commentary)|^(?:analysis|final)(?=[A-Z])", re.MULTILINE)
 _LAYOUT = re.compile(r"^\s*(Document \d+|Question|Answer)\s*:", re.MULTILINE)
 _MARKUP = re.compile(r"^\s*(#{1,6} |```|[-*] )|\*\*", re.MULTILINE)
 _SPACE = re.compile(r"[ \t\r\n\f\v\x1c-\x1f\x85\u2028\u2029]+")
@@ -100,8 +104,10 @@ def contains(text: str, phrase: str) -> bool:
 
 
 def _malformed(raw: str, text: str) -> Fault | None:
-    if any("\ud800" <= character <= "\udfff" or character in "\x00\ufffd" for character in text):
+    if any(character == "\ufffd" or unicodedata.category(character) in ("Cc", "Cs") for character in text):
         return Fault("the text holds a broken character", "it holds a broken character.")
+    if found := _ROLE.search(raw):
+        return Fault("markup of a language model in the text", f"it holds {found[0].strip()}; give the text alone.")
     if _PREAMBLE.match(text):
         return Fault("a remark before the text", "it begins with a remark or a label; give the text alone.")
     if _LAYOUT.search(raw):
