@@ -14,13 +14,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from conftest import FAMILIES
 from retrieval_heads.decoding import (
     Stop,
-    end_tokens,
     greedy_continuations,
     greedy_tokens,
     keeps_all_keys,
     length_batches,
     padded,
 )
+from retrieval_heads.ends import end_tokens
 from retrieval_heads.errors import DataError
 
 PROMPTS = [[1, 9, 30, 4], [1, 8, 100, 101, 102, 7, 20, 21, 22], [1, 77]]

@@ -70,8 +70,8 @@ def test_markup_of_the_writing_model_is_cut_where_that_is_certain(text: str):
     "<|channel|>analysis<|message|>{}", "[INST] Write. [/INST] {}", "<start_of_turn>model\n{}", "<passage>{}</passage>",
     "{}<tool_call>x</tool_call>", "<<SYS>>{}", "[|assistant|]{}", "<|assistant|>{}", "<b>Mara Quill</b> of {}",
     "analysisI will write.assistantfinal{}", "final{}", "assistant\n\n{}", "Assistant: {}", "{}\nHuman: more",
-    "model\n{}", "{}\n\nuser\nMore?", "<think/>{}", "{}<think />", "&lt;think&gt;Hm.&lt;/think&gt;{}", "{}[e~[", "{}]~b]user",
-    "{}<0x0A>", "[unused17]{}", "\\boxed{{}}", "▁{}", "{} <|", "<x|think>{}",
+    "model\n{}", "{}\n\nuser\nMore?", "<think/>{}", "{}<think />", "&lt;think&gt;Hm.&lt;/think&gt;{}", "{}[e~[",
+    "{}]~b]user", "{}<0x0A>", "[unused17]{}", "\\boxed{{}}", "▁{}", "{} <|", "<x|think>{}",
 ])
 def test_other_markup_is_refused_and_named(text: str):
     fault = find_fault(Reply(text=text.replace("{}", TEXT)), WANTED)

@@ -3,7 +3,7 @@
 `generate` of transformers fills every setting left open from the model's own generation config (repetition penalties,
 forced tokens, further stop tokens), so that "greedy" is not the same thing for every model. Here it is: the token
 with the largest logit, until a token that ends the answer or the limit. Which tokens end one is all that is taken from
-the generation config: a chat model ends its turns by another token than its texts (`end_tokens`).
+the generation config: a chat model ends its turns by another token than its texts (`ends.end_tokens`).
 
 In float32 a batch gives the tokens that its prompts give one by one. Prompts are padded on the right: no position of a
 causal model sees what follows it, so the long pass over the prompts needs no mask, which would cost it the fast causal
@@ -25,9 +25,8 @@ from transformers.cache_utils import DynamicLayer
 
 from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.attention.shared_prefix import crop
-from retrieval_heads.data.chat import turn_end
-from retrieval_heads.data.encode import Encoded, check_ids, filled_up
-from retrieval_heads.errors import ModelError
+from retrieval_heads.data.encode import check_ids, filled_up
+from retrieval_heads.ends import end_tokens
 from retrieval_heads.models.adapted import base_model
 from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import vocabulary_size
@@ -84,31 +83,6 @@ def keeps_all_keys(model: nn.Module) -> bool:
     """Whether every layer keeps the keys of all positions, and nothing else, in its cache."""
     base = base_model(model)
     return {type(layer) for layer in DynamicCache(config=base.config.get_text_config()).layers} <= {DynamicLayer}
-
-
-def end_tokens(model: nn.Module, *more: int | Iterable[int] | None) -> frozenset[int]:
-    """All tokens that end an answer of a model: those that its generation config and its config name, and `more`.
-
-    Raises:
-        ModelError: a config names something else than token ids.
-    """
-    base = base_model(model)
-    configs = (getattr(base, "generation_config", None), base.config, base.config.get_text_config())
-    found: set[int] = set()
-    for one in (*(getattr(config, "eos_token_id", None) for config in configs), *more):
-        ids = [] if one is None else list(one) if isinstance(one, Iterable) and not isinstance(one, str) else [one]
-        if not all(type(token) is int for token in ids):  # a text would never be met, and true would be the token 1
-            raise ModelError(
-                "the tokens that end an answer are not token ids", where="eos_token_id", value=one,
-                remedy="Mend generation_config.json or config.json: give a number or a list of numbers.",
-            )
-        found.update(ids)
-    return frozenset(found)
-
-
-def answer_ends(model: nn.Module, tokenizer: Any, encoded: Sequence[Encoded]) -> frozenset[int]:
-    """All tokens that end an answer to the examples: the model's, the tokenizer's, its chat template's, their own."""
-    return end_tokens(model, tokenizer.eos_token_id, turn_end(tokenizer), *(one.end for one in encoded))
 
 
 class Stop:

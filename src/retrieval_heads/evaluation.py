@@ -17,11 +17,11 @@ from retrieval_heads.data.encode import Encoded
 from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import (
     Stop,
-    answer_ends,
     greedy_tokens,
     greedy_tokens_and_losses,
     keeps_all_keys,
 )
+from retrieval_heads.ends import answer_ends
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.forced import (
     answer_losses,
@@ -122,7 +122,7 @@ def greedy_answers(
 ) -> list[str]:
     """The model's greedy answers in the order of the examples: one line, without special tokens and outer spaces.
 
-    An answer ends at any token that ends the model's answers (`decoding.answer_ends`), at a newline (as in the script
+    An answer ends at any token that ends the model's answers (`ends.answer_ends`), at a newline (as in the script
     of multi-document question answering; unless an accepted answer has one) or after `max_new_tokens`. Arguments and
     errors as in `evaluate`.
     """

@@ -31,7 +31,7 @@ def forced_metrics(
     Args:
         logits: `[n, vocabulary]`, at the positions that predict the targets.
         targets: `[n]`, the answer's tokens and, where there is one, the token that ends it.
-        ends: all tokens that end an answer of the model (`decoding.end_tokens`); each is right where one is the target.
+        ends: all tokens that end an answer of the model (`ends.end_tokens`); each is right where one is the target.
 
     Returns:
         `exact_match`, 1.0 if every target has the largest logit, which is when greedy decoding gives exactly the

@@ -25,7 +25,7 @@ from torch.nn.functional import pad
 from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
-from retrieval_heads.decoding import answer_ends
+from retrieval_heads.ends import answer_ends
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.heads.ablate import SCOPES, knock_out
 from retrieval_heads.heads.cached import CachedPrompts
