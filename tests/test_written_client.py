@@ -170,6 +170,7 @@ def test_nothing_is_assumed_about_where_to_ask(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(("parameters", "message"), [
+    ({"self": 1}, r"not a parameter of chat completions"),
     ({"warmth": 1}, r"not a parameter of chat completions \(got \['warmth'\]\)\. What your server takes"),
     ({"chat_template_kwargs": {"enable_thinking": False}}, 'goes into "extra_body"'),
     ({"enable_thinking": False}, 'goes into "extra_body"'),

@@ -16,7 +16,8 @@ from torch import nn
 from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
-from retrieval_heads.decoding import answer_ends, length_batches, padded
+from retrieval_heads.decoding import length_batches, padded
+from retrieval_heads.ends import answer_ends
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import vocabulary_size

@@ -135,7 +135,7 @@ class Client:
         self.endpoint, self.cache, self.spending = endpoint, cache, spending or Spending()
         self._errors = openai.OpenAIError
         known = inspect.signature(openai.resources.chat.Completions.create).parameters
-        if unknown := sorted(set(endpoint.parameters) - set(known)):
+        if unknown := sorted(set(endpoint.parameters) - (set(known) - {"self"})):
             raise ConfigError("not a parameter of chat completions", where="--parameters", value=unknown, remedy=_BODY)
         self._client = openai.OpenAI(
             base_url=endpoint.url, api_key=endpoint.key, timeout=endpoint.timeout, max_retries=endpoint.retries,
