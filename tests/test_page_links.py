@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -108,9 +109,12 @@ def test_the_page_of_the_data_leads_from_a_figure_to_rows_sources_and_command(ch
     text = data_page(checkout, pages, ["report"])
     section = text[text.index("(made-shortfall)="):]
     for part in ('href="../../runs/report/tables/shortfall.csv"', "1,234 rows", "shortfall.json", "90 s on a card",
-                 "{ref}`answers <made-answers>`", "`python -m retrieval_heads run finetune --profile report`",
+                 "`answers` (not there yet)", "`python -m retrieval_heads run finetune --profile report`",
                  "{numref}`fig-one`", "{ref}`Columns <table-shortfall>`"):
         assert part in section
+    shutil.copy(checkout.root / "results/report/shortfall.csv", checkout.root / "results/report/answers.csv")
+    shutil.copy(checkout.root / "results/report/shortfall.json", checkout.root / "results/report/answers.json")
+    assert "{ref}`answers <made-answers>`" in data_page(checkout, pages, ["report"])
 
 
 def test_every_table_is_followed_down_to_rows_that_models_made() -> None:
