@@ -88,6 +88,7 @@ class Places:
     documents: array = field(default_factory=lambda: array("q"))
 
     def add(self, example: Example) -> None:
+        """Count the needles of one more example."""
         end = haystack_end(example)
         for start, stop in example.needles:
             self.fractions.append(start / end)

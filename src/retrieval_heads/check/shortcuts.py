@@ -54,6 +54,7 @@ class Shortcuts:
     repeats: array = field(default_factory=lambda: array("f"))
 
     def add(self, example: Example) -> None:
+        """Count one more example; one without needles is passed over."""
         if not example.needles:
             return
         self.n += 1

@@ -9,15 +9,11 @@ where heads that only fetch the answer have nothing to fetch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from retrieval_heads.commands.choice import Options
-from retrieval_heads.data.example import Example
-from retrieval_heads.heads.prefix import SourceAnswer, knockout_sweep, patch_sweep, source_answers
+from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.models.layout import Head, head_layout
 from retrieval_heads.models.load import sibling_model
@@ -28,13 +24,13 @@ from retrieval_heads.stages.common import (
     HELD_OUT_SEED,
     Made,
     adapter_path,
-    held_out,
     load_run,
     make_tables,
     without_gold_documents,
 )
 from retrieval_heads.stages.head_sets import HeadSet, RunHeads, controls, random_controls, run_heads
 from retrieval_heads.stages.knockout import sets_per_pass
+from retrieval_heads.stages.patch import let_go, patched_examples, source_run
 
 KNOCKOUT, PATCHING = "knockout_losses", "patching_losses"
 
@@ -52,7 +48,7 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
     if profile.gold_loss is None:
         return []
     detect.run(profile, options)
-    let_go()
+    let_go()  # the adapters may be others than at the last call
     wanted, grid = study_grid(profile, options.task, options.seed, options.base), study_grid(profile)
     made = []
     for table, chosen, function in ((KNOCKOUT, knocked_out, knock_out_run), (PATCHING, patched, patch_run)):
@@ -73,7 +69,7 @@ def patched(profile: Profile, keys: Iterable[RunKey]) -> list[RunKey]:
 
 def knock_out_run(profile: Profile, key: RunKey, device: str) -> Made:
     """Every set of heads out of one run, with the gold document and without it."""
-    heads, examples = run_heads(profile, key), _examples(profile, key.task)
+    heads, examples = run_heads(profile, key), patched_examples(profile, key.task, profile.gold_loss.n)
     model, tokenizer = load_run(profile, key, device)
     layout = head_layout(model)
     sets = [HeadSet("none", ())]
@@ -96,11 +92,11 @@ def patch_run(profile: Profile, key: RunKey, device: str) -> Made:
     """Heads of the real run of the same seed and base model into one run: its strongest, random ones, and all."""
     real = key.to(REFERENCE)
     source_heads, own = run_heads(profile, real), run_heads(profile, key)
-    source, tokenizer, answers = _source(profile, real, device)
+    source, tokenizer, answers = source_run(profile, real, device, profile.gold_loss.n)
     target = sibling_model(source, adapter_path(profile, key))
     sets = patching_sets(source_heads, own, profile.gold_loss.k, profile.gold_loss.draws, key.name)
-    losses = _by_set(patch_sweep(target, source, tokenizer, _examples(profile, key.task), _named(sets),
-                                 answers=answers))
+    examples = patched_examples(profile, key.task, profile.gold_loss.n)
+    losses = _by_set(patch_sweep(target, source, tokenizer, examples, _named(sets), answers=answers))
     rows = _rows(key, sets, losses)
     itself = HeadSet("source", ())
     rows += _rows(key, [itself], _by_set(
@@ -119,22 +115,6 @@ def patching_sets(source: RunHeads, target: RunHeads, counts: Sequence[int], dra
         sets += random_controls("random_layer", top, shape, {*source.retrieval, *target.retrieval}, draws,
                                 f"{where}|gold_loss|patch")
     return sets
-
-
-def _examples(profile: Profile, task: str) -> tuple[Example, ...]:
-    return held_out(profile, task, "test", profile.train_length)[: profile.gold_loss.n]
-
-
-@lru_cache(maxsize=1)
-def _source(profile: Profile, real: RunKey, device: str) -> tuple[nn.Module, Any, list[SourceAnswer]]:
-    """The real run and its answers, kept while the runs that are patched from it follow one another."""
-    source, tokenizer = load_run(profile, real, device)
-    return source, tokenizer, source_answers(source, tokenizer, _examples(profile, real.task))
-
-
-def let_go() -> None:
-    """Forget the real run that is kept, and free its memory."""
-    _source.cache_clear()
 
 
 def _named(sets: Iterable[HeadSet]) -> dict[str, tuple[Head, ...]]:

@@ -73,9 +73,9 @@ def patch_run(profile: Profile, key: RunKey, device: str) -> Made:
     real = key.to(REFERENCE)
     heads = run_heads(profile, real), run_heads(profile, key)
     sets = [BASELINE, *patching_sets(*heads, profile.patch.sets, profile.patch.draws, key.name)]
-    source, tokenizer, answers = _source(profile, real, device)
+    source, tokenizer, answers = source_run(profile, real, device, profile.patch.n)
     target = sibling_model(source, adapter_path(profile, key))
-    examples = _examples(profile, key.task)
+    examples = patched_examples(profile, key.task, profile.patch.n)
     found = patch_sweep(
         target, source, tokenizer, examples, {one.label: one.heads for one in sets}, answers=answers,
     )
@@ -86,20 +86,23 @@ def patch_run(profile: Profile, key: RunKey, device: str) -> Made:
     return Made({"patching": rows}, seeds=(HELD_OUT_SEED,), used=len(examples))
 
 
-def _examples(profile: Profile, task: str) -> tuple[Example, ...]:
-    return held_out(profile, task, "test", profile.train_length)[: profile.patch.n]
+def patched_examples(profile: Profile, task: str, n: int) -> tuple[Example, ...]:
+    """The first `n` held-out real examples of the training length, on which heads are patched."""
+    return held_out(profile, task, "test", profile.train_length)[:n]
 
 
 @lru_cache(maxsize=1)
-def _source(profile: Profile, real: RunKey, device: str) -> tuple[nn.Module, Any, list[SourceAnswer]]:
-    """The real run and its answers, kept while the runs that are patched from it follow one another."""
+def source_run(
+    profile: Profile, real: RunKey, device: str, n: int,
+) -> tuple[nn.Module, Any, list[SourceAnswer]]:
+    """A real run, its tokenizer and its answers, kept while the runs that are patched from it follow one another."""
     source, tokenizer = load_run(profile, real, device)
-    return source, tokenizer, source_answers(source, tokenizer, _examples(profile, real.task))
+    return source, tokenizer, source_answers(source, tokenizer, patched_examples(profile, real.task, n))
 
 
 def let_go() -> None:
     """Forget the real run that is kept, and free its memory."""
-    _source.cache_clear()
+    source_run.cache_clear()
 
 
 def patching_sets(
