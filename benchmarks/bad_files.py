@@ -20,13 +20,13 @@ from made_official import mdqa_records, musique_records, save_official, topic_re
 from model_folders import make_adapter
 from tiny_study import save_tiny_base, write_profile
 
-from retrieval_heads.attention.exchange import write_scores
 from retrieval_heads.cli import main
 from retrieval_heads.config import load_profile
 from retrieval_heads.data import folder as data_folder
 from retrieval_heads.data import official
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.jsonl import read_examples, write_examples
+from retrieval_heads.heads.exchange import write_scores
 from retrieval_heads.models.load import load_model
 
 Call = Callable[[], Any]

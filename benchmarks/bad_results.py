@@ -13,9 +13,9 @@ import yaml
 from bad_files import Call, Surface, Valid, spoil_json
 from faults import file_fault, json_fault
 
-from retrieval_heads.attention.exchange import read_scores
 from retrieval_heads.cli import main
 from retrieval_heads.config import load_profile
+from retrieval_heads.heads.exchange import read_scores
 from retrieval_heads.store import load_table
 
 

@@ -39,12 +39,12 @@ import transformers
 from full_size_table import QUESTION, summary, targets, write
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from retrieval_heads.attention.measure import displaced_spans
-from retrieval_heads.attention.scores import score_encoded
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.heads.ablate import knock_out
 from retrieval_heads.heads.cached import CachedPrompts
+from retrieval_heads.heads.measure import displaced_spans
 from retrieval_heads.heads.packing import Packing, unique_sets
+from retrieval_heads.heads.scores import score_encoded
 from retrieval_heads.models.layout import head_layout
 
 

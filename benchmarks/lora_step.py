@@ -38,12 +38,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from retrieval_heads.models.answer_trainer import IGNORED, Batch, answer_loss
-from retrieval_heads.models.checkpointing import checkpoint_layers, layers_with_products
 from retrieval_heads.models.folder import quiet
-from retrieval_heads.models.lean_step import lean_step
-from retrieval_heads.models.lora_floor import floor_tflop
-from retrieval_heads.models.lora_settings import ATTENTION_PROJECTIONS
+from retrieval_heads.training.answer_trainer import IGNORED, Batch, answer_loss
+from retrieval_heads.training.checkpointing import checkpoint_layers, layers_with_products
+from retrieval_heads.training.lean_step import lean_step
+from retrieval_heads.training.lora_floor import floor_tflop
+from retrieval_heads.training.lora_settings import ATTENTION_PROJECTIONS
 
 VARIANTS = ("default", "answer_rows", "keep_attention", "ours")
 BACKENDS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}

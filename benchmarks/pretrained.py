@@ -22,15 +22,15 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from retrieval_heads import load_model
-from retrieval_heads.attention.scores import score_heads
 from retrieval_heads.config import load_profile
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.evaluation import evaluate_each
 from retrieval_heads.files import write_whole
-from retrieval_heads.models.finetune import finetune
+from retrieval_heads.heads.scores import score_heads
 from retrieval_heads.models.layout import head_layout
 from retrieval_heads.stages.common import batch_size
+from retrieval_heads.training.finetune import finetune
 
 MATRIX_RATE = 790e12
 """Operations a second of bf16 products of matrices on an H200, measured on random data."""

@@ -30,8 +30,8 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from retrieval_heads.models.base import BASE_PATH, load_tokenizer
-from retrieval_heads.models.processes import FSDP_VARIABLE
 from retrieval_heads.paths import configs_folder
+from retrieval_heads.training.processes import FSDP_VARIABLE
 
 WAYS = ("one", "ddp", "fsdp")
 LIMITS = {"float32": 1e-3, "bfloat16": 2e-2}

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from retrieval_heads.models.extension import Extension, fingerprint
 from retrieval_heads.models.folder import quiet
 from retrieval_heads.models.load import build_model
-from retrieval_heads.models.lora_settings import ATTENTION_PROJECTIONS, LoraSettings
+from retrieval_heads.training.lora_settings import ATTENTION_PROJECTIONS, LoraSettings
 
 ADAPTER_FILES = {"adapter_model.safetensors", "adapter_config.json", "extension.json", "training.json", "timing.json"}
 

@@ -13,11 +13,11 @@ from retrieval_heads.errors import ModelError
 from retrieval_heads.heads.patch import record_head_outputs
 from retrieval_heads.models.base import load_tokenizer
 from retrieval_heads.models.causal import IMPLEMENTATION, attention_of
-from retrieval_heads.models.head_dropout import head_dropout
 from retrieval_heads.models.layout import head_layout
-from retrieval_heads.models.optimizers import Optimizers
-from retrieval_heads.models.pretrain import PretrainSettings, pretrain
-from retrieval_heads.models.train_log import TRAIN_LOG, TrainLog, read_log
+from retrieval_heads.training.head_dropout import head_dropout
+from retrieval_heads.training.optimizers import Optimizers
+from retrieval_heads.training.pretrain import PretrainSettings, pretrain
+from retrieval_heads.training.train_log import TRAIN_LOG, TrainLog, read_log
 
 IDS = torch.tensor([[1, *range(40, 63)], [1, *range(80, 103)]])
 

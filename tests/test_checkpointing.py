@@ -10,16 +10,16 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from conftest import FAMILIES
 from retrieval_heads.data.encode import encode_all
-from retrieval_heads.models.answer_trainer import answer_loss, collate
-from retrieval_heads.models.checkpointing import (
+from retrieval_heads.models.folder import quiet
+from retrieval_heads.training.answer_trainer import answer_loss, collate
+from retrieval_heads.training.checkpointing import (
     ATTENTION_OPERATORS,
     PRODUCT_OPERATORS,
     checkpoint_layers,
     layers_with_products,
 )
-from retrieval_heads.models.folder import quiet
-from retrieval_heads.models.lean_step import lean_step
-from retrieval_heads.models.lora_settings import ATTENTION_PROJECTIONS
+from retrieval_heads.training.lean_step import lean_step
+from retrieval_heads.training.lora_settings import ATTENTION_PROJECTIONS
 
 PRODUCTS = 7
 """Products with a frozen weight in each layer."""

@@ -13,9 +13,9 @@ import yaml
 from retrieval_heads.config import READS, config_hash, limited, load_profile, profile_names
 from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.models.lora_settings import LoraSettings
 from retrieval_heads.paths import configs_folder
 from retrieval_heads.settings import Lora, Profile
+from retrieval_heads.training.lora_settings import LoraSettings
 
 GRID = {"tasks", "conditions", "seeds", "bases"}
 WITHOUT_EFFECT = {"name", "missing", "controls", "workers", "threads", "device"}

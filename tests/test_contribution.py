@@ -11,11 +11,11 @@ from peft import LoraConfig, get_peft_model
 
 from conftest import FAMILIES
 from retrieval_heads.attention.capture import capture_attention
-from retrieval_heads.attention.contribution import Contribution
-from retrieval_heads.attention.direct_path import DirectPath
-from retrieval_heads.attention.measure import displaced_spans
-from retrieval_heads.attention.scores import score_heads
 from retrieval_heads.data.encode import encode_all
+from retrieval_heads.heads.contribution import Contribution
+from retrieval_heads.heads.direct_path import DirectPath
+from retrieval_heads.heads.measure import displaced_spans
+from retrieval_heads.heads.scores import score_heads
 
 
 def adapted(model):

@@ -16,9 +16,9 @@ from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.errors import ResultError
 from retrieval_heads.figures.costs import benchmark_table, lora_table, speed_table, study_text, targets_text
 from retrieval_heads.models.base import BASE_PATH, load_tokenizer
-from retrieval_heads.models.lora_floor import floor_tflop
 from retrieval_heads.models.random_weights import make_random_model, random_seed
 from retrieval_heads.stages.costs import COLUMNS, estimate, small
+from retrieval_heads.training.lora_floor import floor_tflop
 
 LENGTH = 256
 

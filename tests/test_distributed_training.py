@@ -19,10 +19,10 @@ from torch.distributed.tensor import DTensor
 from retrieval_heads import cli
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.errors import ModelError
-from retrieval_heads.models import finetune as module
-from retrieval_heads.models.answer_trainer import AnswerTrainer, collate, own_part, plan_batches
-from retrieval_heads.models.finetune import finetune
-from retrieval_heads.models.processes import FSDP_VARIABLE, announce, share, together
+from retrieval_heads.training import finetune as module
+from retrieval_heads.training.answer_trainer import AnswerTrainer, collate, own_part, plan_batches
+from retrieval_heads.training.finetune import finetune
+from retrieval_heads.training.processes import FSDP_VARIABLE, announce, share, together
 
 TIMEOUT = 60
 

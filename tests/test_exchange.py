@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy.stats import hypergeom, spearmanr
 
-from retrieval_heads.attention.agreement import score_agreement
-from retrieval_heads.attention.exchange import read_scores, write_scores
-from retrieval_heads.attention.scores import retrieval_scores
 from retrieval_heads.cli import main
 from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.heads.agreement import score_agreement
+from retrieval_heads.heads.exchange import read_scores, write_scores
+from retrieval_heads.heads.scores import retrieval_scores
 from retrieval_heads.models.layout import head_layout
 
 GOOD = {"0-0": [0.5, 1.0], "0-1": [0, 0], "1-0": [0.25, 0.25], "1-1": [0.0, 0.2]}

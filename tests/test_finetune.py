@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from conftest import FAMILIES
 from retrieval_heads.data.encode import Encoded, encode_all
-from retrieval_heads.models.answer_trainer import IGNORED, answer_loss, collate, plan_batches
-from retrieval_heads.models.finetune import finetune
 from retrieval_heads.models.load import build_model, load_model
+from retrieval_heads.training.answer_trainer import IGNORED, answer_loss, collate, plan_batches
+from retrieval_heads.training.finetune import finetune
 
 SETTINGS = settings(epochs=2, batch_size=2, lr=1e-2, save_steps=2)
 

@@ -16,9 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, Trainer
 
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.errors import ConfigError, DataError, ModelError, ResultError
-from retrieval_heads.models import answer_trainer
-from retrieval_heads.models.answer_trainer import answer_loss
-from retrieval_heads.models.finetune import finetune
+from retrieval_heads.training import answer_trainer
+from retrieval_heads.training.answer_trainer import answer_loss
+from retrieval_heads.training.finetune import finetune
 
 SETTINGS = settings(epochs=2, batch_size=2, lr=1e-2, save_steps=2)
 
@@ -46,8 +46,8 @@ def test_process_killed_outright_resumes_in_another_to_the_same_bytes(base, enco
         "import json, os, signal, sys, torch\n"
         "from transformers import Trainer\n"
         "from retrieval_heads.data.encode import Encoded\n"
-        "from retrieval_heads.models.finetune import finetune\n"
-        "from retrieval_heads.models.lora_settings import LoraSettings\n"
+        "from retrieval_heads.training.finetune import finetune\n"
+        "from retrieval_heads.training.lora_settings import LoraSettings\n"
         "torch.set_num_threads(1)\n"
         "original = Trainer.training_step\n"
         "def step(trainer, *args, **kwargs):\n"
@@ -189,7 +189,7 @@ def test_empty_folder_is_filled(base, encoded, tmp_path):
 
 def test_diverging_run_stops_and_leaves_nothing(base, encoded, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "retrieval_heads.models.answer_trainer.answer_loss",
+        "retrieval_heads.training.answer_trainer.answer_loss",
         lambda model, batch, n: answer_loss(model, batch, n) * float("nan"),
     )
     with pytest.raises(ModelError, match="training step 1: the loss is not finite"):

@@ -11,16 +11,16 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from retrieval_heads import select_heads
-from retrieval_heads.attention.scores import score_heads
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.errors import ModelError
 from retrieval_heads.evaluation import answer_losses, evaluate, forced_exact, greedy_answers
 from retrieval_heads.heads.ablate import mean_head_outputs
 from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
+from retrieval_heads.heads.scores import score_heads
 from retrieval_heads.heads.text_loss import text_losses
-from retrieval_heads.models.answer_trainer import IGNORED, collate
-from retrieval_heads.models.finetune import finetune
 from retrieval_heads.models.load import load_model
+from retrieval_heads.training.answer_trainer import IGNORED, collate
+from retrieval_heads.training.finetune import finetune
 
 HEADS = {"none": [], "one": [(0, 1)]}
 USES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.attention.scores import HeadScores
+from retrieval_heads.heads.scores import HeadScores
 from retrieval_heads.keys import RunKey
 from retrieval_heads.stages.detect import hit_rows
 from retrieval_heads.tables import conform

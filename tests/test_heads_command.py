@@ -11,9 +11,9 @@ from one_place import questions
 from tiny_study import save_tiny_base
 
 from retrieval_heads import forced_exact, load_model, retrieval_scores
-from retrieval_heads.attention.exchange import read_scores
 from retrieval_heads.cli import main
 from retrieval_heads.data.jsonl import read_examples, write_examples
+from retrieval_heads.heads.exchange import read_scores
 from retrieval_heads.tables import follow, verb_tables
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from retrieval_heads.attention.scores import score_heads
 from retrieval_heads.errors import DataError, HeadError
 from retrieval_heads.evaluation import evaluate, forced_exact, greedy_answers
 from retrieval_heads.heads.ablate import MODES, ablate_heads, mean_head_outputs
 from retrieval_heads.heads.patch import patch_heads, record_head_outputs, write_head_outputs
 from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
+from retrieval_heads.heads.scores import score_heads
 
 IDS = torch.tensor([[1, *range(40, 63)]])
 HEADS = [(0, 1), (1, 0), (1, 3), (2, 2)]

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from retrieval_heads.errors import DataError
 from retrieval_heads.models.base import load_tokenizer
-from retrieval_heads.models.pretrain_data import RowBatches, make_row
+from retrieval_heads.training.pretrain_data import RowBatches, make_row
 
 LENGTH = 512
 

@@ -12,11 +12,11 @@ import pytest
 from tiny_study import save_tiny_base
 
 from retrieval_heads import paths
-from retrieval_heads.attention.exchange import write_scores
 from retrieval_heads.cli import main
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.jsonl import write_examples
+from retrieval_heads.heads.exchange import write_scores
 from retrieval_heads.rank import job, measure
 from retrieval_heads.rank.calibration import Calibration, calibration, read_calibration
 from retrieval_heads.rank.decide import compared

@@ -8,12 +8,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from conftest import FAMILIES
-from retrieval_heads.attention.measure import displaced_spans, span_score
-from retrieval_heads.attention.scores import retrieval_scores, score_heads
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import greedy_continuations
 from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.heads.measure import displaced_spans, span_score
+from retrieval_heads.heads.scores import retrieval_scores, score_heads
 
 
 def brute_force(model, encoded):

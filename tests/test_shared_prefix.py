@@ -10,17 +10,17 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from retrieval_heads.attention import capture, read_heads
+from retrieval_heads.attention import capture
 from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.attention.haystacks import Haystack, find_haystacks
-from retrieval_heads.attention.reading import QUESTION_ROWS, question_rows
-from retrieval_heads.attention.scores import score_heads
 from retrieval_heads.attention.shared_prefix import SharedPrefix
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ModelError
-from retrieval_heads.heads import cached, haystacks, packing
+from retrieval_heads.heads import cached, haystacks, packing, read_heads
 from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
+from retrieval_heads.heads.reading import QUESTION_ROWS, question_rows
+from retrieval_heads.heads.scores import score_heads
 
 FACTS = {"Marta Quill": "Oslo Harbour", "Ivo Brandt": "Copper Bridge", "Lena Osei": "Port Velden"}
 SETS = {"none": [], "two": [(2, 3), (0, 1)], "one": [(1, 0)], "all": [(a, b) for a in range(3) for b in range(4)]}

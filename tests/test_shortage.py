@@ -23,8 +23,8 @@ from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.diagnose import Request, answers, diagnose
 from retrieval_heads.errors import ResultError
 from retrieval_heads.files import write_whole
-from retrieval_heads.models.finetune import finetune
 from retrieval_heads.shortage import shortage
+from retrieval_heads.training.finetune import finetune
 
 
 @pytest.fixture(scope="module")

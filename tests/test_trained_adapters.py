@@ -12,16 +12,16 @@ import torch
 from tiny_study import save_tiny_base, write_profile
 
 from retrieval_heads import paths
-from retrieval_heads.attention.scores import score_heads
 from retrieval_heads.config import config_hash, limited, load_profile
 from retrieval_heads.errors import ConfigError
+from retrieval_heads.heads.scores import score_heads
 from retrieval_heads.heads.select import select_heads
 from retrieval_heads.keys import study_grid
-from retrieval_heads.models.training_record import TIMING_FILE
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import detect, finetune, patch
 from retrieval_heads.stages.common import adapter_path, held_out, load_run, n_training_examples
 from retrieval_heads.store import load_table
+from retrieval_heads.training.training_record import TIMING_FILE
 
 RESULTS = Path(__file__).parents[1] / "results" / "report"
 

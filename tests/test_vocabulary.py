@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from retrieval_heads import cli
-from retrieval_heads.attention.scores import score_encoded, score_heads
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.spilled import Spilled
 from retrieval_heads.errors import DataError
 from retrieval_heads.evaluation import answer_losses, evaluate, forced_exact, greedy_answers
 from retrieval_heads.heads.ablate import mean_head_outputs
 from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
+from retrieval_heads.heads.scores import score_encoded, score_heads
 from retrieval_heads.heads.text_loss import text_losses
 from retrieval_heads.models.load import load_tokenizer
 

@@ -21,7 +21,7 @@ _HOMES = {
     "load_model": "models.load",
     "patch_heads": "heads.patch",
     "random_heads": "heads.select",
-    "retrieval_scores": "attention.scores",
+    "retrieval_scores": "heads.scores",
     "select_heads": "heads.select",
 }
 __all__ = sorted(_HOMES)

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.data.example import TASKS
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.models.lora_settings import SCHEDULES, LoraSettings
+from retrieval_heads.training.lora_settings import SCHEDULES, LoraSettings
 
 REFERENCE = "real"
 """The condition that head sets are compared with and patched from."""

@@ -74,7 +74,7 @@ def scores(run: str) -> np.ndarray:
     """
     _check(run)
     if at_hand():
-        from retrieval_heads.attention.scores import retrieval_scores
+        from retrieval_heads.heads.scores import retrieval_scores
 
         return np.asarray(retrieval_scores(*_loaded(run), questions()).scores, dtype=float).round(_DIGITS)
     rows = pd.read_csv(folder() / SCORES)

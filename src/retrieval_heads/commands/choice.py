@@ -67,8 +67,8 @@ def leading(profile: Profile) -> Iterator[Profile | None]:
         yield profile  # without waiting for torch
         return
     from retrieval_heads.executor import resolve_device
-    from retrieval_heads.models.finetune import follow
-    from retrieval_heads.models.processes import several, together
+    from retrieval_heads.training.finetune import follow
+    from retrieval_heads.training.processes import several, together
 
     with together(resolve_device(profile.device), follow) as leads:
         yield (profile.model_copy(update={"workers": 1}) if several() else profile) if leads else None

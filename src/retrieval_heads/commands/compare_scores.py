@@ -22,8 +22,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 
 def _compare(parsed: argparse.Namespace) -> None:
-    from retrieval_heads.attention.agreement import score_agreement
-    from retrieval_heads.attention.exchange import read_scores
+    from retrieval_heads.heads.agreement import score_agreement
+    from retrieval_heads.heads.exchange import read_scores
 
     tables = []
     for path in (parsed.first, parsed.second):

@@ -12,7 +12,7 @@ from retrieval_heads.errors import ConfigError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from retrieval_heads.attention.scores import HeadScores
+    from retrieval_heads.heads.scores import HeadScores
 
 TABLE, EXCHANGE, MAP = "head_scores.csv", "retrieval_head.json", "head_map.png"
 
@@ -44,11 +44,11 @@ def _heads(parsed: argparse.Namespace) -> None:
     for name in ("top", "limit"):
         if (value := getattr(parsed, name)) is not None and value < 1:
             raise ConfigError("less than one", where=f"--{name}", value=value, remedy="Give 1 or more.")
-    from retrieval_heads.attention.scores import score_heads
     from retrieval_heads.data.encode import encode_all
     from retrieval_heads.data.jsonl import read_examples
     from retrieval_heads.evaluation import forced_exact
     from retrieval_heads.executor import resolve_device
+    from retrieval_heads.heads.scores import score_heads
     from retrieval_heads.models.folder import model_folder
     from retrieval_heads.models.load import load_config, load_model, load_tokenizer
     from retrieval_heads.models.rope import context_length, extended_theta
@@ -104,8 +104,8 @@ def _text(scores: HeadScores, table: pd.DataFrame, parsed: argparse.Namespace, r
 
 
 def _write(out: Path, scores: HeadScores, table: pd.DataFrame, threshold: float) -> None:
-    from retrieval_heads.attention.exchange import write_scores
     from retrieval_heads.files import write_whole, writing_whole
+    from retrieval_heads.heads.exchange import write_scores
     from retrieval_heads.tables import to_csv
 
     write_whole(out / TABLE, to_csv(table.round(6)))

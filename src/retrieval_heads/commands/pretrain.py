@@ -27,8 +27,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 
 def _pretrain(parsed: argparse.Namespace) -> None:
-    from retrieval_heads.models.pretrain import PretrainSettings
-    from retrieval_heads.models.train_base import train_base
+    from retrieval_heads.training.pretrain import PretrainSettings
+    from retrieval_heads.training.train_base import train_base
 
     names = ("seconds", "steps", "lr", "muon_lr", "decay", "batch", "short", "workers", "seed")
     chosen = {name: getattr(parsed, name) for name in names}

@@ -20,9 +20,9 @@ from retrieval_heads.keys import RunKey
 from retrieval_heads.models.extension import read_extension
 from retrieval_heads.models.folder import model_folder
 from retrieval_heads.models.load import load_config, load_tokenizer
-from retrieval_heads.models.lora_settings import LoraSettings
 from retrieval_heads.models.rope import context_length, extended_theta
 from retrieval_heads.settings import REFERENCE
+from retrieval_heads.training.lora_settings import LoraSettings
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,15 @@ import pandas as pd
 import torch
 from torch import nn
 
-from retrieval_heads.attention.scores import score_heads
 from retrieval_heads.diagnose.answers import answer_rows
 from retrieval_heads.diagnose.inputs import Inputs
 from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.errors import ResultError
 from retrieval_heads.files import UNREADABLE, write_whole
 from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
+from retrieval_heads.heads.scores import score_heads
 from retrieval_heads.keys import RunKey
-from retrieval_heads.models.finetune import finetune
 from retrieval_heads.models.load import load_model
-from retrieval_heads.models.training_record import TRAINING_FILE
 from retrieval_heads.progress import named
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stages import knockout, patch
@@ -36,6 +34,8 @@ from retrieval_heads.stages.common import batch_size
 from retrieval_heads.stages.detect import head_rows
 from retrieval_heads.stages.head_sets import HeadSet, RunHeads, score_matrix
 from retrieval_heads.stages.sweeps import Resamples, per_example, together
+from retrieval_heads.training.finetune import finetune
+from retrieval_heads.training.training_record import TRAINING_FILE
 
 STRONGEST = (1, 2, 5, 10, 20)
 """Numbers of heads that are knocked out, beside all retrieval heads of the run."""

@@ -176,8 +176,8 @@ def shipped_adapters_html(task: str, length: int = 256, shown: int = 4) -> str:
         length: of the example, in tokens.
         shown: how many of the strongest heads can be chosen without scripts, beside as many of the weakest.
     """
-    from retrieval_heads.attention.scores import retrieval_scores
     from retrieval_heads.data import make_examples
+    from retrieval_heads.heads.scores import retrieval_scores
     from retrieval_heads.heads.select import bottom_heads, select_heads
     from retrieval_heads.models.load import load_model, swap_adapter
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.attention.exchange import read_scores
 from retrieval_heads.check.sameness import LEAKS, Seen
 from retrieval_heads.check.shortcuts import Shortcuts
 from retrieval_heads.claimed_folder import claimed, on_record
@@ -29,10 +28,10 @@ from retrieval_heads.diagnose.by_place import places
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.executor import resolve_device
 from retrieval_heads.files import write_whole
+from retrieval_heads.heads.exchange import read_scores
 from retrieval_heads.models.extension import fingerprint
 from retrieval_heads.models.folder import model_folder
 from retrieval_heads.models.load import load_config, load_tokenizer
-from retrieval_heads.models.lora_settings import LoraSettings
 from retrieval_heads.models.rope import context_length, extended_theta
 from retrieval_heads.rank.calibration import read_calibration
 from retrieval_heads.rank.decide import compared
@@ -43,6 +42,7 @@ from retrieval_heads.rank.result import Result
 from retrieval_heads.shortage import clear_shortages
 from retrieval_heads.stats.overlap import cosine
 from retrieval_heads.tables import to_csv
+from retrieval_heads.training.lora_settings import LoraSettings
 
 
 @dataclass(frozen=True)

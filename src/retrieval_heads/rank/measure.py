@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from retrieval_heads.attention.scores import retrieval_scores
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ResultError
 from retrieval_heads.evaluation import answer_losses
 from retrieval_heads.files import UNREADABLE, write_whole
-from retrieval_heads.models.finetune import finetune
+from retrieval_heads.heads.scores import retrieval_scores
 from retrieval_heads.models.load import load_model
-from retrieval_heads.models.lora_settings import LoraSettings
 from retrieval_heads.progress import named
 from retrieval_heads.rank.request import Request
+from retrieval_heads.training.finetune import finetune
+from retrieval_heads.training.lora_settings import LoraSettings
 
 BATCH = 4
 """Probe examples in one forward pass; no result depends on it."""

@@ -13,7 +13,6 @@ import pandas as pd
 from retrieval_heads.bases import base_path
 from retrieval_heads.commands.choice import Options
 from retrieval_heads.keys import RunKey
-from retrieval_heads.models.train_log import read_log
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import detect
 from retrieval_heads.stages.common import (
@@ -24,6 +23,7 @@ from retrieval_heads.stages.common import (
     metric_rows,
     scored_answers,
 )
+from retrieval_heads.training.train_log import read_log
 
 TABLES = ("base", "base_answers")
 

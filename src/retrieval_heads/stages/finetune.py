@@ -21,8 +21,6 @@ from retrieval_heads.data.spilled import Spilled
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.manifest import Facts
-from retrieval_heads.models.finetune import finetune
-from retrieval_heads.models.training_record import read_record
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages.common import (
     EVERYTHING,
@@ -40,6 +38,8 @@ from retrieval_heads.stages.common import (
     training_examples,
 )
 from retrieval_heads.store import Store, load_table
+from retrieval_heads.training.finetune import finetune
+from retrieval_heads.training.training_record import read_record
 
 TABLES = ("training", "losses", "performance", "answers")
 

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from retrieval_heads.attention.direct_path import DirectPath
-from retrieval_heads.attention.head_scores import HeadScores
-from retrieval_heads.attention.measure import KINDS, displaced_spans, span_score
-from retrieval_heads.attention.read_heads import read_heads
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import greedy_continuations
 from retrieval_heads.ends import answer_ends
 from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.heads.direct_path import DirectPath
+from retrieval_heads.heads.head_scores import HeadScores
+from retrieval_heads.heads.measure import KINDS, displaced_spans, span_score
+from retrieval_heads.heads.read_heads import read_heads
 from retrieval_heads.models.layout import vocabulary_size
 from retrieval_heads.models.modes import evaluation_mode
 from retrieval_heads.models.rope import context_length

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from retrieval_heads.attention.capture import ValueReducer
-from retrieval_heads.attention.contribution import Contribution
-from retrieval_heads.attention.measure import displaced_spans
 from retrieval_heads.data.encode import Encoded
+from retrieval_heads.heads.contribution import Contribution
+from retrieval_heads.heads.measure import displaced_spans
 
 QUESTION_ROWS = 256
 """Most rows of a question. Longer ones are no questions but prompts that begin with theirs, and all rows of a long

@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from retrieval_heads.models.causal import IMPLEMENTATION, attention_of
-from retrieval_heads.models.head_dropout import head_dropout
-from retrieval_heads.models.optimizers import Optimizers
-from retrieval_heads.models.pretrain_data import RowBatches
-from retrieval_heads.models.train_log import TrainLog
+from retrieval_heads.training.head_dropout import head_dropout
+from retrieval_heads.training.optimizers import Optimizers
+from retrieval_heads.training.pretrain_data import RowBatches
+from retrieval_heads.training.train_log import TrainLog
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from transformers import LlamaForCausalLM
 
-from retrieval_heads.attention.scores import score_heads
 from retrieval_heads.data.example import TASKS, Example
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.errors import DataError
 from retrieval_heads.evaluation import forced_exact
+from retrieval_heads.heads.scores import score_heads
 from retrieval_heads.models.base import BASE_LENGTH, base_config, load_tokenizer
 from retrieval_heads.models.causal import attention_of
-from retrieval_heads.models.pretrain import PretrainSettings, pretrain
-from retrieval_heads.models.pretrain_data import scene_texts
 from retrieval_heads.models.tokenizer import train_tokenizer
-from retrieval_heads.models.train_log import TrainLog, read_log
+from retrieval_heads.training.pretrain import PretrainSettings, pretrain
+from retrieval_heads.training.pretrain_data import scene_texts
+from retrieval_heads.training.train_log import TrainLog, read_log
 
 TOKENIZER_SCENES = 4000
 SHARD = "12MB"

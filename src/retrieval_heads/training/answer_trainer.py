@@ -26,8 +26,8 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from retrieval_heads.data.encode import Encoded, filled_up
 from retrieval_heads.errors import ModelError
-from retrieval_heads.models.processes import several, sharded
 from retrieval_heads.progress import running, tell
+from retrieval_heads.training.processes import several, sharded
 
 SAVE_SECONDS = 60.0
 """Training time that an interruption may cost, at most, but for the step it is in."""

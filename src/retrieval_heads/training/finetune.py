@@ -28,16 +28,16 @@ from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.data.encode import Encoded, check_ids
 from retrieval_heads.errors import DataError, ModelError, ResultError
 from retrieval_heads.files import written_by_others
-from retrieval_heads.models.answer_trainer import AnswerTrainer, Batches, own_part, plan_batches
-from retrieval_heads.models.checkpointing import checkpoint_layers, decoder_layers, layers_with_products
 from retrieval_heads.models.extension import Extension, fingerprint
 from retrieval_heads.models.folder import model_folder, quiet, usable_device
 from retrieval_heads.models.layout import vocabulary_size
-from retrieval_heads.models.lean_step import lean_step
 from retrieval_heads.models.load import build_model
-from retrieval_heads.models.lora_settings import LoraSettings
 from retrieval_heads.models.one_length import one_length
-from retrieval_heads.models.processes import (
+from retrieval_heads.training.answer_trainer import AnswerTrainer, Batches, own_part, plan_batches
+from retrieval_heads.training.checkpointing import checkpoint_layers, decoder_layers, layers_with_products
+from retrieval_heads.training.lean_step import lean_step
+from retrieval_heads.training.lora_settings import LoraSettings
+from retrieval_heads.training.processes import (
     all_or_none,
     announce,
     is_first,
@@ -49,7 +49,7 @@ from retrieval_heads.models.processes import (
     share,
     whole,
 )
-from retrieval_heads.models.training_record import (
+from retrieval_heads.training.training_record import (
     count_tokens,
     environment,
     examples_digest,
@@ -57,7 +57,7 @@ from retrieval_heads.models.training_record import (
     publish,
     read_training,
 )
-from retrieval_heads.models.working_folder import left_tidy, open_work, step_of
+from retrieval_heads.training.working_folder import left_tidy, open_work, step_of
 
 
 def finetune(

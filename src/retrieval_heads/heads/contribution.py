@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from retrieval_heads.attention.direct_path import DirectPath
+from retrieval_heads.heads.direct_path import DirectPath
 from retrieval_heads.models.adapted import compute_dtype, matrix_of
 
 

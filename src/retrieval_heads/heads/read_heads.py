@@ -13,10 +13,13 @@ import torch
 from torch import nn
 
 from retrieval_heads.attention.capture import capture_attention, lean_attention, stop_at_last_attention
-from retrieval_heads.attention.contribution import Contribution
-from retrieval_heads.attention.direct_path import DirectPath
 from retrieval_heads.attention.haystacks import Haystack, find_haystacks
-from retrieval_heads.attention.reading import (
+from retrieval_heads.attention.shared_prefix import SharedPrefix, can_share
+from retrieval_heads.data.encode import Encoded, check_ids, filled_up
+from retrieval_heads.decoding import length_batches
+from retrieval_heads.heads.contribution import Contribution
+from retrieval_heads.heads.direct_path import DirectPath
+from retrieval_heads.heads.reading import (
     Reading,
     find_spans,
     gather_layers,
@@ -25,9 +28,6 @@ from retrieval_heads.attention.reading import (
     reader,
     row_table,
 )
-from retrieval_heads.attention.shared_prefix import SharedPrefix, can_share
-from retrieval_heads.data.encode import Encoded, check_ids, filled_up
-from retrieval_heads.decoding import length_batches
 from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import head_layout, vocabulary_size
 from retrieval_heads.progress import progress
