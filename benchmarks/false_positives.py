@@ -25,11 +25,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 import pretrained_tables as simulated  # noqa: E402
 
 from retrieval_heads.claims.pretrained import necessity, patching, prediction, shortfall, subsets  # noqa: E402
-from retrieval_heads.claims.pretrained.loading import NAMED, SYNTHETIC  # noqa: E402
-from retrieval_heads.claims.pretrained.strengths import probed  # noqa: E402
+from retrieval_heads.claims.pretrained.loading import NAMED, SYNTHETIC, probed  # noqa: E402
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED  # noqa: E402
 from retrieval_heads.data.conditions import kind_of  # noqa: E402
-from retrieval_heads.stats.bootstrap import bootstrap_two_level  # noqa: E402
+from retrieval_heads.stats.resample import bootstrap_two_level  # noqa: E402
 
 REPORT = ROOT / "results/report"
 TASKS = ("mdqa", "musique")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.stats.bootstrap import (
+from retrieval_heads.stats.resample import (
     Interval,
     bootstrap_crossed,
     bootstrap_difference,

@@ -8,8 +8,7 @@ import pytest
 from claim_tables import CONDITIONS, LAYERS, WIDTH, head_scores, runs_table
 from scipy import stats
 
-from retrieval_heads.claims.bases import alike_verdict, base_alike_rows
-from retrieval_heads.claims.spread import spread_rows, spread_verdict
+from retrieval_heads.claims.questions import alike_verdict, base_alike_rows, spread_rows, spread_verdict
 from retrieval_heads.claims.verdict import NOT, SUPPORTED, UNDECIDED
 from retrieval_heads.errors import ResultError
 

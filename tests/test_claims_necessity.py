@@ -10,8 +10,7 @@ import pytest
 
 from retrieval_heads.claims import necessity as necessity_module
 from retrieval_heads.claims.controls import control_rows, control_sentence
-from retrieval_heads.claims.necessity import able_runs, judge_necessity, necessity
-from retrieval_heads.claims.specificity import specificity_sentence
+from retrieval_heads.claims.necessity import able_runs, judge_necessity, necessity, specificity_sentence
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, too_few
 from retrieval_heads.errors import ResultError
 

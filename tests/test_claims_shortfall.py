@@ -8,15 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from retrieval_heads.claims.axes import CELLS, axis_effects, axis_sentence
-from retrieval_heads.claims.gain import gains
-from retrieval_heads.claims.shortfall import mean_shortfall, shortfall
-from retrieval_heads.claims.shortfall_verdicts import _counts, judge_shortfall
-from retrieval_heads.claims.sizes import size_effects, size_sentence, sized_names
+from retrieval_heads.claims.axes import CELLS, axis_effects, axis_sentence, size_effects, size_sentence, sized_names
+from retrieval_heads.claims.shortfall import _counts, gains, judge_shortfall, mean_shortfall, shortfall
 from retrieval_heads.claims.verdict import NOT, SUPPORTED, UNDECIDED
 from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.errors import ResultError
-from retrieval_heads.stats.bootstrap import bootstrap_crossed
+from retrieval_heads.stats.resample import bootstrap_crossed
 
 SYNTHETIC = (*CELLS, "symbolic")
 BASES = ("one", "two")

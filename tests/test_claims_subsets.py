@@ -6,17 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from claim_tables import CONDITIONS, SYNTHETIC, head_scores, planted
+from scipy import stats
 
-from retrieval_heads.claims.base_share import base_share_rows
-from retrieval_heads.claims.chance import layer_chance
-from retrieval_heads.claims.head_arrays import claimed, mixtures, synthetic
-from retrieval_heads.claims.pairs import pair_intervals, pair_means
-from retrieval_heads.claims.subset_verdicts import subset_verdicts
-from retrieval_heads.claims.subsets import subset_rows
+from retrieval_heads.claims.arrays import pair_intervals, pair_means
+from retrieval_heads.claims.runs import claimed, mixtures, synthetic
+from retrieval_heads.claims.strengths import base_share_rows
+from retrieval_heads.claims.subsets import subset_rows, subset_verdicts
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED
 from retrieval_heads.errors import ResultError
-from retrieval_heads.stats.base_model import gained_overlap, partial_score_correlation
-from retrieval_heads.stats.overlap import overlap
+from retrieval_heads.stats.correlation import correlate
+from retrieval_heads.stats.overlap import layer_chance, overlap
 
 FEW = {"n_resamples": 50}
 
@@ -44,6 +43,20 @@ def test_the_synthetic_conditions_are_ten_and_sizes_and_controls_are_left_out() 
     assert not {"real_short", "real_shuffled", "real_4x", "base"} & set(claimed([*CONDITIONS, "real_short", "real_4x"]))
 
 
+def gained_overlap(real: np.ndarray, run: np.ndarray, base: np.ndarray, threshold: float) -> dict[str, float]:
+    """Of the heads that the base model does not have: overlap, and its chance from all sets with the same layers."""
+    of_real, of_run = ((scores > threshold) & ~(base > threshold) for scores in (real, run))
+    chances = np.ones(1)
+    for width, n_real, n_run in zip((base <= threshold).sum(1), of_real.sum(1), of_run.sum(1), strict=True):
+        chances = np.convolve(chances, stats.hypergeom.pmf(np.arange(n_run + 1), max(width, 1), n_real, n_run))
+    common, n = np.arange(len(chances)), of_run.sum()
+    return {
+        "precision": (of_real & of_run).sum() / n, "recall": (of_real & of_run).sum() / of_real.sum(),
+        "precision_layer_chance": chances @ common / n, "n_synthetic": n, "subset_layer_chance": chances[n],
+        "precision_layer_chance_high": np.argmax(chances.cumsum() >= 0.975 - 1e-12) / n,
+    }
+
+
 def test_chance_of_many_pairs_is_that_of_each() -> None:
     rng = np.random.default_rng(1)
     scores = rng.random((20, 3, 5, 8))
@@ -52,7 +65,7 @@ def test_chance_of_many_pairs_is_that_of_each() -> None:
     sets = [((one > 0.6) & candidates).sum(axis=-1) for one in (run, real)]
     expected, quantile, inside = layer_chance(*sets, candidates.sum(axis=-1))
     for i in range(20):
-        row = gained_overlap(np.where(real[i] > 0.6, 1, 0), np.where(run[i] > 0.6, 1, 0), base[i] >= 0.7, 0.5)
+        row = gained_overlap(real[i] > 0.6, run[i] > 0.6, base[i] >= 0.7, 0.5)
         n = sets[0][i].sum()
         assert expected[i] / n == pytest.approx(row["precision_layer_chance"])
         assert quantile[i] / n == pytest.approx(row["precision_layer_chance_high"])
@@ -162,13 +175,16 @@ def test_the_partial_correlation_is_that_of_the_pairs() -> None:
             run, real = (matrix(table, column, condition=condition, seed=one) for column, condition, one in (
                 (half, "low_low", seed), (opposite, "real", other)))
             for ranks in found:
-                found[ranks].append(partial_score_correlation(
-                    run, real, base, within_layers=ranks == "layer", n_permutations=1))
+                groups = np.repeat(np.arange(len(base)), base.shape[1]) if ranks == "layer" else None
+                found[ranks].append({
+                    name: correlate(one.ravel(), two.ravel(), groups=groups, n_resamples=1, n_permutations=1,
+                                    covariate=base.ravel() if name == "partial" else None)["estimate"]
+                    for name, one, two in (("partial", run, real), ("correlation", run, real), ("base", base, run))})
     for ranks, pairs in found.items():
         mean = pd.DataFrame(pairs).mean(numeric_only=True)
         row = rows.loc[("low_low", ranks)]
         assert row[["partial", "correlation"]].tolist() == pytest.approx(mean[["partial", "correlation"]].tolist())
-        assert row["base_run"] == pytest.approx(mean["base_first"])
+        assert row["base_run"] == pytest.approx(mean["base"])
 
 
 def test_intervals_need_three_seeds_and_widen_with_the_chance_of_seeds() -> None:
@@ -183,7 +199,7 @@ def test_intervals_need_three_seeds_and_widen_with_the_chance_of_seeds() -> None
 
 
 def test_nothing_is_decided_where_the_real_runs_have_no_heads(monkeypatch) -> None:
-    monkeypatch.setattr("retrieval_heads.claims.subset_verdicts.too_few", lambda *_: "")
+    monkeypatch.setattr("retrieval_heads.claims.subsets.too_few", lambda *_: "")
     rows = pd.DataFrame([
         {"task": "summhay", "condition": condition, "heads": "all", "threshold": 0.1, "precision": 0.0, "chance": 0.0,
          "chance_high": 0.0, "normalised": 0.0, "n_heads": n_heads, "bases_above": 0, "n_bases": 2,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrieval_heads.stats.bootstrap import bootstrap_crossed
-from retrieval_heads.stats.ends import crossed_ends, ends
+from retrieval_heads.stats.resample import bootstrap_crossed, crossed_ends, ends
 
 
 def values(k: int = 2, bases: int = 2, seeds: int = 4, n: int = 50) -> np.ndarray:

@@ -173,8 +173,9 @@ def test_bounds_symmetry_and_invariance(real, synthetic, layers, heads):
 @settings(deadline=None, max_examples=40)
 @given(arrays(np.bool_, (3, 5)), arrays(np.bool_, (3, 5)))
 def test_distribution_of_common_heads(real, synthetic):
-    probabilities = common_distribution(real, synthetic)
-    assert len(probabilities) == min(real.sum(), synthetic.sum()) + 1
+    in_layers = real.sum(axis=1), synthetic.sum(axis=1)
+    [probabilities] = common_distribution(*(one[None] for one in in_layers), np.full((1, 3), 5))
+    assert len(probabilities) == np.minimum(*in_layers).sum() + 1
     assert probabilities.sum() == pytest.approx(1)
     expected = (real.sum(axis=1) * synthetic.sum(axis=1) / 5).sum()
     assert probabilities @ np.arange(len(probabilities)) == pytest.approx(expected)

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from retrieval_heads.errors import ConfigError
-from retrieval_heads.stats.prediction import fit_isotonic, fit_linear, left_out_errors, summarise_errors
+from retrieval_heads.stats.prediction import fit_linear, left_out_errors, summarise_errors
 
 
 def table(x: np.ndarray, y: np.ndarray, **more: np.ndarray) -> pd.DataFrame:
@@ -46,29 +45,11 @@ def test_all_runs_of_the_condition_are_left_out_and_tasks_stay_apart():
     assert errors.n_runs.tolist() == [3] * 10
 
 
-def test_isotonic_fit_of_worked_examples():
-    x = np.array([1.0, 2.0, 3.0, 4.0])
-    fit = fit_isotonic(x, np.array([1.0, 3.0, 2.0, 6.0]))  # pools 3 and 2
-    assert fit(np.array([0.0, 1.0, 2.0, 2.5, 3.5, 9.0])) == pytest.approx([1, 1, 2.5, 2.5, 4.25, 6])
-    falling = fit_isotonic(x, np.array([6.0, 2.0, 3.0, 1.0]))
-    assert falling(np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx([6, 2.5, 2.5, 1])
-    tied = fit_isotonic(np.array([1.0, 2.0, 2.0, 3.0]), np.array([0.0, 6.0, 0.0, 1.0]))  # 3 twice, then 1: 7/3
-    assert tied(np.array([2.0, 3.0])) == pytest.approx([7 / 3, 7 / 3])
-
-
-def test_isotonic_is_better_where_the_relation_bends():
-    x = np.linspace(0, 1, 12).reshape(1, 12, 1)
-    y = np.exp(8 * x)
-    found = {model: left_out_errors(table(x, y), ["x"], "y", model=model)[0].x for model in ("linear", "isotonic")}
-    assert found["isotonic"].mean() < 0.7 * found["linear"].mean()
-
-
 def test_a_constant_predictor_is_the_baseline():
     rng = np.random.default_rng(2)
     y = rng.random((1, 6, 2))
-    for model in ("linear", "isotonic"):
-        errors, _ = left_out_errors(table(np.ones_like(y), y), ["x"], "y", model=model)
-        assert errors.x.to_numpy() == pytest.approx(errors["mean"].to_numpy())
+    errors, _ = left_out_errors(table(np.ones_like(y), y), ["x"], "y")
+    assert errors.x.to_numpy() == pytest.approx(errors["mean"].to_numpy())
     assert fit_linear(np.ones(3), np.arange(3.0))(np.array([5.0])) == pytest.approx([1.0])
 
 
@@ -134,17 +115,3 @@ def test_few_conditions_and_no_error_say_why():
     assert row["gain"] == pytest.approx(-0.15)
     assert all(math.isnan(row[name]) for name in ("gain_low", "error_high", "skill"))
     assert row["reason"] == "no interval: too few conditions; no skill: no error to reduce"
-
-
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda runs: left_out_errors(runs, ["x"], "y", model="cubic"), r"unknown model \(got 'cubic'\)"),
-    (lambda runs: left_out_errors(runs, [], "y"), "not a list of different predictors"),
-    (lambda runs: left_out_errors(runs, ["mean"], "y"), "`mean` is the baseline's name"),
-    (lambda runs: left_out_errors(runs, ["x", "loss"], "y"), r"columns that are not there \(got \['loss'\]\)"),
-    (lambda runs: summarise_errors(left_out_errors(runs, ["x"], "y")[0], ["z"]), r"errors: .* \(got \['z'\]\)"),
-    (lambda runs: summarise_errors(left_out_errors(runs, ["x"], "y")[0], ["x"], level=2), "level"),
-])
-def test_bad_input_is_named(call, message):
-    rng = np.random.default_rng(6)
-    with pytest.raises(ConfigError, match=message):
-        call(table(*rng.random((2, 1, 4, 1))))

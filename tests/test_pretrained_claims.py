@@ -9,7 +9,7 @@ from pretrained_tables import RANKED, SYNTHETIC, TRAINED, answers, heads, knocko
 
 from retrieval_heads.claims.pretrained import necessity, patching, prediction, shortfall, subsets
 from retrieval_heads.claims.pretrained.judge import DERIVED, judge, over_tasks
-from retrieval_heads.claims.pretrained.strengths import probed
+from retrieval_heads.claims.pretrained.loading import probed
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
 from retrieval_heads.errors import ResultError
 from retrieval_heads.tables import conform

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from retrieval_heads.stats.correlation import METHODS, correlate
-from retrieval_heads.stats.ranks import rank_correlation
+from retrieval_heads.stats.correlation import METHODS, correlate, rank_correlation
 
 SCIPY = {"spearman": stats.spearmanr, "kendall": stats.kendalltau}
 FEW = {"n_resamples": 50, "n_permutations": 50}

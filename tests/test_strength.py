@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.stats.overlap import overlap
-from retrieval_heads.stats.strength import (
+from retrieval_heads.stats.overlap import (
     gained,
+    overlap,
     rank_biased_overlap,
+    recall_precision,
     shared_strength,
     shared_strength_chance,
     strength,
-    weighted,
 )
 
 REAL = np.array([[0.4, 0.0], [0.2, 0.2]])
@@ -53,7 +53,7 @@ def test_chance_level_and_base_are_taken_away_and_nothing_is_below_0() -> None:
 def test_many_pairs_at_once_are_the_single_ones() -> None:
     rng = np.random.default_rng(2)
     real, other = rng.random((2, 3, 5, 7))
-    recall, precision = weighted(real, other)
+    recall, precision = recall_precision(real, other)
     assert recall.shape == (3, 5)
     single = shared_strength(real[1, 2].reshape(1, 7), other[1, 2].reshape(1, 7))
     assert single == pytest.approx({"recall": recall[1, 2], "precision": precision[1, 2]})

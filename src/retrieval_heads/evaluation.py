@@ -34,7 +34,7 @@ from retrieval_heads.forced import (
 )
 from retrieval_heads.metrics import metric_names, score_prediction
 from retrieval_heads.models.modes import evaluation_mode
-from retrieval_heads.stats.bootstrap import RESAMPLES, bootstrap_mean
+from retrieval_heads.stats.resample import RESAMPLES, bootstrap_mean
 
 __all__ = ["answer_losses", "evaluate", "evaluate_each", "forced_exact", "greedy_answers"]
 

@@ -20,9 +20,12 @@ PACKED_FROM = 2**20
 """Bytes from which a table is packed: a repository keeps every version of every file."""
 
 
-def derived_tables() -> list[str]:
-    """The tables that follow from other tables, without a model."""
-    return ["shortfall", "overlap", *(name for name, table in all_tables().items() if table.stage == "claims")]
+def derived_tables(profile: Profile) -> list[str]:
+    """The tables of a profile that follow from other tables, without a model."""
+    of_stage = {name: table.stage for name, table in all_tables().items()}
+    if profile.gold_loss is not None:
+        return [*(name for name, stage in of_stage.items() if stage == "decide"), "verdicts"]
+    return ["shortfall", "overlap", *(name for name, stage in of_stage.items() if stage == "claims")]
 
 
 def publish(profile: Profile, names: Iterable[str] | None = None) -> list[Path]:

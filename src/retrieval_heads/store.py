@@ -162,7 +162,7 @@ class Store:
         own = [self._digest_of(name) for name in self.profile.base_names]
         committed = None
         if None in own:
-            committed = read_manifest(paths.results_folder(self.profile.name) / "answers.json")
+            committed = read_manifest(paths.results_folder(self.profile.name) / "base_answers.json")
         return _together(own) if committed is None else committed["base_digest"]
 
     def _data_digest(self, part: Part) -> str | None:

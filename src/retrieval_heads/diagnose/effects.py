@@ -17,7 +17,7 @@ import numpy as np
 from retrieval_heads.diagnose.inputs import Inputs
 from retrieval_heads.diagnose.rows import interval, row
 from retrieval_heads.keys import RunKey
-from retrieval_heads.stats.bootstrap import crossed_means, percentile_interval
+from retrieval_heads.stats.resample import crossed_means, percentile_interval
 
 Each = dict[str, np.ndarray]
 """By set of heads, a number for each answer: float64 `[draws, n]`, one row where the set is not drawn."""

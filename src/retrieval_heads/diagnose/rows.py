@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_heads.diagnose.inputs import Inputs
-from retrieval_heads.stats.bootstrap import Interval, bootstrap_crossed
+from retrieval_heads.stats.resample import Interval, bootstrap_crossed
 
 SUMMARY = ["condition", "measure", "value", "low", "high", "chance", "n", "n_seeds"]
 

@@ -16,7 +16,7 @@ from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.figures.interval_tables import with_interval
 from retrieval_heads.figures.style import axis, colour, interval_bars, marker, metric_label
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.stats.bootstrap import Interval, bootstrap_crossed
+from retrieval_heads.stats.resample import Interval, bootstrap_crossed
 
 
 def places(examples: Sequence[Example]) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from retrieval_heads.claims.score_arrays import claim_column, metric_name
+from retrieval_heads.claims.arrays import claim_column, metric_name
 from retrieval_heads.figures.choice import breaks
 from retrieval_heads.figures.common import counts
 from retrieval_heads.figures.style import axis, colour, in_order, interval_bars, metric_label, words

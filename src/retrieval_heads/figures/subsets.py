@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from retrieval_heads.claims.head_arrays import BASE, RAISED, synthetic
+from retrieval_heads.claims.arrays import BASE, RAISED
+from retrieval_heads.claims.runs import synthetic
 from retrieval_heads.figures.common import shared_legend
 from retrieval_heads.figures.style import WIDTH, axis, in_order, interval_bars, panels, words
 from retrieval_heads.settings import REFERENCE

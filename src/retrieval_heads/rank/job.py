@@ -40,7 +40,7 @@ from retrieval_heads.rank.predictors import PREDICTORS, ranked
 from retrieval_heads.rank.request import Request
 from retrieval_heads.rank.result import Result
 from retrieval_heads.shortage import clear_shortages
-from retrieval_heads.stats.overlap import cosine
+from retrieval_heads.stats.overlap import cosine, recall_precision
 from retrieval_heads.tables import to_csv
 from retrieval_heads.training.lora_settings import LoraSettings
 
@@ -196,9 +196,8 @@ def _beside(
     """Recall of the reference's heads and cosine with its scores; NaN where they are not known."""
     if reference is None or scores is None:
         return {recall: float("nan"), cosine_name: float("nan")}
-    wanted = reference > threshold
-    share = float((scores > threshold)[wanted].mean()) if wanted.any() else float("nan")
-    return {recall: share, cosine_name: cosine(reference, scores)}
+    share, _ = recall_precision((reference > threshold).ravel(), (scores > threshold).ravel())
+    return {recall: float(share), cosine_name: cosine(reference, scores)}
 
 
 def _shared(train: Sequence[Example], probe: Sequence[Example]) -> int:

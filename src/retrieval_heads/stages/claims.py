@@ -11,22 +11,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from retrieval_heads.claims.base_share import base_share_rows
-from retrieval_heads.claims.bases import alike_verdict, base_alike_rows
+from retrieval_heads.claims.arrays import RAISED
+from retrieval_heads.claims.axes import interaction_verdicts
 from retrieval_heads.claims.choice import choice_rows, choice_verdict
 from retrieval_heads.claims.controls import control_rows
-from retrieval_heads.claims.head_arrays import RAISED
-from retrieval_heads.claims.interaction import interaction_verdicts
 from retrieval_heads.claims.necessity import judge_necessity
 from retrieval_heads.claims.patching import judge_patching
-from retrieval_heads.claims.prediction import correlation_rows, error_rows
-from retrieval_heads.claims.prediction_verdicts import measures_verdict, prediction_verdict
+from retrieval_heads.claims.prediction import correlation_rows, error_rows, measures_verdict, prediction_verdict
+from retrieval_heads.claims.questions import alike_verdict, base_alike_rows, spread_rows, spread_verdict
 from retrieval_heads.claims.run_predictors import run_predictors, run_recall
-from retrieval_heads.claims.shortfall_verdicts import judge_shortfall
-from retrieval_heads.claims.spread import spread_rows, spread_verdict
-from retrieval_heads.claims.strengths import strength_rows
-from retrieval_heads.claims.subset_verdicts import subset_verdicts
-from retrieval_heads.claims.subsets import subset_rows
+from retrieval_heads.claims.shortfall import judge_shortfall
+from retrieval_heads.claims.strengths import base_share_rows, strength_rows
+from retrieval_heads.claims.subsets import subset_rows, subset_verdicts
 from retrieval_heads.claims.verdict import Judged, Verdict, as_rows, from_rows
 from retrieval_heads.commands.choice import Options
 from retrieval_heads.manifest import Facts

@@ -32,7 +32,7 @@ from retrieval_heads.models.layout import head_layout
 from retrieval_heads.models.load import load_model, load_tokenizer
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages.parts import Made, make_part_once, share_out
-from retrieval_heads.stats.bootstrap import bootstrap_mean
+from retrieval_heads.stats.resample import bootstrap_mean
 from retrieval_heads.store import Part, Store
 
 EVERYTHING = Options()

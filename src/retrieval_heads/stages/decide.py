@@ -14,11 +14,11 @@ from retrieval_heads.claims.verdict import as_rows
 from retrieval_heads.commands.choice import Options
 from retrieval_heads.keys import table_path
 from retrieval_heads.manifest import Facts
+from retrieval_heads.publish import find_committed
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import base, data, finetune, gold_loss
 from retrieval_heads.stages.common import EVERYTHING
-from retrieval_heads.store import Store
-from retrieval_heads.tables import read_table
+from retrieval_heads.store import Store, load_table
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
@@ -37,7 +37,7 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
 
 
 def judge(profile: Profile) -> list[Path]:
-    """Make the derived tables and the verdicts from the merged tables that are there; their paths.
+    """Make the derived tables and the verdicts from the merged tables that are here or in the repository; their paths.
 
     A table that is not there leaves its claims undecided: the runs come in parts.
 
@@ -55,5 +55,5 @@ def judge(profile: Profile) -> list[Path]:
 
 
 def _table(profile: Profile, name: str) -> pd.DataFrame:
-    path = table_path(profile.name, name)
-    return read_table(name, path) if path.is_file() else pd.DataFrame()
+    there = table_path(profile.name, name).is_file() or find_committed(profile.name, name) is not None
+    return load_table(profile.name, name) if there else pd.DataFrame()

@@ -13,8 +13,8 @@ import numpy as np
 
 from retrieval_heads.stages.head_sets import CONTROLS, HeadSet
 from retrieval_heads.stages.sweeps import METRICS, NAN, Resamples, Scores, as_cells
-from retrieval_heads.stats.bootstrap import Interval
-from retrieval_heads.stats.knockout_area import area_between
+from retrieval_heads.stats.areas import area_between
+from retrieval_heads.stats.resample import Interval
 
 AXIS = "log"
 METRIC = METRICS["exact_match"]

@@ -9,9 +9,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.claims.pretrained.effects import COUNTS, MOST, STRONGEST, by_condition, losses_by_set
-from retrieval_heads.claims.pretrained.loading import CHAPTER
-from retrieval_heads.claims.pretrained.resampling import LEAST_SEEDS, resampled_means
+from retrieval_heads.claims.pretrained.loading import (
+    CHAPTER,
+    COUNTS,
+    LEAST_SEEDS,
+    MOST,
+    STRONGEST,
+    by_condition,
+    losses_by_set,
+)
 from retrieval_heads.claims.pretrained.sampled import (
     RESAMPLES,
     Truth,
@@ -19,8 +25,10 @@ from retrieval_heads.claims.pretrained.sampled import (
     first_that_holds,
     lies_above,
     lies_below,
+    resampled_means,
     share,
 )
+from retrieval_heads.claims.runs import from_cells
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
 from retrieval_heads.settings import REFERENCE
 
@@ -46,7 +54,7 @@ def necessity_rows(
 ) -> pd.DataFrame:
     """The table `loss_effects` of one task, of knock-outs: every training set whose heads were knocked out.
 
-    One row a training set, `effect`, number of heads and `control`: `gain_from_context` (k = 0), `rise` of the loss
+    One row per training set, `effect`, number of heads and `control`: `gain_from_context` (k = 0), `rise` of the loss
     with the set `control` out, `rise_over` a control, `rise_over_without` the gold document, `share_lost` of the gain
     from context, `share_lost_over` the random heads of the same layers.
     """
@@ -145,6 +153,5 @@ def verdict(rows: pd.DataFrame, task: str) -> Verdict:
               f"same layers lose {random['value']:.3f} of the gain from context, which is "
               f"{real.loc[(GAIN, 0, 'none'), 'value']:.3f} nats a token"
               + ("." if to_lose else ": it is not shown to be above 0, so the claim is not tested."))
-    effect = [None if pd.isna(lost[name]) else float(lost[name]) for name in ("value", "low", "high")]
-    return Verdict("C4", task, outcome, quantity, *effect, "fraction", int(lost["n_seeds"]), "runs", RULE, detail,
-                   CHAPTER, "loss_effects")
+    return Verdict("C4", task, outcome, quantity, *from_cells(lost), "fraction", int(lost["n_seeds"]), "runs", RULE,
+                   detail, CHAPTER, "loss_effects")

@@ -10,9 +10,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.claims.pretrained.effects import COUNTS, MOST, STRONGEST, by_condition, losses_by_set
-from retrieval_heads.claims.pretrained.loading import CHAPTER, SYNTHETIC
-from retrieval_heads.claims.pretrained.resampling import LEAST_SEEDS, Means, resampled_means
+from retrieval_heads.claims.pretrained.loading import (
+    CHAPTER,
+    COUNTS,
+    LEAST_SEEDS,
+    MOST,
+    STRONGEST,
+    SYNTHETIC,
+    by_condition,
+    losses_by_set,
+)
 from retrieval_heads.claims.pretrained.sampled import (
     RESAMPLES,
     at_least,
@@ -20,8 +27,10 @@ from retrieval_heads.claims.pretrained.sampled import (
     first_that_holds,
     lies_above,
     lies_below,
+    resampled_means,
     share,
 )
+from retrieval_heads.claims.runs import from_cells
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
 
 RANDOM, EVERY = "random_layer", "all"
@@ -40,9 +49,9 @@ def patching_rows(
 ) -> pd.DataFrame:
     """The table `loss_effects` of one task, of patching: each synthetic set, and all of them pooled (`all`).
 
-    One row a training set, `effect`, number of heads and `control`: `gap` to the real run (k = 0), `share_closed` of it
-    by the set `control`, `share_closed_over` random heads (the strongest less these), or by which all heads close more
-    (control `all`).
+    One row per training set, `effect`, number of heads and `control`: `gap` to the real run (k = 0), `share_closed` of
+    it by the set `control`, `share_closed_over` random heads (the strongest less these), or by which all heads close
+    more (control `all`).
     """
     values, labels = {}, {}
     for name, part in by_condition(patching_losses, task, "patching_losses").items():
@@ -80,7 +89,9 @@ def _rows(values: dict, about: dict, seeds: list[int], n_resamples: int, seed: i
     gap, rows = keys.index((GAP, 0)), []
 
     def add(effect: str, k: int, control: str, parts: dict[int, float]) -> None:
-        rows.append(about | {"effect": effect, "k": k, "control": control} | _share(means, parts, gap) | counts)
+        found = means.of(lambda one: share(
+            sum(sign * one["one"][..., place] for place, sign in parts.items()), one["one"][..., gap]))
+        rows.append(about | {"effect": effect, "k": k, "control": control} | found.cells() | counts)
 
     rows.append(about | {"effect": GAP, "k": 0, "control": "none"}
                 | means.of(lambda one: one["one"][..., gap]).cells() | counts)
@@ -94,11 +105,6 @@ def _rows(values: dict, about: dict, seeds: list[int], n_resamples: int, seed: i
         if name == STRONGEST and every is not None:
             add(CLOSED_OVER, k, EVERY, {every: 1.0, place: -1.0})
     return rows
-
-
-def _share(means: Means, parts: dict[int, float], gap: int) -> dict:
-    return means.of(lambda one: share(
-        sum(sign * one["one"][..., place] for place, sign in parts.items()), one["one"][..., gap])).cells()
 
 
 def verdict(rows: pd.DataFrame, task: str) -> Verdict:
@@ -125,6 +131,5 @@ def verdict(rows: pd.DataFrame, task: str) -> Verdict:
     detail = (f"The gap is {gap['value']:.3f} nats a token" + (
         "" if there else ", not shown to be above 0, so the claim is not tested") + f". {shown}. Random heads of the "
         f"same layers close {over['value']:.3f} less, all heads {left['value']:.3f} more.")
-    effect = [None if pd.isna(closed[name]) else float(closed[name]) for name in ("value", "low", "high")]
-    return Verdict("C5", task, outcome, quantity, *effect, "fraction", int(closed["n_seeds"]), "seeds", RULE, detail,
-                   CHAPTER, "loss_effects")
+    return Verdict("C5", task, outcome, quantity, *from_cells(closed), "fraction", int(closed["n_seeds"]), "seeds",
+                   RULE, detail, CHAPTER, "loss_effects")
