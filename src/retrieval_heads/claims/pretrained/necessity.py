@@ -26,7 +26,6 @@ from retrieval_heads.claims.pretrained.sampled import (
     lies_above,
     lies_below,
     resampled_means,
-    share,
 )
 from retrieval_heads.claims.runs import from_cells
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
@@ -71,17 +70,11 @@ def necessity_rows(
         return pd.DataFrame()
     with_seeds = len(alike[REFERENCE]) >= LEAST_SEEDS
     means = resampled_means(alike, with_seeds=with_seeds, n_resamples=n_resamples, seed=seed)
-    rows, places = [], {label: place for place, label in enumerate(labels[REFERENCE])}
-    for name in alike:
-        about = {"task": task, "condition": name}
-        counts = {"n": alike[name].shape[1], "n_seeds": len(alike[name]), "seeds_counted": with_seeds}
-        for (effect, k, control), place in places.items():
-            found = means.of(lambda one, name=name, place=place: one[name][..., place])
-            rows.append(about | {"effect": effect, "k": k, "control": control} | found.cells() | counts)
-        for effect, k, control, parts in _shares(places):
-            found = means.of(lambda one, name=name, parts=parts: share(
-                sum(sign * one[name][..., place] for sign, place in parts), one[name][..., places[GAIN, 0, "none"]]))
-            rows.append(about | {"effect": effect, "k": k, "control": control} | found.cells() | counts)
+    effects, rows = _effects(labels[REFERENCE]), []
+    for name, one in alike.items():
+        counts = {"n": one.shape[1], "n_seeds": len(one), "seeds_counted": with_seeds}
+        rows += [{"task": task, "condition": name, "effect": effect, "k": k, "control": control}
+                 | means.cells(name, *parts) | counts for (effect, k, control), parts in effects.items()]
     return pd.DataFrame(rows)
 
 
@@ -110,21 +103,21 @@ def _outcomes(
     return found
 
 
-def _shares(places: dict) -> list[tuple[str, int, str, list[tuple[float, int]]]]:
-    """Effect, k, control and the outcomes that add up to the part of the gain from context that is lost.
+def _effects(labels: list[tuple[str, int, str]]) -> dict[tuple[str, int, str], tuple]:
+    """Every outcome, and the shares of the gain from context: the weights of outcomes, and what they are a share of.
 
     The gain that is lost is how much more the loss rises with the gold document than without it.
     """
-    if (GAIN, 0, "none") not in places:
-        return []
-    found = []
-    for effect, k, control in list(places):
+    places = {label: place for place, label in enumerate(labels)}
+    found: dict[tuple[str, int, str], tuple] = {label: ({place: 1.0},) for label, place in places.items()}
+    gain = places.get((GAIN, 0, "none"))
+    for effect, k, control in labels if gain is not None else ():
         if effect == OVER_WITHOUT and control == "without":
             own, of_random = places[effect, k, control], places.get((OVER_WITHOUT, k, LAYERS))
-            found.append((LOST, k, STRONGEST, [(1.0, own)]))
+            found[LOST, k, STRONGEST] = {own: 1.0}, gain
             if of_random is not None:
-                found += [(LOST, k, LAYERS, [(1.0, of_random)]),
-                          (LOST_OVER, k, LAYERS, [(1.0, own), (-1.0, of_random)])]
+                found |= {(LOST, k, LAYERS): ({of_random: 1.0}, gain),
+                          (LOST_OVER, k, LAYERS): ({own: 1.0, of_random: -1.0}, gain)}
     return found
 
 

@@ -28,7 +28,6 @@ from retrieval_heads.claims.pretrained.sampled import (
     lies_above,
     lies_below,
     resampled_means,
-    share,
 )
 from retrieval_heads.claims.runs import from_cells
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
@@ -53,58 +52,39 @@ def patching_rows(
     it by the set `control`, `share_closed_over` random heads (the strongest less these), or by which all heads close
     more (control `all`).
     """
-    values, labels = {}, {}
+    values, kinds = {}, {}
     for name, part in by_condition(patching_losses, task, "patching_losses").items():
         losses = losses_by_set(part, "nll", f"table patching_losses, {task}, {name}")
         if ("none", 0) in losses and ("source", 0) in losses:
             start = losses["none", 0]
-            found = {(GAP, 0): start - losses["source", 0]}
-            found |= {key: start - one for key, one in losses.items() if key[0] not in ("none", "source")}
-            values[name], labels[name] = found, set(found)
-    rows = []
-    for name, one in values.items():
-        rows += _rows(one, {"task": task, "condition": name}, _seeds(patching_losses, task, [name]), n_resamples, seed)
-    if all(name in values for name in SYNTHETIC):
-        common = sorted(set.intersection(*(labels[name] for name in SYNTHETIC)), key=str)
-        shapes = {values[name][GAP, 0].shape for name in SYNTHETIC}
-        seeds = _seeds(patching_losses, task, SYNTHETIC)
-        if len(shapes) == 1 and len(seeds) == next(iter(shapes))[0]:
-            pooled = {key: np.mean([values[name][key] for name in SYNTHETIC], axis=0) for key in common}
-            rows += _rows(pooled, {"task": task, "condition": ALL}, seeds, n_resamples, seed)
-    return pd.DataFrame(rows)
+            values[name] = {(GAP, 0): start - losses["source", 0]}
+            values[name] |= {key: start - one for key, one in losses.items() if key[0] not in ("none", "source")}
+            kinds[name] = frozenset(part["seed"]), start.shape
+    if set(SYNTHETIC) <= set(values) and len({kinds[name] for name in SYNTHETIC}) == 1:
+        common = sorted(set.intersection(*(set(values[name]) for name in SYNTHETIC)), key=str)
+        values[ALL] = {key: np.mean([values[name][key] for name in SYNTHETIC], axis=0) for key in common}
+    return pd.DataFrame([row for name, one in values.items()
+                         for row in _rows(one, {"task": task, "condition": name}, n_resamples, seed)])
 
 
-def _seeds(table: pd.DataFrame, task: str, names: tuple[str, ...] | list[str]) -> list[int]:
-    """The seeds that all of these sets have."""
-    part = table[table["task"] == task]
-    return sorted(set.intersection(*(set(part.loc[part["condition"] == name, "seed"]) for name in names)))
-
-
-def _rows(values: dict, about: dict, seeds: list[int], n_resamples: int, seed: int) -> list[dict]:
+def _rows(values: dict, about: dict, n_resamples: int, seed: int) -> list[dict]:
     keys = list(values)
     array = np.stack([values[key] for key in keys], axis=-1)
-    with_seeds = len(seeds) >= LEAST_SEEDS
+    with_seeds = len(array) >= LEAST_SEEDS
     means = resampled_means({"one": array}, with_seeds=with_seeds, n_resamples=n_resamples, seed=seed)
-    counts = {"n": array.shape[1], "n_seeds": len(seeds), "seeds_counted": with_seeds}
-    gap, rows = keys.index((GAP, 0)), []
-
-    def add(effect: str, k: int, control: str, parts: dict[int, float]) -> None:
-        found = means.of(lambda one: share(
-            sum(sign * one["one"][..., place] for place, sign in parts.items()), one["one"][..., gap]))
-        rows.append(about | {"effect": effect, "k": k, "control": control} | found.cells() | counts)
-
-    rows.append(about | {"effect": GAP, "k": 0, "control": "none"}
-                | means.of(lambda one: one["one"][..., gap]).cells() | counts)
-    every = next((keys.index(key) for key in keys if key[0] == EVERY), None)
+    counts = {"n": array.shape[1], "n_seeds": len(array), "seeds_counted": with_seeds}
+    gap, every = keys.index((GAP, 0)), next((keys.index(key) for key in keys if key[0] == EVERY), None)
+    effects: dict[tuple[str, int, str], tuple] = {(GAP, 0, "none"): ({gap: 1.0},)}
     for place, (name, k) in enumerate(keys):
         if place == gap:
             continue
-        add(CLOSED, k, name, {place: 1.0})
+        effects[CLOSED, k, name] = {place: 1.0}, gap
         if name == STRONGEST and (RANDOM, k) in keys:
-            add(CLOSED_OVER, k, RANDOM, {place: 1.0, keys.index((RANDOM, k)): -1.0})
+            effects[CLOSED_OVER, k, RANDOM] = {place: 1.0, keys.index((RANDOM, k)): -1.0}, gap
         if name == STRONGEST and every is not None:
-            add(CLOSED_OVER, k, EVERY, {every: 1.0, place: -1.0})
-    return rows
+            effects[CLOSED_OVER, k, EVERY] = {every: 1.0, place: -1.0}, gap
+    return [about | {"effect": effect, "k": k, "control": control} | means.cells("one", *parts) | counts
+            for (effect, k, control), parts in effects.items()]
 
 
 def verdict(rows: pd.DataFrame, task: str) -> Verdict:

@@ -174,6 +174,14 @@ class Means:
         """A function of the means, which gets by set `[..., outcomes]` and returns `[...]`."""
         return Sampled(float(function(self.estimates)), np.asarray(function(self.samples), dtype=np.float64))
 
+    def cells(self, name: str, parts: Mapping[int, float], whole: int | None = None) -> dict[str, float | None]:
+        """Cells of a weighted sum of outcomes of one set, as a share of another outcome where one is given."""
+        def effect(means: Mapping[str, np.ndarray]) -> np.ndarray:
+            total = sum(weight * means[name][..., place] for place, weight in parts.items())
+            return total if whole is None else share(total, means[name][..., whole])
+
+        return self.of(effect).cells()
+
 
 def resampled_means(
     values: Mapping[str, np.ndarray], *, with_seeds: bool = True, n_resamples: int = RESAMPLES, seed: int = 0
