@@ -13,7 +13,7 @@ from conftest import FAMILIES
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.errors import ConfigError, DataError, HeadError, ModelError
 from retrieval_heads.heads.ablate import MODES, ablate_heads, mean_head_outputs
-from retrieval_heads.heads.patch import record_head_outputs
+from retrieval_heads.heads.hooks import record_head_outputs
 from retrieval_heads.models.layout import head_layout
 
 HEADS = [(0, 1), (1, 0), (1, 3), (2, 2)]

@@ -10,7 +10,7 @@ from torch import nn
 
 from conftest import FAMILIES
 from retrieval_heads.errors import ModelError
-from retrieval_heads.heads.patch import record_head_outputs
+from retrieval_heads.heads.hooks import record_head_outputs
 from retrieval_heads.models.base import load_tokenizer
 from retrieval_heads.models.causal import IMPLEMENTATION, attention_of
 from retrieval_heads.models.layout import head_layout

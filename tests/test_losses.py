@@ -17,7 +17,7 @@ from retrieval_heads.data.layout import QUESTION
 from retrieval_heads.data.plain_text import plain_text
 from retrieval_heads.errors import ConfigError, DataError, HeadError
 from retrieval_heads.evaluation import answer_losses
-from retrieval_heads.heads.text_loss import text_losses
+from retrieval_heads.heads.ablate import text_losses
 from retrieval_heads.models.base import load_tokenizer
 
 
