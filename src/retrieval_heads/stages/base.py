@@ -11,8 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from retrieval_heads.bases import base_path
-from retrieval_heads.commands.choice import Options
-from retrieval_heads.keys import RunKey
+from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import detect
 from retrieval_heads.stages.common import (
