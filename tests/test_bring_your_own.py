@@ -16,9 +16,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from retrieval_heads.check import check_files
+from retrieval_heads.check.places import PARTS
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import read_examples
-from retrieval_heads.diagnose.by_place import PARTS
 from retrieval_heads.figures import diagnosis
 from retrieval_heads.models.base import load_tokenizer
 
