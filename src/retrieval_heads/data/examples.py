@@ -20,6 +20,7 @@ from retrieval_heads.data.relations import Fact
 from retrieval_heads.data.scene import Counter, Document, Query, Scene, Stage
 from retrieval_heads.data.shuffle import swap_answers
 from retrieval_heads.data.symbolic import build_lists, build_pairs
+from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import ConfigError
 
 BUILDERS = {"mdqa": build_mdqa, "musique": build_musique, "summhay": build_summhay}
@@ -52,9 +53,7 @@ def make_examples(
         DataError: `length` is too short for the documents that the task needs; `real_shuffled` with a single example.
     """
     if tokenizer is None:
-        from retrieval_heads.models.base import load_tokenizer
-
-        tokenizer = load_tokenizer()
+        tokenizer = embedded_tokenizer()
     count = token_counter(tokenizer)
     kind = get_condition(condition)
     examples = [make_example(task, kind.source(index), length, seed, index, split, count) for index in range(n)]
