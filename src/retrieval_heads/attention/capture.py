@@ -69,6 +69,8 @@ _LAST: WeakSet[nn.Module] = WeakSet()
 # Arguments that change the probabilities and that SDPA does not apply, or that we have no model to test with.
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
+_HALF = (torch.bfloat16, torch.float16)
+
 
 @contextmanager
 def capture_attention(model: nn.Module, rows: torch.Tensor, reduce: Reducer) -> Iterator[list[Any]]:
@@ -186,8 +188,7 @@ def _falls_to_square(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor 
     On CUDA only the flash kernel takes grouped heads, and only in bf16 and fp16. In float32 they are given ungrouped,
     for the memory-efficient kernel; with a mask transformers ungroups them by itself.
     """
-    grouped, half = query.shape[1] != key.shape[1], query.dtype in (torch.bfloat16, torch.float16)
-    return query.is_cuda and mask is None and grouped and not half
+    return query.is_cuda and mask is None and query.shape[1] != key.shape[1] and query.dtype not in _HALF
 
 
 def attention_rows(
@@ -225,9 +226,8 @@ def attention_rows(
 
 
 def _products(query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.Tensor:
-    """float32 `[batch, n_rows, n_keys]`: scaled products of the rows of `[batch, n_rows, size]` and `[batch, n_keys,
-    size]`, summed in float32; on a GPU without a copy of the keys in float32."""
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+    """float32 `[batch, n_rows, n_keys]`, summed in float32; on a GPU without a copy of the keys in float32."""
+    if query.is_cuda and query.dtype in _HALF:
         unused = torch.empty(1, dtype=torch.float32, device=query.device)
         return torch.baddbmm(unused, query, key.transpose(1, 2), out_dtype=torch.float32, beta=0, alpha=scaling)
     return (query.float() * scaling) @ key.float().transpose(1, 2)
@@ -251,13 +251,10 @@ def _bias(seen: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Window:
-    """Which keys a query sees: the `size` last ones up to its own, without padding.
-
-    `seen` is bool `[batch, n_keys]`, False for padding; None without padding.
-    """
+    """Which keys a query sees: the `size` last ones up to its own, without padding."""
 
     size: int
-    seen: torch.Tensor | None = None
+    seen: torch.Tensor | None = None  # bool [batch, n_keys], False for padding; None without padding
 
     def mask(self, queries: torch.Tensor, first: int, end: int) -> torch.Tensor:
         """bool `[batch or 1, 1, n_queries, end - first]`: the keys from `first` to `end` that queries see, given their

@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -86,7 +87,8 @@ class CachedPrompts:
         return self.context.run(self.suffix.repeat(1, copies), copies).logits.unflatten(1, (copies, self.n_rows))
 
 
-class TokenScores(NamedTuple):
+@dataclass(frozen=True)
+class TokenScores:
     """How well each target token is predicted, on the model's device: reading it from a GPU waits for the GPU.
 
     Attributes:
@@ -97,6 +99,37 @@ class TokenScores(NamedTuple):
     hits: torch.Tensor
     likelihood: torch.Tensor
 
+    def __getitem__(self, index: Any) -> TokenScores:
+        return TokenScores(self.hits[index], self.likelihood[index])
+
+    def cpu(self) -> TokenScores:
+        return TokenScores(self.hits.cpu(), self.likelihood.cpu())
+
+    def metrics(self) -> list[dict[str, float]]:
+        """`sweeps.forced_metrics` of each row of `[rows, n]`."""
+        hits, likelihood = self.hits.double(), self.likelihood.double()
+        table = torch.stack([hits.amin(-1), hits.mean(-1), -likelihood.mean(-1)], -1)
+        return [dict(zip(("exact_match", "token_accuracy", "nll"), row, strict=True)) for row in table.tolist()]
+
+    @classmethod
+    def joined(cls, parts: Sequence[TokenScores], join: Callable[..., torch.Tensor]) -> TokenScores:
+        """Several as one, by `torch.cat` or `torch.stack` along the second axis."""
+        return cls(join([one.hits for one in parts], 1), join([one.likelihood for one in parts], 1))
+
+
+def token_scores(logits: torch.Tensor, targets: torch.Tensor, ends: Collection[int]) -> TokenScores:
+    """From logits `[..., n, vocabulary]`; the targets may lack or have a single one of the leading dimensions.
+
+    `ends` are all tokens that end an answer; each is right where one is the target.
+    """
+    best = logits.argmax(-1)
+    hits = best == targets
+    if len(ends) > 1:
+        known = torch.tensor(sorted(ends), device=logits.device)
+        hits |= torch.isin(best, known) & torch.isin(targets, known)
+    likelihood = logits.float().log_softmax(-1).gather(-1, targets.expand(hits.shape)[..., None])[..., 0]
+    return TokenScores(hits, likelihood)
+
 
 def unique_sets(sets: Mapping[str, Heads]) -> list[Heads]:
     """Each distinct set once and in an order of its own, so that neither names nor their order change a number."""
@@ -104,10 +137,7 @@ def unique_sets(sets: Mapping[str, Heads]) -> list[Heads]:
 
 
 class Packing:
-    """Which head sets share a pass of the suffix, as copies side by side, and with how many modes each.
-
-    `ends` are all tokens that end an answer; see `forced_metrics`.
-    """
+    """Which head sets share a pass of the suffix, as copies side by side, and with how many modes each."""
 
     def __init__(
         self, model: nn.Module, layout: HeadLayout, unique: list[Heads], sets_per_pass: int, ends: Collection[int] = (),
@@ -146,24 +176,9 @@ class Packing:
                         rows = own.flatten(0, 1).repeat_interleave(prompts.n_rows, 0)
                         stack.enter_context(interventions[mode]({layer: rows[:, layer] for layer in layers}, copies))
                     scores = token_scores(prompts.logits(copies), prompts.targets[:, None], self.ends)
-                for mode, *parts in zip(together, *(part.split(len(table), 1) for part in scores), strict=True):
-                    found[mode].append(parts)
-        return {mode: joined(parts, torch.cat) for mode, parts in found.items()}
-
-
-def token_scores(logits: torch.Tensor, targets: torch.Tensor, ends: Collection[int]) -> TokenScores:
-    """From logits `[..., n, vocabulary]`; the targets may lack or have a single one of the leading dimensions."""
-    best = logits.argmax(-1)
-    hits = best == targets
-    if len(ends) > 1:
-        known = torch.tensor(sorted(ends), device=logits.device)
-        hits |= torch.isin(best, known) & torch.isin(targets, known)
-    likelihood = logits.float().log_softmax(-1).gather(-1, targets.expand(hits.shape)[..., None])[..., 0]
-    return TokenScores(hits, likelihood)
-
-
-def joined(parts: Sequence[Sequence[torch.Tensor]], join: Callable[..., torch.Tensor]) -> TokenScores:
-    return TokenScores(*(join(part, 1) for part in zip(*parts, strict=True)))
+                for index, mode in enumerate(together):
+                    found[mode].append(scores[:, index * len(table) : (index + 1) * len(table)])
+        return {mode: TokenScores.joined(parts, torch.cat) for mode, parts in found.items()}
 
 
 def can_pack(model: nn.Module) -> bool:

@@ -35,7 +35,6 @@ from retrieval_heads.heads.cached_prompts import (
     Intervene,
     Packing,
     TokenScores,
-    joined,
     over_prompts,
     token_scores,
     unique_sets,
@@ -127,11 +126,11 @@ def source_answers(
         """Those of the examples that share a pass."""
         with record_head_outputs(source) as outputs:
             logits = prompts.logits()
-        scores = _on_cpu(token_scores(logits[:, 0], prompts.targets, ends))
+        scores = token_scores(logits[:, 0], prompts.targets, ends).cpu()
         return [
             SourceAnswer(
                 {layer: states[place : place + 1, :size] for layer, states in outputs.items()},
-                _metrics(source, encoded[index], TokenScores(*(part[place : place + 1] for part in scores)))[0],
+                _metrics(source, encoded[index], scores[place : place + 1])[0],
             )
             for place, (index, size) in enumerate(zip(members, prompts.sizes, strict=True))
         ]
@@ -202,7 +201,7 @@ def _whole_passes(
                     input_ids=ids[:, :-1], use_cache=False, logits_to_keep=ids.shape[1] - one.prompt_length
                 ).logits
             found[mode].append(token_scores(logits, ids[:, one.prompt_length :], ends))
-    return {mode: joined(parts, torch.stack) for mode, parts in found.items()}
+    return {mode: TokenScores.joined(parts, torch.stack) for mode, parts in found.items()}
 
 
 def _rows(
@@ -213,9 +212,9 @@ def _rows(
     rows: list[list[dict[str, Any]]] = [[] for _ in encoded]
     for members, by_mode in list(scored):
         for mode, scores in by_mode.items():
-            hits, likelihood = _on_cpu(scores)
+            scores = scores.cpu()
             for place, index in enumerate(members):
-                metrics = _metrics(model, encoded[index], TokenScores(hits[place], likelihood[place]))
+                metrics = _metrics(model, encoded[index], scores[place])
                 found = dict(zip(unique_sets(sets), metrics, strict=True))
                 rows[index] += [
                     {"set": name, "k": len(heads), "mode": mode, "scope": scope, "example": index, **found[heads]}
@@ -224,17 +223,12 @@ def _rows(
     return [row for part in rows for row in part]
 
 
-def _on_cpu(scores: TokenScores) -> TokenScores:
-    return TokenScores(*(part.cpu() for part in scores))
-
-
 def _metrics(model: nn.Module, encoded: Encoded, scores: TokenScores) -> list[dict[str, float]]:
     """`forced_metrics` of each row of an example's scores `[rows, n]`, which are padded; `ModelError` for NaN."""
-    size = len(encoded.ids) - encoded.prompt_length
-    hits, likelihood = (part[..., :size] for part in scores)
-    if likelihood.isnan().any():
+    scores = scores[..., : len(encoded.ids) - encoded.prompt_length]
+    if scores.likelihood.isnan().any():
         refuse_not_finite(model, encoded.ids, "the likelihood of the answer")
-    return _metrics_of(hits, likelihood)
+    return scores.metrics()
 
 
 def forced_metrics(
@@ -251,10 +245,4 @@ def forced_metrics(
         `exact_match`, 1.0 if every target has the largest logit, which is when greedy decoding gives exactly the
         targets; `token_accuracy`: the fraction of targets that have; `nll`: nats per target, mean.
     """
-    return _metrics_of(*_on_cpu(token_scores(logits[None], torch.as_tensor(targets, device=logits.device), ends)))[0]
-
-
-def _metrics_of(hits: torch.Tensor, likelihood: torch.Tensor) -> list[dict[str, float]]:
-    hits, likelihood = hits.double(), likelihood.double()
-    table = torch.stack([hits.amin(-1), hits.mean(-1), -likelihood.mean(-1)], -1)
-    return [dict(zip(("exact_match", "token_accuracy", "nll"), row, strict=True)) for row in table.tolist()]
+    return token_scores(logits[None], torch.as_tensor(targets, device=logits.device), ends).cpu().metrics()[0]
