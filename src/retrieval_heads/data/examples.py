@@ -11,18 +11,14 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from retrieval_heads.data.chains import HOP_SHARES, build_mdqa, build_musique
-from retrieval_heads.data.citation import build_summhay
 from retrieval_heads.data.conditions import get_condition
 from retrieval_heads.data.example import TASKS, Example
 from retrieval_heads.data.layout import place, write_citation, write_prompt
 from retrieval_heads.data.relations import Fact
-from retrieval_heads.data.scene import Counter, Document, Query, Scene, Stage
+from retrieval_heads.data.scene import Counter, Document, Query, Scene, SceneBuilder
 from retrieval_heads.data.shuffle import swap_answers
-from retrieval_heads.data.symbolic import build_lists, build_pairs
 from retrieval_heads.errors import ConfigError
 
-BUILDERS = {"mdqa": build_mdqa, "musique": build_musique, "summhay": build_summhay}
 NUMBERS = range(10, 100)
 """Documents are numbered from here at random, increasing, so that a number tells nothing about the place."""
 RESERVE = 48
@@ -35,7 +31,7 @@ def make_examples(
     """Make `n` examples of at most `length` tokens, prompt and answer together.
 
     Args:
-        task: `mdqa`, `musique` or `summhay`.
+        task: a name of `TASKS`: `mdqa`, `musique` or `summhay`.
         condition: a name of `CONDITIONS`; of `real_shuffled`, the order of the answers depends on `n`.
         length: in tokens of `tokenizer`.
         n: how many.
@@ -89,20 +85,13 @@ def build_scene(
     """
     if task not in TASKS:
         raise ConfigError("unknown task", where="task", value=task, remedy=f"Use one of {', '.join(TASKS)}.")
-    stage = Stage(rng, split, get_condition(condition), compact)
-    if stage.condition.members:
+    builder = SceneBuilder(rng, split, get_condition(condition), compact)
+    if builder.condition.members:
         raise ConfigError(
             "made from the examples of other conditions, with no scene of its own", where="condition", value=condition,
-            remedy=f"Use {' or '.join(stage.condition.members)}.",
+            remedy=f"Use {' or '.join(builder.condition.members)}.",
         )
-    if stage.condition.context == "symbolic":
-        if task == "summhay":
-            scene = build_lists(stage, budget, count, n_queries)
-        else:
-            hops = 1 if task == "mdqa" else rng.choices(tuple(HOP_SHARES), tuple(HOP_SHARES.values()))[0]
-            scene = build_pairs(stage, budget, count, n_queries, hops)
-    else:
-        scene = BUILDERS[task](stage, budget, count, n_queries)
+    scene = TASKS[task].build(builder, budget, count, n_queries)
     rng.shuffle(scene.documents)
     return scene
 

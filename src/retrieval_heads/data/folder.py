@@ -19,7 +19,6 @@ import random
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from retrieval_heads import paths
 from retrieval_heads.data.conditions import kind_of
@@ -28,34 +27,32 @@ from retrieval_heads.data.jsonl import iterate_examples, read_examples
 from retrieval_heads.data.shuffle import swap_answers
 from retrieval_heads.errors import ConfigError, DataError
 
-if TYPE_CHECKING:
-    from retrieval_heads.settings import Profile
 
-
-def data_folder(profile: Profile) -> Path:
-    """The profile's `data`, relative to the checkout or absolute; `ConfigError` where there is no such folder."""
-    folder = (paths.checkout() or paths.home()) / Path(profile.data or "").expanduser()
+def data_folder(data: str, profile: str) -> Path:
+    """The folder `data` of a profile; `ConfigError` where there is none."""
+    folder = paths.from_checkout(data)
     if not folder.is_dir():
-        raise ConfigError("no such folder of examples", where=f"profile {profile.name}, data", value=profile.data,
+        raise ConfigError("no such folder of examples", where=f"profile {profile}, data", value=data,
                           remedy="Make it by `python -m retrieval_heads prepare`, or give the folder of your files.")
     return folder
 
 
-def training_file(profile: Profile, task: str, condition: str, n: int, seed: int = 0) -> tuple[Example, ...]:
+def training_file(folder: Path, task: str, condition: str, n: int, seed: int = 0) -> tuple[Example, ...]:
     """The first `n` training examples of a condition; `DataError` where a file is missing or holds fewer.
 
     `seed` is that of the order in which answers are swapped; it matters for `real_shuffled` only.
     """
-    folder = data_folder(profile) / task
-    if made_of_others(folder, condition):
-        return tuple(_made(folder, condition, n, seed))
-    return _examples(_found(folder / condition), task, n)
+    if made_of_others(folder / task, condition):
+        return tuple(_made(folder / task, condition, n, seed))
+    return _examples(_found(folder / task / condition), task, n)
 
 
-def each_training_example(profile: Profile, task: str, condition: str, n: int, seed: int = 0) -> Iterator[Example]:
+def each_training_example(folder: Path, task: str, condition: str, n: int, seed: int = 0) -> Iterator[Example]:
     """The same, one at a time."""
-    folder = data_folder(profile) / task
-    yield from _made(folder, condition, n, seed) if made_of_others(folder, condition) else _each(folder, condition, n)
+    if made_of_others(folder / task, condition):
+        yield from _made(folder / task, condition, n, seed)
+    else:
+        yield from _each(folder / task, condition, n)
 
 
 def made_of_others(folder: Path, condition: str) -> bool:
@@ -84,18 +81,18 @@ def _each(folder: Path, condition: str, n: int) -> Iterator[Example]:
     _check_number(path, count, n)
 
 
-def held_out_file(profile: Profile, task: str, split: str, length: int, n: int) -> tuple[Example, ...]:
+def held_out_file(folder: Path, task: str, split: str, length: int, n: int) -> tuple[Example, ...]:
     """The first `n` held-out real examples of that length; `split` is `probe` or `test`. Raises as `training_file`."""
-    return _examples(_found(data_folder(profile) / task / "held_out" / f"{split}_{length}"), task, n)
+    return _examples(_found(folder / task / "held_out" / f"{split}_{length}"), task, n)
 
 
-def data_digest(profile: Profile, task: str, condition: str) -> str | None:
+def data_digest(data: str | None, task: str, condition: str) -> str | None:
     """16 hexadecimal digits that identify what a run reads: its training file, or those of its members, and the
     held-out ones of its task.
 
     None for a study of generated examples, and where the folder is not here (any more).
     """
-    folder = profile.data and (paths.checkout() or paths.home()) / Path(profile.data).expanduser() / task
+    folder = data and paths.from_checkout(data) / task
     if not folder or not folder.is_dir():
         return None
     names = kind_of(condition).members if made_of_others(folder, condition) else (condition,)

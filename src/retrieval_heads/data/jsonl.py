@@ -27,11 +27,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from retrieval_heads.data.chat import Chat, write_chat
-from retrieval_heads.data.example import Example
+from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.official.records import Record, described, each_record, read_records
 from retrieval_heads.errors import ConfigError, DataError, StudyError
 from retrieval_heads.files import writing_whole
-from retrieval_heads.metrics import score_prediction
 
 SCHEMA = Path(__file__).with_name("example.schema.json")
 KEYS = ("prompt", "messages", "answer", "answers", "needles", "task", "joint", "chat_template")
@@ -120,7 +119,7 @@ def example_of(
 def scorable(example: Example) -> Example:
     """The example as it was read; `DataError` naming file and line where the metrics of its task cannot score it."""
     try:
-        score_prediction(example, "")
+        task_of(example.task).score("", example.answers)
     except DataError as error:
         where = f"{example.meta['file']}, line {example.meta['line']}, key {error.where}"
         raise DataError(error.problem, where=where, value=error.value, remedy=error.remedy) from error

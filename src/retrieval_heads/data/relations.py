@@ -36,6 +36,10 @@ class Relation(NamedTuple):
     nested: tuple[str, ...]
 
 
+CODES = Relation("value", "code", "code", "value", (), (), (), ())
+"""What holds between the two codes of a pair in the condition `symbolic`."""
+
+
 class Fact(NamedTuple):
     """`relation` holds between `subject` and `object`."""
 

@@ -1,6 +1,6 @@
 """A scene: the documents of one prompt and the questions that can be asked of them, before anything is numbered.
 
-The three tasks build scenes; `examples.py` writes them as prompts. `Stage` holds what they share: the random stream,
+The tasks build scenes; `examples.py` writes them as prompts. `SceneBuilder` holds what they share: the random stream,
 the names, and how documents and haystacks are made at a level of realism.
 """
 
@@ -54,7 +54,7 @@ class Scene:
     queries: list[Query] = field(default_factory=list)
 
 
-class Stage:
+class SceneBuilder:
     """What the tasks share while they build one scene.
 
     Args:
@@ -67,6 +67,10 @@ class Stage:
     def __init__(self, rng: random.Random, split: str, condition: Condition, compact: bool = False) -> None:
         self.rng, self.condition, self.compact = rng, condition, compact
         self.names = Names(rng, split)
+
+    def code(self) -> Entity:
+        """A new code, for the condition `symbolic`."""
+        return self.names.entity("code")
 
     def fact(self, subject: Entity, relation: Relation, value: Entity | None = None) -> Fact:
         """A fact with a new object unless one is given."""

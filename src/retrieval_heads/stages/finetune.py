@@ -27,6 +27,7 @@ from retrieval_heads.stages.common import (
     HELD_OUT_SEED,
     Made,
     adapter_path,
+    files_of,
     has_adapter,
     held_out,
     load_run,
@@ -93,7 +94,7 @@ def train(profile: Profile, key: RunKey, device: str) -> dict[str, Any]:
     """Fine-tune one run, unless its adapter is there; the record of the training."""
     # files of examples are read one at a time: there may be many
     each = training_examples(profile, key) if profile.data is None else each_training_example(
-        profile, key.task, key.condition, n_training_examples(profile, key), key.seed)
+        files_of(profile), key.task, key.condition, n_training_examples(profile, key), key.seed)
     examples = Spilled(each, study_tokenizer(profile))
     return finetune(
         base_path(profile, key.base), examples, adapter_path(profile, key), profile.lora_settings(key.seed), device,
