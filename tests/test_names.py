@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval_heads.data.names import CONSONANTS, LINKS, SPLITS, STEMS, TAILS, TYPES, Names, codes, word_ends
+from retrieval_heads.data.relations import CONSONANTS, LINKS, SPLITS, STEMS, TAILS, TYPES, Names, codes, word_ends
 from retrieval_heads.errors import ConfigError
 
 SEEDS = st.integers(0, 2**32 - 1)

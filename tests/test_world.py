@@ -11,8 +11,7 @@ import pytest
 from retrieval_heads.data import make_examples
 from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.data.example import TASKS
-from retrieval_heads.data.names import SPLITS, Names
-from retrieval_heads.data.relations import CLASHES, LIMITED, by_subject, draw_path, relations
+from retrieval_heads.data.relations import CLASHES, LIMITED, SPLITS, Names, by_subject, draw_path, relations
 from retrieval_heads.data.scene import GRASS
 from retrieval_heads.data.statements import FORMS
 from retrieval_heads.errors import ConfigError, DataError

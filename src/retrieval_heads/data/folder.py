@@ -23,8 +23,8 @@ from pathlib import Path
 from retrieval_heads import paths
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.data.example import Example
+from retrieval_heads.data.examples import swap_answers
 from retrieval_heads.data.jsonl import iterate_examples, read_examples
-from retrieval_heads.data.shuffle import swap_answers
 from retrieval_heads.errors import ConfigError, DataError
 
 

@@ -13,8 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from retrieval_heads.data.conditions import Condition
-from retrieval_heads.data.names import Entity, Names
-from retrieval_heads.data.relations import Fact, Relation, by_subject
+from retrieval_heads.data.relations import Entity, Fact, Names, Relation, by_subject
 from retrieval_heads.data.statements import Sentence, state
 from retrieval_heads.errors import DataError
 
@@ -55,13 +54,9 @@ class Scene:
 
 
 class SceneBuilder:
-    """What the tasks share while they build one scene.
+    """What the tasks share while they build one scene, with the names of one split, at a condition's realism.
 
-    Args:
-        rng: the scene's random stream.
-        split: whose names are used; see `names.py`.
-        condition: realism of needle and haystack.
-        compact: fewer facts a document and shorter padding, for the short scenes that the base model learns from.
+    A compact one has fewer facts a document and shorter padding, for the short scenes that the base model learns from.
     """
 
     def __init__(self, rng: random.Random, split: str, condition: Condition, compact: bool = False) -> None:

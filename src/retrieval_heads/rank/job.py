@@ -23,7 +23,7 @@ from retrieval_heads.claimed_folder import claimed, on_record
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.jsonl import read_examples
-from retrieval_heads.data.ngrams import ngram_overlap
+from retrieval_heads.data.statistics import ngram_overlap
 from retrieval_heads.diagnose.by_place import places
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.executor import resolve_device

@@ -16,8 +16,8 @@ from retrieval_heads import paths
 from retrieval_heads.bases import base_path
 from retrieval_heads.claims.shortfall import shortfall
 from retrieval_heads.commands.choice import Options
+from retrieval_heads.data.encode import Spilled
 from retrieval_heads.data.folder import each_training_example
-from retrieval_heads.data.spilled import Spilled
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.manifest import Facts

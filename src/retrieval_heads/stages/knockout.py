@@ -16,7 +16,7 @@ import numpy as np
 from torch import nn
 
 from retrieval_heads.commands.choice import Options
-from retrieval_heads.data.plain_text import plain_text
+from retrieval_heads.data.examples import plain_text
 from retrieval_heads.heads.ablate import mean_head_outputs
 from retrieval_heads.heads.controls import groups_filled
 from retrieval_heads.heads.prefix import knockout_sweep

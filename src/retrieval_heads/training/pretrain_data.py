@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from retrieval_heads.data.examples import build_scene, needle_spans, number, token_counter, write
-from retrieval_heads.data.layout import write_citation
-from retrieval_heads.data.scene import Counter, Query, Scene
+from retrieval_heads.data.examples import answer_to, build_scene, number, token_counter, write
+from retrieval_heads.data.scene import Counter
 from retrieval_heads.errors import DataError
 
 REAL_SHARE = 0.65
@@ -39,10 +38,10 @@ def scene_texts(rng: random.Random, budget: int, n_queries: int, count: Counter,
     condition = "real" if rng.random() < REAL_SHARE else rng.choice(OTHERS)
     scene = build_scene(rng, task, condition, budget, "base", count, n_queries, compact)
     numbers = number(rng, len(scene.documents))
-    prompt, answer, _, _ = write(scene, scene.queries[0], numbers)
+    prompt, answer, _ = write(scene, scene.queries[0], numbers)
     pieces = [prompt, answer]
     for query in scene.queries[1:]:
-        pieces += [f"Question: {query.text}\nAnswer:", query.answer or _cite(scene, query, numbers)]
+        pieces += [f"Question: {query.text}\nAnswer:", answer_to(scene, query, numbers)]
     return pieces
 
 
@@ -123,8 +122,3 @@ class RowBatches(IterableDataset):
             ]
             yield np.stack(rows)
             step += stride
-
-
-def _cite(scene: Scene, query: Query, numbers: list[int]) -> str:
-    pairs = zip(numbers, scene.documents, strict=True)
-    return write_citation([n for n, document in pairs if needle_spans(document, query.facts)])
