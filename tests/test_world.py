@@ -81,10 +81,10 @@ def test_the_same_seed_gives_the_same_examples_one_by_one(task, condition):
 @pytest.mark.parametrize("task", TASKS)
 def test_examples_fit_their_length_and_use_it(task):
     from retrieval_heads.data.encode import encode_all
-    from retrieval_heads.models.base import load_tokenizer
+    from retrieval_heads.data.tokenizer import embedded_tokenizer
 
     for length in (480, 900):
-        tokens = [len(e.ids) for e in encode_all(made(task, "real", length=length), load_tokenizer())]
+        tokens = [len(e.ids) for e in encode_all(made(task, "real", length=length), embedded_tokenizer())]
         assert max(tokens) <= length
         assert min(tokens) > 0.75 * length
 

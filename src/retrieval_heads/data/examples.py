@@ -18,6 +18,7 @@ from retrieval_heads.data.example import TASKS, Example
 from retrieval_heads.data.layout import QUESTION, Span, place, write_citation, write_prompt
 from retrieval_heads.data.relations import Fact
 from retrieval_heads.data.scene import Counter, Document, Query, Scene, SceneBuilder
+from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -54,9 +55,7 @@ def make_examples(
         DataError: `length` is too short for the documents that the task needs; `real_shuffled` with a single example.
     """
     if tokenizer is None:
-        from retrieval_heads.models.base import load_tokenizer
-
-        tokenizer = load_tokenizer()
+        tokenizer = embedded_tokenizer()
     count = token_counter(tokenizer)
     kind = get_condition(condition)
     examples = [make_example(task, kind.source(index), length, seed, index, split, count) for index in range(n)]

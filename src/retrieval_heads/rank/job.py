@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from retrieval_heads.check.places import places
 from retrieval_heads.check.sameness import LEAKS, Seen
 from retrieval_heads.check.shortcuts import Shortcuts
 from retrieval_heads.claimed_folder import claimed, on_record
@@ -24,7 +25,6 @@ from retrieval_heads.data.encode import Encoded
 from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.data.statistics import ngram_overlap
-from retrieval_heads.diagnose.by_place import places
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.executor import resolve_device
 from retrieval_heads.files import write_whole

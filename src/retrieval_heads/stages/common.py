@@ -17,7 +17,6 @@ from torch import nn
 
 from retrieval_heads import paths
 from retrieval_heads.bases import base_path
-from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.conditions import CONDITIONS, kind_of
 from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.examples import make_examples
@@ -25,7 +24,7 @@ from retrieval_heads.data.folder import data_folder, held_out_file, made_of_othe
 from retrieval_heads.data.without_gold import without_gold
 from retrieval_heads.evaluation import answer_losses, evaluate_each
 from retrieval_heads.executor import resolve_device
-from retrieval_heads.keys import RunKey
+from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.models.folder import model_folder
 from retrieval_heads.models.layout import head_layout
 from retrieval_heads.models.load import load_model, load_tokenizer

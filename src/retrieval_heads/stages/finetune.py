@@ -15,11 +15,10 @@ from typing import Any
 from retrieval_heads import paths
 from retrieval_heads.bases import base_path
 from retrieval_heads.claims.shortfall import shortfall
-from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.encode import Spilled
 from retrieval_heads.data.folder import each_training_example
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.keys import Options, RunKey, study_grid
 from retrieval_heads.manifest import Facts
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages.common import (
