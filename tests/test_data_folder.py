@@ -7,7 +7,7 @@ import pytest
 from retrieval_heads import paths
 from retrieval_heads.config import load_profile
 from retrieval_heads.data import make_examples
-from retrieval_heads.data.folder import data_digest, each_training_example, held_out_file, training_file
+from retrieval_heads.data.folder import data_digest, held_out_file, training_file
 from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.errors import ConfigError, DataError, ResultError
 from retrieval_heads.keys import RunKey
@@ -42,11 +42,11 @@ def test_stages_read_the_files_of_their_task_condition_and_length(profile) -> No
 
 def test_missing_and_short_files_are_named(profile) -> None:
     with pytest.raises(DataError, match=r"set\.B\.jsonl.*no such file of examples.*real\.jsonl"):
-        training_file(files_of(profile), "mine", "set.B", 1)
+        next(training_file(files_of(profile), "mine", "set.B", 1))
     with pytest.raises(DataError, match=r"probe_256\.jsonl.*test_256\.jsonl"):
         held_out_file(files_of(profile), "mine", "probe", 256, 1)
     with pytest.raises(DataError, match=r"asks for 9 examples.*got 3"):
-        training_file(files_of(profile), "mine", "real", 9)
+        list(training_file(files_of(profile), "mine", "real", 9))
     with pytest.raises(ConfigError, match=r"no such folder of examples.*prepare"):
         training_examples(profile.model_copy(update={"data": "/nowhere"}), RunKey("smoke", "mine", "real", 1, "base"))
 
@@ -81,7 +81,7 @@ def _trained_on(profile, condition: str, seed: int = 1):
     key = RunKey("smoke", "mine", condition, seed, profile.base_names[0])
     found = training_examples(profile, key)
     n = n_training_examples(profile, key)
-    assert found == list(each_training_example(files_of(profile), "mine", condition, n, seed))
+    assert found == list(training_file(files_of(profile), "mine", condition, n, seed))
     return found
 
 
@@ -122,7 +122,7 @@ def test_what_cannot_be_made_of_the_members_is_told(mixed, tmp_path) -> None:
     with pytest.raises(DataError, match=r"low_high\.jsonl.*no such file"):
         _trained_on(mixed, "high_low-low_high")
     with pytest.raises(DataError, match=r"asks for 20 examples.*got 16"):
-        training_file(files_of(mixed), "mine", "low_low_4x", 20)
+        list(training_file(files_of(mixed), "mine", "low_low_4x", 20))
 
 
 def test_the_digest_of_a_made_condition_covers_its_members(mixed, tmp_path) -> None:

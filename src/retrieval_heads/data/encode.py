@@ -233,15 +233,7 @@ class Spilled(Sequence[Encoded]):
     """Training examples as tokens in a file without a name, so that a set of any size takes next to no memory.
 
     A token takes 4 bytes on the disk, in the system's folder for temporary files (`TMPDIR`), which are free again when
-    the process ends, however it ends; an example takes 24 bytes in memory. What training does not need is not kept:
-    needles and question.
-
-    Args:
-        examples: read once, one after the other.
-        tokenizer, max_length: as in `encode_all`, which says what is raised.
-
-    Raises:
-        ResultError: the file cannot be written.
+    the process ends, however it ends; an example takes 24 bytes in memory. Needles and questions are not kept.
     """
 
     def __init__(self, examples: Iterable[Example], tokenizer: Any, max_length: int | None = None) -> None:
@@ -251,23 +243,18 @@ class Spilled(Sequence[Encoded]):
         try:
             while some := list(islice(left, TOGETHER)):
                 for one in encode_all(some, tokenizer, max_length):
-                    self._append(one)
+                    self._file.write(array("I", one.ids).tobytes())
+                    self._starts.append(self._starts[-1] + len(one.ids))
+                    self._prompts.append(one.prompt_length)
+                    self._answers.append(one.answer_length)
             self._file.flush()
         except OSError as error:
             raise unwritable(Path(tempfile.gettempdir()), error) from error
 
-    def _append(self, one: Encoded) -> None:
-        self._file.write(array("I", one.ids).tobytes())
-        self._starts.append(self._starts[-1] + len(one.ids))
-        self._prompts.append(one.prompt_length)
-        self._answers.append(one.answer_length)
-
     def __len__(self) -> int:
         return len(self._prompts)
 
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> Encoded:
         place = range(len(self))[index]
         ids, start = array("I"), self._starts[place]
         ids.frombytes(os.pread(self._file.fileno(), 4 * (self._starts[place + 1] - start), 4 * start))

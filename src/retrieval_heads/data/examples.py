@@ -84,12 +84,7 @@ def build_scene(
     rng: random.Random, task: str, condition: str, budget: int, split: str, count: Counter, n_queries: int = 1,
     compact: bool = False,
 ) -> Scene:
-    """The documents and queries of one prompt, the documents in random order and at most `budget` tokens long.
-
-    Raises:
-        ConfigError: an unknown task, condition or split; a condition that is made from others.
-        DataError: `budget` is too short for the documents that the task needs.
-    """
+    """The documents and queries of one prompt, the documents in random order and at most `budget` tokens long."""
     if task not in TASKS:
         raise ConfigError("unknown task", where="task", value=task, remedy=f"Use one of {', '.join(TASKS)}.")
     builder = SceneBuilder(rng, split, get_condition(condition), compact)
@@ -149,22 +144,11 @@ def token_counter(tokenizer: Any) -> Counter:
 
 
 def swap_answers(examples: Sequence[Example], condition: str, rng: random.Random) -> list[Example]:
-    """The same prompts with the same answers, but no example with its own.
+    """The same prompts with the same answers, but no example with its own; every such order is equally likely.
 
     A control: training on them can teach the format, and nothing that needs a link from needle to answer (random labels
-    as a control: Zhang et al. 2017, Understanding Deep Learning Requires Rethinking Generalization).
-
-    Args:
-        examples: a whole set, at least two; the order in which answers are dealt depends on all of them.
-        condition: stands in the examples' ids in the place of their own condition.
-        rng: draws the order; every order that moves all answers is equally likely.
-
-    Returns:
-        Examples with the prompts, needles and `meta` of the given ones, so the needles are those of the prompt and the
-        answer is as a rule in none of them; `meta["answer_of"]` is the id of the example that the answer belongs to.
-
-    Raises:
-        DataError: too few different answers to give every example another one.
+    as a control: Zhang et al. 2017, Understanding Deep Learning Requires Rethinking Generalization). The needles stay
+    those of the prompt; `meta["answer_of"]` is the id of the example that the answer belongs to.
     """
     others = list(examples)
     for _ in range(TRIES):
@@ -183,22 +167,10 @@ def swap_answers(examples: Sequence[Example], condition: str, rng: random.Random
 
 
 def plain_text(tokenizer: Any, *, n: int, length: int, seed: int = 0, split: str = "test") -> torch.Tensor:
-    """Rows of real documents, cut off where a question would follow: for what a model can do without retrieval.
+    """Real documents without a question, int64 `[n, length]`: what a model can do without retrieval.
 
     No document stands twice in a row. Names that come up again within a row can still be copied, so the loss on such
     text is not free of retrieval; it just does not hang on it.
-
-    Args:
-        tokenizer: a fast tokenizer.
-        n: rows.
-        length: tokens a row.
-        seed, split: see `make_examples`.
-
-    Returns:
-        int64 `[n, length]`.
-
-    Raises:
-        ConfigError: the documents of a row do not fill it.
     """
     import torch
 

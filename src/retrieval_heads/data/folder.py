@@ -24,7 +24,7 @@ from retrieval_heads import paths
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import swap_answers
-from retrieval_heads.data.jsonl import iterate_examples, read_examples
+from retrieval_heads.data.jsonl import iterate_examples
 from retrieval_heads.errors import ConfigError, DataError
 
 
@@ -37,22 +37,24 @@ def data_folder(data: str, profile: str) -> Path:
     return folder
 
 
-def training_file(folder: Path, task: str, condition: str, n: int, seed: int = 0) -> tuple[Example, ...]:
-    """The first `n` training examples of a condition; `DataError` where a file is missing or holds fewer.
+def training_file(folder: Path, task: str, condition: str, n: int, seed: int = 0) -> Iterator[Example]:
+    """The first `n` training examples of a condition, one at a time; `DataError` for a missing or shorter file.
 
     `seed` is that of the order in which answers are swapped; it matters for `real_shuffled` only.
     """
-    if made_of_others(folder / task, condition):
-        return tuple(_made(folder / task, condition, n, seed))
-    return _examples(_found(folder / task / condition), task, n)
-
-
-def each_training_example(folder: Path, task: str, condition: str, n: int, seed: int = 0) -> Iterator[Example]:
-    """The same, one at a time."""
-    if made_of_others(folder / task, condition):
-        yield from _made(folder / task, condition, n, seed)
-    else:
-        yield from _each(folder / task, condition, n)
+    if not made_of_others(folder / task, condition):
+        yield from _each(folder / task / condition, task, n)
+        return
+    kind = kind_of(condition)
+    if kind.short:
+        raise DataError("short examples cannot be made of long ones", where=folder / task / f"{condition}.jsonl",
+                        value="no such file", remedy="Make the file: prepare --short-length.")
+    # of each index the example of the member whose turn it is, so that a mixture has the very examples of its members
+    rows = zip(*(_each(folder / task / member, task, n) for member in kind.members), strict=True)
+    examples = (row[index % len(row)] for index, row in enumerate(rows))
+    if kind.shuffled:
+        examples = swap_answers(list(examples), condition, random.Random(f"train|{task}|{condition}|{seed}"))
+    yield from examples
 
 
 def made_of_others(folder: Path, condition: str) -> bool:
@@ -60,30 +62,10 @@ def made_of_others(folder: Path, condition: str) -> bool:
     return bool(kind_of(condition).members) and _file(folder / condition) is None
 
 
-def _made(folder: Path, condition: str, n: int, seed: int) -> Iterator[Example]:
-    kind = kind_of(condition)
-    if kind.short:
-        raise DataError("short examples cannot be made of long ones", where=folder / f"{condition}.jsonl",
-                        value="no such file", remedy="Make the file: prepare --short-length.")
-    # of each index the example of the member whose turn it is, so that a mixture has the very examples of its members
-    rows = zip(*(_each(folder, member, n) for member in kind.members), strict=True)
-    examples = (row[index % len(row)] for index, row in enumerate(rows))
-    if kind.shuffled:
-        examples = swap_answers(list(examples), condition, random.Random(f"train|{folder.name}|{condition}|{seed}"))
-    yield from examples
-
-
-def _each(folder: Path, condition: str, n: int) -> Iterator[Example]:
-    path, count = _found(folder / condition), 0
-    for example in iterate_examples(path, folder.name, limit=n):
-        count += 1
-        yield example
-    _check_number(path, count, n)
-
-
+@lru_cache(maxsize=32)
 def held_out_file(folder: Path, task: str, split: str, length: int, n: int) -> tuple[Example, ...]:
     """The first `n` held-out real examples of that length; `split` is `probe` or `test`. Raises as `training_file`."""
-    return _examples(_found(folder / task / "held_out" / f"{split}_{length}"), task, n)
+    return tuple(_each(folder / task / "held_out" / f"{split}_{length}", task, n))
 
 
 def data_digest(data: str | None, task: str, condition: str) -> str | None:
@@ -117,22 +99,15 @@ def _file(stem: Path) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _found(stem: Path) -> Path:
-    if (path := _file(stem)) is not None:
-        return path
-    there = sorted(path.name for path in stem.parent.glob("*.jsonl*")) if stem.parent.is_dir() else []
-    raise DataError("no such file of examples", where=f"{stem}.jsonl", value=there,
-                    remedy="Add it, or leave its task, condition or length out of the profile.")
-
-
-@lru_cache(maxsize=32)
-def _examples(path: Path, task: str, n: int) -> tuple[Example, ...]:
-    examples = read_examples(path, task, limit=n)
-    _check_number(path, len(examples), n)
-    return tuple(examples)
-
-
-def _check_number(path: Path, found: int, n: int) -> None:
-    if found < n:
-        raise DataError(f"the profile asks for {n} examples", where=path, value=found,
+def _each(stem: Path, task: str, n: int) -> Iterator[Example]:
+    path, count = _file(stem), 0
+    if path is None:
+        there = sorted(path.name for path in stem.parent.glob("*.jsonl*")) if stem.parent.is_dir() else []
+        raise DataError("no such file of examples", where=f"{stem}.jsonl", value=there,
+                        remedy="Add it, or leave its task, condition or length out of the profile.")
+    for example in iterate_examples(path, task, limit=n):
+        count += 1
+        yield example
+    if count < n:
+        raise DataError(f"the profile asks for {n} examples", where=path, value=count,
                         remedy="Add examples, or lower n_train, n_probe or n_test.")

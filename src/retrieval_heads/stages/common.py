@@ -164,7 +164,7 @@ def sample_examples(profile: Profile, task: str) -> dict[str, Example]:
     made = {"task": task, "length": profile.base_length, "n": 1, "seed": profile.seeds[0], "split": "train"}
     if profile.data is not None:
         folder = files_of(profile)
-        return {name: training_file(folder, task, name, 1)[0] for name in profile.conditions
+        return {name: next(training_file(folder, task, name, 1)) for name in profile.conditions
                 if not made_of_others(folder / task, name)}
     return {
         name: make_examples(condition=name, tokenizer=study_tokenizer(profile), **made)[0]
