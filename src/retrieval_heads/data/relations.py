@@ -49,11 +49,10 @@ PATTERNS = {
     "prize": ("{} Prize", "{} Medal"),
     "island": ("{} Island", "Isle of {}"),
 }
-TYPES = ("person", "city", "language", *PATTERNS)
 
 
 class Entity(NamedTuple):
-    """A named thing: `kind` is one of `TYPES` or `code`, `word` the invented word in its name (a person's surname)."""
+    """A named thing: `kind` is a type of `relations.yaml` or `code`, `word` the invented word (a surname)."""
 
     name: str
     kind: str
