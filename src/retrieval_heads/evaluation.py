@@ -19,10 +19,9 @@ from torch import nn
 from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.attention.shared_context import keeps_all_keys
 from retrieval_heads.data.encode import Encoded
-from retrieval_heads.data.example import Example
+from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.decoding import answer_ends, encode_for, greedy_tokens, length_batches, make_batch
 from retrieval_heads.errors import ConfigError, DataError
-from retrieval_heads.metrics import metric_names, score_prediction
 from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.modes import evaluation_mode
 from retrieval_heads.progress import progress
@@ -79,7 +78,7 @@ def evaluate_each(
     greedy tokens, at no further cost: up to the first wrong token, greedy decoding is teacher forcing. With `losses`
     there is a column `nll`, as `answer_losses` gives it, at the cost of one short pass per batch.
     """
-    if len({metric_names(example.task) for example in examples}) > 1:
+    if len({task_of(example.task).metrics for example in examples}) > 1:
         raise DataError(
             "tasks with different metrics", where="examples", value=sorted({example.task for example in examples}),
             remedy="Evaluate each task by itself.",
@@ -99,7 +98,8 @@ def evaluate_each(
     for example, item, generated, prediction in zip(examples, encoded, tokens, texts, strict=True):
         target = item.ids[item.prompt_length :]
         rows.append({
-            "id": example.meta.get("id", ""), "prediction": prediction, **score_prediction(example, prediction),
+            "id": example.meta.get("id", ""), "prediction": prediction,
+            **task_of(example.task).score(prediction, example.answers),
             "forced_exact_match": float(_same_tokens(generated[: len(target)], target, ends)),
         })
     found = pd.DataFrame(rows)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from retrieval_heads.data.plain_text import plain_text
+from retrieval_heads.data.examples import plain_text
 from retrieval_heads.heads.ablate import mean_head_outputs, text_losses
 from retrieval_heads.heads.select import groups_filled
 from retrieval_heads.heads.sweeps import knockout_sweep
