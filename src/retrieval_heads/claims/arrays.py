@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.claims.runs import cells, claimed, need, one_row_a_key, one_sign
+from retrieval_heads.data.example import task_of
 from retrieval_heads.errors import ResultError
-from retrieval_heads.metrics import main_metric
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.resample import RESAMPLES, bootstrap_crossed, resampled_sums
 
@@ -86,7 +86,7 @@ def task_heads(head_scores: pd.DataFrame, columns: Sequence[str] = ("score",)) -
     """
     need(head_scores, "head_scores",
          ["task", "condition", "seed", BASE, "kind", "score_mode", "layer", "head", *columns])
-    kinds = {task: "insight" if task == "summhay" else "copy" for task in head_scores["task"].unique()}
+    kinds = {task: task_of(task).head_score for task in head_scores["task"].unique()}
     mode = "forced" if (head_scores["score_mode"] == "forced").any() else head_scores["score_mode"].min()
     wanted = (head_scores["kind"] == head_scores["task"].map(kinds)) & (head_scores["score_mode"] == mode)
     return [_task_heads(str(task), part, columns) for task, part in head_scores[wanted].groupby("task")]
@@ -167,12 +167,12 @@ def pair_intervals(values: np.ndarray, *, n_resamples: int = RESAMPLES) -> tuple
 
 def claim_column(task: str) -> str:
     """The column of `answers` by which the claims are decided: citation F1 for `summhay`, exact match otherwise."""
-    return SCORE if task == "summhay" else EXACT
+    return SCORE if task_of(task).cites else EXACT
 
 
 def metric_name(task: str, column: str) -> str:
     """The name of the metric in a column of `answers`."""
-    return main_metric(task) if column == SCORE else EXACT
+    return task_of(task).main_metric if column == SCORE else EXACT
 
 
 @dataclass(frozen=True, eq=False)
