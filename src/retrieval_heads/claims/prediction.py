@@ -183,7 +183,7 @@ def _error_rows(runs: pd.DataFrame, compared: list[tuple[str, str]], n_resamples
 def _errors(means: pd.DataFrame, predictors: list[str]) -> pd.DataFrame:
     """Left-out errors of the predictors in the conditions in which they and recall are defined."""
     defined = means.dropna(subset=["recall", *predictors])
-    return left_out_errors(defined, predictors, OUTCOME)[0] if len(defined) else defined
+    return left_out_errors(defined, predictors, OUTCOME) if len(defined) else defined
 
 
 def _gains(errors: pd.DataFrame, predictor: str, reference: str) -> pd.Series:

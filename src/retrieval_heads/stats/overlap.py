@@ -98,15 +98,8 @@ def cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def common_distribution(real: np.ndarray, synthetic: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """Probabilities of 0, 1, ... common heads of random sets with so many heads in each group (a layer, or all heads).
-
-    Args:
-        real, synthetic: int `[pairs, groups]`, heads of both sets in each group.
-        width: int of the same shape, heads that may be drawn.
-
-    Returns:
-        float64 `[pairs, most common heads of any pair + 1]`, whose rows sum to 1.
-    """
+    """Probabilities `[pairs, most common heads of any pair + 1]` of 0, 1, ... common heads of random sets that have so
+    many out of `width` heads in each group (a layer, or all): int `[pairs, groups]`."""
     # equal groups have equal distributions: each is computed once
     kinds, index = np.unique(np.stack([np.maximum(width, 1), real, synthetic], axis=-1).reshape(-1, 3), axis=0,
                              return_inverse=True)

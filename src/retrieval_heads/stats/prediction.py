@@ -58,9 +58,7 @@ def fit_linear(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarra
     return lambda new: y.mean() + slope * (new - centre)
 
 
-def left_out_errors(
-    runs: pd.DataFrame, predictors: list[str], outcome: str
-) -> tuple[pd.DataFrame, list[str]]:
+def left_out_errors(runs: pd.DataFrame, predictors: list[str], outcome: str) -> pd.DataFrame:
     """Errors in predicting every condition from the others, by each predictor and by the baseline.
 
     Args:
@@ -70,19 +68,12 @@ def left_out_errors(
 
     Returns:
         One row per task and condition: `task`, `condition`, `n_runs`, `observed` (mean performance), and for each
-        predictor and for `mean` the mean absolute error; and the `task/condition` left out because some column is not
-        defined in them. A task of fewer than three conditions gives no row.
+        predictor and for `mean` the mean absolute error. A task of fewer than three conditions gives no row.
     """
-    table, left_out = balanced(runs, [*predictors, outcome])
-    rows = []
-    for task, part in table.groupby(TASK):
-        conditions = part[CONDITION].unique()
-        if len(conditions) < LEAST_CONDITIONS:
-            left_out += [f"{task}/{condition}" for condition in conditions]
-            continue
-        rows += [{TASK: task} | _left_out(part, condition, predictors, outcome) for condition in conditions]
-    columns = [TASK, CONDITION, "n_runs", "observed", *predictors, BASELINE]
-    return pd.DataFrame(rows, columns=columns), sorted(left_out)
+    table, _ = balanced(runs, [*predictors, outcome])
+    rows = [{TASK: task} | _left_out(part, condition, predictors, outcome) for task, part in table.groupby(TASK)
+            if part[CONDITION].nunique() >= LEAST_CONDITIONS for condition in part[CONDITION].unique()]
+    return pd.DataFrame(rows, columns=[TASK, CONDITION, "n_runs", "observed", *predictors, BASELINE])
 
 
 def _left_out(part: pd.DataFrame, condition: str, predictors: list[str], outcome: str) -> dict[str, object]:

@@ -75,12 +75,8 @@ def resampled_sums(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums of rows in samples of crossed factors, of whose cells any may be missing or stand several times.
 
-    Args:
-        values: float64 `[rows, columns]` without gaps.
-        factors: of each factor the level of every row, int `[rows]` from 0 without gaps.
-
-    Returns:
-        float64 `[n_resamples, columns]`, and in each sample the number of rows, each as often as all its levels are.
+    `values` are float64 `[rows, columns]` without gaps, `factors` give the level of every row, from 0 without gaps. A
+    row is in a sample as often as all its levels are: sums `[n_resamples, columns]`, and the number of rows.
     """
     weights, rng = np.ones((n_resamples, len(values))), np.random.default_rng(seed)
     for levels in factors:
@@ -225,13 +221,8 @@ def crossed_means(
 ) -> np.ndarray | None:
     """Means of a table of crossed factors in the samples of `bootstrap_crossed`, for statistics of several means.
 
-    Args:
-        values: float64, as in `bootstrap_crossed`.
-        kept: axes that stay; all cells along them have the same samples, so that their differences are paired.
-        n_resamples, seed: number of samples and random seed.
-
-    Returns:
-        float64 `[n_resamples, *levels of the kept axes]`, or None where no other axis has two levels to draw from.
+    All cells along the `kept` axes have the same samples, so that their differences are paired: float64
+    `[n_resamples, *levels of the kept axes]`, or None where no other axis has two levels to draw from.
     """
     others = [axis for axis in range(values.ndim) if axis not in kept]
     drawn = [axis for axis in others if values.shape[axis] > 1]
@@ -251,18 +242,12 @@ def crossed_means(
 def crossed_ends(
     values: np.ndarray, *, n_resamples: int = MANY, seed: int = 0,
 ) -> Mapping[str, list[Ends]]:
-    """Intervals of the means of several tables of crossed factors that a verdict hangs on: as `bootstrap_crossed` gives
-    them one by one, of many samples that all share, in blocks so that memory stays bounded.
+    """Intervals of the means of k tables `[k, base models, seeds, examples]` that a verdict hangs on, as
+    `bootstrap_crossed` gives them one by one, but of many samples that all share, in blocks so that memory is bounded.
 
-    Args:
-        values: float64 `[k, base models, seeds, examples]`, no value missing.
-        n_resamples: number of samples, the same for all k.
-        seed: of the samples.
-
-    Returns:
-        Of each of the k, by what is drawn beside seeds and examples: `drawn` (base models are drawn too), `fixed`
-        (these base models are all there is), and by the number of the base model, `0`, `1`, ..., that one alone. An
-        axis of one level is not drawn; ends and errors are NaN where none is left.
+    Of each of the k, by what is drawn beside seeds and examples: `drawn` (base models are drawn too), `fixed` (these
+    base models are all there is), and by the number of the base model, `0`, `1`, ..., that one alone. An axis of one
+    level is not drawn; ends and errors are NaN where none is left.
     """
     k, n_bases, n_seeds, n = values.shape
     estimates = {"drawn": values.mean(axis=(1, 2, 3)), "fixed": values.mean(axis=(1, 2, 3)),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from retrieval_heads.claims.pretrained import necessity, patching, prediction, shortfall, subsets
+from retrieval_heads.claims.pretrained import interventions, prediction, shortfall, subsets
 from retrieval_heads.claims.pretrained.loading import TASKS, probed
 from retrieval_heads.claims.pretrained.sampled import RESAMPLES
 from retrieval_heads.claims.verdict import ALL, IN_PART, SUPPORTED, UNDECIDED, Verdict
@@ -67,12 +67,13 @@ def _of_task(
     yield "set_points", points, None
     rows = prediction.correlation_rows(points, task, **settings)
     yield "set_correlation", rows, prediction.verdict(points, rows, task)
-    for intervention, table, stage, function in (
-        ("knockout", "knockout_losses", necessity, necessity.necessity_rows),
-        ("patching", "patching_losses", patching, patching.patching_rows),
+    for intervention, function, verdict in (
+        ("knockout", interventions.necessity_rows, interventions.necessity_verdict),
+        ("patching", interventions.patching_rows, interventions.patching_verdict),
     ):
-        rows = function(given[table], task, **settings) if len(given[table]) else pd.DataFrame()
-        yield "loss_effects", rows.assign(intervention=intervention), stage.verdict(rows, task)
+        table = given[f"{intervention}_losses"]
+        rows = function(table, task, **settings) if len(table) else pd.DataFrame()
+        yield "loss_effects", rows.assign(intervention=intervention), verdict(rows, task)
 
 
 def over_tasks(of_tasks: Sequence[Verdict]) -> Verdict:
