@@ -71,19 +71,18 @@ def left_out_errors(runs: pd.DataFrame, predictors: list[str], outcome: str) -> 
         predictor and for `mean` the mean absolute error. A task of fewer than three conditions gives no row.
     """
     table, _ = balanced(runs, [*predictors, outcome])
-    rows = [{TASK: task} | _left_out(part, condition, predictors, outcome) for task, part in table.groupby(TASK)
-            if part[CONDITION].nunique() >= LEAST_CONDITIONS for condition in part[CONDITION].unique()]
+    rows = []
+    for task, part in table.groupby(TASK):
+        y, columns = part[outcome].to_numpy(), {name: part[name].to_numpy() for name in predictors}
+        codes, conditions = pd.factorize(part[CONDITION])
+        for code, condition in enumerate(conditions if len(conditions) >= LEAST_CONDITIONS else ()):
+            known, away = codes != code, codes == code
+            foretold = {name: fit_linear(x[known], y[known])(x[away]) for name, x in columns.items()}
+            errors = {name: float(np.abs(value - y[away]).mean())
+                      for name, value in {**foretold, BASELINE: y[known].mean()}.items()}
+            rows.append({TASK: task, CONDITION: condition, "n_runs": int(away.sum()),
+                         "observed": float(y[away].mean()), **errors})
     return pd.DataFrame(rows, columns=[TASK, CONDITION, "n_runs", "observed", *predictors, BASELINE])
-
-
-def _left_out(part: pd.DataFrame, condition: str, predictors: list[str], outcome: str) -> dict[str, object]:
-    away = part[CONDITION] == condition
-    known, y = part[~away], part.loc[away, outcome].to_numpy()
-    row: dict[str, object] = {CONDITION: condition, "n_runs": len(y), "observed": float(y.mean())}
-    for name in predictors:
-        predict = fit_linear(known[name].to_numpy(), known[outcome].to_numpy())
-        row[name] = float(np.abs(predict(part.loc[away, name].to_numpy()) - y).mean())
-    return row | {BASELINE: float(np.abs(known[outcome].mean() - y).mean())}
 
 
 def summarise_errors(
