@@ -65,14 +65,6 @@ def test_the_effect_over_tasks_is_the_pooled_one_or_a_mean_without_interval() ->
     assert over_tasks(of_tasks(UNDECIDED)).effect is None
 
 
-@pytest.mark.parametrize("wrong", [
-    [], [ONE, ONE], [ONE, replace(ONE, claim="C2", task="musique")], [replace(ONE, task=ALL)],
-])
-def test_verdicts_that_are_not_of_different_tasks_of_one_claim_are_refused(wrong) -> None:
-    with pytest.raises(ConfigError, match="one verdict for each task"):
-        over_tasks(wrong)
-
-
 def test_an_unknown_verdict_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown verdict"):
         replace(ONE, verdict="proven")

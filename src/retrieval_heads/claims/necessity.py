@@ -45,8 +45,7 @@ from retrieval_heads.claims.verdict import (
 from retrieval_heads.keys import RUN
 from retrieval_heads.stats.resample import NAN, RESAMPLES, percentile_interval
 
-MODE, SCOPE, METRIC, AXIS = "zero", "answer", "forced_exact_match", "log"
-LOSS = "nll"
+MODE, SCOPE, METRIC, LOSS = "zero", "answer", "forced_exact_match", "nll"
 
 ABLE = 0.2
 """Share of right answers that a run needs to be tested."""
@@ -100,14 +99,9 @@ def able_runs(knockout: pd.DataFrame, areas: pd.DataFrame) -> pd.DataFrame:
 
 
 def _areas(areas: pd.DataFrame) -> pd.DataFrame:
-    """The area of each run beside random heads; where there are several ends, up to the last that all runs have."""
+    """The area of each run beside random heads."""
     need(areas, "knockout_area", [*RUN, "mode", "scope", "set", "value", "low", "high", "k_max"])
     rows = areas[(areas["mode"] == MODE) & (areas["scope"] == SCOPE) & (areas["set"] == "random")]
-    rows = rows[rows["axis"] == AXIS] if "axis" in rows else rows
-    if rows.duplicated(RUN).any():
-        n_runs = len(rows[RUN].drop_duplicates())
-        shared = rows.groupby("k_max")["value"].count().loc[lambda counts: counts == n_runs]
-        rows = rows[rows["k_max"] == shared.index.max()] if len(shared) else rows
     rows = one_row_a_key(rows, RUN, "knockout_area").set_index(RUN)
     return rows[["value", "low", "high", "k_max"]].astype(float).rename(columns={"value": "area"})
 
@@ -149,12 +143,11 @@ def specificity(
         return frame([], "specificity")
     need(text_loss, "text_loss", [*RUN, "set", "k", "loss"])
     need(knockout, "knockout", [*RUN, "mode", "scope", "set", "draw", "k", "metric", "value"])
-    text = text_loss[text_loss["draw"] == 0] if "draw" in text_loss else text_loss
     nll = knockout[(knockout["metric"] == LOSS) & (knockout["draw"] == 0)]
     nll = nll[(nll["set"] == "none") | ((nll["mode"] == MODE) & (nll["scope"] == SCOPE))]
     nll = nll.rename(columns={"value": "loss"})
     able = runs[runs["able"] & (runs["n_retrieval"] > 0)]
-    costs = able[[*RUN, "n_retrieval"]].merge(_costs(text, able, "text"), on=RUN).merge(
+    costs = able[[*RUN, "n_retrieval"]].merge(_costs(text_loss, able, "text"), on=RUN).merge(
         _costs(nll, able, "task"), on=RUN).dropna()
     return frame((row for task, part in costs.groupby("task") for row in _excess_rows(task, part, n_resamples)),
                  "specificity")

@@ -51,7 +51,6 @@ from retrieval_heads.stats.resample import (
     RESAMPLES,
     Ends,
     Interval,
-    bootstrap_crossed,
     crossed_ends,
     crossed_means,
     draw,
@@ -71,18 +70,14 @@ RULE = (
 
 
 def judge_shortfall(
-    answers: pd.DataFrame, base: pd.DataFrame | None = None, base_answers: pd.DataFrame | None = None, *,
-    n_resamples: int = RESAMPLES, n_deciding: int = MANY,
+    answers: pd.DataFrame, base_answers: pd.DataFrame | None = None, *, n_resamples: int = RESAMPLES,
+    n_deciding: int = MANY,
 ) -> Judged:
-    """Claim C1 from the tables `answers`, `base` and `base_answers`.
-
-    The latter are the base models with the raised theta alone, as means or by example (then paired); without either no
-    task can be decided.
-    """
+    """Claim C1 from the tables `answers` and `base_answers`, without which no task can be decided."""
     tables = {
         "shortfall": shortfall(answers, n_resamples=n_resamples, n_deciding=n_deciding),
         "mean_shortfall": mean_shortfall(answers, n_resamples=n_resamples),
-        "training_gain": gains(answers, base, base_answers, n_resamples=n_resamples),
+        "training_gain": gains(answers, base_answers, n_resamples=n_resamples),
         "axis_effects": axis_effects(answers, n_resamples=n_resamples),
         "size_effects": size_effects(answers, n_resamples=n_resamples),
     }
@@ -167,31 +162,22 @@ def _over_tasks(differences: list[np.ndarray], n_resamples: int) -> Interval:
 
 
 def gains(
-    answers: pd.DataFrame, base: pd.DataFrame | None = None, base_answers: pd.DataFrame | None = None, *,
-    n_resamples: int = RESAMPLES,
+    answers: pd.DataFrame, base_answers: pd.DataFrame | None = None, *, n_resamples: int = RESAMPLES
 ) -> pd.DataFrame:
-    """Mean of `real` less the raised theta alone, by the metric of the claims; one row per task.
+    """Mean of `real` less the raised theta alone, paired by base model and example, by the metric of the claims.
 
-    Paired by base model and example where there are `base_answers`. With the means of the table `base` alone, the two
-    intervals are put together as those of independent means (their distances from the means, squared and added: Zou and
-    Donner 2008), which is too wide, as both are of the same examples. Base models without one of the two are left out;
-    `same_sign` is then False.
+    Base models without one of the two are left out; `same_sign` is then False.
     """
     rows = []
-    for one in task_scores(answers):
+    for one in task_scores(answers) if base_answers is not None else ():
         scores, bases = one.together([REFERENCE])
-        if not scores.size:
-            continue
-        if base_answers is not None:
-            found = _paired(one, scores[0], bases, base_answers, n_resamples)
-        else:
-            found = None if base is None else _unpaired(one, scores[0], bases, base, n_resamples)
+        found = _gain(one, scores[0], bases, base_answers, n_resamples) if scores.size else None
         if found:
-            rows.append({"task": one.task, "metric": one.metric, **found, "paired": base_answers is not None})
+            rows.append({"task": one.task, "metric": one.metric, **found, "paired": True})
     return frame(rows, "training_gain")
 
 
-def _paired(
+def _gain(
     one: TaskScores, real: np.ndarray, bases: tuple[str, ...], base_answers: pd.DataFrame, n_resamples: int,
 ) -> dict[str, Any] | None:
     column = claim_column(one.task)
@@ -208,27 +194,6 @@ def _paired(
                           remedy=f"Score the same {len(one.examples)} examples.")
     alone = np.stack([fractions(part[column], f"table base_answers, column {column}") for part in of_bases])
     return one.difference(real[[bases.index(name) for name in known]] - alone[:, None, :], known, n_resamples)
-
-
-def _unpaired(
-    one: TaskScores, real: np.ndarray, bases: tuple[str, ...], base: pd.DataFrame, n_resamples: int,
-) -> dict[str, Any] | None:
-    need(base, "base", ["task", "condition", "base", "eval_length", "metric", "value", "low", "high"])
-    rows = base[(base["task"] == one.task) & (base["condition"] == RAISED) & (base["metric"] == one.metric)]
-    rows = rows[rows["eval_length"] == rows["eval_length"].max()]
-    alone = one_row_a_key(rows, ["base"], "base").set_index("base")[["value", "low", "high"]].astype(float)
-    known = [name for name in bases if name in alone.index]
-    if not known:
-        return None
-    alone, real = alone.loc[known], real[[bases.index(name) for name in known]]
-    mean = bootstrap_crossed(real, n_resamples=n_resamples)
-    down, up = (float(np.sqrt((alone[end] - alone["value"]).pow(2).sum(skipna=False)) / len(alone))
-                for end in ("low", "high"))
-    gain = mean.estimate - alone["value"].mean()
-    by_base = pd.Series(real.mean(axis=(1, 2)), index=known) - alone["value"]
-    found = Interval(
-        gain, gain - np.hypot(mean.estimate - mean.low, up), gain + np.hypot(mean.high - mean.estimate, down))
-    return {**cells(found), **counts(real), "same_sign": one_sign(by_base, one.bases)}
 
 
 def verdicts(tables: Mapping[str, pd.DataFrame]) -> list[Verdict]:

@@ -158,10 +158,8 @@ def _share_rows(one: TaskHeads, given: str, base: np.ndarray, ranks: str, n_resa
 
 
 def _ranks(run: np.ndarray, base: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ranks of the run less what those of its base model tell, as they are, and those of the base model.
-
-    All are 0 where the run or the base model is not there or constant.
-    """
+    """Ranks of the run less what those of its base model tell, as they are, and those of the base model; all are 0
+    where one of the two is not there."""
     columns = np.stack(np.broadcast_arrays(run, base))
     columns = np.where(np.isfinite(columns).all(axis=(0, -1))[..., None], columns, 0.0)
     own, start = group_ranks(rankdata(columns, method="dense", axis=-1), codes)

@@ -83,10 +83,6 @@ def over_tasks(of_tasks: Sequence[Verdict], pooled: Iterable[float | None] | Non
 
     Without the `pooled` quantity over all tasks the effect is the mean of the decided tasks', which has no interval.
     """
-    tasks = [one.task for one in of_tasks]
-    if len({one.claim for one in of_tasks}) != 1 or len(set(tasks)) < len(tasks) or ALL in tasks:
-        raise ConfigError("not one verdict for each task of one claim", where="over_tasks",
-                          value=[(one.claim, one.task) for one in of_tasks], remedy="Give each task once.")
     decided = [one for one in of_tasks if one.decided]
     found = [one.verdict for one in decided]
     known = [one.effect for one in decided if one.effect is not None]
@@ -119,7 +115,7 @@ def too_few(n_conditions: int, what: str = "synthetic condition") -> str:
 
 
 def as_rows(verdicts: Iterable[Verdict]) -> pd.DataFrame:
-    """One row a verdict, with the attributes as columns: the table `verdicts`."""
+    """One row per verdict, with the attributes as columns: the table `verdicts`."""
     names = [field.name for field in fields(Verdict)]
     rows = pd.DataFrame([{name: getattr(one, name) for name in names} for one in verdicts], columns=names)
     return rows.astype({name: "float64" for name in ("effect", "low", "high")})

@@ -149,7 +149,7 @@ class Inputs:
 
 
 def _shortfall(inputs: Inputs) -> Judged:
-    costs = judge_shortfall(*map(inputs.table, ("answers", "base", "base_answers")), n_resamples=inputs.n)
+    costs = judge_shortfall(*map(inputs.table, ("answers", "base_answers")), n_resamples=inputs.n)
     return Judged(costs.tables, (*costs.verdicts, *interaction_verdicts(costs.tables["axis_effects"])))
 
 
