@@ -19,7 +19,7 @@ from retrieval_heads.claims.runs import cells, claimed, need, one_row_a_key, one
 from retrieval_heads.data.example import task_of
 from retrieval_heads.errors import ResultError
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.stats.resample import RESAMPLES, bootstrap_crossed, resampled_sums
+from retrieval_heads.stats.resample import LEVEL, RESAMPLES, bootstrap_crossed, resampled_sums
 
 BASE = "base"
 """The condition of the un-tuned base models; also the name of the key column of base models."""
@@ -161,7 +161,7 @@ def pair_intervals(values: np.ndarray, *, n_resamples: int = RESAMPLES) -> tuple
         drawn, _ = resampled_sums(both, [one.ravel() for one in np.indices(axes)], n_resamples=n_resamples)
         total, count = np.split(drawn, 2, axis=1)
         means = np.where(count > 0, total / np.where(count > 0, count, 1), np.nan)
-        ends[:, defined] = np.nanquantile(means, [0.025, 0.975], axis=0)
+        ends[:, defined] = np.nanquantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return ends[0].reshape(outer), ends[1].reshape(outer)
 
 

@@ -20,29 +20,14 @@ from retrieval_heads.stats.overlap import THRESHOLDS, cosines, recall_precision
 
 THRESHOLD = 0.1
 
-OF_HEADS = {
-    "recall": "share of the real run's retrieval heads that the run has",
-    "precision": "share of the run's retrieval heads that the real run has",
-    "cosine": "cosine of the scores with the real run's",
-    "mean_strength": "mean score, in the run, of the real run's retrieval heads",
-    "n_heads": "number of retrieval heads of the run",
-    "base_overlap": "share of the un-tuned base model's retrieval heads that the run still has",
-    "score_top": "share of the real run's n strongest heads by score that are among the run's n strongest",
-    "mass_cosine": "cosine of the attention mass on the needles with the real run's",
-    "mass_top": "as score_top, by attention mass",
-    "query_mass_cosine": "cosine of the attention from the question to the needles with the real run's",
-    "query_mass_top": "as score_top, by attention from the question",
-    "contribution_cosine": "cosine of the contributions to the logits with the real run's",
-    "contribution_top": "as score_top, by contribution",
-    "recall_few": "recall from the scores of 20 probe examples, of the run and of the real run",
-    "cosine_few": "cosine of the scores from 20 probe examples",
-}
-"""Predictors from head scores, and what they are."""
+OF_HEADS = (
+    "recall", "precision", "cosine", "mean_strength", "n_heads", "base_overlap", "score_top", "mass_cosine", "mass_top",
+    "query_mass_cosine", "query_mass_top", "contribution_cosine", "contribution_top", "recall_few", "cosine_few",
+)
+"""Predictors from head scores; the data dictionary says what they are."""
 
-CHEAPER = {
-    "training_loss": "low", "probe_loss": "low", "ngram_overlap": "high", "base_overlap": "high",
-}
-"""Predictors that need no real run, with the values that promise performance."""
+CHEAPER = ("training_loss", "probe_loss", "ngram_overlap", "base_overlap")
+"""Predictors that need no real run."""
 
 PREDICTORS = (*OF_HEADS, "training_loss", "probe_loss", "ngram_overlap")
 OUTCOME = "performance"

@@ -26,6 +26,9 @@ NAN = float("nan")
 RESAMPLES = 2000
 """Default number of bootstrap samples; the ends of a 95% interval then rest on 50 samples each."""
 
+LEVEL = 0.95
+"""Coverage of an interval, where no other is asked for."""
+
 MANY = 200_000
 """Samples where a verdict hangs on an end."""
 
@@ -85,7 +88,7 @@ def resampled_sums(
     return np.einsum("br,rc->bc", weights, values), weights.sum(axis=1)
 
 
-def percentile_interval(estimate: float, resampled: np.ndarray | None, level: float = 0.95) -> Interval:
+def percentile_interval(estimate: float, resampled: np.ndarray | None, level: float = LEVEL) -> Interval:
     """The estimate between the percentiles of its resampled values; without ends where there are none."""
     if resampled is None:
         return Interval(estimate, NAN, NAN)
@@ -94,7 +97,7 @@ def percentile_interval(estimate: float, resampled: np.ndarray | None, level: fl
 
 
 def bootstrap_mean(
-    values: ArrayLike, *, level: float = 0.95, n_resamples: int = RESAMPLES, seed: int = 0
+    values: ArrayLike, *, level: float = LEVEL, n_resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
     """The mean of `values` `[n]` with its bootstrap interval.
 
@@ -117,7 +120,7 @@ def bootstrap_mean(
 
 
 def bootstrap_difference(
-    first: ArrayLike, second: ArrayLike, *, level: float = 0.95, n_resamples: int = RESAMPLES, seed: int = 0
+    first: ArrayLike, second: ArrayLike, *, level: float = LEVEL, n_resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
     """The mean of `first - second` over the same examples `[n]`, with its bootstrap interval.
 
@@ -136,7 +139,7 @@ def bootstrap_difference(
 
 
 def bootstrap_two_level(
-    rows: Sequence[ArrayLike], *, same_examples: bool = True, level: float = 0.95, n_resamples: int = RESAMPLES,
+    rows: Sequence[ArrayLike], *, same_examples: bool = True, level: float = LEVEL, n_resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
     """The mean over seeds of the mean over examples, with an interval that counts both sources of chance.
@@ -184,7 +187,7 @@ def bootstrap_two_level(
 
 
 def bootstrap_crossed(
-    values: ArrayLike, *, fixed: Sequence[int] = (), level: float = 0.95, n_resamples: int = RESAMPLES, seed: int = 0
+    values: ArrayLike, *, fixed: Sequence[int] = (), level: float = LEVEL, n_resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
     """The mean of a table of crossed factors, such as `[base models, seeds, examples]`, with its interval.
 
@@ -278,7 +281,7 @@ def ends(estimate: float, samples: np.ndarray) -> Ends:
     the width of the distribution-free 95% interval of the quantile, from the order statistics (Conover 1999, section
     3.2).
     """
-    tail = 0.025
+    tail = (1 - LEVEL) / 2
     reach = 1.96 * np.sqrt(tail * (1 - tail) / len(samples))
     places = [min(max(place, 0), 1) for end in (tail, 1 - tail) for place in (end - reach, end, end + reach)]
     before, low, after, below, high, above = np.quantile(samples, places)
