@@ -13,7 +13,7 @@ from retrieval_heads.files import write_whole
 
 if TYPE_CHECKING:
     from retrieval_heads.check.findings import Findings
-    from retrieval_heads.check.lines import Lines
+    from retrieval_heads.check.shortcuts import Lines
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
