@@ -144,6 +144,9 @@ def test_leaks_of_question_or_needle_are_counted(inputs: Inputs, tmp_path: Path)
     request = replace(inputs.request, evaluation=folder / "A.jsonl", train={"B": folder / "B.jsonl"}, real_train=None)
     assert read_inputs(request).leaked == {"B": 20}  # the same questions, in other prompts
     assert read_inputs(replace(request, train={"A": folder / "real.jsonl"})).leaked == {"A": 0}
+    lines = (folder / "A.jsonl").read_text(encoding="utf-8").splitlines()
+    (folder / "twice.jsonl").write_text("\n".join([*lines, lines[0]]) + "\n", encoding="utf-8")
+    assert read_inputs(replace(request, evaluation=folder / "twice.jsonl")).leaked == {"B": 21}  # each that is known
 
 
 def test_uneven_gains_have_a_small_probability_and_even_ones_a_uniform_one():

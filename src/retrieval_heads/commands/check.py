@@ -24,11 +24,11 @@ def add(verbs: argparse._SubParsersAction) -> None:
         "where its needles stand, warnings (first of what can be solved without reading) with the numbers of lines, "
         "and the first broken line with the reason. Exit status: 0 when every line is usable, 2 otherwise.",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="JSON Lines, also packed by gzip")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="JSON Lines, may be gzipped")
     parser.add_argument("--model", required=True, metavar="FOLDER", help="the model whose tokens are counted; its "
                         "tokenizer and config.json suffice")
     parser.add_argument("--against", nargs="+", default=[], metavar="FILE",
-                        help="files that shall have no example in common with these, such as test sets")
+                        help="files that should share no example with these, such as test sets")
     parser.add_argument("--length", type=int, metavar="N", help="count the examples of more than N tokens")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the findings to this file, too")
     add_option(parser)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from retrieval_heads.commands.template_arguments import add_option, json_object
 from retrieval_heads.errors import ConfigError
+
+T = TypeVar("T")
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -35,13 +39,13 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--length", type=int, metavar="N", help="most tokens of an example (default: of the longest)")
     parser.add_argument("--rope-theta", type=float, metavar="T", help="of all models compared (default: the model's, "
                         "raised by NTK-aware scaling where the length is greater than the model's)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="a fine-tuning each (default 1)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="one fine-tuning per seed (default 1)")
     parser.add_argument("--epochs", type=int, default=5, metavar="N",
                         help="how often each example is trained on (default 5)")
     parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate (default 0.003, for models of "
                         "millions of parameters; 0.0002 is usual for billions)")
     parser.add_argument("--rank", type=int, default=8, help="of the LoRA matrices (default 8)")
-    parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="examples a step (default 4)")
+    parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="examples per step (default 4)")
     parser.add_argument("--bf16", action="store_true", help="train, and on a GPU measure, in bfloat16")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
     parser.add_argument("--threshold", type=float, default=0.1, help="retrieval heads score above this (default 0.1)")
@@ -60,13 +64,7 @@ def _diagnose(parsed: argparse.Namespace) -> None:
     from retrieval_heads.diagnose.job import report_path
     from retrieval_heads.progress import lines
 
-    names = ("model", "evaluation", "out", "real_train", "probe", "length", "rope_theta", "n_probe", "limit", "epochs",
-             "lr", "rank", "batch_size", "bf16", "gradient_checkpointing", "threshold", "draws")
-    request = Request(
-        train=_named("--train", parsed.train), adapters=_named("--adapter", parsed.adapter),
-        template_arguments=json_object("--template-arguments", parsed.template_arguments),
-        seeds=tuple(parsed.seeds), **{name: getattr(parsed, name) for name in names},
-    )
+    request = request_of(Request, parsed, adapters=named_paths("--adapter", parsed.adapter))
     if parsed.dry_run:
         print(plan(request, parsed.device).text())
         return
@@ -79,7 +77,17 @@ def _diagnose(parsed: argparse.Namespace) -> None:
     print(report_path(parsed.out))
 
 
-def _named(option: str, given: list[str]) -> dict[str, Path]:
+def request_of(kind: type[T], parsed: argparse.Namespace, **more: Any) -> T:
+    """The request of `diagnose` or `rank`: each field from the option of its name."""
+    given = {one.name: getattr(parsed, one.name) for one in fields(kind) if hasattr(parsed, one.name)}
+    return kind(**given | {
+        "train": named_paths("--train", parsed.train), "seeds": tuple(parsed.seeds),
+        "template_arguments": json_object("--template-arguments", parsed.template_arguments), **more,
+    })
+
+
+def named_paths(option: str, given: list[str]) -> dict[str, Path]:
+    """The paths of an option that is given several times as `NAME=PATH`."""
     found: dict[str, Path] = {}
     for one in given:
         name, equals, path = one.partition("=")

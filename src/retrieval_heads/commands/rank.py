@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from retrieval_heads.commands.template_arguments import add_option, json_object
-from retrieval_heads.errors import ConfigError
+from retrieval_heads.commands.diagnose import request_of
+from retrieval_heads.commands.template_arguments import add_option
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -35,10 +35,10 @@ def add(verbs: argparse._SubParsersAction) -> None:
                         help="how often each example is trained on (default 1)")
     parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate (default 0.003, for models of "
                         "millions of parameters; 0.0002 is usual for billions)")
-    parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="examples a step (default 4)")
+    parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="examples per step (default 4)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2],
-                        help="a short fine-tune of each set for each (default 0 1 2); with one, no two sets can be "
-                        "told apart")
+                        help="one short fine-tune of each set per seed (default 0 1 2); with a single seed, no two "
+                        "sets can be told apart")
     parser.add_argument("--threshold", type=float, default=0.1, help="retrieval heads score above this (default 0.1)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="adapters and results")
@@ -50,22 +50,6 @@ def _rank(parsed: argparse.Namespace) -> None:
     from retrieval_heads.progress import lines
     from retrieval_heads.rank import Request, rank_sets
 
-    names = ("model", "probe", "out", "real_heads", "real_train", "base_probe", "length", "rope_theta", "examples",
-             "epochs", "lr", "batch_size", "threshold")
-    told = json_object("--template-arguments", parsed.template_arguments)
-    request = Request(train=_sets(parsed.train), seeds=tuple(parsed.seeds), template_arguments=told,
-                      **{name: getattr(parsed, name) for name in names})
     with lines():
-        print(rank_sets(request, parsed.device).text())
+        print(rank_sets(request_of(Request, parsed), parsed.device).text())
     print(f"\n{parsed.out / 'rank.csv'}\n{parsed.out / 'rank.json'}")
-
-
-def _sets(given: list[str]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for one in given:
-        name, equals, file = one.partition("=")
-        if not (name and equals and file) or name in found:
-            raise ConfigError("a name that was given already" if name in found else "not of the form NAME=FILE",
-                              where="--train", value=one, remedy="Give each set a name of its own, as in high=FILE.")
-        found[name] = Path(file)
-    return found

@@ -134,7 +134,7 @@ def _numbers(result: Result) -> Iterator[tuple[str, ...]]:
                 yield (condition, name, f"{row['value']:.2f}",
                        "" if pd.isna(row["low"]) else f"{row['low']:.2f} to {row['high']:.2f}",
                        "" if pd.isna(row["chance"]) else f"{row['chance']:.2f}",
-                       f"{heads} examples, {row['n_seeds']} seed{'s' * (row['n_seeds'] > 1)}")
+                       f"{heads} examples, {row['n_seeds']} {'seeds' if row['n_seeds'] > 1 else 'seed'}")
 
 
 @dataclass(frozen=True)
