@@ -17,10 +17,9 @@ from typing import Any, ClassVar
 from retrieval_heads.check.findings import LEAKS, keys
 from retrieval_heads.check.shortcuts import Shortcuts
 from retrieval_heads.claimed_folder import content_digest
-from retrieval_heads.data.encode import Encoded
-from retrieval_heads.data.example import Example
+from retrieval_heads.data.encode import Encoded, Spilled
+from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.jsonl import iterate_examples
-from retrieval_heads.data.spilled import Spilled
 from retrieval_heads.data.tokenizer import load_tokenizer
 from retrieval_heads.errors import ConfigError, DataError, ModelError, ResultError
 from retrieval_heads.files import UNREADABLE, write_whole
@@ -144,7 +143,7 @@ class SetsInputs:
     @property
     def kind(self) -> str:
         """The kind of retrieval score; `insight` where answers are documents' numbers, which no needle holds."""
-        return "insight" if self.task == "summhay" else "copy"
+        return task_of(self.task).head_score
 
     @property
     def finds_heads(self) -> bool:

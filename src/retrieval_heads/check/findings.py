@@ -18,9 +18,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from retrieval_heads.check.shortcuts import CITED, Lines, Shortcuts
+from retrieval_heads.check.shortcuts import Lines, Shortcuts
 from retrieval_heads.data.encode import Encoded, encode_all
-from retrieval_heads.data.example import Example
+from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.jsonl import each_example, iterate_examples, scorable
 from retrieval_heads.data.layout import QUESTION
 from retrieval_heads.errors import ConfigError, DataError, StudyError
@@ -211,7 +211,7 @@ class Findings:
             "prompt_ends_in_space": example.prompt[-1].isspace() and example.joint[:1].isspace(),
             "answer_in_space": example.answer != example.answer.strip(),
         }
-        if example.needles and example.task != CITED:
+        if example.needles and not task_of(example.task).cites:
             answer = encoded.ids[encoded.prompt_length : encoded.prompt_length + encoded.answer_length]
             inside = {token for start, end in encoded.needles for token in encoded.ids[start:end]}
             found["answer_in_no_needle"] = not any(example.answer in text for text in example.needle_texts())

@@ -18,11 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_heads.data.example import Example
+from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.layout import QUESTION
-
-CITED = "summhay"
-"""The task whose answers are numbers of documents, which no needle holds."""
 
 OFTEN = 0.25
 """Share of the examples whose answer stands outside their needles, too, from which on it is a warning."""
@@ -240,7 +237,7 @@ class Shortcuts:
         rest = "\n".join(example.prompt[start:min(stop, end)]
                          for start, stop in zip(bounds[::2], bounds[1::2], strict=True))
         question = example.prompt[end:]
-        if example.task != CITED:
+        if not task_of(example.task).cites:  # numbers of documents, which no needle holds
             answer = re.compile(rf"(?<!\w){re.escape(example.answer)}(?!\w)", re.IGNORECASE)
             for text, found in ((rest, self.outside), (question, self.in_question)):
                 if answer.search(text):

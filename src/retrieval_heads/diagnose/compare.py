@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.check.shortcuts import PARTS, places
+from retrieval_heads.data.example import task_of
 from retrieval_heads.diagnose.heads import Parts, gains, losses, missed, overlaps, shares
 from retrieval_heads.diagnose.inputs import Inputs
 from retrieval_heads.keys import RunKey
-from retrieval_heads.metrics import main_metric
 from retrieval_heads.settings import REFERENCE, UNTUNED
 from retrieval_heads.stages.common import metric_rows
 
@@ -73,7 +73,7 @@ class Result:
 
 def result(inputs: Inputs, measured: Parts, knocked_out: Parts, patched: Parts) -> Result:
     """The tables and the summary, from the parts of all runs."""
-    metric, at = main_metric(inputs.task), places(inputs.test)
+    metric, at = task_of(inputs.task).main_metric, places(inputs.test)
     heads = _rows(measured, lambda key, one: one["heads"])
     tables = {
         "performance": _rows(measured, lambda key, one: [

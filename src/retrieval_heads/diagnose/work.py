@@ -24,10 +24,9 @@ from torch import nn
 
 from retrieval_heads.data.example import Example
 from retrieval_heads.diagnose.inputs import Inputs
-from retrieval_heads.evaluation import evaluate_each
-from retrieval_heads.forced import token_losses
-from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
+from retrieval_heads.evaluation import evaluate_each, token_losses
 from retrieval_heads.heads.scores import score_heads
+from retrieval_heads.heads.sweeps import knockout_sweep, patch_sweep, source_answers
 from retrieval_heads.keys import RunKey
 from retrieval_heads.models.load import load_model
 from retrieval_heads.settings import UNTUNED

@@ -23,7 +23,7 @@ from retrieval_heads.check.shortcuts import places
 from retrieval_heads.claimed_folder import claimed, on_record
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.ngrams import ngram_overlap
+from retrieval_heads.data.statistics import ngram_overlap
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.evaluation import answer_losses
 from retrieval_heads.executor import resolve_device
