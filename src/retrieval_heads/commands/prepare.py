@@ -6,9 +6,9 @@ import argparse
 import json
 
 from retrieval_heads.commands.template_arguments import add_option, json_object
-from retrieval_heads.data.official.depths import DEPTHS
-from retrieval_heads.data.official.pinned import read_ids
+from retrieval_heads.data.official.lengthen import DEPTHS
 from retrieval_heads.data.official.prepare import Request, prepare
+from retrieval_heads.data.official.records import read_ids
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.fetch import origins
 
