@@ -152,14 +152,15 @@ def lengthen(
     if len(depths) != len(source.marked):
         raise ConfigError(f"there are {len(source.marked)} gold documents", where=f"{source.where}, depths",
                           value=depths, remedy="Give a depth for each; `spread` deals them.")
-    haystack, budget = _haystack(source, pool, frame, length, seed, apart)
-    example, tokens = _written(source, haystack, haystack.take(budget), depths, length, seed)
+    haystack = _Haystack(source, pool, frame, length, seed, apart)
+    budget = haystack.budget
+    example, tokens = haystack.example(budget, depths)
     if 0 <= length - tokens > _CLOSE * length:  # documents were counted a little too long
-        fuller = _written(source, haystack, haystack.take(budget + length - tokens), depths, length, seed)
+        fuller = haystack.example(budget + length - tokens, depths)
         example, tokens = fuller if tokens < fuller[1] <= length else (example, tokens)
     while tokens > length:
         budget -= tokens - length
-        example, tokens = _written(source, haystack, haystack.take(budget), depths, length, seed)
+        example, tokens = haystack.example(budget, depths)
     return example
 
 
@@ -170,40 +171,56 @@ def check_room(
     """Raise the `UnusableRecordError` of `lengthen` if the record does not fit one of the lengths or the pool does not
     fill it; cheaper than making the examples."""
     for length in {min(lengths), max(lengths)}:
-        _haystack(source, pool, frame, length, seed, apart)
-
-
-def _haystack(
-    source: Source, pool: Pool, frame: Frame, length: int, seed: int, apart: frozenset[str],
-) -> tuple[_Haystack, int]:
-    """Documents for the record, proved to be enough, and the tokens that they may have."""
-    bare = frame.finish(assemble(source, sorted(source.marked), frame.instruction))[1]
-    if bare > length:
-        raise UnusableRecordError(
-            TOO_LONG, where=source.where, value=f"{bare} tokens with question and answer, {length} allowed",
-            remedy="Raise the length, or leave the record out.",
-        )
-    haystack, needed = _Haystack(Candidates(source, pool, apart, seed), frame, length), length - bare
-    haystack.take(needed)
-    if haystack.exhausted and haystack.tokens < needed - TOLERANCE * length:
-        raise UnusableRecordError(
-            TOO_FEW, where=source.where,
-            value=f"{haystack.tokens} tokens of documents without the answer, {needed} needed",
-            remedy="Lower the length, or give more records of the task.",
-        )
-    return haystack, needed
+        _Haystack(source, pool, frame, length, seed, apart)
 
 
 class _Haystack:
-    """Candidates with their tokens; those that were drawn are kept, so that another budget starts with the same."""
+    """Documents for a record, proved to be enough, and the `budget` of tokens that they may have; those that were drawn
+    are kept, so that another budget starts with the same ones."""
 
-    def __init__(self, candidates: Candidates, frame: Frame, length: int) -> None:
-        self.candidates, self.frame, self.length = candidates, frame, length
-        self.drawn: list[tuple[Text, int]] = []
-        self.tokens, self.exhausted = 0, False
-        self._rest = iter(candidates)
+    def __init__(
+        self, source: Source, pool: Pool, frame: Frame, length: int, seed: int, apart: frozenset[str],
+    ) -> None:
+        self._source, self._frame, self._length, self._seed = source, frame, length, seed
+        self._candidates = Candidates(source, pool, apart, seed)
+        self._rest, self._exhausted = iter(self._candidates), False
+        self._drawn: list[tuple[Text, int]] = []
+        bare = frame.finish(assemble(source, sorted(source.marked), frame.instruction))[1]
+        if bare > length:
+            raise UnusableRecordError(
+                TOO_LONG, where=source.where, value=f"{bare} tokens with question and answer, {length} allowed",
+                remedy="Raise the length, or leave the record out.",
+            )
+        self.budget = length - bare
+        self._take(self.budget)
+        had = sum(tokens for _, tokens in self._drawn)
+        if self._exhausted and had < self.budget - TOLERANCE * length:
+            raise UnusableRecordError(
+                TOO_FEW, where=source.where,
+                value=f"{had} tokens of documents without the answer, {self.budget} needed",
+                remedy="Lower the length, or give more records of the task.",
+            )
 
-    def take(self, budget: int) -> list[tuple[Text, int]]:
+    def example(self, budget: int, depths: Sequence[float]) -> tuple[Example, int]:
+        """The example with documents of so many tokens around the gold ones, and its own tokens."""
+        source, fillers = self._source, self._take(budget)
+        fillers = random.Random(f"{self._seed}:{source.id}").sample(fillers, len(fillers))
+        slots, reached = arrange([tokens for _, tokens in fillers], depths)
+        gold = sorted(zip(slots, depths, sorted(source.marked), reached, strict=True))
+        documents = (*source.documents, *(document for document, _ in fillers))
+        order = list(range(len(source.documents), len(documents)))
+        for slot, _, index, _ in reversed(gold):
+            order.insert(slot, index)
+        own = sum(document in source.documents for document, _ in fillers)
+        example, tokens = self._frame.finish(assemble(
+            source.with_documents(documents), order, self._frame.instruction, length=self._length,
+            depths=[round(depth, 4) for *_, depth in gold], depths_asked=[depth for _, depth, *_ in gold],
+            own=own, added=len(fillers) - own, refused=self._candidates.refused,
+        ))
+        example.meta["tokens"] = tokens
+        return example, tokens
+
+    def _take(self, budget: int) -> list[tuple[Text, int]]:
         """Documents of together at most `budget` tokens, the first ones that fit."""
         taken, misses = [], 0
         for document, tokens in self._all():
@@ -213,38 +230,15 @@ class _Haystack:
                 misses = 0
             else:
                 misses += 1
-            if budget < _CLOSE * self.length or misses == _MISSES:
+            if budget < _CLOSE * self._length or misses == _MISSES:
                 break
         return taken
 
     def _all(self) -> Iterator[tuple[Text, int]]:
-        yield from self.drawn
-        while not self.exhausted:
+        yield from self._drawn
+        while not self._exhausted:
             documents = list(islice(self._rest, _CHUNK))
-            self.exhausted = len(documents) < _CHUNK
-            counted = list(zip(documents, self.frame.count(documents), strict=True))
-            self.drawn += counted
-            self.tokens += sum(tokens for _, tokens in counted)
+            self._exhausted = len(documents) < _CHUNK
+            counted = list(zip(documents, self._frame.count(documents), strict=True))
+            self._drawn += counted
             yield from counted
-
-
-def _written(
-    source: Source, haystack: _Haystack, fillers: list[tuple[Text, int]], depths: Sequence[float], length: int,
-    seed: int,
-) -> tuple[Example, int]:
-    """The example with these documents around the gold ones, and its tokens."""
-    fillers = random.Random(f"{seed}:{source.id}").sample(fillers, len(fillers))
-    slots, reached = arrange([tokens for _, tokens in fillers], depths)
-    gold = sorted(zip(slots, depths, sorted(source.marked), reached, strict=True))
-    documents = (*source.documents, *(document for document, _ in fillers))
-    order = list(range(len(source.documents), len(documents)))
-    for slot, _, index, _ in reversed(gold):
-        order.insert(slot, index)
-    own = sum(document in source.documents for document, _ in fillers)
-    example, tokens = haystack.frame.finish(assemble(
-        source.with_documents(documents), order, haystack.frame.instruction, length=length,
-        depths=[round(depth, 4) for *_, depth in gold], depths_asked=[depth for _, depth, *_ in gold],
-        own=own, added=len(fillers) - own, refused=haystack.candidates.refused,
-    ))
-    example.meta["tokens"] = tokens
-    return example, tokens

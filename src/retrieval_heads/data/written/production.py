@@ -30,10 +30,8 @@ OUTPUT_TOKENS = 1.4
 RECORD = "written.json"
 TOLD = 10
 """Refused texts that are told one by one."""
-SAME_QUESTIONS = ("real", "real_short")
-"""Files whose examples are those of the synthetic conditions, by id."""
-OTHER_QUESTIONS = ("real_limited",)
-"""Files with questions of their own, of which there are to be as many."""
+COMPARED = {"real": True, "real_short": True, "real_limited": False}
+"""Files that the conditions are compared with, and whether their questions are to be the same or as many others."""
 HELD_OUT = "held_out"
 
 
@@ -42,15 +40,12 @@ class Plan:
     """What is to be made.
 
     Attributes:
-        reals: the real examples, in their order.
-        conditions: names of the conditions to make.
         length: most tokens an example.
         count: how many examples a condition; those whose texts fail are replaced by later ones. None for all that
             can be made.
         distractors: how many documents a language model writes for the context `high`; 0 takes the documents of
             other real examples.
-        concurrency: requests at a time.
-        attempts: how often a text is asked for.
+        concurrency, attempts: requests at a time, and how often a text is asked for.
         control: control tokens of the model to be trained, which no text may hold; see `for_tokenizer`.
     """
 
@@ -275,8 +270,8 @@ def copy_matching(real: str | Path, out: str | Path, ids: Sequence[str]) -> Iter
     real, out = Path(real), Path(out)
     wanted = set(ids)
     ending = "".join(real.suffixes[-2:] if real.suffix == ".gz" else real.suffixes[-1:])
-    for name in (*SAME_QUESTIONS, *OTHER_QUESTIONS):
-        path, same = real if name == "real" else real.with_name(f"{name}{ending}"), name in SAME_QUESTIONS
+    for name, same in COMPARED.items():
+        path = real if name == "real" else real.with_name(f"{name}{ending}")
         if path.is_file():
             examples = iterate_examples(path, limit=None if same else len(ids))
             kept = (one for one in examples if not same or str(one.meta["id"]) in wanted)

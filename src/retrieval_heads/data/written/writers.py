@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
@@ -196,13 +196,6 @@ def _told(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-class Passage(NamedTuple):
-    """A text of a file; `answer` is the one that it was written for, empty where the file does not say."""
-
-    text: str
-    answer: str
-
-
 class GivenTexts:
     """Texts of a file, JSON Lines with `id` (of the example), `fact` (0 where it is missing) and `text`.
 
@@ -215,14 +208,15 @@ class GivenTexts:
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
-        self._passages: dict[tuple[str, int], Passage] = {}
+        self._passages: dict[tuple[str, int], tuple[str, str]] = {}  # text, and the answer that it was written for
         self._asked: set[tuple[str, int]] = set()
         for record in read_records(self._path):
-            key, passage = _passage(record)
+            data = _passage(record)
+            key = (data["id"], data["fact"])
             if key in self._passages:
                 raise DataError("two texts are for the same fact", where=record.where, value=key,
                                 remedy="Leave one of them.")
-            self._passages[key] = passage
+            self._passages[key] = data["text"], data["answer"].strip()
 
     @property
     def unused(self) -> int:
@@ -240,20 +234,20 @@ class GivenTexts:
 
     def _text(self, order: Order) -> str | Fault:
         self._asked.add((order.id, order.place))
-        passage = self._passages.get((order.id, order.place))
-        if passage is None:
+        if (order.id, order.place) not in self._passages:
             return Fault("no text is given", f"there is none in {self._path.name}.")
-        if passage.answer and order.wanted.present and passage.answer not in order.wanted.present:
+        text, answer = self._passages[order.id, order.place]
+        if answer and order.wanted.present and answer not in order.wanted.present:
             return Fault("the text is for another answer",
-                         f"it was written for {passage.answer!r}, and the answer is {order.wanted.present[0]!r}.")
-        return find_fault(Reply(text=passage.text), order.wanted) or cleaned(passage.text)
+                         f"it was written for {answer!r}, and the answer is {order.wanted.present[0]!r}.")
+        return find_fault(Reply(text=text), order.wanted) or cleaned(text)
 
 
-def _passage(record: Record) -> tuple[tuple[str, int], Passage]:
+def _passage(record: Record) -> dict[str, Any]:
     data = {"fact": 0, "answer": "", **record.data}
     for key, kind, what in (("id", str, "a text"), ("text", str, "a text"), ("answer", str, "a text"),
                             ("fact", int, "a whole number from 0")):
         if type(data.get(key)) is not kind or (key == "fact" and data[key] < 0):
             raise DataError(f"`{key}` is not {what}", where=record.where, value=data.get(key),
                             remedy="Give `id` of the example, `fact` (its place in the chain, from 0) and `text`.")
-    return (data["id"], data["fact"]), Passage(data["text"], data["answer"].strip())
+    return data
