@@ -22,8 +22,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 
 def _compare(parsed: argparse.Namespace) -> None:
-    from retrieval_heads.heads.agreement import score_agreement
-    from retrieval_heads.heads.exchange import read_scores
+    from retrieval_heads.heads.exchange import read_scores, score_agreement
 
     tables = []
     for path in (parsed.first, parsed.second):
