@@ -126,8 +126,7 @@ def kept_workers(workers: int, threads: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def _shared_or_own(workers: int, threads: int | None, device: str, n_keys: int) -> Iterator[Workers]:
-    """The kept worker processes where they fit (once started, they see the GPUs for one device), else some of our own.
-    """
+    """The kept worker processes where they fit (once started, they see the GPUs for one device), else new ones."""
     kept = _kept.get()
     if kept is None or (kept.number, kept.threads) != (workers, threads) or kept.device not in (None, device):
         with Workers(min(workers, n_keys), threads) as own:
