@@ -135,9 +135,10 @@ def _grid(parsed: argparse.Namespace) -> None:
         print("\n".join(plan(profile, options)))
         return
     from retrieval_heads.bases import check_needs
-    from retrieval_heads.stages import grid
 
     check_needs(profile, options.task, options.base)
+    from retrieval_heads.stages import grid
+
     start = time.perf_counter()
     with _leading(profile) as led:
         if led is None:
@@ -208,9 +209,10 @@ def _costs(parsed: argparse.Namespace) -> None:
             raise ConfigError("the profile has no such condition", where="--conditions", value=name,
                               remedy=f"Use some of {', '.join(profile.conditions)}.")
     from retrieval_heads.bases import check_needs
-    from retrieval_heads.stages import costs
 
     check_needs(profile)
+    from retrieval_heads.stages import costs
+
     tried = costs.small(profile, parsed.examples)
     parsed.out.mkdir(parents=True, exist_ok=True)
     measured = costs.measure(tried, parsed.out / "costs.csv", parsed.conditions, parsed.seconds)
