@@ -20,8 +20,8 @@ from typing import Any
 
 from retrieval_heads.data import make_examples
 from retrieval_heads.data.examples import RESERVE, build_scene, needle_spans, number, token_counter, write
+from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.files import write_whole
-from retrieval_heads.models.base import load_tokenizer
 
 LENGTH = 1024
 """Tokens of an example, at most: twice what the embedded base model was made for."""
@@ -35,7 +35,7 @@ def haystack(index: int, at_end: bool, count: Any) -> dict[str, Any]:
     [query] = scene.queries
     if at_end:
         scene.documents.sort(key=lambda document: bool(needle_spans(document, query.facts)))
-    prompt, answer, needles, _ = write(scene, query, number(rng, len(scene.documents)))
+    prompt, answer, needles = write(scene, query, number(rng, len(scene.documents)))
     return record(f"{'at-end' if at_end else 'anywhere'}-{index}", prompt, answer, needles)
 
 
@@ -47,7 +47,7 @@ def record(name: str, prompt: str, answer: str, needles: Iterable[tuple[int, int
 
 def make(folder: Path) -> None:
     """Write the four files."""
-    tokenizer = load_tokenizer()
+    tokenizer = embedded_tokenizer()
     count = token_counter(tokenizer)
     files = {f"{name}.jsonl": [haystack(index, name == "at_end", count) for index in range(N_TRAIN)]
              for name in ("anywhere", "at_end")}

@@ -1,21 +1,23 @@
-"""A diagnosis on a page: where needles stand, scores by that place, the finding in words, and the report in a frame."""
+"""A diagnosis on a page: where needles stand, scores by that place, the finding in words, and the report in a frame.
+
+A `result` is what `diagnose` returns, a `diagnose.compare.Result`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.diagnose.compare import Result
-from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.figures.interval_tables import with_interval
 from retrieval_heads.figures.style import axis, colour, interval_bars, marker, metric_label
-from retrieval_heads.settings import REFERENCE
+from retrieval_heads.settings import REFERENCE, UNTUNED
 from retrieval_heads.stats.bootstrap import Interval, bootstrap_crossed
 
 
@@ -41,7 +43,7 @@ def plot_places(sets: Mapping[str, Sequence[Example]], ax: Axes | None = None) -
     return ax
 
 
-def by_place(result: Result) -> pd.DataFrame:
+def by_place(result: Any) -> pd.DataFrame:
     """The score of each condition by the place of the needle: the rows of the table `by_place` for the score.
 
     Returns:
@@ -74,7 +76,7 @@ def plot_by_place(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> A
     return ax
 
 
-def score_table(result: Result, losses: Mapping[str, float]) -> pd.DataFrame:
+def score_table(result: Any, losses: Mapping[str, float]) -> pd.DataFrame:
     """One row a condition: score, difference to no fine-tuning, recall of the real run's heads and its chance level.
 
     Args:
@@ -92,12 +94,12 @@ def score_table(result: Result, losses: Mapping[str, float]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def difference(result: Result, one: str, other: str) -> Interval:
+def difference(result: Any, one: str, other: str) -> Interval:
     """How much better one set's model answers the same examples than another's, with its 95% bootstrap interval."""
     return bootstrap_crossed(_scores(result, one) - _scores(result, other))
 
 
-def finding(result: Result, sound: str, flawed: str) -> str:
+def finding(result: Any, sound: str, flawed: str) -> str:
     """What the tables say of two sets, the second of which has a known flaw; worded by the intervals."""
     scores = {name: _told(result.of(name, "score")) for name in result.inputs.conditions}
     gap = difference(result, sound, flawed)
@@ -131,7 +133,7 @@ def framed(report: str, title: str, height: str = "38rem") -> str:
             f'srcdoc="{escape(report)}"></iframe></div>')
 
 
-def _heads(result: Result, sound: str, flawed: str) -> str:
+def _heads(result: Any, sound: str, flawed: str) -> str:
     """Which share of the real run's heads each set has, beside chance and no fine-tuning."""
     found = {name: result.of(name, "recall_of_real") for name in (sound, flawed, UNTUNED)}
     if any(row is None for row in found.values()):
@@ -146,7 +148,7 @@ def _heads(result: Result, sound: str, flawed: str) -> str:
         else f"{text}."
 
 
-def _scores(result: Result, condition: str) -> np.ndarray:
+def _scores(result: Any, condition: str) -> np.ndarray:
     """The score of each run on each test example: float64 `[runs, n]`."""
     own = result.tables["answers"].query("condition == @condition")
     return own.pivot(index="seed", columns="example", values=result.metric).to_numpy(dtype=float)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from retrieval_heads.data.layout import Span
-from retrieval_heads.metrics import normalize_answer
+from retrieval_heads.data.task import normalize_answer
 
 FUNCTION_WORDS = frozenset(re.findall(r"\w+", """
     a an the this that these those such some any none not all both each every either neither other another same
@@ -164,7 +164,7 @@ class Forbidden:
 
     The check is on the strict side, since a document that holds the answer by chance is a second, unmarked needle. An
     answer is held when one of these is part of the document, inside longer words too (`5` in `2015`): the answer as it
-    is, whatever the case; its SQuAD form (`metrics.normalize_answer`), without accents, in that of the document; its
+    is, whatever the case; its SQuAD form (`task.normalize_answer`), without accents, in that of the document; its
     words with single spaces for whatever stands between them (`well-known` as `well known`), likewise.
     """
 

@@ -19,12 +19,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from retrieval_heads.claimed_folder import content_digest
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.data.official.answers import not_searched
 from retrieval_heads.data.official.assemble import Source
 from retrieval_heads.data.official.lengthen import DEPTHS, Frame, check_depths, check_room, lengthen, spread
+from retrieval_heads.data.official.origins import origin
 from retrieval_heads.data.official.records import check_count
 from retrieval_heads.data.official.sources import (
     Pool,
@@ -34,9 +34,9 @@ from retrieval_heads.data.official.sources import (
     without_repeats,
 )
 from retrieval_heads.data.official.split import FEWER, Split, split
+from retrieval_heads.data.tokenizer import load_tokenizer
 from retrieval_heads.errors import ConfigError, DataError, ResultError
-from retrieval_heads.fetch import origin
-from retrieval_heads.files import UNREADABLE, write_whole
+from retrieval_heads.files import UNREADABLE, content_digest, write_whole
 
 MANIFEST = "manifest.json"
 RECORDS = "records.json"
@@ -122,8 +122,6 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
         ConfigError: an argument out of range.
         ResultError: the folder holds files of another request, or of none.
     """
-    from retrieval_heads.models.load import load_tokenizer  # torch is not imported for --help
-
     files = official_files(official, request.task)
     frame = Frame(load_tokenizer(Path(tokenizer)), request.instruction, request.chat, request.template_arguments or {})
     folder = Path(out) / request.task

@@ -161,9 +161,9 @@ def _among_grass(real: Real, written: list[Piece] | None, count: Counter) -> Bui
 def symbolic(real: Real, count: Counter) -> Build:
     """Key-value lists with random identifiers in the structure of the real example.
 
-    As in the generated text world (`data/symbolic.py`): one fact is a pair in a list, a chain leads from a value to the
-    pair whose key it is, an insight is a code that stands in several lists. The asked value has as many tokens as the
-    real answer where the tokenizer allows it, and all other values have the same number of characters.
+    As in the generated text world (`chains.py`, `citation.py`): one fact is a pair in a list, a chain leads from a
+    value to the pair whose key it is, an insight is a code that stands in several lists. The asked value has as many
+    tokens as the real answer where the tokenizer allows it, and all other values have the same number of characters.
     """
     answer = "" if real.cites else _as_long_as(real.example, count, random.Random(f"symbolic|{real.id}|answer"))
 

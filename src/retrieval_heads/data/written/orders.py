@@ -2,8 +2,8 @@
 whether what it wrote can be used: what has to stand in it does, what must not does not, and it is a text.
 
 The prompts are YAML files in `prompts/`, `TASK_PURPOSE.yaml`; the head of each names what stands in its braces. A task
-of the user's own takes those of `mdqa`: one fact in one document. Each check gives a reason, the same for all of its
-kind, under which failures are counted, and a sentence that tells the writer what is wrong.
+without prompts of its own takes those of `mdqa`: one fact in one document. Each check gives a reason, the same for all
+of its kind, under which failures are counted, and a sentence that tells the writer what is wrong.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
 import yaml
 
-from retrieval_heads.data.example import TASKS
 from retrieval_heads.data.markup import left_markup, own_text
 from retrieval_heads.data.official.answers import exact_pattern, occurrences, searched
 from retrieval_heads.data.written.cache import Reply
@@ -97,7 +97,7 @@ def write_messages(task: str, purpose: str, **fields: Any) -> Messages:
         purpose: `needle` (a document that states a fact) or `distractor` (one about something else).
         fields: what stands in the prompt's braces. `forbidden` is a list of names that must not occur.
     """
-    template = _template(f"{task if task in TASKS else TASKS[0]}_{purpose}")
+    template = _template(f"{task if _file(f'{task}_{purpose}').is_file() else 'mdqa'}_{purpose}")
     names = "; ".join(fields.get("forbidden", ()))
     fields["forbidden"] = f"- These words must not occur anywhere in the text: {names}" if names else ""
     return [{"role": role, "content": template[role].format(**fields).strip()} for role in ("system", "user")]
@@ -113,8 +113,11 @@ def ask_again(messages: Messages, text: str, reason: str) -> Messages:
 
 @cache
 def _template(name: str) -> dict[str, str]:
-    text = files("retrieval_heads.data.written").joinpath("prompts", f"{name}.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+    return yaml.safe_load(_file(name).read_text(encoding="utf-8"))
+
+
+def _file(name: str) -> Traversable:
+    return files("retrieval_heads.data.written").joinpath("prompts", f"{name}.yaml")
 
 
 def needle_orders(real: Real, control: tuple[str, ...] = ()) -> list[Order]:

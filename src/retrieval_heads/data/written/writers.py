@@ -21,13 +21,12 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from retrieval_heads.claimed_folder import content_digest
 from retrieval_heads.data.official.records import Record, each_record, read_records
 from retrieval_heads.data.written.cache import Cache, Reply, request_key
 from retrieval_heads.data.written.client import Client, read_reply
 from retrieval_heads.data.written.orders import Fault, Messages, Order, ask_again, cleaned, find_fault
 from retrieval_heads.errors import ConfigError, DataError, StudyError
-from retrieval_heads.files import write_whole
+from retrieval_heads.files import content_digest, write_whole
 
 URL = "/v1/chat/completions"
 _UNANSWERED = Fault("there is no answer to it", "the batches hold no answer to it.")
