@@ -14,6 +14,7 @@ from retrieval_heads.keys import RunKey
 from retrieval_heads.stages import knockout, patch
 from retrieval_heads.stages.head_sets import (
     CONTROLS,
+    NONE,
     HeadSet,
     RunHeads,
     controls,
@@ -171,7 +172,7 @@ def test_shares_of_the_gap_are_given_where_there_is_a_gap() -> None:
     resamples = Resamples(40, 500)
     inter, empty = HeadSet("intersection", ((0, 1),)), HeadSet("complement", ())
     random = [HeadSet("random", ((0, 2),), 1), HeadSet("random", ((0, 3),), 2)]
-    found = {patch.BASELINE: scores(40, 0.2), patch.SOURCE: scores(40, 0.8), inter: scores(40, 0.5),
+    found = {NONE: scores(40, 0.2), patch.SOURCE: scores(40, 0.8), inter: scores(40, 0.5),
              empty: scores(40, 0.2), random[0]: scores(40, 0.2), random[1]: scores(40, 0.3)}
     table = conform("patching", patch.patching_rows(KEY, found, resamples))
     exact = table[(table.metric == "forced_exact_match") & (table.draw == 0)].set_index("set")
@@ -186,7 +187,7 @@ def test_shares_of_the_gap_are_given_where_there_is_a_gap() -> None:
     values = exact[["value", "low", "high"]]
     assert values.loc["complement"].tolist() == values.loc["none"].tolist()
     assert (table[table.metric == "nll"].set_index("set").loc["intersection", "change"]) == pytest.approx(0.3)
-    found[patch.SOURCE] = found[patch.BASELINE]
+    found[patch.SOURCE] = found[NONE]
     table = conform("patching", patch.patching_rows(KEY, found, resamples))
     assert table.closed.isna().all()
     assert table[table.set == "intersection"].reason.str.contains("not better").all()

@@ -19,7 +19,7 @@ from retrieval_heads.config import load_profile
 from retrieval_heads.keys import study_grid
 from retrieval_heads.locks import clear, locked
 from retrieval_heads.stages import finetune
-from retrieval_heads.stages.parts import make_part_once
+from retrieval_heads.stages.provide import make_part_once
 from retrieval_heads.store import Store
 
 

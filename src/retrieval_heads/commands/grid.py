@@ -27,7 +27,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
 def _grid(parsed: argparse.Namespace) -> None:
     profile, options = chosen(parsed)
     if parsed.dry_run:
-        from retrieval_heads.stages.planned import plan
+        from retrieval_heads.stages.grid import plan
 
         print("\n".join(plan(profile, options)))
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import time
 from pathlib import Path
 
@@ -29,7 +28,7 @@ STAGES = {
     "claims": "decide the claims by the rules of the preregistration",
     "decide": "decide them by the rules for the pretrained model",
 }
-"""In the order in which they build on each other; each is `retrieval_heads.stages.NAME.run(profile, options)`."""
+"""In the order in which they build on each other; `stages.provide.stage_function` finds each."""
 
 FROM_TABLES = {"correlate", "claims", "decide"}
 """Stages that need neither models nor examples."""
@@ -69,8 +68,10 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 def run_stage(name: str, profile: Profile, options: Options) -> list[Path]:
     """Run one stage and say on standard output what it made, on one line; returns the paths of its tables."""
+    from retrieval_heads.stages.provide import stage_function
+
     start = time.perf_counter()
-    made = importlib.import_module(f"retrieval_heads.stages.{name}").run(profile, options)
+    made = stage_function(name)(profile, options)
     tables = ", ".join(paths.shown(Path(path)) for path in made)
     print(f"{name}: {tables or 'nothing to make'} ({time.perf_counter() - start:.1f} s)", flush=True)
     return made

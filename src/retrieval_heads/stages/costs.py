@@ -24,7 +24,7 @@ from retrieval_heads.manifest import device_name
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import grid, patch
 from retrieval_heads.stages.common import adapter_path, load_run
-from retrieval_heads.stages.parts import make_part
+from retrieval_heads.stages.provide import make_part
 from retrieval_heads.store import Store
 
 COLUMNS = ["task", "condition", "stage", "examples", "seconds", "load_seconds", "peak_gb", "disk_mb", "device"]

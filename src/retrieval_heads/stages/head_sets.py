@@ -28,11 +28,9 @@ from retrieval_heads.store import Store
 
 @dataclass(frozen=True)
 class HeadSet:
-    """One set of heads under a name.
+    """One set of heads under a name (`retrieval`, `random`, `intersection`, ...).
 
     Attributes:
-        name: `retrieval`, `random`, `intersection`, ...
-        heads: the heads.
         draw: number of the random draw from 1; 0 for a set that is not drawn.
         moved: heads of a control that come from another layer than those they stand for; a mean over the draws where
             it stands for several.
@@ -53,14 +51,20 @@ class HeadSet:
         return f"{self.name}/{len(self.heads)}/{self.draw}"
 
 
+NONE = HeadSet("none", ())
+"""Stands for the model as it is."""
+
+
+def by_label(sets: Iterable[HeadSet]) -> dict[str, tuple[Head, ...]]:
+    """The heads of each set by its label, as sweeps take them."""
+    return {one.label: one.heads for one in sets}
+
+
 @dataclass(frozen=True, eq=False)
 class RunHeads:
-    """The heads of one run by their scores.
+    """The heads of one run: scores and attention on the needles, float64 `[n_layers, n_heads]`, fractions.
 
-    Attributes:
-        scores: float64 `[n_layers, n_heads]`, fraction.
-        mass: float64 `[n_layers, n_heads]`, attention on the needles, fraction.
-        threshold: a head with a score above it is a retrieval head.
+    A head with a score above `threshold` is a retrieval head.
     """
 
     scores: np.ndarray
@@ -74,6 +78,11 @@ class RunHeads:
         ranks = np.empty(order.size, dtype=np.int64)
         ranks[order] = np.arange(order.size)
         return ranks.reshape(self.scores.shape)
+
+    @property
+    def every(self) -> list[Head]:
+        """All heads of the model."""
+        return list(np.ndindex(self.scores.shape))
 
     @property
     def retrieval(self) -> list[Head]:
@@ -103,6 +112,12 @@ def score_mode(profile: Profile) -> str:
     return "forced" if "forced" in profile.detect.modes else profile.detect.modes[0]
 
 
+def fitting_kind(profile: Profile, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table by the kind of score that fits each task, read from the answer as the study does."""
+    kind = rows.task.map({task: score_kind(profile, task) for task in profile.tasks})
+    return rows[(rows.kind == kind) & (rows.score_mode == score_mode(profile))]
+
+
 def score_matrix(rows: pd.DataFrame, column: str = "score") -> np.ndarray:
     """float64 `[n_layers, n_heads]` from the rows of `head_scores` of one run, kind and mode."""
     return rows.pivot(index="layer", columns="head", values=column).to_numpy(dtype=np.float64)
@@ -110,8 +125,7 @@ def score_matrix(rows: pd.DataFrame, column: str = "score") -> np.ndarray:
 
 def run_heads(profile: Profile, key: RunKey) -> RunHeads:
     """The heads of a run that has been scored; `ResultError` otherwise."""
-    rows = Store.open(profile).read_part("head_scores", key)
-    rows = rows[(rows.kind == score_kind(profile, key.task)) & (rows.score_mode == score_mode(profile))]
+    rows = fitting_kind(profile, Store.open(profile).read_part("head_scores", key))
     return RunHeads(score_matrix(rows), score_matrix(rows, "mass"), profile.detect.threshold)
 
 
@@ -120,15 +134,8 @@ def random_controls(
 ) -> list[HeadSet]:
     """Random sets that are matched to `heads` by layer and disjoint from them and from `exclude`.
 
-    Where a layer has too few free heads, the nearest ones lend some, which `moved` counts.
-
-    Args:
-        name: of the sets.
-        draws: how many.
-        where: what the draws are for; their seeds follow from it.
-
-    Returns:
-        The sets; none where `heads` is empty, or the model has too few free heads for a disjoint one.
+    Their seeds follow from `where`. Where a layer has too few free heads, the nearest ones lend some, which `moved`
+    counts. There is no set where `heads` is empty, or the model has too few free heads for a disjoint one.
     """
     heads, exclude, sets = list(heads), list(exclude), []
     if not heads:
@@ -137,9 +144,7 @@ def random_controls(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # said by `moved`
-                drawn = random_heads(
-                    heads, shape, _seed(where, name, heads, draw), exclude, match="nearest",
-                )
+                drawn = random_heads(heads, shape, _seed(where, name, heads, draw), exclude, match="nearest")
         except HeadError:
             return []
         sets.append(HeadSet(name, tuple(drawn), draw, layer_mismatch(heads, drawn)))
@@ -156,15 +161,7 @@ def controls(
 ) -> list[HeadSet]:
     """Draws of one of the `CONTROLS`, each disjoint from `heads` and from the run's retrieval heads.
 
-    Args:
-        name: of the control.
-        heads: those that it is compared with.
-        run: whose heads they are.
-        group_size: query heads a key/value head.
-        draws, where: as in `random_controls`.
-
-    Returns:
-        The sets; none where `heads` is empty, or the model has too few free heads.
+    `group_size` is the number of query heads a key/value head; `where` and what is not there as in `random_controls`.
     """
     heads, shape, barred = list(heads), run.scores.shape, run.retrieval
     if name == "random":
