@@ -27,9 +27,8 @@ from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.attention.shared_prefix import crop
 from retrieval_heads.data.encode import check_ids, filled_up
 from retrieval_heads.ends import end_tokens
-from retrieval_heads.models.adapted import base_model
-from retrieval_heads.models.finite import refuse_not_finite
-from retrieval_heads.models.layout import vocabulary_size
+from retrieval_heads.models.layout import base_model, vocabulary_size
+from retrieval_heads.models.modes import refuse_not_finite
 from retrieval_heads.progress import progress
 
 Ids = Sequence[int]

@@ -10,7 +10,7 @@ from torch import nn
 from retrieval_heads.data.chat import turn_end
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.errors import ModelError
-from retrieval_heads.models.adapted import base_model
+from retrieval_heads.models.layout import base_model
 
 
 def end_tokens(model: nn.Module, *more: int | Iterable[int] | None) -> frozenset[int]:

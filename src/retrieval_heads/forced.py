@@ -19,9 +19,8 @@ from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import length_batches, padded
 from retrieval_heads.ends import answer_ends
 from retrieval_heads.errors import ConfigError, DataError
-from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import vocabulary_size
-from retrieval_heads.models.modes import evaluation_mode
+from retrieval_heads.models.modes import evaluation_mode, refuse_not_finite
 from retrieval_heads.models.rope import context_length
 from retrieval_heads.progress import progress
 

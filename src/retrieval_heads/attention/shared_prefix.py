@@ -18,7 +18,7 @@ from transformers.masking_utils import create_masks_for_generate
 from retrieval_heads.attention.capture import lean_attention, stop_at_last_attention
 from retrieval_heads.data.encode import filled_up
 from retrieval_heads.errors import ModelError
-from retrieval_heads.models.adapted import base_model
+from retrieval_heads.models.layout import base_model
 
 
 class SharedPrefix:

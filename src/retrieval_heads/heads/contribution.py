@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from retrieval_heads.heads.direct_path import DirectPath
-from retrieval_heads.models.adapted import compute_dtype, matrix_of
+from retrieval_heads.models.layout import compute_dtype, matrix_of
 
 
 class Contribution:

@@ -34,9 +34,8 @@ from retrieval_heads.heads.haystacks import over_prompts
 from retrieval_heads.heads.hooks import Masks, head_masks, output_hooks
 from retrieval_heads.heads.packing import HeadSet, Intervene, Packing, Scores, unique_sets
 from retrieval_heads.heads.patch import check_match, record_head_outputs
-from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import Head, HeadLayout, head_layout, vocabulary_size
-from retrieval_heads.models.modes import evaluation_mode
+from retrieval_heads.models.modes import evaluation_mode, refuse_not_finite
 from retrieval_heads.models.rope import context_length
 from retrieval_heads.progress import progress
 

@@ -28,8 +28,8 @@ from retrieval_heads.heads.reading import (
     reader,
     row_table,
 )
-from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import head_layout, vocabulary_size
+from retrieval_heads.models.modes import refuse_not_finite
 from retrieval_heads.progress import progress
 
 CELLS = 2**28

@@ -16,9 +16,8 @@ from torch.nn import functional as F
 
 from retrieval_heads.data.encode import check_ids
 from retrieval_heads.heads.ablate import ablate_heads
-from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import Head, vocabulary_size
-from retrieval_heads.models.modes import evaluation_mode
+from retrieval_heads.models.modes import evaluation_mode, refuse_not_finite
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from retrieval_heads.errors import ModelError
-from retrieval_heads.models.adapted import base_model
+from retrieval_heads.models.layout import base_model
 
 
 def rope_theta(model: nn.Module | PreTrainedConfig) -> float:

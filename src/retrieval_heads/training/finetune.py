@@ -30,13 +30,11 @@ from retrieval_heads.data.tokenizer import quiet
 from retrieval_heads.errors import DataError, ModelError, ResultError
 from retrieval_heads.files import written_by_others
 from retrieval_heads.models.extension import Extension, fingerprint
-from retrieval_heads.models.folder import model_folder, usable_device
 from retrieval_heads.models.layout import vocabulary_size
-from retrieval_heads.models.load import build_model
-from retrieval_heads.models.one_length import one_length
+from retrieval_heads.models.load import build_model, model_folder, usable_device
+from retrieval_heads.models.modes import one_length
 from retrieval_heads.training.answer_trainer import AnswerTrainer, Batches, own_part, plan_batches
-from retrieval_heads.training.checkpointing import checkpoint_layers, decoder_layers, layers_with_products
-from retrieval_heads.training.lean_step import lean_step
+from retrieval_heads.training.checkpointing import checkpoint_layers, decoder_layers, layers_with_products, lean_step
 from retrieval_heads.training.lora_settings import LoraSettings
 from retrieval_heads.training.processes import (
     all_or_none,
@@ -54,11 +52,13 @@ from retrieval_heads.training.training_record import (
     count_tokens,
     environment,
     examples_digest,
+    left_tidy,
     loss_log,
+    open_work,
     publish,
     read_training,
+    step_of,
 )
-from retrieval_heads.training.working_folder import left_tidy, open_work, step_of
 
 
 def finetune(

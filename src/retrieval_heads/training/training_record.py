@@ -1,4 +1,7 @@
-"""The record of a fine-tuning, and how its folder comes to be: whole or not at all."""
+"""The record of a fine-tuning, and how its folder comes to be: whole or not at all.
+
+An adapter is trained in a hidden folder beside its place, which holds its checkpoints and what they belong to.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +117,49 @@ def environment(device: torch.device) -> dict[str, str]:
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def left_tidy(work: Path, own: bool) -> Iterator[None]:
+    """A failure of the block leaves whole checkpoints to go on from, or no folder; `own`: this process cleans up."""
+    try:
+        yield
+    except BaseException as error:
+        if own:
+            shutil.rmtree(work / "adapter", ignore_errors=True)
+            # a run that diverged would only diverge again
+            if isinstance(error, ModelError) or last_checkpoint(work) is None:
+                shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def open_work(work: Path, inputs: dict[str, Any]) -> str | None:
+    """Make the working folder, or take up that of an interrupted call; returns its last whole checkpoint."""
+    if _read_or_none(work / "inputs.json") != inputs:
+        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "inputs.json").write_text(json.dumps(inputs), encoding="utf-8")
+    return last_checkpoint(work)
+
+
+def last_checkpoint(work: Path) -> str | None:
+    """The last whole checkpoint of a working folder, from which half ones are removed; None without any."""
+    last = None
+    for folder in sorted((work / "checkpoints").glob("checkpoint-*"), key=step_of):
+        # the Trainer writes this file last
+        if _read_or_none(folder / "trainer_state.json") is None:
+            shutil.rmtree(folder)
+        else:
+            last = str(folder)
+    return last
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _read_or_none(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except UNREADABLE:
+        return None
