@@ -75,11 +75,7 @@ def load_model(
 
 
 def model_folder(path_or_id: str | Path, allow_download: bool = False) -> Path:
-    """The local folder of a model, checked for config and safetensors weights; see `load_model`.
-
-    Raises:
-        ModelError: no such folder; one without these files, or with an adapter beside the model.
-    """
+    """The local folder of a model, checked for config and safetensors weights; errors as in `load_model`."""
     folder = Path(path_or_id)
     if not folder.is_dir():
         try:

@@ -44,25 +44,26 @@ LOOKS = 25
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of one run: the tables that it makes rows for, and the function that does."""
+    """One stage of one run: its name, the tables that it makes rows for, and the function that does."""
 
+    name: str
     tables: tuple[str, ...]
     function: Compute
     after_real: bool = False
 
 
-FINETUNE = Step(finetune.TABLES, finetune.train_and_test)
-DETECT = Step(detect.TABLES, detect.scores_of_run)
-KNOCKOUT = Step(knockout.TABLES, knockout.knock_out_run)
-PATCH = Step(("patching",), patch.patch_run, after_real=True)
-KNOCKOUT_LOSSES = Step((gold_loss.KNOCKOUT,), gold_loss.knock_out_run)
-PATCHING_LOSSES = Step((gold_loss.PATCHING,), gold_loss.patch_run, after_real=True)
-LENGTHS = Step(("lengths",), finetune.score_lengths)
-BASE = Step(base.TABLES, base.score_control)
+FINETUNE = Step("finetune", finetune.TABLES, finetune.train_and_test)
+DETECT = Step("detect", detect.TABLES, detect.scores_of_run)
+KNOCKOUT = Step("knockout", knockout.TABLES, knockout.knock_out_run)
+PATCH = Step("patch", ("patching",), patch.patch_run, after_real=True)
+KNOCKOUT_LOSSES = Step("gold_loss", (gold_loss.KNOCKOUT,), gold_loss.knock_out_run)
+PATCHING_LOSSES = Step("gold_loss", (gold_loss.PATCHING,), gold_loss.patch_run, after_real=True)
+LENGTHS = Step("lengths", ("lengths",), finetune.score_lengths)
+BASE = Step("base", base.TABLES, base.score_control)
 
 
 def run(profile: Profile, options: Options = EVERYTHING, seconds: float | None = None) -> list[Path]:
-    """Make the tables of all runs, or of as many as can be begun within `seconds`; their paths, none in that case."""
+    """Make the tables of all runs; their paths. Nothing is begun after so many `seconds`, and then there are none."""
     ends = None if seconds is None else time.time() + seconds
     store, keys = Store.open(profile), [*untuned_keys(profile, options), *ordered(runs_of(profile, options))]
     todo = [key for key in keys if unfinished(store, key)]

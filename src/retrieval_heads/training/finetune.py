@@ -89,7 +89,7 @@ def finetune(
         ResultError: `out_dir` exists and is something else, or cannot be written.
     """
     join(device)
-    out_dir, folder, examples = Path(out_dir), model_folder(base), examples
+    out_dir, folder = Path(out_dir), model_folder(base)
     device = _training_device(device)
     inputs = {
         "base_fingerprint": fingerprint(folder), "examples": len(examples),
@@ -120,11 +120,9 @@ def finetune(
             "seconds": round(time.monotonic() - started, 3),
             "resumed_from_step": step_of(Path(checkpoint)) if checkpoint else 0,
         }
-        extension = Extension(
-            base_name, inputs["base_fingerprint"], settings.rope_theta, settings.max_length, settings.rank,
-            settings.alpha, settings.target_modules,
-        )
         if is_first():
+            extension = Extension(base_name, inputs["base_fingerprint"], settings.rope_theta, settings.max_length,
+                                  settings.rank, settings.alpha, settings.target_modules)
             publish(model, weights, extension, record, timing, work, out_dir)
         return share({**record, "timing": timing})
 
@@ -185,18 +183,15 @@ def _adapted_model(
     with quiet():
         if settings.gradient_checkpointing:
             tokens = settings.batch_size * max(len(example.ids) for example in examples)
-            checkpoint_layers(model, layers_with_products(model, tokens, _memory(device)))
+            # what may be planned for; on the CPU, where others need the memory too, nothing
+            memory = 0.85 * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0.0
+            checkpoint_layers(model, layers_with_products(model, tokens, memory))
         adapted = get_peft_model(model, LoraConfig(
             r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.target_modules),
             lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
         ))
     adapted.peft_config["default"].base_model_name_or_path = base_name  # PEFT puts the path on this machine
     return adapted
-
-
-def _memory(device: torch.device) -> float:
-    """Bytes that may be planned for; on the CPU, where others need the memory too, none."""
-    return 0.85 * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0.0
 
 
 def _train(

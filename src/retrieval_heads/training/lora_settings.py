@@ -99,11 +99,7 @@ def floor_tflop(shape: Any) -> dict[str, float]:
 
     Products with frozen weights count in the forward pass and, for the gradient of activations, once more in the
     backward pass; causal attention has 2 products forward and 5 backward, on half of the square each. Neither anything
-    computed again nor the logits count.
-
-    Args:
-        shape: has the attributes `layers`, `tokens`, `hidden`, `intermediate`, `heads`, `kv_heads`, `head_dim` and
-            `rank`: parsed options, or a named tuple of the table `lora_step`.
+    computed again nor the logits count. `shape` has the columns of the table `lora_step` as attributes.
     """
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     shapes = [(shape.hidden, queries), (shape.hidden, keys), (shape.hidden, keys), (queries, shape.hidden)]

@@ -64,9 +64,9 @@ def publish(
 ) -> None:
     """Write the adapter and its records inside the working folder, then make it `out_dir` in one step.
 
-    `weights` are the whole adapter's, by the names of the model's parameters. One that was trained in bfloat16 is
-    written in it: it has not been multiplied in any other precision.
+    `weights` are the whole adapter's, by the names of the model's parameters.
     """
+    # an adapter that was trained in bfloat16 has not been multiplied in any other precision
     if record["settings"]["bf16"]:
         weights = {name: values.to(torch.bfloat16) for name, values in weights.items()}
     folder = work / "adapter"
@@ -76,10 +76,9 @@ def publish(
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form of a model card
     config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     config["target_modules"].sort()  # a set in PEFT, so in another order in each process
-    _write_json(folder / ADAPTER_CONFIG, config)
     extension.write(folder)
-    _write_json(folder / TRAINING_FILE, record)
-    _write_json(folder / TIMING_FILE, timing)
+    for name, content in ((ADAPTER_CONFIG, config), (TRAINING_FILE, record), (TIMING_FILE, timing)):
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     os.replace(folder, out_dir)
     shutil.rmtree(work)
 
@@ -113,10 +112,6 @@ def environment(device: torch.device) -> dict[str, str]:
         "peft": peft.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
