@@ -17,7 +17,7 @@ from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import detect
 from retrieval_heads.stages.common import EVERYTHING, HELD_OUT_SEED, load_run, runs_of, without_gold_documents
-from retrieval_heads.stages.head_sets import NONE, HeadSet, RunHeads, by_label, random_controls, run_heads
+from retrieval_heads.stages.head_sets import NONE, HeadSet, RunHeads, by_label, controls, run_heads
 from retrieval_heads.stages.knockout import group_size, knockout_sets, sets_per_pass
 from retrieval_heads.stages.patch import SOURCE, let_go, patched_examples, swept
 from retrieval_heads.stages.provide import Made, make_tables
@@ -83,7 +83,7 @@ def patching_sets(source: RunHeads, target: RunHeads, counts: Sequence[int], dra
     for k in counts:
         top = source.top(k)
         sets.append(HeadSet("retrieval", tuple(sorted(top))))
-        sets += random_controls("random_layer", top, source.scores.shape, barred, draws, f"{where}|gold_loss|patch")
+        sets += controls("random_layer", top, source, barred, draws, f"{where}|gold_loss|patch")
     return sets
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -95,11 +95,7 @@ class RunHeads:
 
 
 def score_kind(profile: Profile, task: str) -> str:
-    """The kind of score whose retrieval heads a task is about.
-
-    Raises:
-        ConfigError: the profile does not detect heads by it.
-    """
+    """The kind of score whose retrieval heads a task is about; `ConfigError` where the profile does not detect it."""
     kind = "insight" if task == "summhay" else "copy"
     if kind not in profile.detect.kinds:
         raise ConfigError(f"the task {task} needs the {kind} score", where=f"profile {profile.name}, detect.kinds",
@@ -129,59 +125,37 @@ def run_heads(profile: Profile, key: RunKey) -> RunHeads:
     return RunHeads(score_matrix(rows), score_matrix(rows, "mass"), profile.detect.threshold)
 
 
-def random_controls(
-    name: str, heads: Iterable[Head], shape: tuple[int, int], exclude: Iterable[Head], draws: int, where: str,
-) -> list[HeadSet]:
-    """Random sets that are matched to `heads` by layer and disjoint from them and from `exclude`.
-
-    Their seeds follow from `where`. Where a layer has too few free heads, the nearest ones lend some, which `moved`
-    counts. There is no set where `heads` is empty, or the model has too few free heads for a disjoint one.
-    """
-    heads, exclude, sets = list(heads), list(exclude), []
-    if not heads:
-        return []
-    for draw in range(1, draws + 1):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # said by `moved`
-                drawn = random_heads(heads, shape, _seed(where, name, heads, draw), exclude, match="nearest")
-        except HeadError:
-            return []
-        sets.append(HeadSet(name, tuple(drawn), draw, layer_mismatch(heads, drawn)))
-    return sets
-
-
 CONTROLS = ("random", "random_group", "bottom")
 """Sets that stand beside retrieval heads in a knock-out: of the same layers; of the same key/value groups; the weakest
 of the same layers."""
 
 
 def controls(
-    name: str, heads: Iterable[Head], run: RunHeads, group_size: int, draws: int, where: str,
+    name: str, heads: Sequence[Head], run: RunHeads, barred: Iterable[Head], draws: int, where: str,
+    group_size: int = 1,
 ) -> list[HeadSet]:
-    """Draws of one of the `CONTROLS`, each disjoint from `heads` and from the run's retrieval heads.
+    """Random sets beside `heads` of a run, disjoint from them and from `barred`; their seeds follow from `where`.
 
-    `group_size` is the number of query heads a key/value head; `where` and what is not there as in `random_controls`.
+    By its name a set is one of the `CONTROLS`; any other one is matched by layer like `random`. Where a layer has too
+    few free heads, the nearest ones lend some, which `moved` counts. There is no set where `heads` is empty, or the
+    model has too few free heads. `group_size` is the number of query heads a key/value head.
     """
-    heads, shape, barred = list(heads), run.scores.shape, run.retrieval
-    if name == "random":
-        found = random_controls(name, heads, shape, barred, draws, where)
-    else:
-        found = []
-        for draw in range(1, draws + 1 if heads else 1):
-            seed = _seed(where, name, heads, draw)
-            try:
-                drawn = (group_heads(heads, shape, group_size, seed, barred) if name == "random_group"
-                         else weakest_heads(run.scores, heads, seed, barred))
-            except HeadError:
-                return []
-            found.append(HeadSet(name, tuple(drawn), draw, layer_mismatch(heads, drawn)))
-    return [
-        replace(one, moved_group=group_mismatch(heads, one.heads, group_size),
-                groups=groups_filled(one.heads, group_size))
-        for one in found
-    ]
-
-
-def _seed(where: str, name: str, heads: list[Head], draw: int) -> int:
-    return zlib.crc32(f"{where}|{name}|{len(heads)}|{draw}".encode())
+    barred, shape, sets = list(barred), run.scores.shape, []
+    for draw in range(1, draws + 1 if heads else 1):
+        seed = zlib.crc32(f"{where}|{name}|{len(heads)}|{draw}".encode())
+        try:
+            if name == "random_group":
+                drawn = group_heads(heads, shape, group_size, seed, barred)
+            elif name == "bottom":
+                drawn = weakest_heads(run.scores, heads, seed, barred)
+            else:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # said by `moved`
+                    drawn = random_heads(heads, shape, seed, barred, match="nearest")
+        except HeadError:
+            return []
+        sets.append(HeadSet(
+            name, tuple(drawn), draw, layer_mismatch(heads, drawn), group_mismatch(heads, drawn, group_size),
+            groups_filled(drawn, group_size),
+        ))
+    return sets

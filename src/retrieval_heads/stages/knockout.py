@@ -103,7 +103,7 @@ def knockout_sets(
         top = heads.top(k)
         sets.append(HeadSet("retrieval", tuple(sorted(top)), groups=groups_filled(top, group_size)))
         for name in wanted:
-            sets += controls(name, top, heads, group_size, draws, where)
+            sets += controls(name, top, heads, heads.retrieval, draws, where, group_size)
     return sets
 
 

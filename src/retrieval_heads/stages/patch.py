@@ -34,7 +34,7 @@ from retrieval_heads.stages.common import (
     load_run,
     runs_of,
 )
-from retrieval_heads.stages.head_sets import NONE, HeadSet, RunHeads, by_label, random_controls, run_heads
+from retrieval_heads.stages.head_sets import NONE, HeadSet, RunHeads, by_label, controls, run_heads
 from retrieval_heads.stages.provide import Made, make_tables
 from retrieval_heads.stages.sweeps import Resamples, Scores, as_cells, loss, per_example, together
 from retrieval_heads.stats.bootstrap import Interval
@@ -121,18 +121,18 @@ def patching_sets(
         sets.append(HeadSet("intersection_equal", tuple(sorted(strongest))))
     for name, matched in RANDOM.items():
         if "random" in wanted:
-            sets += random_controls(name, known[matched], source.scores.shape, r | s, draws, f"{where}|patch")
+            sets += controls(name, known[matched], source, r | s, draws, f"{where}|patch")
     return sets
 
 
 def patching_rows(key: RunKey, scores: dict[HeadSet, Scores], resamples: Resamples) -> list[dict[str, Any]]:
     """One row a set and metric, and one for the mean of the draws of each control (draw 0)."""
-    everything, controls = dict(scores), {}
+    everything, matching = dict(scores), {}
     for name, matched in RANDOM.items():
         drawn = [one for one in scores if one.name == name]
         if drawn:
             mean = replace(drawn[0], draw=0, moved=float(np.mean([one.moved for one in drawn])))
-            controls[matched] = everything[mean] = together(scores[one] for one in drawn)
+            matching[matched] = everything[mean] = together(scores[one] for one in drawn)
     rows = []
     for one, found in everything.items():
         for metric, values in found.items():
@@ -140,7 +140,7 @@ def patching_rows(key: RunKey, scores: dict[HeadSet, Scores], resamples: Resampl
             gained, share, reason = -loss(metric, before, values), None, None
             if one not in (NONE, SOURCE):
                 share, reason = _closed(gained, -loss(metric, before, real), resamples)
-            control = controls.get(one.name)
+            control = matching.get(one.name)
             rows.append({
                 **key.columns, "set": one.name, "draw": one.draw, "metric": metric, "n_heads": len(one.heads),
                 **as_cells(resamples.interval(values)), "n": resamples.n, "moved": one.moved,
