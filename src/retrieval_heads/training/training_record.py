@@ -83,18 +83,24 @@ def publish(
     shutil.rmtree(work)
 
 
-def count_tokens(examples: Sequence[Encoded], epochs: int) -> dict[str, int]:
-    """Tokens read and tokens with a loss, over all epochs, without padding."""
+def outcome(examples: Sequence[Encoded], epochs: int, state: TrainerState, device: torch.device) -> dict[str, Any]:
+    """What the record says of a training that has ended.
+
+    Tokens read and tokens with a loss, over all epochs, without padding; the loss in nats an answer token, the gradient
+    norm before clipping and the learning rate of each optimizer step; versions and device.
+    """
+    names = ("step", "loss", "grad_norm", "learning_rate")
     return {
         "tokens_seen": epochs * sum(len(example.ids) for example in examples),
         "answer_tokens_seen": epochs * sum(len(example.ids) - example.prompt_length for example in examples),
+        "steps": state.global_step,
+        "loss": [{name: entry.get(name) for name in names} for entry in state.log_history if "loss" in entry],
+        "environment": {
+            "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
+            "peft": peft.__version__,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        },
     }
-
-
-def loss_log(state: TrainerState) -> list[dict[str, float]]:
-    """One entry an optimizer step: loss in nats an answer token, gradient norm before clipping, learning rate."""
-    names = ("step", "loss", "grad_norm", "learning_rate")
-    return [{name: entry.get(name) for name in names} for entry in state.log_history if "loss" in entry]
 
 
 def examples_digest(examples: Sequence[Encoded]) -> str:
@@ -103,15 +109,6 @@ def examples_digest(examples: Sequence[Encoded]) -> str:
     for example in examples:
         digest.update(f"{example.prompt_length} {example.ids}\n".encode())
     return digest.hexdigest()
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """Versions and device."""
-    return {
-        "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
-        "peft": peft.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-    }
 
 
 @contextmanager
