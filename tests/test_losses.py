@@ -13,12 +13,12 @@ from peft import LoraConfig, get_peft_model
 from conftest import FAMILIES
 from retrieval_heads.data import make_examples
 from retrieval_heads.data.encode import encode_all
+from retrieval_heads.data.examples import plain_text
 from retrieval_heads.data.layout import QUESTION
-from retrieval_heads.data.plain_text import plain_text
 from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import ConfigError, DataError, HeadError
 from retrieval_heads.evaluation import answer_losses
-from retrieval_heads.heads.text_loss import text_losses
+from retrieval_heads.heads.ablate import text_losses
 
 
 def loss_of(model, ids, first: int) -> float:

@@ -44,26 +44,20 @@ def needed_checkout() -> Path:
 
 
 def home() -> Path:
-    """The folder that live results are written below.
-
-    Raises:
-        ConfigError: `RETRIEVAL_HEADS_HOME` is a relative path, or it is unset and there is no checkout.
-    """
+    """The folder that live results are written below; `ConfigError` for a relative path, or where there is none."""
     named = os.environ.get(HOME_VARIABLE, "")
     if named:
         folder = Path(named).expanduser()
         if not folder.is_absolute():
-            raise ConfigError(
-                "the results folder must be an absolute path", where=f"environment variable {HOME_VARIABLE}",
-                value=named, remedy="Give the whole path, or unset it to use the checkout.",
-            )
+            raise ConfigError("the results folder must be an absolute path", value=named,
+                              where=f"environment variable {HOME_VARIABLE}",
+                              remedy="Give the whole path, or unset it to use the checkout.")
         return folder
     root = checkout()
     if root is None:
-        raise ConfigError(
-            "the package is installed without its repository, so it has no place for results",
-            where=f"environment variable {HOME_VARIABLE}", remedy="Set it to an absolute path, or give --home DIR.",
-        )
+        raise ConfigError("the package is installed without its repository, so it has no place for results",
+                          where=f"environment variable {HOME_VARIABLE}",
+                          remedy="Set it to an absolute path, or give --home DIR.")
     return root
 
 
@@ -86,9 +80,14 @@ def results_folder(profile: str) -> Path:
     return (checkout() or home()) / "results" / profile
 
 
+def from_checkout(path: str) -> Path:
+    """A path as a profile gives it: absolute, below `~`, or starting at the checkout."""
+    return (checkout() or home()) / Path(path).expanduser()
+
+
 def resolve_model(path_or_id: str) -> str:
     """A model as an absolute path when it is a folder (relative ones start at the checkout), unchanged otherwise."""
-    folder = (checkout() or home()) / Path(path_or_id).expanduser()
+    folder = from_checkout(path_or_id)
     if not folder.is_dir() and path_or_id.startswith("models/"):
         needed_checkout()  # which says in one line what is missing
     return str(folder) if folder.is_dir() else path_or_id

@@ -17,7 +17,7 @@ from torch import nn
 
 from retrieval_heads import paths
 from retrieval_heads.data.encode import encode
-from retrieval_heads.data.example import Example
+from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.figures.style import in_order, words
 from retrieval_heads.models.layout import Head
 from retrieval_heads.settings import REFERENCE
@@ -188,7 +188,7 @@ def shipped_adapters_html(task: str, length: int = 256, shown: int = 4) -> str:
     models = {}
     for condition in in_order(named):
         swap_adapter(model, named[condition])
-        found = retrieval_scores(model, tokenizer, [example], "insight" if task == "summhay" else "copy")
+        found = retrieval_scores(model, tokenizer, [example], task_of(task).head_score)
         models[words(condition)] = answer_attention(model, tokenizer, example), found.scores
     scores = models[words(REFERENCE)][1]
     return attention_html(models, tokenizer, example, select_heads(scores, k=shown) + bottom_heads(scores, shown // 2))

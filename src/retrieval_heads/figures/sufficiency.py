@@ -95,7 +95,7 @@ def closed_figure(sufficiency: pd.DataFrame, tasks: Sequence[str]) -> Figure:
     """One panel a task with the share of the gap that each set closes; a row for each condition with a gap in any."""
     rows = sufficiency[(sufficiency.n_gap > 0) & (sufficiency.condition != ALL) & sufficiency.task.isin(tasks)]
     conditions = in_order(rows.condition)
-    height = min(6.0, 1.0 + 0.34 * len(conditions)) if conditions else 1.8
+    height = min(6.0, max(2.4, 1.0 + 0.34 * len(conditions)))  # room for axis labels and legend also with one row
     figure, axes = panels(tasks, columns=len(tasks), height=height, width=WIDTH, sharey=True, sharex=True)
     for task, ax in zip(tasks, axes, strict=True):
         plot_closed(sufficiency[sufficiency.task == task], conditions, ax=ax)

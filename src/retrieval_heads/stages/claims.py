@@ -32,11 +32,10 @@ from retrieval_heads.claims.subset_verdicts import subset_verdicts
 from retrieval_heads.claims.subsets import subset_rows
 from retrieval_heads.claims.verdict import Judged, Verdict, as_rows, from_rows
 from retrieval_heads.keys import Options, table_path
-from retrieval_heads.publish import find_committed
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages.common import EVERYTHING
 from retrieval_heads.stages.provide import comes_with_repository, stage_function, write_derived
-from retrieval_heads.store import Store, load_table
+from retrieval_heads.store import Store, find_committed, load_table
 from retrieval_heads.tables import all_tables, read_table
 
 

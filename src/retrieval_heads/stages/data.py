@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.ngrams import ngram_overlap
-from retrieval_heads.data.statistics import describe, stated_forms, unseen_shares
+from retrieval_heads.data.statistics import describe, ngram_overlap, stated_forms, unseen_shares
 from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages.common import (

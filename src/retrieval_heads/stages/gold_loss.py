@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrieval_heads.heads.prefix import knockout_sweep
+from retrieval_heads.heads.sweeps import knockout_sweep
 from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import detect

@@ -21,19 +21,18 @@ import pandas as pd
 import torch
 
 from retrieval_heads import paths
-from retrieval_heads.cluster import current_cluster
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.errors import ResultError, StudyError
-from retrieval_heads.executor import resolve_device
 from retrieval_heads.keys import Options, RunKey, lock_path
 from retrieval_heads.locks import POLL, locked
 from retrieval_heads.manifest import read_manifest
-from retrieval_heads.publish import find_committed
+from retrieval_heads.parallel import resolve_device
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import base, correlate, detect, finetune, gold_loss, knockout, patch
 from retrieval_heads.stages.common import EVERYTHING, UNTUNED, adapter_path, runs_of, untuned_keys
 from retrieval_heads.stages.provide import Compute, make_part, share_out
-from retrieval_heads.store import Store, load_table
+from retrieval_heads.store import Store, find_committed, load_table
+from retrieval_heads.workers import current_cluster
 
 PILOT = "pilot"
 """The table of what runs took in a trial."""

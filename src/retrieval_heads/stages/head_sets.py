@@ -17,9 +17,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from retrieval_heads.data.example import task_of
 from retrieval_heads.errors import ConfigError, HeadError
-from retrieval_heads.heads.controls import group_heads, group_mismatch, groups_filled, weakest_heads
-from retrieval_heads.heads.select import layer_mismatch, random_heads, select_heads
+from retrieval_heads.heads.select import (
+    group_heads,
+    group_mismatch,
+    groups_filled,
+    layer_mismatch,
+    random_heads,
+    select_heads,
+    weakest_heads,
+)
 from retrieval_heads.keys import RunKey
 from retrieval_heads.models.layout import Head
 from retrieval_heads.settings import Profile
@@ -96,7 +104,7 @@ class RunHeads:
 
 def score_kind(profile: Profile, task: str) -> str:
     """The kind of score whose retrieval heads a task is about; `ConfigError` where the profile does not detect it."""
-    kind = "insight" if task == "summhay" else "copy"
+    kind = task_of(task).head_score
     if kind not in profile.detect.kinds:
         raise ConfigError(f"the task {task} needs the {kind} score", where=f"profile {profile.name}, detect.kinds",
                           value=list(profile.detect.kinds), remedy=f"Add `{kind}`.")

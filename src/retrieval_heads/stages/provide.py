@@ -23,13 +23,12 @@ from typing import Any
 import pandas as pd
 
 from retrieval_heads import paths
-from retrieval_heads.executor import resolve_device, run_all
 from retrieval_heads.keys import RunKey, lock_path, table_path
 from retrieval_heads.locks import locked
 from retrieval_heads.manifest import Facts, device_name
-from retrieval_heads.publish import find_committed
+from retrieval_heads.parallel import resolve_device, run_all
 from retrieval_heads.settings import Profile
-from retrieval_heads.store import Store
+from retrieval_heads.store import Store, find_committed
 from retrieval_heads.tables import all_tables
 
 AS_IS = "RETRIEVAL_HEADS_AS_IS"
