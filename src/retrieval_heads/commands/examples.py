@@ -230,8 +230,7 @@ def _parameters(text: str) -> dict[str, Any]:
 
 
 def _tokenizer(model: str) -> Any:
-    from retrieval_heads.models.folder import model_folder
-    from retrieval_heads.models.load import load_tokenizer
+    from retrieval_heads.models.load import load_tokenizer, model_folder
 
     folder = Path(paths.resolve_model(model))
     return load_tokenizer(folder if folder.is_dir() else model_folder(model))
