@@ -16,16 +16,14 @@ from typing import Any, ClassVar
 
 from retrieval_heads.check.findings import LEAKS, keys
 from retrieval_heads.check.shortcuts import Shortcuts
-from retrieval_heads.claimed_folder import content_digest
 from retrieval_heads.data.encode import Encoded, Spilled
 from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.jsonl import iterate_examples
 from retrieval_heads.data.tokenizer import load_tokenizer
 from retrieval_heads.errors import ConfigError, DataError, ModelError, ResultError
-from retrieval_heads.files import UNREADABLE, write_whole
+from retrieval_heads.files import UNREADABLE, content_digest, write_whole
 from retrieval_heads.models.extension import Extension, fingerprint
-from retrieval_heads.models.folder import model_folder
-from retrieval_heads.models.load import load_config
+from retrieval_heads.models.load import load_config, model_folder
 from retrieval_heads.models.rope import context_length, extended_theta
 from retrieval_heads.progress import named
 from retrieval_heads.settings import UNTUNED

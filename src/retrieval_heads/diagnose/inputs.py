@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from retrieval_heads.claimed_folder import content_digest
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import scorable
 from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.files import content_digest
 from retrieval_heads.keys import RunKey
 from retrieval_heads.models.extension import ADAPTER_WEIGHTS, read_extension
 from retrieval_heads.settings import REFERENCE, UNTUNED

@@ -16,16 +16,15 @@ from pathlib import Path
 
 import torch
 
-from retrieval_heads.claimed_folder import check_claim, claimed, on_record
 from retrieval_heads.diagnose.compare import Result, result
 from retrieval_heads.diagnose.inputs import Inputs, Request, read_inputs
 from retrieval_heads.diagnose.work import Work
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.executor import resolve_device
-from retrieval_heads.files import write_whole
+from retrieval_heads.files import clear_shortages, write_whole
 from retrieval_heads.keys import RunKey
+from retrieval_heads.locks import check_claim, claimed, on_record
+from retrieval_heads.parallel import resolve_device
 from retrieval_heads.settings import UNTUNED
-from retrieval_heads.shortage import clear_shortages
 from retrieval_heads.tables import to_csv
 from retrieval_heads.training_sets import TOKENS
 

@@ -33,7 +33,7 @@ from retrieval_heads.settings import UNTUNED
 from retrieval_heads.stages import knockout, patch
 from retrieval_heads.stages.common import batch_size
 from retrieval_heads.stages.detect import head_rows
-from retrieval_heads.stages.head_sets import HeadSet, RunHeads, score_matrix
+from retrieval_heads.stages.head_sets import NONE, HeadSet, RunHeads, by_label, score_matrix
 from retrieval_heads.stages.sweeps import Resamples, Scores, per_example, together
 from retrieval_heads.training.finetune import finetune
 from retrieval_heads.training.training_record import TRAINING_FILE
@@ -111,15 +111,15 @@ class Work:
             heads = self.heads(key)
             counts = sorted({k for k in (*STRONGEST, len(heads.retrieval)) if 0 < k <= heads.scores.size // 2})
             model, tokenizer = self._load(key)
-            sets = knockout.knockout_sets(heads, counts, self.inputs.request.draws, key.name,
+            sets = knockout.knockout_sets(heads, counts, self.inputs.request.draws, f"{key.name}|knockout",
                                           knockout.group_size(model), ("random", "bottom"))
-            every = [knockout.BASELINE, *sets]
-            found = knockout_sweep(model, tokenizer, self.inputs.test, {one.label: one.heads for one in every},
+            every = [NONE, *sets]
+            found = knockout_sweep(model, tokenizer, self.inputs.test, by_label(every),
                                    sets_per_pass=knockout.sets_per_pass(self.device))
             scores = per_example(found, every, "zero")
-            untouched, place = scores[knockout.BASELINE], {**key.columns, "mode": "zero", "scope": "answer"}
+            untouched, place = scores[NONE], {**key.columns, "mode": "zero", "scope": "answer"}
             resamples = self._resamples()
-            rows = knockout.set_rows(place, knockout.BASELINE, untouched, heads, resamples)
+            rows = knockout.set_rows(place, NONE, untouched, heads, resamples)
             effects: list[dict[str, Any]] = []
             for k in counts:
                 of_size = {one: scores[one] for one in sets if len(one.heads) == k}
@@ -127,21 +127,19 @@ class Work:
                 effects += knockout.effect_rows(place, k, untouched, of_size, resamples)
             whole = {one: scores[one] for one in sets
                      if one.name != "bottom" and len(one.heads) == len(heads.retrieval)}
-            return {"knockout": rows, "knockout_effects": effects, **_each({knockout.BASELINE: untouched, **whole})}
+            return {"knockout": rows, "knockout_effects": effects, **_each({NONE: untouched, **whole})}
 
         return self._kept("knockout", key, make)
 
     def patched(self, key: RunKey, real: RunKey) -> dict[str, Any]:
         """`patching`, and by set of heads `right` and `nll`: right answers and losses `[draws, n]`, teacher forced."""
         def make() -> dict[str, Any]:
-            sets = [patch.BASELINE, *patch.patching_sets(self.heads(real), self.heads(key), PATCHED,
-                                                         self.inputs.request.draws, key.name)]
+            sets = [NONE, *patch.patching_sets(self.heads(real), self.heads(key), PATCHED, self.inputs.request.draws,
+                                               key.name)]
             source, answers = self._source_of(real)
             target, tokenizer = self._load(key)
-            found = patch_sweep(target, source, tokenizer, self.inputs.test, {one.label: one.heads for one in sets},
-                                answers=answers)
-            own = [{"set": patch.SOURCE.label, "mode": "patch", **answer.metrics} for answer in answers]
-            scores = per_example(found, sets, "patch") | per_example(own, [patch.SOURCE], "patch")
+            found = patch_sweep(target, source, tokenizer, self.inputs.test, by_label(sets), answers=answers)
+            scores = patch.patched_scores(found, answers, sets)
             return {"patching": patch.patching_rows(key, scores, self._resamples()), **_each(scores)}
 
         return self._kept("patching", key, make)

@@ -17,7 +17,7 @@ from retrieval_heads import paths
 from retrieval_heads.errors import ResultError
 from retrieval_heads.keys import table_path
 from retrieval_heads.manifest import read_manifest
-from retrieval_heads.publish import find_committed
+from retrieval_heads.store import find_committed
 
 if TYPE_CHECKING:
     from IPython.display import HTML

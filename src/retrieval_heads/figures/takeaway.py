@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.figures.verdict_table import CLAIMS, badge
 from retrieval_heads.keys import study_grid
-from retrieval_heads.publish import find_committed
 from retrieval_heads.settings import Profile
-from retrieval_heads.store import load_table
+from retrieval_heads.store import find_committed, load_table
 
 if TYPE_CHECKING:
     from IPython.display import HTML

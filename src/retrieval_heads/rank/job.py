@@ -20,21 +20,20 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.check.shortcuts import places
-from retrieval_heads.claimed_folder import claimed, on_record
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.statistics import ngram_overlap
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.evaluation import answer_losses
-from retrieval_heads.executor import resolve_device
-from retrieval_heads.files import write_whole
+from retrieval_heads.files import clear_shortages, write_whole
 from retrieval_heads.heads.exchange import read_scores
 from retrieval_heads.heads.scores import retrieval_scores
+from retrieval_heads.locks import claimed, on_record
 from retrieval_heads.models.load import load_model
+from retrieval_heads.parallel import resolve_device
 from retrieval_heads.rank.calibration import PREDICTORS, read_calibration
 from retrieval_heads.rank.decide import compared
 from retrieval_heads.rank.result import Result
-from retrieval_heads.shortage import clear_shortages
 from retrieval_heads.stats.overlap import cosine
 from retrieval_heads.tables import to_csv
 from retrieval_heads.training.finetune import finetune

@@ -1,4 +1,4 @@
-"""`write`: the synthetic conditions for real training data."""
+"""Examples for training: `export` those of the study's own tasks, `write` the synthetic conditions of real ones."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_heads import paths
-from retrieval_heads.commands.template_arguments import json_object
-from retrieval_heads.data.written.matching import check_places, copy_matching
+from retrieval_heads.commands import json_object
 from retrieval_heads.errors import ConfigError
 
 EXAMPLES = """\
@@ -41,9 +40,42 @@ kept in the cache: give the same command again to go on after an interruption.
 """
 SOURCES = ("texts", "batch_out", "batch_in", "endpoint")
 CONDITIONS = ("high_high", "high_low", "low_high", "low_low", "symbolic")
+SPLITS = ("train", "probe", "test")
 
 
-def add(verbs: argparse._SubParsersAction) -> None:
+def add_export(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `export` to the command line."""
+    from retrieval_heads.data.conditions import CONDITIONS
+    from retrieval_heads.data.example import TASKS
+
+    parser = verbs.add_parser("export", help="write examples of the study's own tasks as JSON Lines")
+    parser.add_argument("--task", required=True, choices=TASKS, help="which task")
+    parser.add_argument("--condition", required=True, metavar="NAME", help=f"one of {', '.join(CONDITIONS)}")
+    parser.add_argument("--length", required=True, type=int, help="most tokens of an example")
+    parser.add_argument("--n", required=True, type=int, help="number of examples")
+    parser.add_argument("--seed", type=int, default=0, help="another one gives other examples")
+    parser.add_argument("--split", default="train", choices=SPLITS, help="no two splits share a name")
+    parser.add_argument("--tokenizer", metavar="FOLDER", help="the model whose tokens are counted; the embedded one's "
+                        "without it")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help=".jsonl, or .jsonl.gz to pack it")
+    parser.set_defaults(function=_export)
+
+
+def _export(parsed: argparse.Namespace) -> None:
+    from retrieval_heads.data.examples import make_examples
+    from retrieval_heads.data.jsonl import write_examples
+    from retrieval_heads.models.load import load_tokenizer
+
+    if parsed.n < 1:
+        raise ConfigError("not a number of examples", where="--n", value=parsed.n, remedy="Give 1 or more.")
+    examples = make_examples(
+        task=parsed.task, condition=parsed.condition, length=parsed.length, n=parsed.n, seed=parsed.seed,
+        split=parsed.split, tokenizer=load_tokenizer(Path(parsed.tokenizer)) if parsed.tokenizer else None,
+    )
+    print(f"{parsed.out}: {write_examples(parsed.out, examples)} examples")
+
+
+def add_write(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `write` to the command line."""
     parser = verbs.add_parser(
         "write", help="make the synthetic conditions of a file of real training examples", epilog=EXAMPLES,
@@ -79,10 +111,9 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 
 def _write(parsed: argparse.Namespace) -> None:
-    from retrieval_heads.data.written.cache import Cache
-    from retrieval_heads.data.written.production import Plan
+    from retrieval_heads.data.written.cache import Cache, Spending
+    from retrieval_heads.data.written.production import Plan, check_places, copy_matching
     from retrieval_heads.data.written.real import read_real
-    from retrieval_heads.data.written.spending import Spending
 
     parameters = _parameters(parsed.parameters)
     sources = {f"--{name.replace('_', '-')}": getattr(parsed, name) for name in SOURCES}
@@ -150,10 +181,10 @@ def _from_texts(plan: Any, tokenizer: Any, parsed: argparse.Namespace) -> Any:
 
 
 def _from_batch(plan: Any, tokenizer: Any, cache: Any, parsed: argparse.Namespace, parameters: dict) -> Any:
-    from retrieval_heads.data.written.production import all_orders, produce
+    from retrieval_heads.data.written.production import produce
 
     batch = _batch(cache, parsed, parameters)
-    taken = batch.read_answers(parsed.batch_in, all_orders(plan))
+    taken = batch.read_answers(parsed.batch_in, plan.orders())
     print(f"{taken} answers")
     for line in batch.failed:
         print(f"no answer: {line}")
@@ -161,16 +192,14 @@ def _from_batch(plan: Any, tokenizer: Any, cache: Any, parsed: argparse.Namespac
 
 
 def _write_requests(plan: Any, cache: Any, parsed: argparse.Namespace, parameters: dict) -> None:
-    from retrieval_heads.data.written.production import all_orders
-
-    n = _batch(cache, parsed, parameters).write_requests(parsed.batch_out, all_orders(plan))
+    n = _batch(cache, parsed, parameters).write_requests(parsed.batch_out, plan.orders())
     print(f"{parsed.batch_out}: {n} requests; give the answers by --batch-in" if n else
           "there is nothing to ask: each text is there, or was asked for --attempts times")
 
 
 def _batch(cache: Any, parsed: argparse.Namespace, parameters: dict) -> Any:
-    from retrieval_heads.data.written.batch import Batch
     from retrieval_heads.data.written.client import known_model
+    from retrieval_heads.data.written.writers import Batch
 
     name = known_model(parsed.model)
     if not name:
@@ -201,8 +230,7 @@ def _parameters(text: str) -> dict[str, Any]:
 
 
 def _tokenizer(model: str) -> Any:
-    from retrieval_heads.models.folder import model_folder
-    from retrieval_heads.models.load import load_tokenizer
+    from retrieval_heads.models.load import load_tokenizer, model_folder
 
     folder = Path(paths.resolve_model(model))
     return load_tokenizer(folder if folder.is_dir() else model_folder(model))
