@@ -8,7 +8,7 @@ from retrieval_heads import paths
 from retrieval_heads.config import load_profile
 from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.data.example import TASKS
-from retrieval_heads.figures.examples import folded_examples
+from retrieval_heads.figures.page import folded_examples
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import data

@@ -40,9 +40,8 @@ def present(profile: Profile) -> dict[str, pd.DataFrame]:
 
 def takeaway(tables: Tables, profile: Profile) -> list[str]:
     """The box at the head of the chapter: verdicts, how much is there, what answers, heads and interventions say."""
-    parts = [verdicts(tables), answers(tables, profile), heads(tables, profile), recall(tables), knockout(tables),
-             patching(tables)]
-    return [parts[0], state(tables, profile), *(one for one in parts[1:] if NOT_YET not in one)]
+    parts = (answers(tables, profile), heads(tables, profile), recall(tables), knockout(tables), patching(tables))
+    return [verdicts(tables), state(tables, profile), *(one for one in parts if NOT_YET not in one)]
 
 
 def state(tables: Tables, profile: Profile) -> str:
@@ -53,11 +52,10 @@ def state(tables: Tables, profile: Profile) -> str:
     counts = {what: len(runs_of(tables, name)) for what, name in measured}
     if not counts["trained and tested"]:
         return f"Of {planned} planned runs none is there yet."
-    seeds = seeds_of(tables)
+    done = listed([f"{n} {'is' if n == 1 else 'are'} {what}" for what, n in counts.items()])
     sets = runs_of(tables, "performance").condition.nunique()
-    text = (f"Of {planned} planned runs, " + listed([f"{n} {'is' if n == 1 else 'are'} {what}"
-                                                     for what, n in counts.items()])
-            + f": {seeds} of {len(profile.seeds)} seeds, {sets} of {len(profile.conditions)} training sets.")
+    text = (f"Of {planned} planned runs, {done}: {seeds_of(tables)} of {len(profile.seeds)} seeds, {sets} of "
+            f"{len(profile.conditions)} training sets.")
     told = len(runs_of(tables, "answers"))
     if told < counts["trained and tested"]:
         text += f" The single answers, by which C1 and C3 are decided, are there of {told} of the tested runs."
@@ -162,11 +160,7 @@ def patching(tables: Tables) -> str:
 
 
 def differences(report: pd.DataFrame, pretrained: pd.DataFrame) -> str:
-    """Where the small and the pretrained study differ.
-
-    Args:
-        report, pretrained: the tables `verdicts`.
-    """
+    """Where the small and the pretrained study differ, from their tables `verdicts`."""
     one, other = (rows[rows["task"] == ALL].set_index("claim").verdict for rows in (report, pretrained))
     both = [claim for claim in sorted(set(one.index) & set(other.index)) if other[claim] != UNDECIDED]
     if not both:

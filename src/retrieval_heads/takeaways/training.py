@@ -1,4 +1,4 @@
-"""What the chapters on the base model, the texts and the fine-tuning found."""
+"""What chapters 00, 01, 02 and 08 found: the base model, the texts, the fine-tuning, the costs."""
 
 from __future__ import annotations
 
@@ -35,11 +35,7 @@ def base_takeaway(base: pd.DataFrame, counts: pd.DataFrame, profile: Profile) ->
 
 
 def data_takeaway(examples: pd.DataFrame) -> list[str]:
-    """What the training examples of each kind never show of the test set.
-
-    Args:
-        examples: the table.
-    """
+    """What the training examples of each kind never show of the test set, from the table `examples`."""
     train = examples[examples.split == "train"]
     own = train[train.condition.map(lambda name: not kind_of(name).members)]
     shares = own.groupby("condition")[["unseen_forms", "unseen_relations"]].mean()
@@ -60,9 +56,7 @@ def finetune_takeaway(
     """How far synthetic data fall short, what training adds at all, and what more examples do.
 
     Args:
-        shortfall: the table.
-        performance: the table.
-        base: the table.
+        shortfall, performance, base: the tables.
         metrics: the deciding metric of each task.
         sizes: the table `size_effects`; None without runs of other sizes.
     """
@@ -86,6 +80,23 @@ def finetune_takeaway(
     if sizes is not None and "low_low" in set(sizes.condition):
         sentences.append(_sizes(sizes, "low_low"))
     return sentences
+
+
+def costs_takeaway(summary: pd.DataFrame, whole: pd.DataFrame) -> list[str]:
+    """What reading all heads costs beside a plain pass, and what the study costs.
+
+    Args:
+        summary, whole: the tables `full_size` and `costs_full` of the benchmarks; the latter ends with the sum.
+    """
+    found = summary.set_index("what")
+    one, many = found.loc["detection"], found.loc["detection_many"]
+    return [
+        f"Reading all heads of an 8B model at {summary.tokens.iloc[0]:,} tokens takes {one.to_plain:.3f} times the "
+        f"time of a plain pass, and {one.peak_to_plain:.3f} times its memory.",
+        f"It is {one.faster_than_wu:.1f} times faster than the procedure of Wu et al.; with "
+        f"{many.questions:.0f} questions on one haystack, {many.faster_than_wu:.0f} times per question.",
+        f"The whole study at this size takes about {whole.hours.iloc[-1]:,.0f} hours of one card.",
+    ]
 
 
 def _sizes(sizes: pd.DataFrame, condition: str) -> str:
