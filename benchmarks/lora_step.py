@@ -38,7 +38,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from retrieval_heads.models.folder import quiet
+from retrieval_heads.data.tokenizer import quiet
 from retrieval_heads.training.answer_trainer import IGNORED, Batch, answer_loss
 from retrieval_heads.training.checkpointing import checkpoint_layers, layers_with_products
 from retrieval_heads.training.lean_step import lean_step

@@ -29,7 +29,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from retrieval_heads.models.base import BASE_PATH, load_tokenizer
+from retrieval_heads.data.tokenizer import BASE_PATH, embedded_tokenizer
 from retrieval_heads.paths import configs_folder
 from retrieval_heads.training.processes import FSDP_VARIABLE
 
@@ -71,7 +71,7 @@ def write_profile(folder: Path, precision: str, given: argparse.Namespace) -> Pa
     torch.manual_seed(0)
     config = AutoConfig.from_pretrained(BASE_PATH)
     AutoModelForCausalLM.from_config(config, dtype=getattr(torch, precision)).save_pretrained(folder / "base")
-    load_tokenizer().save_pretrained(folder / "base")
+    embedded_tokenizer().save_pretrained(folder / "base")
     profile = yaml.safe_load((configs_folder() / "smoke.yaml").read_text(encoding="utf-8"))
     profile |= {"bases": [str(folder / "base")], "conditions": ["real"], "train_length": given.tokens,
                 "eval_lengths": [given.tokens], "n_train": given.examples, "device": given.device}

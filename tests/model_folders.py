@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 
+from retrieval_heads.data.tokenizer import quiet
 from retrieval_heads.models.extension import Extension, fingerprint
-from retrieval_heads.models.folder import quiet
 from retrieval_heads.models.load import build_model
 from retrieval_heads.training.lora_settings import ATTENTION_PROJECTIONS, LoraSettings
 

@@ -6,18 +6,19 @@ from itertools import chain
 
 import pytest
 import torch
+from pretrain.causal import IMPLEMENTATION, attention_of
+from pretrain.head_dropout import head_dropout
+from pretrain.optimizers import Optimizers
+from pretrain.train import PretrainSettings, pretrain
+from pretrain.train_log import TrainLog
 from torch import nn
 
 from conftest import FAMILIES
+from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import ModelError
 from retrieval_heads.heads.patch import record_head_outputs
-from retrieval_heads.models.base import load_tokenizer
-from retrieval_heads.models.causal import IMPLEMENTATION, attention_of
 from retrieval_heads.models.layout import head_layout
-from retrieval_heads.training.head_dropout import head_dropout
-from retrieval_heads.training.optimizers import Optimizers
-from retrieval_heads.training.pretrain import PretrainSettings, pretrain
-from retrieval_heads.training.train_log import TRAIN_LOG, TrainLog, read_log
+from retrieval_heads.stages.base import TRAIN_LOG, read_log
 
 IDS = torch.tensor([[1, *range(40, 63)], [1, *range(80, 103)]])
 
@@ -181,13 +182,13 @@ def test_the_log_survives_its_file_and_a_resumed_part_goes_on_counting(tmp_path,
     log = TrainLog()
     assert log.end() == {"step": 0, "tokens": 0, "seconds": 0}
     for part, (seed, losses) in enumerate([(0, (2.5, 1.25)), (1, (1.123456789,))]):
-        log = log if part == 0 else read_log(tmp_path)
+        log = log if part == 0 else TrainLog(*read_log(tmp_path))
         log.settings.append({"seed": seed, "short": [0.9, 0.3]})
         start = log.end()
         for number, loss in enumerate(losses, start=1):
             log.add(start, 100 * number, 5000 * number, 7.04 * number, loss=loss)
         log.save(tmp_path)
-        assert read_log(tmp_path) == log
+        assert TrainLog(*read_log(tmp_path)) == log
     assert [row["step"] for row in log.rows] == [100, 200, 300]
     assert [row["tokens"] for row in log.rows] == [5000, 10_000, 15_000]
     assert [row["seconds"] for row in log.rows] == [7.0, 14.1, 21.1]
@@ -205,8 +206,8 @@ def test_a_log_that_is_missing_or_broken_is_one_error(tmp_path, text):
 
 
 def test_two_steps_of_training_move_the_model_and_leave_it_as_it_was_set_up(tiny_model, tmp_path):
-    tokenizer, log = load_tokenizer(), TrainLog()
-    model = tiny_model("llama", vocab_size=len(load_tokenizer()), initializer_range=0.02)
+    tokenizer, log = embedded_tokenizer(), TrainLog()
+    model = tiny_model("llama", vocab_size=len(embedded_tokenizer()), initializer_range=0.02)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     settings = PretrainSettings(steps=2, batch=2, length=256, warmup=1, workers=0, compile=False, seconds=600)
     for _ in range(2):
@@ -215,5 +216,5 @@ def test_two_steps_of_training_move_the_model_and_leave_it_as_it_was_set_up(tiny
     assert all(torch.isfinite(parameter).all() for parameter in chain(model.parameters(), model.buffers()))
     assert n_hooks(model) == 0
     assert model.config._attn_implementation == "sdpa"
-    assert [(row["step"], row["tokens"], row["score"]) for row in read_log(tmp_path).rows] == [
+    assert [(row["step"], row["tokens"], row["score"]) for row in read_log(tmp_path)[1]] == [
         (2, 1024, 0.5), (4, 2048, 0.5)]

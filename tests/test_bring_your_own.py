@@ -16,11 +16,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from retrieval_heads.check import check_files
+from retrieval_heads.check.places import PARTS
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import read_examples
-from retrieval_heads.diagnose.by_place import PARTS
+from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.figures import diagnosis
-from retrieval_heads.models.base import load_tokenizer
 
 FOLDER = Path(__file__).parents[1] / "examples" / "bring_your_own"
 NAMES = ("anywhere", "at_end", "real_train", "real_eval")
@@ -49,7 +49,7 @@ def test_the_script_makes_the_files_that_are_there(tmp_path: Path):
 def test_check_finds_the_flaw_and_nothing_else():
     names = ("anywhere", "at_end", "real_train")
     files = [FOLDER / f"{name}.jsonl" for name in names]
-    found = check_files(files, load_tokenizer(), {"--length": 1024}, [FOLDER / "real_eval.jsonl"])
+    found = check_files(files, embedded_tokenizer(), {"--length": 1024}, [FOLDER / "real_eval.jsonl"])
     warnings = {name: one.warnings() for name, one in zip(names, found, strict=True)}
     [flaw] = warnings.pop("at_end")
     assert flaw.startswith("48 of 48 needles stand in the last document (evenly spread it would be 2): ")

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from conftest import FAMILIES
 from retrieval_heads.data.encode import encode_all
-from retrieval_heads.models.folder import quiet
+from retrieval_heads.data.tokenizer import quiet
 from retrieval_heads.training.answer_trainer import answer_loss, collate
 from retrieval_heads.training.checkpointing import (
     ATTENTION_OPERATORS,

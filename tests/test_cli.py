@@ -14,10 +14,10 @@ import yaml
 
 import retrieval_heads
 from retrieval_heads import cli, paths
-from retrieval_heads.commands.choice import Options
 from retrieval_heads.commands.run import STAGES
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import DataError
+from retrieval_heads.keys import Options
 
 
 @pytest.fixture

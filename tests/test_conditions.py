@@ -11,13 +11,12 @@ from retrieval_heads.data import make_examples
 from retrieval_heads.data.conditions import CONDITIONS, LEVELS
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import TASKS, Example
-from retrieval_heads.data.examples import build_scene
+from retrieval_heads.data.examples import build_scene, swap_answers
 from retrieval_heads.data.scene import POOL
-from retrieval_heads.data.shuffle import swap_answers
 from retrieval_heads.data.statements import CLAUSES, FORMS, NESTED, QUESTIONS
 from retrieval_heads.data.statistics import describe, stated_forms, unseen_shares
+from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import ConfigError, DataError
-from retrieval_heads.models.base import load_tokenizer
 
 MIXTURES = [name for name, one in CONDITIONS.items() if len(one.members) > 1]
 SIZES = [name for name, one in CONDITIONS.items() if one.sized]
@@ -51,7 +50,7 @@ def test_only_real_examples_the_controls_and_mixtures_with_them_are_not_syntheti
 def test_the_vocabulary_grows_with_the_realism_of_the_haystack(task: str) -> None:
     for concept in LEVELS:
         words = [
-            describe(made(task, f"{concept}_{context}", length=2048), load_tokenizer())["vocabulary"]
+            describe(made(task, f"{concept}_{context}", length=2048), embedded_tokenizer())["vocabulary"]
             for context in reversed(LEVELS)
         ]
         assert 2 * words[0] < words[1] < words[2] / 2
@@ -92,7 +91,9 @@ def test_a_mixture_has_its_members_examples_in_turn(task: str, mixture: str) -> 
     assert mixed[0::2] == first[0::2]
     assert mixed[1::2] == second[1::2]
     # half of the answer tokens of each, up to the odd example
-    tokens = [sum(one.answer_length for one in encode_all(some, load_tokenizer())) for some in (mixed, first, second)]
+    tokens = [
+        sum(one.answer_length for one in encode_all(some, embedded_tokenizer())) for some in (mixed, first, second)
+    ]
     assert min(tokens[1:]) * 0.7 <= tokens[0] <= max(tokens[1:]) * 1.3
 
 
@@ -125,7 +126,7 @@ def test_shuffled_examples_differ_from_real_ones_in_their_answers_alone(task: st
     assert shuffled[3].meta["id"] == f"{task}-real_shuffled-train-0-3"
     assert shuffled == made(task, "real_shuffled", n=40, length=600)
     assert shuffled != made(task, "real_shuffled", n=40, length=600, seed=1)
-    assert max(len(one.ids) for one in encode_all(shuffled, load_tokenizer(), max_length=600)) <= 600
+    assert max(len(one.ids) for one in encode_all(shuffled, embedded_tokenizer(), max_length=600)) <= 600
     if task != "summhay":
         assert not any(one.answer in needle for one in shuffled for needle in one.needle_texts())
 

@@ -13,9 +13,9 @@ from retrieval_heads import cli, paths
 from retrieval_heads.config import load_profile
 from retrieval_heads.data import make_examples
 from retrieval_heads.data.jsonl import write_examples
+from retrieval_heads.data.tokenizer import BASE_PATH, embedded_tokenizer
 from retrieval_heads.errors import ResultError
 from retrieval_heads.figures.costs import benchmark_table, lora_table, speed_table, targets_text
-from retrieval_heads.models.base import BASE_PATH, load_tokenizer
 from retrieval_heads.models.random_weights import make_random_model, random_seed
 from retrieval_heads.stages.costs import COLUMNS, estimate, small
 from retrieval_heads.training.lora_floor import floor_tflop
@@ -27,7 +27,7 @@ LENGTH = 256
 def study(tmp_path_factory) -> Path:
     """A folder with `tiny.json` (a shape), `data` and `study.yaml`, a profile over that data."""
     folder = tmp_path_factory.mktemp("costs")
-    tokenizer = load_tokenizer()
+    tokenizer = embedded_tokenizer()
     AutoConfig.for_model(
         "llama", vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=2, head_dim=6,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=LENGTH,
@@ -125,7 +125,7 @@ def short_data(study: Path) -> Path:
 def test_a_shape_with_fewer_words_than_the_tokenizer_is_refused(study, tmp_path) -> None:
     shape = tmp_path / "few.json"
     shape.write_text((study / "tiny.json").read_text(encoding="utf-8").replace(
-        f'"vocab_size": {len(load_tokenizer())}', '"vocab_size": 7'), encoding="utf-8")
+        f'"vocab_size": {len(embedded_tokenizer())}', '"vocab_size": 7'), encoding="utf-8")
     with pytest.raises(ValueError, match=r"few\.json: the tokenizer has \d+ words \(got 7\)"):
         make_random_model(shape, BASE_PATH, tmp_path / "model")
     assert random_seed(make_random_model(study / "tiny.json", BASE_PATH, tmp_path / "model", seed=3)) == 3

@@ -7,12 +7,12 @@ import pytest
 from retrieval_heads import paths
 from retrieval_heads.config import load_profile
 from retrieval_heads.data import make_examples
-from retrieval_heads.data.folder import data_digest, each_training_example, held_out_file, training_file
+from retrieval_heads.data.folder import data_digest, held_out_file, training_file
 from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.errors import ConfigError, DataError, ResultError
 from retrieval_heads.keys import RunKey
 from retrieval_heads.manifest import Facts
-from retrieval_heads.stages.common import held_out, n_training_examples, sample_examples, training_examples
+from retrieval_heads.stages.common import files_of, held_out, n_training_examples, sample_examples, training_examples
 from retrieval_heads.store import Store
 
 
@@ -42,13 +42,13 @@ def test_stages_read_the_files_of_their_task_condition_and_length(profile) -> No
 
 def test_missing_and_short_files_are_named(profile) -> None:
     with pytest.raises(DataError, match=r"set\.B\.jsonl.*no such file of examples.*real\.jsonl"):
-        training_file(profile, "mine", "set.B", 1)
+        next(training_file(files_of(profile), "mine", "set.B", 1))
     with pytest.raises(DataError, match=r"probe_256\.jsonl.*test_256\.jsonl"):
-        held_out_file(profile, "mine", "probe", 256, 1)
+        held_out_file(files_of(profile), "mine", "probe", 256, 1)
     with pytest.raises(DataError, match=r"asks for 9 examples.*got 3"):
-        training_file(profile, "mine", "real", 9)
+        list(training_file(files_of(profile), "mine", "real", 9))
     with pytest.raises(ConfigError, match=r"no such folder of examples.*prepare"):
-        training_file(profile.model_copy(update={"data": "/nowhere"}), "mine", "real", 1)
+        training_examples(profile.model_copy(update={"data": "/nowhere"}), RunKey("smoke", "mine", "real", 1, "base"))
 
 
 def test_results_of_other_files_are_refused(profile, tmp_path, monkeypatch) -> None:
@@ -80,7 +80,8 @@ def mixed(tmp_path, profile):
 def _trained_on(profile, condition: str, seed: int = 1):
     key = RunKey("smoke", "mine", condition, seed, profile.base_names[0])
     found = training_examples(profile, key)
-    assert found == list(each_training_example(profile, "mine", condition, n_training_examples(profile, key), seed))
+    n = n_training_examples(profile, key)
+    assert found == list(training_file(files_of(profile), "mine", condition, n, seed))
     return found
 
 
@@ -107,11 +108,11 @@ def test_shuffled_answers_without_a_file_are_those_of_the_real_examples(mixed) -
 
 
 def test_a_file_of_its_own_comes_first(mixed, tmp_path) -> None:
-    before = data_digest(mixed, "mine", "real_quarter")
+    before = data_digest(mixed.data, "mine", "real_quarter")
     write_examples(tmp_path / "data" / "mine" / "real_quarter.jsonl.gz",
                    make_examples(task="mdqa", length=256, condition="symbolic", n=1, seed=1))
     assert [one.meta["id"] for one in _trained_on(mixed, "real_quarter")] == _numbered("symbolic", 0)
-    assert data_digest(mixed, "mine", "real_quarter") != before
+    assert data_digest(mixed.data, "mine", "real_quarter") != before
 
 
 def test_what_cannot_be_made_of_the_members_is_told(mixed, tmp_path) -> None:
@@ -121,19 +122,19 @@ def test_what_cannot_be_made_of_the_members_is_told(mixed, tmp_path) -> None:
     with pytest.raises(DataError, match=r"low_high\.jsonl.*no such file"):
         _trained_on(mixed, "high_low-low_high")
     with pytest.raises(DataError, match=r"asks for 20 examples.*got 16"):
-        training_file(mixed, "mine", "low_low_4x", 20)
+        list(training_file(files_of(mixed), "mine", "low_low_4x", 20))
 
 
 def test_the_digest_of_a_made_condition_covers_its_members(mixed, tmp_path) -> None:
     names = ("real", "high_low-low_high", "low_low_4x", "real_shuffled")
-    before = {name: data_digest(mixed, "mine", name) for name in names}
+    before = {name: data_digest(mixed.data, "mine", name) for name in names}
     assert len({before[name] for name in names[:3]}) == 3
     assert before["real"] == before["real_shuffled"]  # the same files; the run's key tells the two apart
     changed = {"low_high": ["high_low-low_high"], "low_low": ["low_low_4x"], "real": ["real", "real_shuffled"]}
     for file, affected in changed.items():
         path = tmp_path / "data" / "mine" / f"{file}.jsonl"
         path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-        now = {name: data_digest(mixed, "mine", name) for name in names}
+        now = {name: data_digest(mixed.data, "mine", name) for name in names}
         assert [name for name in names if now[name] != before[name]] == affected
         before = now
 

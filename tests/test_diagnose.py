@@ -20,10 +20,10 @@ from retrieval_heads.diagnose import Request, work
 from retrieval_heads.diagnose.compare import result
 from retrieval_heads.diagnose.inputs import read_inputs, split
 from retrieval_heads.diagnose.limits import warnings
-from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.diagnose.sentences import heads, knockout, patching
 from retrieval_heads.diagnose.verdict import performance, verdict
 from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.settings import UNTUNED
 from retrieval_heads.tables import follow, verb_tables
 
 TABLES = {"performance", "answers", "training", "head_scores", "overlap", "missed_heads", "knockout",

@@ -15,9 +15,9 @@ from peft import LoraConfig, get_peft_model
 from conftest import FAMILIES
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import Example
+from retrieval_heads.data.task import CITATION_METRICS
 from retrieval_heads.errors import ConfigError, DataError, ModelError
 from retrieval_heads.evaluation import evaluate, evaluate_each, forced_exact, greedy_answers
-from retrieval_heads.metrics import CITATION_METRICS
 from retrieval_heads.stats.bootstrap import bootstrap_mean
 
 

@@ -10,10 +10,9 @@ from tiny_study import save_tiny_base, write_profile
 
 from retrieval_heads import paths
 from retrieval_heads.cli import main
-from retrieval_heads.commands.choice import Options
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import DataError, ResultError
-from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.keys import Options, RunKey, study_grid
 from retrieval_heads.stages import grid, patch
 from retrieval_heads.store import Store, load_table
 

@@ -9,10 +9,9 @@ import pytest
 from tiny_study import save_tiny_base
 
 from retrieval_heads import paths
-from retrieval_heads.commands.choice import Options
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import ResultError
-from retrieval_heads.keys import RunKey, study_grid, table_path
+from retrieval_heads.keys import Options, RunKey, study_grid, table_path
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import correlate, knockout, patch
 from retrieval_heads.stages.head_sets import run_heads

@@ -13,12 +13,12 @@ from peft import LoraConfig, get_peft_model
 from conftest import FAMILIES
 from retrieval_heads.data import make_examples
 from retrieval_heads.data.encode import encode_all
+from retrieval_heads.data.examples import plain_text
 from retrieval_heads.data.layout import QUESTION
-from retrieval_heads.data.plain_text import plain_text
+from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import ConfigError, DataError, HeadError
 from retrieval_heads.evaluation import answer_losses
 from retrieval_heads.heads.text_loss import text_losses
-from retrieval_heads.models.base import load_tokenizer
 
 
 def loss_of(model, ids, first: int) -> float:
@@ -116,7 +116,7 @@ def written(tokenizer, row: torch.Tensor) -> str:
 
 
 def test_plain_text_is_documents_that_differ_without_a_question():
-    tokenizer = load_tokenizer()
+    tokenizer = embedded_tokenizer()
     rows = plain_text(tokenizer, n=4, length=600)
     assert (rows.shape, rows.dtype) == ((4, 600), torch.int64)
     for row in rows:
@@ -133,7 +133,7 @@ def test_plain_text_is_documents_that_differ_without_a_question():
 
 
 def test_plain_text_depends_on_the_seed_and_the_split_alone():
-    tokenizer = load_tokenizer()
+    tokenizer = embedded_tokenizer()
     rows = plain_text(tokenizer, n=3, length=500)
     assert torch.equal(rows, plain_text(tokenizer, n=3, length=500))
     assert torch.equal(rows[:2], plain_text(tokenizer, n=2, length=500))
@@ -143,7 +143,7 @@ def test_plain_text_depends_on_the_seed_and_the_split_alone():
 
 
 def test_plain_text_is_of_the_world_of_the_examples():
-    tokenizer = load_tokenizer()
+    tokenizer = embedded_tokenizer()
     [row] = plain_text(tokenizer, n=1, length=500)
     [example] = make_examples(task="mdqa", condition="real", length=500 + 4 * 48, n=1, seed=0, split="test")
     assert example.prompt.startswith(written(tokenizer, row))

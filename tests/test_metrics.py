@@ -6,19 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval_heads.data.example import Example
-from retrieval_heads.errors import DataError
-from retrieval_heads.metrics import (
+from retrieval_heads.data.example import task_of
+from retrieval_heads.data.task import (
     best_subspan_em,
     citation_scores,
     citations,
     exact_match,
-    main_metric,
-    metric_names,
     normalize_answer,
-    score_prediction,
     token_f1,
 )
+from retrieval_heads.errors import DataError
+from retrieval_heads.metrics import main_metric, metric_names
 
 TEXT = st.text(alphabet="aA tThHeE.,-n1\n", max_size=20)
 
@@ -124,8 +122,7 @@ def test_no_accepted_answer_is_an_error():
 
 @pytest.mark.parametrize("task", ["mdqa", "musique", "summhay", "my_task"])
 def test_scores_have_the_names_of_the_task(task):
-    example = Example(task=task, prompt="Question: which? Answer:", answer="2, 5")
-    scores = score_prediction(example, "5, 2")
+    scores = task_of(task).score("5, 2", ["2, 5"])
     assert tuple(scores) == metric_names(task)
     assert main_metric(task) in scores
     assert scores["exact_match"] == 0.0
@@ -133,8 +130,7 @@ def test_scores_have_the_names_of_the_task(task):
 
 
 def test_every_accepted_answer_counts():
-    example = Example(task="mdqa", prompt="Question: who? Answer:", answer="Bergen", answers=("Bergen", "Oslo"))
-    assert score_prediction(example, "Oslo") == {"exact_match": 1.0, "f1": 1.0, "best_subspan_em": 1.0}
+    assert task_of("mdqa").score("Oslo", ("Bergen", "Oslo")) == {"exact_match": 1.0, "f1": 1.0, "best_subspan_em": 1.0}
 
 
 @settings(deadline=None)

@@ -6,7 +6,7 @@ import pytest
 
 from retrieval_heads.data import make_examples
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.ngrams import ngram_overlap
+from retrieval_heads.data.statistics import ngram_overlap
 from retrieval_heads.errors import ConfigError, DataError
 
 

@@ -6,17 +6,17 @@ import random
 
 import numpy as np
 import pytest
+from pretrain.rows import RowBatches, make_row
 from torch.utils.data import DataLoader
 
+from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import DataError
-from retrieval_heads.models.base import load_tokenizer
-from retrieval_heads.training.pretrain_data import RowBatches, make_row
 
 LENGTH = 512
 
 
 def row_of(seed: int, length: int = LENGTH, short: float = 0.5) -> np.ndarray:
-    return make_row(random.Random(f"row|{seed}"), load_tokenizer(), length, short)
+    return make_row(random.Random(f"row|{seed}"), embedded_tokenizer(), length, short)
 
 
 def test_the_same_stream_gives_the_same_row_and_another_one_another():
@@ -28,7 +28,7 @@ def test_the_same_stream_gives_the_same_row_and_another_one_another():
 
 
 def test_batches_are_the_same_whatever_the_number_of_workers():
-    batches = RowBatches(load_tokenizer(), batch=2, length=256, seed=3, total=4, shares=(1.0, 0.0))
+    batches = RowBatches(embedded_tokenizer(), batch=2, length=256, seed=3, total=4, shares=(1.0, 0.0))
     found = []
     for workers in (0, 1, 2):
         stream = iter(DataLoader(batches, batch_size=None, num_workers=workers))
@@ -38,13 +38,13 @@ def test_batches_are_the_same_whatever_the_number_of_workers():
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
     assert len(np.unique(found[0].reshape(8, -1), axis=0)) == 8
-    other = next(iter(RowBatches(load_tokenizer(), batch=2, length=256, seed=4, total=4, shares=(1.0, 0.0))))
+    other = next(iter(RowBatches(embedded_tokenizer(), batch=2, length=256, seed=4, total=4, shares=(1.0, 0.0))))
     assert not np.array_equal(found[0][0], other)
 
 
 @pytest.mark.parametrize("short", [0.0, 1.0])
 def test_what_is_marked_is_what_follows_a_question_up_to_the_end_token(short):
-    tokenizer = load_tokenizer()
+    tokenizer = embedded_tokenizer()
     asks = tuple(tokenizer("Question: who?\nAnswer:", add_special_tokens=False)["input_ids"][-2:])
     assert tokenizer.decode(asks).strip() == "Answer:"
     breaks, answers = {tokenizer.bos_token_id, tokenizer.pad_token_id}, 0
@@ -62,7 +62,7 @@ def test_what_is_marked_is_what_follows_a_question_up_to_the_end_token(short):
 
 
 def test_marked_answers_stand_in_the_documents_before_them():
-    tokenizer = load_tokenizer()
+    tokenizer = embedded_tokenizer()
     for seed in range(10):
         ids, marked = row_of(seed)
         ends = [place for place in np.flatnonzero(marked) if ids[place] == tokenizer.eos_token_id]
@@ -75,7 +75,7 @@ def test_marked_answers_stand_in_the_documents_before_them():
 
 
 def test_rows_of_short_scenes_have_several_and_every_row_is_nearly_full():
-    tokenizer = load_tokenizer()
+    tokenizer = embedded_tokenizer()
     scenes = {
         short: [row_of(seed, short=short)[0].tolist().count(tokenizer.bos_token_id) for seed in range(10)]
         for short in (0.0, 1.0)

@@ -10,7 +10,7 @@ import matplotlib
 import pytest
 from model_folders import make_adapter, save_model
 
-from retrieval_heads.models.base import load_tokenizer
+from retrieval_heads.data.tokenizer import embedded_tokenizer
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -66,7 +66,7 @@ def test_the_ten_lines_run(run, capsys, tmp_path: Path):
 
 
 def test_the_ten_lines_run_on_a_folder_of_another_family(run, capsys, tmp_path: Path, tiny_model):
-    tokenizer = load_tokenizer()
+    tokenizer = embedded_tokenizer()
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     base = save_model(tmp_path / "own", tiny_model("qwen3", vocab_size=len(tokenizer), **ids), tokenizer)
     adapter = make_adapter(base, tmp_path / "adapter", seed=1)

@@ -19,8 +19,8 @@ from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.data.encode import Encoded, encode
 from retrieval_heads.data.example import TASKS, Example
 from retrieval_heads.data.official import load_mdqa, load_musique, load_summhay
+from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import DataError, ModelError
-from retrieval_heads.models.base import load_tokenizer
 
 CORPUS = [GOLD, "Document 1: Où est Zoë? Élan naïf, 3.5 km; Question: Answer: The grass is green."]
 NEEDLES = ("sentence", "passage", "answer")
@@ -59,7 +59,7 @@ def wordpiece() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="module")
 def tokenizers(tiny_tokenizer: PreTrainedTokenizerFast) -> dict[str, PreTrainedTokenizerFast]:
-    return {"byte-level": tiny_tokenizer, "unigram": unigram(), "wordpiece": wordpiece(), "base": load_tokenizer()}
+    return {"byte-level": tiny_tokenizer, "unigram": unigram(), "wordpiece": wordpiece(), "base": embedded_tokenizer()}
 
 
 @pytest.fixture(scope="module")

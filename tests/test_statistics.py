@@ -7,8 +7,8 @@ import pytest
 from retrieval_heads.data import make_examples
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.statistics import describe, stated_forms, unseen_shares
+from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import DataError
-from retrieval_heads.models.base import load_tokenizer
 
 
 def examples(condition: str, n: int, task: str = "mdqa", split: str = "train", length: int = 256) -> list[Example]:
@@ -18,25 +18,25 @@ def examples(condition: str, n: int, task: str = "mdqa", split: str = "train", l
 def test_counts_of_a_set_written_by_hand() -> None:
     prompt = "Document 12: Ann\nAnn met O'Neil.\n\nDocument 15: Bo\nBo met ANN.\n\nQuestion: Who met Ann?\nAnswer:"
     one = Example("mdqa", prompt, "Bo", needles=((57, 61),), meta={"id": "by hand"})
-    found = describe([one, one], load_tokenizer())
+    found = describe([one, one], embedded_tokenizer())
     assert found["documents"] == 2
     assert found["needles"] == 1
     # document 12 ann met o'neil 15 bo question who answer
     assert found["vocabulary"] == 10
-    assert found["tokens"] == len(load_tokenizer()(one.text)["input_ids"]) + 1  # the end of the sequence
+    assert found["tokens"] == len(embedded_tokenizer()(one.text)["input_ids"]) + 1  # the end of the sequence
 
 
 @pytest.mark.parametrize("task", ["mdqa", "musique", "summhay"])
 def test_the_means_agree_with_what_the_examples_say_of_themselves(task: str) -> None:
     made = examples("real", 6, task, length=512)
-    found = describe(made, load_tokenizer())
+    found = describe(made, embedded_tokenizer())
     assert found["documents"] == sum(one.meta["documents"] for one in made) / 6
     assert found["needles"] == sum(len(one.needles) for one in made) / 6
     assert 300 < found["tokens"] <= 512
 
 
 def test_the_haystack_of_repeated_sentences_has_fewer_words() -> None:
-    words = {name: describe(examples(name, 10), load_tokenizer())["vocabulary"] for name in ("low_high", "low_low")}
+    words = {name: describe(examples(name, 10), embedded_tokenizer())["vocabulary"] for name in ("low_high", "low_low")}
     assert words["low_low"] < 0.5 * words["low_high"]
 
 
@@ -67,6 +67,6 @@ def test_errors_name_the_example_and_the_remedy() -> None:
     with pytest.raises(DataError, match=r"example file 3.*not known how the needles are put.*make_examples"):
         stated_forms([foreign])
     with pytest.raises(DataError, match=r"no examples"):
-        describe([], load_tokenizer())
+        describe([], embedded_tokenizer())
     with pytest.raises(DataError, match=r"no statement"):
         unseen_shares(["employer/noun/0"], [])

@@ -11,16 +11,17 @@ import pytest
 from one_place import questions, write_case
 from tiny_study import save_tiny_base
 
+from retrieval_heads.check.places import places
 from retrieval_heads.data.example import Example
 from retrieval_heads.diagnose import Request
 from retrieval_heads.diagnose.answers import without_needles
-from retrieval_heads.diagnose.by_place import places, unevenness
+from retrieval_heads.diagnose.by_place import unevenness
 from retrieval_heads.diagnose.compare import Result, result
 from retrieval_heads.diagnose.inputs import Inputs, read_inputs
 from retrieval_heads.diagnose.limits import warnings
 from retrieval_heads.diagnose.report import report
-from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.diagnose.verdict import performance, verdict
+from retrieval_heads.settings import UNTUNED
 
 SHARE = {UNTUNED: (0.14, 0.29, 0.17), "real": (0.14, 0.29, 0.17), "A": (0.14, 0.14, 0.17), "B": (0.86, 0.0, 0.0)}
 """Best-subspan with the gold document at place 1, 2, 3, as was seen on 7, 7 and 6 examples of a real model."""

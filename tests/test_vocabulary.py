@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from retrieval_heads import cli
-from retrieval_heads.data.encode import encode_all
-from retrieval_heads.data.spilled import Spilled
+from retrieval_heads.data.encode import Spilled, encode_all
 from retrieval_heads.errors import DataError
 from retrieval_heads.evaluation import answer_losses, evaluate, forced_exact, greedy_answers
 from retrieval_heads.heads.ablate import mean_head_outputs

@@ -1,4 +1,4 @@
-"""The text world: names, relations, and the examples of every task and condition."""
+"""The text world: names that no two splits share, relations, and the examples of every task and condition."""
 
 from __future__ import annotations
 
@@ -7,16 +7,33 @@ import random
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from retrieval_heads.data import make_examples
 from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.data.example import TASKS
-from retrieval_heads.data.names import SPLITS, Names
-from retrieval_heads.data.relations import CLASHES, LIMITED, by_subject, draw_path, relations
+from retrieval_heads.data.relations import (
+    CLASHES,
+    CONSONANTS,
+    LIMITED,
+    LINKS,
+    SPLITS,
+    STEMS,
+    TAILS,
+    Names,
+    by_subject,
+    codes,
+    draw_path,
+    relations,
+    word_ends,
+)
 from retrieval_heads.data.scene import GRASS
 from retrieval_heads.data.statements import FORMS
 from retrieval_heads.errors import ConfigError, DataError
 
+TYPES = sorted({kind for one in relations().values() for kind in (one.subject, one.object)})
+SEEDS = st.integers(0, 2**32 - 1)
 # shuffled answers are dealt among the whole set and stand in no needle: test_conditions.py
 EACH = [(task, name) for task in TASKS for name, condition in CONDITIONS.items() if not condition.shuffled]
 
@@ -33,9 +50,52 @@ def test_enough_relations_statements_and_questions():
     assert set(LIMITED) <= set(relations())
 
 
-def test_splits_share_no_name():
-    drawn = {split: {Names(random.Random(i), split).entity("person").name for i in range(300)} for split in SPLITS}
-    assert all(not drawn[a] & drawn[b] for a in SPLITS for b in SPLITS if a != b)
+@pytest.mark.parametrize("drawn", [word_ends, codes])
+def test_splits_are_disjoint_and_together_all_there_is(drawn):
+    for one, other in itertools.combinations(SPLITS, 2):
+        assert not set(drawn(one)) & set(drawn(other)), (one, other)
+    every = [item for split in SPLITS for item in drawn(split)]
+    whole = {word_ends: len(set(STEMS)) * len(set(TAILS)), codes: 90 * len(CONSONANTS) ** 2}
+    assert len(every) == len(set(every)) == whole[drawn]
+    assert all(len(drawn(split)) > 1000 for split in SPLITS)
+
+
+def test_the_shares_of_the_splits_cover_every_hash_once():
+    assert sorted(place for places in SPLITS.values() for place in places) == list(range(16))
+
+
+def ends_of(word: str) -> set[tuple[str, str]]:
+    """Every way to read a word as first and last syllables, with or without a link between them."""
+    found = set()
+    for stem in STEMS:
+        if word.startswith(stem):
+            rest = word[len(stem) :]
+            found |= {(stem, rest)} & {(stem, tail) for tail in TAILS}
+            found |= {(stem, rest[len(link) :]) for link in LINKS
+                      if rest.startswith(link) and rest[len(link) :] in TAILS}
+    return found
+
+
+@settings(deadline=None, max_examples=50)
+@given(split=st.sampled_from(sorted(SPLITS)), kind=st.sampled_from(TYPES), seed=SEEDS)
+def test_an_entity_is_named_by_a_word_of_its_split(split, kind, seed):
+    entity = Names(random.Random(seed), split).entity(kind)
+    assert entity.word in entity.name
+    assert ends_of(entity.word) & set(word_ends(split))
+
+
+@settings(deadline=None, max_examples=20)
+@given(split=st.sampled_from(sorted(SPLITS)), seed=SEEDS)
+def test_codes_come_from_their_split_and_none_twice(split, seed):
+    names = Names(random.Random(seed), split)
+    drawn = [names.entity("code").name for _ in range(200)]
+    assert len(set(drawn)) == 200
+    assert set(drawn) <= set(codes(split))
+
+
+def test_an_unknown_split_names_the_choices():
+    with pytest.raises(ConfigError, match=r"split: unknown split \(got 'dev'\)\. Use one of base, train, probe,"):
+        Names(random.Random(0), "dev")
 
 
 def test_a_shared_word_and_no_name_twice():
@@ -82,10 +142,10 @@ def test_the_same_seed_gives_the_same_examples_one_by_one(task, condition):
 @pytest.mark.parametrize("task", TASKS)
 def test_examples_fit_their_length_and_use_it(task):
     from retrieval_heads.data.encode import encode_all
-    from retrieval_heads.models.base import load_tokenizer
+    from retrieval_heads.data.tokenizer import embedded_tokenizer
 
     for length in (480, 900):
-        tokens = [len(e.ids) for e in encode_all(made(task, "real", length=length), load_tokenizer())]
+        tokens = [len(e.ids) for e in encode_all(made(task, "real", length=length), embedded_tokenizer())]
         assert max(tokens) <= length
         assert min(tokens) > 0.75 * length
 

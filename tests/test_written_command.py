@@ -17,8 +17,8 @@ from written_samples import chain_example, citing_example, example
 
 from retrieval_heads.cli import main
 from retrieval_heads.data.jsonl import read_examples, write_examples
+from retrieval_heads.data.tokenizer import BASE_PATH
 from retrieval_heads.data.written.conditions import SYNTHETIC
-from retrieval_heads.models.base import BASE_PATH
 
 pytest.importorskip("openai")
 MAKERS = {"mdqa": example, "musique": chain_example, "summhay": citing_example}

@@ -12,6 +12,7 @@ from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import token_counter
 from retrieval_heads.data.scene import GRASS
+from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.data.written.checks import contains
 from retrieval_heads.data.written.conditions import SYNTHETIC, make_condition
 from retrieval_heads.data.written.fitting import Piece
@@ -19,7 +20,6 @@ from retrieval_heads.data.written.haystack import insert, insert_into_text, pool
 from retrieval_heads.data.written.orders import needle_piece
 from retrieval_heads.data.written.real import Real, take_apart
 from retrieval_heads.errors import ConfigError, DataError
-from retrieval_heads.models.base import load_tokenizer
 
 LENGTH = 1500
 MAKERS = {"mdqa": example, "musique": chain_example, "summhay": citing_example}
@@ -27,7 +27,7 @@ MAKERS = {"mdqa": example, "musique": chain_example, "summhay": citing_example}
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return load_tokenizer()
+    return embedded_tokenizer()
 
 
 def reals_of(task: str, n: int = 6, **options) -> list[Real]:

@@ -12,8 +12,8 @@ from written_samples import PLACES, chain_example, example
 
 from retrieval_heads.cli import main
 from retrieval_heads.data.jsonl import read_examples, write_examples
+from retrieval_heads.data.tokenizer import BASE_PATH
 from retrieval_heads.data.written.conditions import SYNTHETIC
-from retrieval_heads.models.base import BASE_PATH
 
 N = 6
 FILLER = "It is known for its long winters, its two bridges and the market that is held on the square each spring. "

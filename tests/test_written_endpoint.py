@@ -23,12 +23,12 @@ from written_samples import example, reals
 
 from retrieval_heads.cli import main
 from retrieval_heads.data.jsonl import write_examples
+from retrieval_heads.data.tokenizer import BASE_PATH
 from retrieval_heads.data.written.author import write_texts
 from retrieval_heads.data.written.cache import Cache, request_key
 from retrieval_heads.data.written.checks import Fault, contains, find_fault
 from retrieval_heads.data.written.client import Client, Endpoint, EndpointError, find_endpoint
 from retrieval_heads.data.written.orders import needle_orders
-from retrieval_heads.models.base import BASE_PATH
 
 pytest.importorskip("openai")
 STARTS_WITHIN = 300  # seconds; some on a machine with nothing else to do

@@ -8,13 +8,13 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from retrieval_heads.models.base import load_tokenizer
+from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.paths import configs_folder
 
 
 def save_tiny_base(folder: Path, seed: int = 0) -> Path:
     """A model folder with the base's tokenizer; random weights, so that nothing is known of its scores."""
-    tokenizer = load_tokenizer()
+    tokenizer = embedded_tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(

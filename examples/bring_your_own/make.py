@@ -20,8 +20,8 @@ from typing import Any
 
 from retrieval_heads.data import make_examples
 from retrieval_heads.data.examples import RESERVE, build_scene, needle_spans, number, token_counter, write
+from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.files import write_whole
-from retrieval_heads.models.base import load_tokenizer
 
 LENGTH = 1024
 """Tokens of an example, at most: twice what the embedded base model was made for."""
@@ -47,7 +47,7 @@ def record(name: str, prompt: str, answer: str, needles: Iterable[tuple[int, int
 
 def make(folder: Path) -> None:
     """Write the four files."""
-    tokenizer = load_tokenizer()
+    tokenizer = embedded_tokenizer()
     count = token_counter(tokenizer)
     files = {f"{name}.jsonl": [haystack(index, name == "at_end", count) for index in range(N_TRAIN)]
              for name in ("anywhere", "at_end")}

@@ -14,7 +14,7 @@ import pandas as pd
 from torch import nn
 
 from retrieval_heads.data.encode import Encoded
-from retrieval_heads.data.example import Example
+from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.decoding import (
     Stop,
     greedy_tokens,
@@ -32,7 +32,6 @@ from retrieval_heads.forced import (
     means_of,
     same_tokens,
 )
-from retrieval_heads.metrics import metric_names, score_prediction
 from retrieval_heads.models.modes import evaluation_mode
 from retrieval_heads.stats.bootstrap import RESAMPLES, bootstrap_mean
 
@@ -89,7 +88,7 @@ def evaluate_each(
     greedy tokens, at no further cost: up to the first wrong token, greedy decoding is teacher forcing. With `losses`
     there is a column `nll`, as `answer_losses` gives it, at the cost of one short pass per batch.
     """
-    if len({metric_names(example.task) for example in examples}) > 1:
+    if len({task_of(example.task).metrics for example in examples}) > 1:
         raise DataError(
             "tasks with different metrics", where="examples", value=sorted({example.task for example in examples}),
             remedy="Evaluate each task by itself.",
@@ -109,7 +108,8 @@ def evaluate_each(
     for example, item, generated in zip(examples, encoded, tokens, strict=True):
         prediction, target = _text(tokenizer, generated, ends, one_line), item.ids[item.prompt_length :]
         rows.append({
-            "id": example.meta.get("id", ""), "prediction": prediction, **score_prediction(example, prediction),
+            "id": example.meta.get("id", ""), "prediction": prediction,
+            **task_of(example.task).score(prediction, example.answers),
             "forced_exact_match": float(same_tokens(generated[: len(target)], target, ends)),
         })
     found = pd.DataFrame(rows)

@@ -107,6 +107,21 @@ def lock_path(profile: str, part: RunKey | str) -> Path:
     return paths.runs_folder(profile) / f".{name}.lock"
 
 
+@dataclass(frozen=True)
+class Options:
+    """The part of a study that is asked for; all of it by default.
+
+    Attributes:
+        task: only the runs of this task.
+        seed: only the runs of this seed.
+        base: only the runs from the base model of this folder name.
+    """
+
+    task: str | None = None
+    seed: int | None = None
+    base: str | None = None
+
+
 def study_grid(
     profile: Profile, task: str | None = None, seed: int | None = None, base: str | None = None,
     limit: int | None = None,

@@ -27,7 +27,7 @@ def check_needs(profile: Profile, task: str | None = None, base: str | None = No
         return
     models = [path for name, path in zip(profile.base_names, profile.bases, strict=True) if base in (None, name)]
     models = [path for path in models if not _model_is_there(path)]
-    folder = (paths.checkout() or paths.home()) / Path(profile.data).expanduser()
+    folder = paths.from_checkout(profile.data)
     tasks = [name for name in profile.tasks if task in (None, name) and not (folder / name).is_dir()]
     missing, remedies = [], []
     if models:

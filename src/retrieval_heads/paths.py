@@ -86,9 +86,14 @@ def results_folder(profile: str) -> Path:
     return (checkout() or home()) / "results" / profile
 
 
+def from_checkout(path: str) -> Path:
+    """A path as a profile gives it: absolute, below `~`, or starting at the checkout."""
+    return (checkout() or home()) / Path(path).expanduser()
+
+
 def resolve_model(path_or_id: str) -> str:
     """A model as an absolute path when it is a folder (relative ones start at the checkout), unchanged otherwise."""
-    folder = (checkout() or home()) / Path(path_or_id).expanduser()
+    folder = from_checkout(path_or_id)
     if not folder.is_dir() and path_or_id.startswith("models/"):
         needed_checkout()  # which says in one line what is missing
     return str(folder) if folder.is_dir() else path_or_id

@@ -19,6 +19,9 @@ from retrieval_heads.training.lora_settings import SCHEDULES, LoraSettings
 REFERENCE = "real"
 """The condition that head sets are compared with and patched from."""
 
+UNTUNED = "untuned"
+"""In a comparison of one's own training sets, the model without fine-tuning, with the RoPE theta of the others."""
+
 
 def _one_of(*allowed: str) -> AfterValidator:
     def check(value: str) -> str:

@@ -167,7 +167,7 @@ class Store:
 
     def _data_digest(self, part: Part) -> str | None:
         """Identifies the files that a run's examples come from; None where they are generated, or not here."""
-        return data_digest(self.profile, part.task, part.condition) if isinstance(part, RunKey) else None
+        return data_digest(self.profile.data, part.task, part.condition) if isinstance(part, RunKey) else None
 
     def _write(
         self, path: Path, table: str, frame: pd.DataFrame, facts: Facts, digest: str | None, **more: Any,

@@ -12,9 +12,8 @@ from typing import Any
 from retrieval_heads.check.findings import Findings
 from retrieval_heads.check.lines import Lines
 from retrieval_heads.check.sameness import LEAKS, REPEATS, Seen, count_shared, line_of
-from retrieval_heads.check.shortcuts import CITED
 from retrieval_heads.data.encode import Encoded, encode_all
-from retrieval_heads.data.example import Example
+from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.jsonl import each_example, iterate_examples, scorable
 from retrieval_heads.errors import ConfigError, DataError
 
@@ -133,7 +132,7 @@ def _count(findings: Findings, example: Example, encoded: Encoded) -> None:
         "prompt_ends_in_space": example.prompt[-1].isspace() and example.joint[:1].isspace(),
         "answer_in_space": example.answer != example.answer.strip(),
     }
-    if example.needles and example.task != CITED:
+    if example.needles and not task_of(example.task).cites:
         answer = encoded.ids[encoded.prompt_length : encoded.prompt_length + encoded.answer_length]
         inside = {token for start, end in encoded.needles for token in encoded.ids[start:end]}
         found["answer_in_no_needle"] = not any(example.answer in text for text in example.needle_texts())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,12 @@ UNLIKELY = 1e-3
 
 NARROW = 0.25
 """Nine in ten needles within so small a part of the prompt stand at one place."""
+
+PARTS = ("first third", "middle third", "last third")
+"""Of the documents, or of the text before the question, where the first needle is."""
+
+FEW_DOCUMENTS = 4
+"""With no more documents than these, each is a place of its own."""
 
 _ORDINALS = ("first", "second", "third", "fourth", "fifth")
 
@@ -59,6 +66,21 @@ def documents_of(example: Example) -> tuple[list[int], int] | None:
 def place_of(example: Example) -> float:
     """Where the first needle begins, as a fraction of the text before the question; NaN without a needle."""
     return example.needles[0][0] / haystack_end(example) if example.needles else float("nan")
+
+
+def places(examples: Sequence[Example]) -> list[str]:
+    """The name of the place of each example's first needle; empty for an example without needles."""
+    documents = [document_of(one) for one in examples if one.needles]
+    counts = {found[1] for found in documents if found is not None}
+    if documents and None not in documents and max(counts) <= FEW_DOCUMENTS:
+        return [f"document {document_of(one)[0]}" if one.needles else "" for one in examples]
+    return [_part(one, None not in documents) if one.needles else "" for one in examples]
+
+
+def _part(example: Example, numbered: bool) -> str:
+    found = document_of(example) if numbered else None
+    share = place_of(example) if found is None else (found[0] - 0.5) / found[1]
+    return PARTS[min(int(share * len(PARTS)), len(PARTS) - 1)]
 
 
 def name_of(number: int, last: bool) -> str:

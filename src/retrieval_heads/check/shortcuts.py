@@ -15,10 +15,7 @@ from typing import Any
 
 from retrieval_heads.check.lines import Lines
 from retrieval_heads.check.places import Places, haystack_end
-from retrieval_heads.data.example import Example
-
-CITED = "summhay"
-"""The task whose answers are numbers of documents, which no needle holds."""
+from retrieval_heads.data.example import Example, task_of
 
 OFTEN = 0.25
 """Share of the examples whose answer stands outside their needles, too, from which on it is a warning."""
@@ -61,7 +58,7 @@ class Shortcuts:
         line, end = example.meta.get("line", self.n), haystack_end(example)
         self.places.add(example)
         rest, question = "\n".join(_around(example, end)), example.prompt[end:]
-        if example.task != CITED:
+        if not task_of(example.task).cites:  # numbers of documents, which no needle holds
             answer = re.compile(rf"(?<!\w){re.escape(example.answer)}(?!\w)", re.IGNORECASE)
             for text, found in ((rest, self.outside), (question, self.in_question)):
                 if answer.search(text):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.data.conditions import CONDITIONS, kind_of
+from retrieval_heads.data.example import task_of
 from retrieval_heads.errors import ResultError
 from retrieval_heads.settings import REFERENCE
 
@@ -67,7 +68,7 @@ def task_heads(head_scores: pd.DataFrame, columns: Sequence[str] = ("score",)) -
     """
     need(head_scores, ["task", "condition", "seed", BASE, "kind", "score_mode", "layer", "head", *columns],
          "head_scores")
-    kinds = {task: "insight" if task == "summhay" else "copy" for task in head_scores["task"].unique()}
+    kinds = {task: task_of(task).head_score for task in head_scores["task"].unique()}
     mode = "forced" if (head_scores["score_mode"] == "forced").any() else head_scores["score_mode"].min()
     wanted = (head_scores["kind"] == head_scores["task"].map(kinds)) & (head_scores["score_mode"] == mode)
     return [_task_heads(str(task), part, columns) for task, part in head_scores[wanted].groupby("task")]

@@ -15,6 +15,7 @@ import pandas as pd
 
 from retrieval_heads.claims.head_arrays import TaskHeads, claimed, need, task_heads
 from retrieval_heads.claims.pairs import known_mean
+from retrieval_heads.data.example import task_of
 from retrieval_heads.keys import RUN
 from retrieval_heads.stats.overlap import THRESHOLDS
 
@@ -75,7 +76,8 @@ def run_predictors(
     need(training, [*RUN, "final_loss"], "training")
     need(probe_loss, [*RUN, "loss"], "probe_loss")
     need(examples, ["task", "condition", "split", "ngram_overlap"], "examples")
-    value = answers["score"].where(answers["task"] == "summhay", answers["exact_match"])
+    cites = answers["task"].map(lambda task: task_of(task).cites)
+    value = answers["score"].where(cites, answers["exact_match"])
     table = answers[RUN].assign(performance=value).groupby(RUN, as_index=False)[OUTCOME].mean()
     table = table[table["condition"].isin(claimed(table["condition"].unique()))]
     if of_heads:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from retrieval_heads.claims.head_arrays import need
 from retrieval_heads.claims.repeated import one_row_a_key
+from retrieval_heads.data.example import task_of
 from retrieval_heads.errors import ResultError
-from retrieval_heads.metrics import main_metric
 
 KEY = ("task", "condition", "base", "seed", "example")
 EXACT, SCORE = "exact_match", "score"
@@ -20,12 +20,12 @@ EXACT, SCORE = "exact_match", "score"
 
 def claim_column(task: str) -> str:
     """The column of `answers` by which the claims are decided: citation F1 for `summhay`, exact match otherwise."""
-    return SCORE if task == "summhay" else EXACT
+    return SCORE if task_of(task).cites else EXACT
 
 
 def metric_name(task: str, column: str) -> str:
     """The name of the metric in a column of `answers`."""
-    return main_metric(task) if column == SCORE else EXACT
+    return task_of(task).main_metric if column == SCORE else EXACT
 
 
 @dataclass(frozen=True, eq=False)

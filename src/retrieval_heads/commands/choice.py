@@ -8,27 +8,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from retrieval_heads import paths
 from retrieval_heads.config import limited, load_profile
+from retrieval_heads.keys import Options
 from retrieval_heads.settings import Profile
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line asks of a stage, beside the profile.
-
-    Attributes:
-        task: only the runs of this task.
-        seed: only the runs of this seed.
-        base: only the runs from the base model of this folder name.
-    """
-
-    task: str | None = None
-    seed: int | None = None
-    base: str | None = None
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:

@@ -31,7 +31,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
 def _costs(parsed: argparse.Namespace) -> None:
     given = {"device": parsed.device, "data": parsed.data and str(Path(parsed.data).resolve())}
     if parsed.random_weights:
-        from retrieval_heads.models.base import BASE_PATH
+        from retrieval_heads.data.tokenizer import BASE_PATH
         from retrieval_heads.models.random_weights import make_random_model
 
         folder = paths.runs_folder("random") / Path(parsed.random_weights).stem

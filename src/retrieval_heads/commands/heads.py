@@ -45,6 +45,7 @@ def _heads(parsed: argparse.Namespace) -> None:
         if (value := getattr(parsed, name)) is not None and value < 1:
             raise ConfigError("less than one", where=f"--{name}", value=value, remedy="Give 1 or more.")
     from retrieval_heads.data.encode import encode_all
+    from retrieval_heads.data.example import task_of
     from retrieval_heads.data.jsonl import read_examples
     from retrieval_heads.evaluation import forced_exact
     from retrieval_heads.executor import resolve_device
@@ -63,7 +64,8 @@ def _heads(parsed: argparse.Namespace) -> None:
     made_for = context_length(config)
     longer = made_for is not None and length > made_for and parsed.adapter is None
     theta = extended_theta(config, length) if longer else None
-    kind = parsed.kind or ("insight" if {one.task for one in examples} == {"summhay"} else "copy")
+    kinds = {task_of(one.task).head_score for one in examples}
+    kind = parsed.kind or ("insight" if kinds == {"insight"} else "copy")
     model, _ = load_model(folder, parsed.adapter, resolve_device(parsed.device), rope_theta=theta,
                           max_length=length if longer else None)
     with lines(), named(f"{len(examples)} examples"):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+
+from retrieval_heads.paths import needed_checkout
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -27,8 +30,9 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 
 def _pretrain(parsed: argparse.Namespace) -> None:
-    from retrieval_heads.training.pretrain import PretrainSettings
-    from retrieval_heads.training.train_base import train_base
+    sys.path.insert(0, str(needed_checkout() / "tools"))  # not part of the package: only this verb needs it
+    from pretrain.make_base import train_base
+    from pretrain.train import PretrainSettings
 
     names = ("seconds", "steps", "lr", "muon_lr", "decay", "batch", "short", "workers", "seed")
     chosen = {name: getattr(parsed, name) for name in names}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from retrieval_heads import paths
 from retrieval_heads.cluster import connected
-from retrieval_heads.commands.choice import Options, add_choice, chosen, leading, log_to_stderr
+from retrieval_heads.commands.choice import add_choice, chosen, leading, log_to_stderr
 from retrieval_heads.config import config_hash
 from retrieval_heads.executor import kept_workers
-from retrieval_heads.keys import study_grid
+from retrieval_heads.keys import Options, study_grid
 from retrieval_heads.needs import check_needs
 from retrieval_heads.settings import Profile
 

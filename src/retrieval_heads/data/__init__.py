@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
-__all__ = ["Example", "make_examples"]
+_HOMES = {"Example": "example", "make_examples": "examples"}
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "make_examples":
-        from retrieval_heads.data.examples import make_examples
-
-        return make_examples
-    if name == "Example":
-        from retrieval_heads.data.example import Example
-
-        return Example
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

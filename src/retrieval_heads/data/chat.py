@@ -31,14 +31,7 @@ _DIRECTIVES = ("-d", "-m", "-H", "-I", "-j", "-y", *"aAbBcdDeFfGgHIjklmMpRsSTuUV
 
 
 class Chat(NamedTuple):
-    """What a template made of messages.
-
-    Attributes:
-        prompt: the messages and the template's generation prompt.
-        joint: the white space that it puts before an answer.
-        template: for `Example.chat_template`: `arguments`, and `end`, the token by which the template ends a turn; each
-            only where there is one.
-    """
+    """What a template made of messages: the prompt, the white space before an answer, and `Example.chat_template`."""
 
     prompt: str
     joint: str
@@ -48,10 +41,7 @@ class Chat(NamedTuple):
 def write_chat(
     tokenizer: Any, messages: Sequence[Mapping[str, str]], arguments: Mapping[str, Any] | None = None,
 ) -> Chat:
-    """The messages as the tokenizer's chat template writes them.
-
-    Args:
-        arguments: of the template, JSON values; `strftime_now` sets its clock.
+    """The messages as the tokenizer's chat template writes them, given its arguments, JSON values.
 
     Raises:
         ConfigError: arguments that no template can have, or that this one does not read.
@@ -147,9 +137,7 @@ def _rendered(
     extra = dict(arguments)
     if (moment := extra.pop(ASKS, None)) is not None:
         extra["chat_template"] = _clock(_moment(moment)) + _source(tokenizer, arguments)
-    return tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=not answered, **extra,
-    )
+    return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=not answered, **extra)
 
 
 def _clock(moment: datetime) -> str:

@@ -36,7 +36,7 @@ class Condition:
         limited: draw the asked relations from the `LIMITED` quarter only.
         members: the conditions whose examples it takes in turn, by index; none for a condition with its own.
         short: its training examples have the base model's length, so that no long context is seen.
-        shuffled: the answers are swapped among the examples of a set (`shuffle.py`).
+        shuffled: the answers are swapped among the examples of a set (`examples.swap_answers`).
         scale: number of training examples, as a multiple of the profile's.
     """
 

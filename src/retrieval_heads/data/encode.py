@@ -1,4 +1,4 @@
-"""From text to tokens: an example's ids, its answer positions and its needles as token spans.
+"""From text to tokens: an example's ids, its answer positions and its needles as token spans, in memory or on the disk.
 
 Spans come from the offsets of a fast tokenizer, so any tokenizer with offsets works, and a needle that cannot be
 mapped raises instead of being dropped.
@@ -6,10 +6,14 @@ mapped raises instead of being dropped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import tempfile
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
+from itertools import islice, takewhile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,10 @@ from retrieval_heads.data.example import Example
 from retrieval_heads.data.layout import QUESTION
 from retrieval_heads.data.markup import control_tokens
 from retrieval_heads.errors import DataError, ModelError
+from retrieval_heads.files import unwritable
+
+TOGETHER = 16
+"""Examples that are tokenised at a time when they go to the disk."""
 
 _AT_THE_SEAM = (
     "Nothing stands between this prompt and its answer (`joint`), as after a chat template that ends the prompt: give "
@@ -100,56 +108,86 @@ def encode_all(
             "the tokenizer gives no character offsets", where=type(tokenizer).__name__,
             remedy="Use a fast tokenizer (a folder with tokenizer.json).",
         )
-    frame, vocabulary = _Frame(tokenizer), vocabulary or getattr(tokenizer, "model_vocabulary", None)
+    frame = _Frame(tokenizer, max_length, vocabulary or getattr(tokenizer, "model_vocabulary", None))
     # verbose=False: the length warning of the tokenizer is replaced by our own check below
     batch = tokenizer([example.text for example in examples], return_offsets_mapping=True, verbose=False,
                       add_special_tokens=False)
-    return [
-        _encoded(example, ids, offsets, frame, max_length, vocabulary)
-        for example, ids, offsets in zip(examples, batch["input_ids"], batch["offset_mapping"], strict=True)
-    ]
+    return [frame.encoded(*each) for each in zip(examples, batch["input_ids"], batch["offset_mapping"], strict=True)]
 
 
 class _Frame:
-    """What a tokenizer and a chat template put around a text."""
+    """What a tokenizer and a chat template put around a text, and the limits of the model that reads it."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer, self.control = tokenizer, frozenset(control_tokens(tokenizer).values())
+    def __init__(self, tokenizer: Any, max_length: int | None, vocabulary: int | None) -> None:
+        self._tokenizer, self._max_length, self._vocabulary = tokenizer, max_length, vocabulary
+        self._control = frozenset(control_tokens(tokenizer).values())
         marked = tokenizer("a", return_special_tokens_mask=True)
-        self._before = list(takewhile(lambda pair: pair[1], zip(
-            marked["input_ids"], marked["special_tokens_mask"], strict=True)))
-        self._written = "".join(tokenizer.convert_ids_to_tokens([one for one, _ in self._before]))
+        pairs = zip(marked["input_ids"], marked["special_tokens_mask"], strict=True)
+        self._before = [one for one, _ in takewhile(lambda pair: pair[1], pairs)]
+        self._written = "".join(tokenizer.convert_ids_to_tokens(self._before))
 
-    def before(self, example: Example) -> list[int]:
-        """The tokens that go before the example's text."""
-        if example.chat_template is not None or example.prompt.startswith(self._written):
-            return []
-        return [one for one, _ in self._before]
+    def encoded(self, example: Example, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded:
+        """The example, given the tokens of its text and their places in it; raises as `encode_all`."""
+        where = place_of_record(example)
+        written = example.chat_template is not None or example.prompt.startswith(self._written)
+        before = [] if written else self._before
+        # those before the text have no place in it, and count to the prompt
+        ids = [*before, *ids]
+        bounds = np.asarray([*[(0, 0)] * len(before), *offsets], dtype=np.int64).reshape(-1, 2)  # also without a token
+        starts, ends = bounds[:, 0], bounds[:, 1]
+        boundary = len(example.prompt)
+        prompt_length = int(np.count_nonzero(ends <= boundary))
+        answer_length = len(ids) - prompt_length
+        if ((starts < boundary) & (ends > boundary)).any():
+            raise DataError(
+                "the last characters of the prompt and the answer share a token", where=where,
+                value=example.prompt[-20:] + example.joint + example.answer[:20],
+                remedy=_AT_THE_SEAM if not example.joint else "End the prompt with punctuation.",
+            )
+        if answer_length < 1:
+            raise DataError(
+                "the tokenizer has no token for the answer", where=where, value=example.answer[:20],
+                remedy="Give an answer that it can write, or use another tokenizer.",
+            )
+        self._refuse_control(example, ids, prompt_length, where)
+        needles = tuple(_token_span(span, starts, ends, where, example) for span in example.needles)
+        if (end := self._end(example, where)) is not None:
+            ids.append(end)
+        check_ids(ids, self._vocabulary, where)
+        if self._max_length is not None and len(ids) > self._max_length:
+            raise DataError(
+                f"{len(ids)} tokens are more than the allowed {self._max_length}", where=where,
+                value=example.prompt[:60],
+                remedy="Make shorter examples (`length`), or extend the model (RoPE theta) and raise the limit.",
+            )
+        question = example.prompt.rfind(QUESTION)
+        begins = int(np.count_nonzero(ends <= question)) if question >= 0 else None
+        return Encoded(tuple(ids), prompt_length, answer_length, needles, begins)
 
-    def refuse_control(self, example: Example, ids: list[int], prompt_length: int, where: str) -> None:
+    def _refuse_control(self, example: Example, ids: list[int], prompt_length: int, where: str) -> None:
         """`DataError` for a control token in the answer, or in a prompt that no template wrote, behind its opening."""
-        opening = len(self._before) or ids[:1] == [self.tokenizer.bos_token_id]
+        opening = len(self._before) or ids[:1] == [self._tokenizer.bos_token_id]
         inside = ids[opening:prompt_length] if example.chat_template is None else []
         for part, name, remedy in (
             (ids[prompt_length:], "answer", "Give the answer's text alone: what ends it is added."),
             (inside, "prompt", "Take it out of the text; or, where a chat template wrote the prompt, say so by the key "
              "`chat_template` (as {})."),
         ):
-            if found := self.control.intersection(part):
+            if found := self._control.intersection(part):
                 raise DataError(f"the {name} holds a control token of the tokenizer", where=where,
-                                value=self.tokenizer.convert_ids_to_tokens(min(found)), remedy=remedy)
+                                value=self._tokenizer.convert_ids_to_tokens(min(found)), remedy=remedy)
 
-    def end(self, example: Example, where: str) -> int | None:
+    def _end(self, example: Example, where: str) -> int | None:
         """The token that ends the answer; None without any."""
         text = (example.chat_template or {}).get("end")
         if text is None:
-            return self.tokenizer.eos_token_id
-        if text not in self.tokenizer.get_added_vocab():
+            return self._tokenizer.eos_token_id
+        if text not in self._tokenizer.get_added_vocab():
             raise DataError(
                 "what ends a turn of the chat template is no token of the tokenizer", where=where, value=text,
                 remedy="Write the example out again for this model, by the template of its own tokenizer.",
             )
-        return self.tokenizer.convert_tokens_to_ids(text)
+        return self._tokenizer.convert_tokens_to_ids(text)
 
 
 def filled_up(rows: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -174,45 +212,6 @@ def check_ids(ids: Sequence[int], vocabulary: int | None, where: str) -> None:
         )
 
 
-def _encoded(
-    example: Example, ids: list[int], offsets: list, frame: _Frame, max_length: int | None, vocabulary: int | None,
-) -> Encoded:
-    where = place_of_record(example)
-    before = frame.before(example)
-    # those before the text have no place in it, and count to the prompt
-    ids = [*before, *ids]
-    bounds = np.asarray([*[(0, 0)] * len(before), *offsets], dtype=np.int64).reshape(-1, 2)  # also without any token
-    starts, ends = bounds[:, 0], bounds[:, 1]
-    boundary = len(example.prompt)
-    prompt_length = int(np.count_nonzero(ends <= boundary))
-    straddling = (starts < boundary) & (ends > boundary)
-    answer_length = len(ids) - prompt_length
-    if answer_length < 1 and not straddling.any():
-        raise DataError(
-            "the tokenizer has no token for the answer", where=where, value=example.answer[:20],
-            remedy="Give an answer that it can write, or use another tokenizer.",
-        )
-    if straddling.any():
-        raise DataError(
-            "the last characters of the prompt and the answer share a token", where=where,
-            value=example.prompt[-20:] + example.joint + example.answer[:20],
-            remedy=_AT_THE_SEAM if not example.joint else "End the prompt with punctuation.",
-        )
-    frame.refuse_control(example, ids, prompt_length, where)
-    needles = tuple(_token_span(span, starts, ends, where, example) for span in example.needles)
-    if (end := frame.end(example, where)) is not None:
-        ids.append(end)
-    check_ids(ids, vocabulary, where)
-    if max_length is not None and len(ids) > max_length:
-        raise DataError(
-            f"{len(ids)} tokens are more than the allowed {max_length}", where=where, value=example.prompt[:60],
-            remedy="Make shorter examples (`length`), or extend the model (RoPE theta) and raise the limit.",
-        )
-    question = example.prompt.rfind(QUESTION)
-    begins = int(np.count_nonzero(ends <= question)) if question >= 0 else None
-    return Encoded(tuple(ids), prompt_length, answer_length, needles, begins)
-
-
 def place_of_record(example: Example) -> str:
     """The file and line that an example was read from, for a message; its id where it was not read."""
     if {"file", "line"} <= set(example.meta):
@@ -228,3 +227,35 @@ def _token_span(span: tuple[int, int], starts: np.ndarray, ends: np.ndarray, whe
             remedy="Check the needle's character offsets and that the tokenizer keeps this text.",
         )
     return int(inside[0]), int(inside[-1]) + 1
+
+
+class Spilled(Sequence[Encoded]):
+    """Training examples as tokens in a file without a name, so that a set of any size takes next to no memory.
+
+    A token takes 4 bytes on the disk, in the system's folder for temporary files (`TMPDIR`), which are free again when
+    the process ends, however it ends; an example takes 24 bytes in memory. Needles and questions are not kept.
+    """
+
+    def __init__(self, examples: Iterable[Example], tokenizer: Any, max_length: int | None = None) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed with this object
+        self._starts, self._prompts, self._answers = array("q", [0]), array("q"), array("q")
+        left = iter(examples)
+        try:
+            while some := list(islice(left, TOGETHER)):
+                for one in encode_all(some, tokenizer, max_length):
+                    self._file.write(array("I", one.ids).tobytes())
+                    self._starts.append(self._starts[-1] + len(one.ids))
+                    self._prompts.append(one.prompt_length)
+                    self._answers.append(one.answer_length)
+            self._file.flush()
+        except OSError as error:
+            raise unwritable(Path(tempfile.gettempdir()), error) from error
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def __getitem__(self, index: int) -> Encoded:
+        place = range(len(self))[index]
+        ids, start = array("I"), self._starts[place]
+        ids.frombytes(os.pread(self._file.fileno(), 4 * (self._starts[place + 1] - start), 4 * start))
+        return Encoded(tuple(ids), self._prompts[place], self._answers[place], ())

@@ -1,4 +1,4 @@
-"""`Example`: one question with its context, its answer and the places in the context that hold the answer."""
+"""The tasks, and `Example`: one question with its context, its answer and the places that hold the answer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from retrieval_heads.data.chains import MDQA, MUSIQUE
+from retrieval_heads.data.citation import SUMMHAY
+from retrieval_heads.data.task import Task
 from retrieval_heads.errors import DataError
 
-TASKS = ("mdqa", "musique", "summhay")
+TASKS = {task.name: task for task in (MDQA, MUSIQUE, SUMMHAY)}
+"""The tasks of the generated world by name, in the order of tables and figures."""
+
+
+def task_of(name: str) -> Task:
+    """The task of that name, or one of the user's own: a question with a short answer, whose examples are in files."""
+    return TASKS.get(name) or Task(name)
 
 
 @dataclass(frozen=True)

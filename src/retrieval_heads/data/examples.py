@@ -1,7 +1,7 @@
 """`make_examples`: scenes written as prompts, each from its own random stream.
 
 The stream of an example is seeded by split, task, condition, seed and index, so any example can be made alone and in
-any order, and train, probe and test sets share no stream; `names.py` sees to it that they share no name either.
+any order, and train, probe and test sets share no stream; `relations.py` sees to it that they share no name either.
 Mixtures and controls use the streams of the conditions that they are made from: of the same index, a mixture has the
 very example of its member, `real_short` the facts of `real`, and `real_shuffled` the prompt of `real`.
 """
@@ -9,24 +9,27 @@ very example of its member, `real_short` the facts of `real`, and `real_shuffled
 from __future__ import annotations
 
 import random
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from retrieval_heads.data.chains import HOP_SHARES, build_mdqa, build_musique
-from retrieval_heads.data.citation import build_summhay
 from retrieval_heads.data.conditions import get_condition
 from retrieval_heads.data.example import TASKS, Example
-from retrieval_heads.data.layout import place, write_citation, write_prompt
+from retrieval_heads.data.layout import QUESTION, Span, place, write_citation, write_prompt
 from retrieval_heads.data.relations import Fact
-from retrieval_heads.data.scene import Counter, Document, Query, Scene, Stage
-from retrieval_heads.data.shuffle import swap_answers
-from retrieval_heads.data.symbolic import build_lists, build_pairs
-from retrieval_heads.errors import ConfigError
+from retrieval_heads.data.scene import Counter, Document, Query, Scene, SceneBuilder
+from retrieval_heads.data.tokenizer import embedded_tokenizer
+from retrieval_heads.errors import ConfigError, DataError
 
-BUILDERS = {"mdqa": build_mdqa, "musique": build_musique, "summhay": build_summhay}
+if TYPE_CHECKING:
+    import torch
+
 NUMBERS = range(10, 100)
 """Documents are numbered from here at random, increasing, so that a number tells nothing about the place."""
 RESERVE = 48
 """Tokens kept for question, answer and special tokens, a query."""
+TRIES = 1000
+"""Orders of the answers that are tried; about one of three leaves no answer in its place."""
 
 
 def make_examples(
@@ -35,7 +38,7 @@ def make_examples(
     """Make `n` examples of at most `length` tokens, prompt and answer together.
 
     Args:
-        task: `mdqa`, `musique` or `summhay`.
+        task: a name of `TASKS`: `mdqa`, `musique` or `summhay`.
         condition: a name of `CONDITIONS`; of `real_shuffled`, the order of the answers depends on `n`.
         length: in tokens of `tokenizer`.
         n: how many.
@@ -52,9 +55,7 @@ def make_examples(
         DataError: `length` is too short for the documents that the task needs; `real_shuffled` with a single example.
     """
     if tokenizer is None:
-        from retrieval_heads.models.base import load_tokenizer
-
-        tokenizer = load_tokenizer()
+        tokenizer = embedded_tokenizer()
     count = token_counter(tokenizer)
     kind = get_condition(condition)
     examples = [make_example(task, kind.source(index), length, seed, index, split, count) for index in range(n)]
@@ -67,12 +68,14 @@ def make_example(task: str, condition: str, length: int, seed: int, index: int, 
     """The `index`-th example of a condition that is made from no other; see `make_examples`."""
     rng = random.Random(f"{split}|{task}|{condition}|{seed}|{index}")
     scene = build_scene(rng, task, condition, length - RESERVE, split, count)
-    query = scene.queries[0]
-    prompt, answer, needles, numbers = write(scene, query, number(rng, len(scene.documents)))
+    query, numbers = scene.queries[0], number(rng, len(scene.documents))
+    prompt, answer, needles = write(scene, query, numbers)
+    sentences = [sentence for document in scene.documents for sentence in document.sentences]
     meta = {
         "id": f"{task}-{condition}-{split}-{seed}-{index}",
-        "hops": len(query.facts), "documents": len(scene.documents), "gold": numbers,
-        "forms": stated_forms(scene.documents, query.facts),
+        "hops": len(query.facts), "documents": len(scene.documents), "gold": gold_numbers(scene, query, numbers),
+        "forms": [form for sentence in sentences
+                  for fact, form in zip(sentence.facts, sentence.forms, strict=True) if fact in query.facts],
     }
     return Example(task, prompt, answer, (answer,), tuple(needles), meta)
 
@@ -81,43 +84,38 @@ def build_scene(
     rng: random.Random, task: str, condition: str, budget: int, split: str, count: Counter, n_queries: int = 1,
     compact: bool = False,
 ) -> Scene:
-    """The documents and queries of one prompt, the documents in random order and at most `budget` tokens long.
-
-    Raises:
-        ConfigError: an unknown task, condition or split; a condition that is made from others.
-        DataError: `budget` is too short for the documents that the task needs.
-    """
+    """The documents and queries of one prompt, the documents in random order and at most `budget` tokens long."""
     if task not in TASKS:
         raise ConfigError("unknown task", where="task", value=task, remedy=f"Use one of {', '.join(TASKS)}.")
-    stage = Stage(rng, split, get_condition(condition), compact)
-    if stage.condition.members:
+    builder = SceneBuilder(rng, split, get_condition(condition), compact)
+    if builder.condition.members:
         raise ConfigError(
             "made from the examples of other conditions, with no scene of its own", where="condition", value=condition,
-            remedy=f"Use {' or '.join(stage.condition.members)}.",
+            remedy=f"Use {' or '.join(builder.condition.members)}.",
         )
-    if stage.condition.context == "symbolic":
-        if task == "summhay":
-            scene = build_lists(stage, budget, count, n_queries)
-        else:
-            hops = 1 if task == "mdqa" else rng.choices(tuple(HOP_SHARES), tuple(HOP_SHARES.values()))[0]
-            scene = build_pairs(stage, budget, count, n_queries, hops)
-    else:
-        scene = BUILDERS[task](stage, budget, count, n_queries)
+    scene = TASKS[task].build(builder, budget, count, n_queries)
     rng.shuffle(scene.documents)
     return scene
 
 
-def write(scene: Scene, query: Query, numbers: list[int]) -> tuple[str, str, list[tuple[int, int]], list[int]]:
-    """Write a query's prompt: prompt, answer, needle spans, numbers of the documents that hold a needle."""
+def write(scene: Scene, query: Query, numbers: Sequence[int]) -> tuple[str, str, list[Span]]:
+    """A query's prompt, answer and needle spans; `numbers` are those of the documents."""
     prompt, spans = write_prompt(
         [(n, d.title, d.text) for n, d in zip(numbers, scene.documents, strict=True)], query.text
     )
-    needles, gold = [], []
-    for n, document, span in zip(numbers, scene.documents, spans, strict=True):
-        found = needle_spans(document, query.facts)
-        needles += [place(needle, span) for needle in found]
-        gold += [n] * bool(found)
-    return prompt, query.answer or write_citation(gold), needles, gold
+    needles = [place(needle, span) for document, span in zip(scene.documents, spans, strict=True)
+               for needle in needle_spans(document, query.facts)]
+    return prompt, answer_to(scene, query, numbers), needles
+
+
+def answer_to(scene: Scene, query: Query, numbers: Sequence[int]) -> str:
+    """The answer to a query: its own, or the numbers of the documents that hold a needle."""
+    return query.answer or write_citation(gold_numbers(scene, query, numbers))
+
+
+def gold_numbers(scene: Scene, query: Query, numbers: Sequence[int]) -> list[int]:
+    """Of the documents' numbers, those of documents that hold a needle."""
+    return [n for n, document in zip(numbers, scene.documents, strict=True) if needle_spans(document, query.facts)]
 
 
 def number(rng: random.Random, n: int) -> list[int]:
@@ -125,7 +123,7 @@ def number(rng: random.Random, n: int) -> list[int]:
     return sorted(rng.sample(NUMBERS, n)) if n <= len(NUMBERS) else list(range(10, 10 + n))
 
 
-def needle_spans(document: Document, facts: tuple[Fact, ...]) -> list[tuple[int, int]]:
+def needle_spans(document: Document, facts: tuple[Fact, ...]) -> list[Span]:
     """Character spans, within the document's text, of the sentences that state one of the facts."""
     spans, start = [], 0
     for sentence in document.sentences:
@@ -133,13 +131,6 @@ def needle_spans(document: Document, facts: tuple[Fact, ...]) -> list[tuple[int,
             spans.append((start, start + len(sentence.text)))
         start += len(sentence.text) + 1
     return spans
-
-
-def stated_forms(documents: list[Document], facts: tuple[Fact, ...]) -> list[str]:
-    """How the needles are put: `relation/form/variant` for each time that one of the facts is stated."""
-    sentences = (sentence for document in documents for sentence in document.sentences)
-    pairs = (pair for sentence in sentences for pair in zip(sentence.facts, sentence.forms, strict=True))
-    return [form for fact, form in pairs if fact in facts]
 
 
 def token_counter(tokenizer: Any) -> Counter:
@@ -150,3 +141,46 @@ def token_counter(tokenizer: Any) -> Counter:
         return [len(encoding.ids) for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     return count
+
+
+def swap_answers(examples: Sequence[Example], condition: str, rng: random.Random) -> list[Example]:
+    """The same prompts with the same answers, but no example with its own; every such order is equally likely.
+
+    A control: training on them can teach the format, and nothing that needs a link from needle to answer (random labels
+    as a control: Zhang et al. 2017, Understanding Deep Learning Requires Rethinking Generalization). The needles stay
+    those of the prompt; `meta["answer_of"]` is the id of the example that the answer belongs to.
+    """
+    others = list(examples)
+    for _ in range(TRIES):
+        rng.shuffle(others)
+        pairs = list(zip(examples, others, strict=True))
+        # by text and not only by place: two examples may cite the same documents
+        if all(example.answer != other.answer for example, other in pairs):
+            return [replace(example, answer=other.answer, answers=other.answers, meta={
+                **example.meta, "answer_of": other.meta["id"],
+                "id": "-".join([example.task, condition, *example.meta["id"].split("-")[-3:]]),  # split, seed and index
+            }) for example, other in pairs]
+    raise DataError(
+        "the answers cannot be swapped so that no example keeps its own", where=condition, value=len(examples),
+        remedy="Make more examples, at least two with different answers.",
+    )
+
+
+def plain_text(tokenizer: Any, *, n: int, length: int, seed: int = 0, split: str = "test") -> torch.Tensor:
+    """Real documents without a question, int64 `[n, length]`: what a model can do without retrieval.
+
+    No document stands twice in a row. Names that come up again within a row can still be copied, so the loss on such
+    text is not free of retrieval; it just does not hang on it.
+    """
+    import torch
+
+    examples = make_examples(
+        task="mdqa", condition="real", length=length + 4 * RESERVE, n=n, seed=seed, split=split, tokenizer=tokenizer,
+    )
+    texts = [example.prompt[: example.prompt.rfind(QUESTION)] for example in examples]
+    rows = [ids[:length] for ids in tokenizer(texts, verbose=False)["input_ids"]]
+    shortest = min(map(len, rows), default=0)
+    if shortest < length:
+        raise ConfigError(f"the documents of a row have {shortest} tokens", where="length", value=length,
+                          remedy="Ask for shorter rows.")
+    return torch.tensor(rows)

@@ -19,43 +19,42 @@ import random
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from retrieval_heads import paths
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.jsonl import iterate_examples, read_examples
-from retrieval_heads.data.shuffle import swap_answers
+from retrieval_heads.data.examples import swap_answers
+from retrieval_heads.data.jsonl import iterate_examples
 from retrieval_heads.errors import ConfigError, DataError
 
-if TYPE_CHECKING:
-    from retrieval_heads.settings import Profile
 
-
-def data_folder(profile: Profile) -> Path:
-    """The profile's `data`, relative to the checkout or absolute; `ConfigError` where there is no such folder."""
-    folder = (paths.checkout() or paths.home()) / Path(profile.data or "").expanduser()
+def data_folder(data: str, profile: str) -> Path:
+    """The folder `data` of a profile; `ConfigError` where there is none."""
+    folder = paths.from_checkout(data)
     if not folder.is_dir():
-        raise ConfigError("no such folder of examples", where=f"profile {profile.name}, data", value=profile.data,
+        raise ConfigError("no such folder of examples", where=f"profile {profile}, data", value=data,
                           remedy="Make it by `python -m retrieval_heads prepare`, or give the folder of your files.")
     return folder
 
 
-def training_file(profile: Profile, task: str, condition: str, n: int, seed: int = 0) -> tuple[Example, ...]:
-    """The first `n` training examples of a condition; `DataError` where a file is missing or holds fewer.
+def training_file(folder: Path, task: str, condition: str, n: int, seed: int = 0) -> Iterator[Example]:
+    """The first `n` training examples of a condition, one at a time; `DataError` for a missing or shorter file.
 
     `seed` is that of the order in which answers are swapped; it matters for `real_shuffled` only.
     """
-    folder = data_folder(profile) / task
-    if made_of_others(folder, condition):
-        return tuple(_made(folder, condition, n, seed))
-    return _examples(_found(folder / condition), task, n)
-
-
-def each_training_example(profile: Profile, task: str, condition: str, n: int, seed: int = 0) -> Iterator[Example]:
-    """The same, one at a time."""
-    folder = data_folder(profile) / task
-    yield from _made(folder, condition, n, seed) if made_of_others(folder, condition) else _each(folder, condition, n)
+    if not made_of_others(folder / task, condition):
+        yield from _each(folder / task / condition, task, n)
+        return
+    kind = kind_of(condition)
+    if kind.short:
+        raise DataError("short examples cannot be made of long ones", where=folder / task / f"{condition}.jsonl",
+                        value="no such file", remedy="Make the file: prepare --short-length.")
+    # of each index the example of the member whose turn it is, so that a mixture has the very examples of its members
+    rows = zip(*(_each(folder / task / member, task, n) for member in kind.members), strict=True)
+    examples = (row[index % len(row)] for index, row in enumerate(rows))
+    if kind.shuffled:
+        examples = swap_answers(list(examples), condition, random.Random(f"train|{task}|{condition}|{seed}"))
+    yield from examples
 
 
 def made_of_others(folder: Path, condition: str) -> bool:
@@ -63,39 +62,19 @@ def made_of_others(folder: Path, condition: str) -> bool:
     return bool(kind_of(condition).members) and _file(folder / condition) is None
 
 
-def _made(folder: Path, condition: str, n: int, seed: int) -> Iterator[Example]:
-    kind = kind_of(condition)
-    if kind.short:
-        raise DataError("short examples cannot be made of long ones", where=folder / f"{condition}.jsonl",
-                        value="no such file", remedy="Make the file: prepare --short-length.")
-    # of each index the example of the member whose turn it is, so that a mixture has the very examples of its members
-    rows = zip(*(_each(folder, member, n) for member in kind.members), strict=True)
-    examples = (row[index % len(row)] for index, row in enumerate(rows))
-    if kind.shuffled:
-        examples = swap_answers(list(examples), condition, random.Random(f"train|{folder.name}|{condition}|{seed}"))
-    yield from examples
-
-
-def _each(folder: Path, condition: str, n: int) -> Iterator[Example]:
-    path, count = _found(folder / condition), 0
-    for example in iterate_examples(path, folder.name, limit=n):
-        count += 1
-        yield example
-    _check_number(path, count, n)
-
-
-def held_out_file(profile: Profile, task: str, split: str, length: int, n: int) -> tuple[Example, ...]:
+@lru_cache(maxsize=32)
+def held_out_file(folder: Path, task: str, split: str, length: int, n: int) -> tuple[Example, ...]:
     """The first `n` held-out real examples of that length; `split` is `probe` or `test`. Raises as `training_file`."""
-    return _examples(_found(data_folder(profile) / task / "held_out" / f"{split}_{length}"), task, n)
+    return tuple(_each(folder / task / "held_out" / f"{split}_{length}", task, n))
 
 
-def data_digest(profile: Profile, task: str, condition: str) -> str | None:
+def data_digest(data: str | None, task: str, condition: str) -> str | None:
     """16 hexadecimal digits that identify what a run reads: its training file, or those of its members, and the
     held-out ones of its task.
 
     None for a study of generated examples, and where the folder is not here (any more).
     """
-    folder = profile.data and (paths.checkout() or paths.home()) / Path(profile.data).expanduser() / task
+    folder = data and paths.from_checkout(data) / task
     if not folder or not folder.is_dir():
         return None
     names = kind_of(condition).members if made_of_others(folder, condition) else (condition,)
@@ -120,22 +99,15 @@ def _file(stem: Path) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _found(stem: Path) -> Path:
-    if (path := _file(stem)) is not None:
-        return path
-    there = sorted(path.name for path in stem.parent.glob("*.jsonl*")) if stem.parent.is_dir() else []
-    raise DataError("no such file of examples", where=f"{stem}.jsonl", value=there,
-                    remedy="Add it, or leave its task, condition or length out of the profile.")
-
-
-@lru_cache(maxsize=32)
-def _examples(path: Path, task: str, n: int) -> tuple[Example, ...]:
-    examples = read_examples(path, task, limit=n)
-    _check_number(path, len(examples), n)
-    return tuple(examples)
-
-
-def _check_number(path: Path, found: int, n: int) -> None:
-    if found < n:
-        raise DataError(f"the profile asks for {n} examples", where=path, value=found,
+def _each(stem: Path, task: str, n: int) -> Iterator[Example]:
+    path, count = _file(stem), 0
+    if path is None:
+        there = sorted(path.name for path in stem.parent.glob("*.jsonl*")) if stem.parent.is_dir() else []
+        raise DataError("no such file of examples", where=f"{stem}.jsonl", value=there,
+                        remedy="Add it, or leave its task, condition or length out of the profile.")
+    for example in iterate_examples(path, task, limit=n):
+        count += 1
+        yield example
+    if count < n:
+        raise DataError(f"the profile asks for {n} examples", where=path, value=count,
                         remedy="Add examples, or lower n_train, n_probe or n_test.")

@@ -14,7 +14,7 @@
 | `chat_template` | an object: a chat template wrote `prompt`, or is to write `messages`, with these `arguments` |
 
 All other keys go to `Example.meta`. Lines are read one at a time; files may be gzipped. `SCHEMA` is a JSON schema of a
-line, for editors and for writers in other languages; what it cannot say (needles stand in the prompt) is checked here.
+line; what it cannot say (needles stand in the prompt) is checked here.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from retrieval_heads.data.chat import Chat, write_chat
-from retrieval_heads.data.example import Example
+from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.official.records import Record, described, each_record, read_records
 from retrieval_heads.errors import ConfigError, DataError, StudyError
 from retrieval_heads.files import writing_whole
-from retrieval_heads.metrics import score_prediction
 
 SCHEMA = Path(__file__).with_name("example.schema.json")
 KEYS = ("prompt", "messages", "answer", "answers", "needles", "task", "joint", "chat_template")
@@ -66,9 +65,8 @@ def iterate_examples(
     template_arguments: Mapping[str, Any] | None = None,
 ) -> Iterator[Example]:
     """`read_examples`, one example at a time: those before a broken line are handed out."""
-    name = task or default_task(path)
     for record in read_records(path, limit):
-        yield example_of(record, name, tokenizer, template_arguments)
+        yield _example(record, task, tokenizer, template_arguments)
 
 
 def each_example(
@@ -76,22 +74,15 @@ def each_example(
     template_arguments: Mapping[str, Any] | None = None,
 ) -> Iterator[Example | DataError]:
     """The examples of a whole file, one at a time, and in the place of each broken record its error."""
-    name = task or default_task(path)
     for record in each_record(path):
         try:
-            yield record if isinstance(record, DataError) else example_of(
-                record, name, tokenizer, template_arguments)
+            yield record if isinstance(record, DataError) else _example(record, task, tokenizer, template_arguments)
         except DataError as error:
             yield error
 
 
-def default_task(path: str | Path) -> str:
-    """The task of records that name none: the file's name without its endings."""
-    return Path(path).name.split(".")[0] or "own"
-
-
-def example_of(
-    record: Record, task: str, tokenizer: Any = None, template_arguments: Mapping[str, Any] | None = None,
+def _example(
+    record: Record, task: str | None, tokenizer: Any, template_arguments: Mapping[str, Any] | None,
 ) -> Example:
     """The example of one record; raises `DataError` naming file, line, key and value."""
     data = record.data
@@ -107,7 +98,7 @@ def example_of(
     else:
         prompt, joint = _text(record, "prompt", data["prompt"]), " "
     joint = _text(record, "joint", data.get("joint", joint))
-    task = _text(record, "task", data.get("task", task))
+    task = _text(record, "task", data.get("task", task or record.path.name.split(".")[0] or "own"))
     needles = tuple(_span(record, place, needle, prompt) for place, needle in enumerate(_list(record, "needles")))
     more = {key: value for key, value in data.items() if key not in KEYS}
     meta = {"id": f"{record.path.name}:{record.line}", **more, "file": record.path.name, "line": record.line}
@@ -120,7 +111,7 @@ def example_of(
 def scorable(example: Example) -> Example:
     """The example as it was read; `DataError` naming file and line where the metrics of its task cannot score it."""
     try:
-        score_prediction(example, "")
+        task_of(example.task).score("", example.answers)
     except DataError as error:
         where = f"{example.meta['file']}, line {example.meta['line']}, key {error.where}"
         raise DataError(error.problem, where=where, value=error.value, remedy=error.remedy) from error
@@ -130,7 +121,8 @@ def scorable(example: Example) -> Example:
 def write_examples(path: str | Path, examples: Iterable[Example]) -> int:
     """Write examples in the format that `read_examples` reads, one at a time; `.gz` packed. Returns how many.
 
-    The file appears whole or not at all, also when the iterable raises. The same examples give the same bytes.
+    The file appears whole or not at all, also when the iterable raises. The same examples give the same bytes. Reading
+    it back gives equal examples but for `file` and `line` in `meta`, which say where each was read.
 
     Raises:
         ResultError: the place cannot be written to.
@@ -147,24 +139,16 @@ def write_examples(path: str | Path, examples: Iterable[Example]) -> int:
 
 
 def _line(example: Example) -> bytes:
-    record = as_record(example)
+    meta = {key: value for key, value in example.meta.items() if key not in ("file", "line", *KEYS)}
+    record = {
+        "task": example.task, "prompt": example.prompt, "answer": example.answer, "answers": example.answers,
+        "needles": example.needles, "joint": example.joint,
+        **({} if example.chat_template is None else {"chat_template": dict(example.chat_template)}), **meta,
+    }
     try:
         return f"{json.dumps(record, ensure_ascii=False)}\n".encode()
     except UnicodeEncodeError:  # half of a surrogate pair in `meta`, which JSON can hold in its escaped form only
         return f"{json.dumps(record)}\n".encode()
-
-
-def as_record(example: Example) -> dict[str, Any]:
-    """An example as a JSON object, needles as character spans.
-
-    Reading it back gives an equal example but for `file` and `line` in its `meta`, which say where it was read.
-    """
-    meta = {key: value for key, value in example.meta.items() if key not in ("file", "line", *KEYS)}
-    return {
-        "task": example.task, "prompt": example.prompt, "answer": example.answer, "answers": list(example.answers),
-        "needles": [list(span) for span in example.needles], "joint": example.joint,
-        **({} if example.chat_template is None else {"chat_template": dict(example.chat_template)}), **meta,
-    }
 
 
 def _answers(record: Record) -> tuple[str, ...]:

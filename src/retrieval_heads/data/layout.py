@@ -36,26 +36,19 @@ def write_prompt(documents: Iterable[Document], question: str, instruction: str 
         instruction: a line before the documents; none when empty.
 
     Returns:
-        The prompt, which ends in `Answer:` without a trailing space, and the `(start, end)` character span of each
-        document's text in it, in the order of `documents`.
+        The prompt, which ends in `Answer:` without a trailing space, and the span of each document's text in it, in the
+        order of `documents`.
     """
-    parts: list[str] = []
+    parts = [f"{instruction}\n\n"] if instruction else []
     spans: list[Span] = []
-    length = 0
-
-    def write(part: str) -> None:
-        nonlocal length
-        parts.append(part)
-        length += len(part)
-
-    if instruction:
-        write(f"{instruction}\n\n")
+    length = sum(map(len, parts))
     for number, title, text in documents:
-        write(f"Document {number}: {title}".rstrip(" ") + "\n")
-        spans.append((length, length + len(text)))
-        write(f"{text}\n\n")
-    write(f"{QUESTION} {question}\nAnswer:")
-    return "".join(parts), spans
+        heading = f"Document {number}: {title}".rstrip(" ") + "\n"
+        start = length + len(heading)
+        spans.append((start, start + len(text)))
+        parts += [heading, text, "\n\n"]
+        length = start + len(text) + 2
+    return "".join([*parts, f"{QUESTION} {question}\nAnswer:"]), spans
 
 
 def place(span: Span, document: Span) -> Span:

@@ -1,6 +1,6 @@
 """A scene: the documents of one prompt and the questions that can be asked of them, before anything is numbered.
 
-The three tasks build scenes; `examples.py` writes them as prompts. `Stage` holds what they share: the random stream,
+The tasks build scenes; `examples.py` writes them as prompts. `SceneBuilder` holds what they share: the random stream,
 the names, and how documents and haystacks are made at a level of realism.
 """
 
@@ -13,8 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from retrieval_heads.data.conditions import Condition
-from retrieval_heads.data.names import Entity, Names
-from retrieval_heads.data.relations import Fact, Relation, by_subject
+from retrieval_heads.data.relations import Entity, Fact, Names, Relation, by_subject
 from retrieval_heads.data.statements import Sentence, state
 from retrieval_heads.errors import DataError
 
@@ -54,19 +53,19 @@ class Scene:
     queries: list[Query] = field(default_factory=list)
 
 
-class Stage:
-    """What the tasks share while they build one scene.
+class SceneBuilder:
+    """What the tasks share while they build one scene, with the names of one split, at a condition's realism.
 
-    Args:
-        rng: the scene's random stream.
-        split: whose names are used; see `names.py`.
-        condition: realism of needle and haystack.
-        compact: fewer facts a document and shorter padding, for the short scenes that the base model learns from.
+    A compact one has fewer facts a document and shorter padding, for the short scenes that the base model learns from.
     """
 
     def __init__(self, rng: random.Random, split: str, condition: Condition, compact: bool = False) -> None:
         self.rng, self.condition, self.compact = rng, condition, compact
         self.names = Names(rng, split)
+
+    def code(self) -> Entity:
+        """A new code, for the condition `symbolic`."""
+        return self.names.entity("code")
 
     def fact(self, subject: Entity, relation: Relation, value: Entity | None = None) -> Fact:
         """A fact with a new object unless one is given."""

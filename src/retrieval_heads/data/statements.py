@@ -48,14 +48,10 @@ class Sentence(NamedTuple):
 
 
 def state(rng: random.Random, fact: Fact, level: str, second: Fact | None = None, opened: bool = False) -> Sentence:
-    """One sentence that states `fact`.
+    """One sentence that states `fact` at a level of realism.
 
-    Args:
-        rng: random stream.
-        fact: what to state.
-        level: `real`, `high`, `mid` or `low`.
-        second: another fact of the same subject, which a joined sentence may take in.
-        opened: the subject is already named just before, so that a pronoun can stand alone.
+    A joined one may take in `second`, another fact of the same subject. Where the subject is named just before
+    (`opened`), a pronoun can stand alone.
     """
     form, variant = rng.choice(FORMS[level])
     if form == "joined" and second is None:

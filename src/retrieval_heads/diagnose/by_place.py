@@ -6,25 +6,18 @@ there, and says nothing of what it does not find elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.check.places import document_of, place_of
-from retrieval_heads.data.example import Example
+from retrieval_heads.check.places import PARTS, places
 from retrieval_heads.diagnose.answers import values
 from retrieval_heads.diagnose.inputs import Inputs
-from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.diagnose.rows import interval
 from retrieval_heads.keys import RunKey
-
-PARTS = ("first third", "middle third", "last third")
-"""Of the documents, or of the text before the question, where the first needle is."""
-
-FEW_DOCUMENTS = 4
-"""With no more documents than these, each is a place of its own."""
+from retrieval_heads.settings import UNTUNED
 
 SHOWN = ("score", "subspan", "answer_loss", "context_gain")
 GAINS = ("score", "subspan", "context_gain")
@@ -32,21 +25,6 @@ GAINS = ("score", "subspan", "context_gain")
 
 PERMUTATIONS = 2000
 LEVEL = 0.05
-
-
-def places(examples: Sequence[Example]) -> list[str]:
-    """The name of the place of each example's first needle; empty for an example without needles."""
-    documents = [document_of(one) for one in examples if one.needles]
-    counts = {found[1] for found in documents if found is not None}
-    if documents and None not in documents and max(counts) <= FEW_DOCUMENTS:
-        return [f"document {document_of(one)[0]}" if one.needles else "" for one in examples]
-    return [_part(one, None not in documents) if one.needles else "" for one in examples]
-
-
-def _part(example: Example, numbered: bool) -> str:
-    found = document_of(example) if numbered else None
-    share = place_of(example) if found is None else (found[0] - 0.5) / found[1]
-    return PARTS[min(int(share * len(PARTS)), len(PARTS) - 1)]
 
 
 def place_rows(inputs: Inputs, measured: Mapping[RunKey, Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:

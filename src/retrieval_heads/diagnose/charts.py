@@ -16,10 +16,9 @@ from matplotlib.figure import Figure
 
 from retrieval_heads import figures
 from retrieval_heads.diagnose.compare import Result
-from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.diagnose.sentences import ABLE
 from retrieval_heads.figures.style import interval_bars, metric_label, panels, use_style
-from retrieval_heads.settings import REFERENCE
+from retrieval_heads.settings import REFERENCE, UNTUNED
 
 RIGHT, LOSS = "forced_exact_match", "nll"
 """What heads are judged by: right answers, or the loss of the gold answer where hardly one is right."""

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from retrieval_heads.check.places import places
+from retrieval_heads.data.example import task_of
 from retrieval_heads.diagnose.answers import values
-from retrieval_heads.diagnose.by_place import gain_rows, place_rows, places
+from retrieval_heads.diagnose.by_place import gain_rows, place_rows
 from retrieval_heads.diagnose.effects import gains, losses
 from retrieval_heads.diagnose.inputs import Inputs
-from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.diagnose.rows import SUMMARY, interval, row
 from retrieval_heads.diagnose.shared_heads import missed, overlaps, shares
 from retrieval_heads.diagnose.work import real_run
 from retrieval_heads.keys import RunKey
-from retrieval_heads.metrics import main_metric
-from retrieval_heads.settings import REFERENCE
+from retrieval_heads.settings import REFERENCE, UNTUNED
 from retrieval_heads.stages.common import metric_rows
 
 Part = Mapping[str, Any]
@@ -68,7 +68,7 @@ def result(
     inputs: Inputs, measured: Mapping[RunKey, Part], knocked_out: Mapping[RunKey, Part], patched: Mapping[RunKey, Part],
 ) -> Result:
     """The tables and the summary, from the parts of all runs (`work.Work`)."""
-    metric = main_metric(inputs.task)
+    metric = task_of(inputs.task).main_metric
     heads = _rows(measured, lambda key, one: one["heads"])
     tables = {
         "performance": _rows(measured, lambda key, one: [

@@ -10,18 +10,17 @@ from typing import Any
 
 from retrieval_heads.check.sameness import LEAKS, Seen
 from retrieval_heads.check.shortcuts import Shortcuts
-from retrieval_heads.data.encode import Encoded, encode_all
-from retrieval_heads.data.example import Example
+from retrieval_heads.data.encode import Encoded, Spilled, encode_all
+from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.jsonl import iterate_examples, scorable
-from retrieval_heads.data.spilled import Spilled
-from retrieval_heads.diagnose.request import UNTUNED, Request
+from retrieval_heads.diagnose.request import Request
 from retrieval_heads.errors import ConfigError, DataError, ModelError
 from retrieval_heads.keys import RunKey
 from retrieval_heads.models.extension import read_extension
 from retrieval_heads.models.folder import model_folder
 from retrieval_heads.models.load import load_config, load_tokenizer
 from retrieval_heads.models.rope import context_length, extended_theta
-from retrieval_heads.settings import REFERENCE
+from retrieval_heads.settings import REFERENCE, UNTUNED
 from retrieval_heads.training.lora_settings import LoraSettings
 
 
@@ -62,7 +61,7 @@ class Inputs:
     @property
     def kind(self) -> str:
         """The kind of retrieval score; `insight` where answers are documents' numbers, which no needle holds."""
-        return "insight" if self.task == "summhay" else "copy"
+        return task_of(self.task).head_score
 
     @property
     def finds_heads(self) -> bool:

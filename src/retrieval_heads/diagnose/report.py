@@ -13,10 +13,10 @@ import pandas as pd
 from retrieval_heads.diagnose import limits, sentences
 from retrieval_heads.diagnose.charts import Chart
 from retrieval_heads.diagnose.compare import Result
-from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.diagnose.told import NO_WIDTH
 from retrieval_heads.diagnose.verdict import performance, verdict
 from retrieval_heads.figures.style import metric_label
+from retrieval_heads.settings import UNTUNED
 
 SHOWN = 3
 """Test examples whose answers are shown."""

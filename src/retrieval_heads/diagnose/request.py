@@ -11,10 +11,7 @@ from typing import Any
 from retrieval_heads.claimed_folder import content_digest
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.models.extension import ADAPTER_WEIGHTS
-from retrieval_heads.settings import REFERENCE
-
-UNTUNED = "untuned"
-"""The model without any fine-tuning, with the RoPE theta of the fine-tuned ones."""
+from retrieval_heads.settings import REFERENCE, UNTUNED
 
 _FORMAT = 3
 """Of the kept measurements: those of another one are not gone on with."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from retrieval_heads.diagnose.compare import Result
-from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.diagnose.told import plain, share, signed
-from retrieval_heads.settings import REFERENCE
+from retrieval_heads.settings import REFERENCE, UNTUNED
 
 FEW_HEADS = 5
 """A share of fewer moves in steps of more than a fifth."""

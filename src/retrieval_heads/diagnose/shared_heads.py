@@ -15,11 +15,10 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.diagnose.inputs import Inputs
-from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.diagnose.rows import row
 from retrieval_heads.diagnose.work import real_run
 from retrieval_heads.keys import RunKey
-from retrieval_heads.settings import REFERENCE
+from retrieval_heads.settings import REFERENCE, UNTUNED
 from retrieval_heads.stages.head_sets import score_matrix
 from retrieval_heads.stats.bootstrap import Interval, percentile_interval
 from retrieval_heads.stats.overlap import THRESHOLDS, overlap_curve

@@ -8,10 +8,9 @@ import pandas as pd
 
 from retrieval_heads.diagnose.by_place import only_place
 from retrieval_heads.diagnose.compare import Result
-from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.diagnose.told import plain, signed
 from retrieval_heads.figures.style import metric_label
-from retrieval_heads.settings import REFERENCE
+from retrieval_heads.settings import REFERENCE, UNTUNED
 
 MEASURE = {"subspan": "best-subspan", "context_gain": "the gain from context", "score": "the score",
            "answer_loss": "the loss of the gold answer"}

@@ -20,7 +20,6 @@ from torch import nn
 
 from retrieval_heads.diagnose.answers import answer_rows
 from retrieval_heads.diagnose.inputs import Inputs
-from retrieval_heads.diagnose.request import UNTUNED
 from retrieval_heads.errors import ResultError
 from retrieval_heads.files import UNREADABLE, write_whole
 from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
@@ -28,7 +27,7 @@ from retrieval_heads.heads.scores import score_heads
 from retrieval_heads.keys import RunKey
 from retrieval_heads.models.load import load_model
 from retrieval_heads.progress import named
-from retrieval_heads.settings import REFERENCE
+from retrieval_heads.settings import REFERENCE, UNTUNED
 from retrieval_heads.stages import knockout, patch
 from retrieval_heads.stages.common import batch_size
 from retrieval_heads.stages.detect import head_rows

@@ -17,6 +17,7 @@ import vl_convert
 
 from retrieval_heads import paths
 from retrieval_heads.attention.answer import answer_attention, tokens_of
+from retrieval_heads.data.example import task_of
 from retrieval_heads.figures.style import in_order, words
 from retrieval_heads.models.layout import Head
 from retrieval_heads.settings import REFERENCE
@@ -213,7 +214,7 @@ def shipped_adapters_html(task: str, length: int = 256, shown: int = 4) -> str:
     models = {}
     for condition in in_order(named):
         swap_adapter(model, named[condition])
-        found = retrieval_scores(model, tokenizer, [example], "insight" if task == "summhay" else "copy")
+        found = retrieval_scores(model, tokenizer, [example], task_of(task).head_score)
         models[words(condition)] = answer_attention(model, tokenizer, example), found.scores
     scores = models[words(REFERENCE)][1]
     heads = select_heads(scores, k=shown) + bottom_heads(scores, shown // 2)

@@ -140,7 +140,7 @@ def closed_figure(sufficiency: pd.DataFrame, tasks: Sequence[str]) -> Figure:
     """One panel a task with the share of the gap that each set closes; a row for each condition with a gap in any."""
     rows = sufficiency[(sufficiency.n_gap > 0) & (sufficiency.condition != ALL)]
     conditions = in_order(rows[rows.task.isin(tasks)].condition)
-    height = min(6.0, 1.0 + 0.34 * len(conditions)) if conditions else 1.8
+    height = min(6.0, max(2.4, 1.0 + 0.34 * len(conditions)))  # room for axis labels and legend also with one row
     return task_figure(tasks, rows, partial(_plot_closed, conditions), legend=2, height=height)
 
 

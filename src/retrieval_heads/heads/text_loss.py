@@ -30,7 +30,7 @@ def text_losses(
 
     Args:
         model: a causal language model, plain or wrapped by PEFT.
-        ids: int64 `[n, length]`, without padding; see `data.plain_text`.
+        ids: int64 `[n, length]`, without padding; see `examples.plain_text`.
         head_sets: heads by label; an empty set gives the model as it is.
         mode, means: as in `ablate_heads`.
         batch_size: rows a forward pass.

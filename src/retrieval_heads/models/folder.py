@@ -1,19 +1,15 @@
-"""What can be said of a model's folder before it is loaded, and errors and silence around the model libraries."""
+"""What can be said of a model's folder before it is loaded."""
 
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers.utils import logging as transformers_logging
 
+from retrieval_heads.data.tokenizer import as_model_error
 from retrieval_heads.errors import ModelError
-from retrieval_heads.shortage import shortage
 
 
 def model_folder(path_or_id: str | Path, allow_download: bool = False) -> Path:
@@ -68,35 +64,3 @@ def usable_device(device: str | torch.device) -> torch.device:
         raise ModelError(
             "torch cannot use this device here", where="device", value=str(device), remedy="Use cpu, or cuda on a GPU.",
         ) from error
-
-
-@contextmanager
-def as_model_error(where: Path, problem: str) -> Iterator[None]:
-    """Turn whatever a library raises on bad files into one `ModelError`."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except Exception as error:
-        if short := shortage(error):
-            raise short from error
-        lines = str(error).strip().splitlines() or [""]
-        raise ModelError(
-            problem, where=where, value=f"{type(error).__name__}: {lines[0]}", remedy="Check its files.",
-        ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No log lines, warnings or progress bars of the model libraries inside the block."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -11,8 +11,6 @@ Only safetensors are read, and no code that comes with a model is run.
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,18 +19,15 @@ import torch
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from retrieval_heads.data.chat import check_arguments
+from retrieval_heads.data.tokenizer import as_model_error, load_tokenizer, quiet
 from retrieval_heads.errors import ModelError
-from retrieval_heads.files import UNREADABLE
 from retrieval_heads.models.adapted import base_model
 from retrieval_heads.models.extension import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Extension, fingerprint, read_extension
-from retrieval_heads.models.folder import as_model_error, model_folder, quiet, usable_device
+from retrieval_heads.models.folder import model_folder, usable_device
 from retrieval_heads.models.random_weights import draw_model, random_seed
 from retrieval_heads.models.rope import check_rope, raise_length, with_rope_theta
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
 def load_model(
@@ -122,42 +117,6 @@ def sibling_model(model: nn.Module, adapter: str | Path) -> nn.Module:
     twin = copy.deepcopy(model, shared)
     swap_adapter(twin, adapter)
     return twin
-
-
-def load_tokenizer(folder: Path, template_arguments: Mapping[str, Any] | None = None) -> Any:
-    """The fast tokenizer of a model folder; `ModelError` where there is none or only a slow one.
-
-    It remembers what its readers need to know of the model: `model_vocabulary`, how many token ids the config names
-    (None where it does not; see `data.encode`), and `template_arguments`, what its chat template is told when it writes
-    messages out (`data.jsonl`); `ConfigError` for those that the template does not read.
-    """
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise ModelError(
-            "the model folder has no tokenizer", where=folder, remedy="Add tokenizer.json and tokenizer_config.json.",
-        )
-    with quiet(), as_model_error(folder, "the tokenizer cannot be loaded"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    if not tokenizer.is_fast:
-        raise ModelError(
-            "the tokenizer is not a fast one and gives no character offsets", where=folder,
-            value=type(tokenizer).__name__, remedy="Add a tokenizer.json (convert the slow tokenizer).",
-        )
-    if template_arguments:
-        check_arguments(tokenizer, template_arguments)
-    tokenizer.template_arguments = dict(template_arguments or {})
-    tokenizer.model_vocabulary = _model_vocabulary(folder)
-    return tokenizer
-
-
-def _model_vocabulary(folder: Path) -> int | None:
-    """Token ids of the model by its config.json; None where it does not say, as what is wrong there is told by
-    `load_config`."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        size = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
-    except (*UNREADABLE, AttributeError):
-        return None
-    return size if isinstance(size, int) else None
 
 
 def load_config(folder: Path) -> PreTrainedConfig:

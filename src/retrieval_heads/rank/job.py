@@ -17,14 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from retrieval_heads.check.places import places
 from retrieval_heads.check.sameness import LEAKS, Seen
 from retrieval_heads.check.shortcuts import Shortcuts
 from retrieval_heads.claimed_folder import claimed, on_record
 from retrieval_heads.data.encode import Encoded
-from retrieval_heads.data.example import Example
+from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.jsonl import read_examples
-from retrieval_heads.data.ngrams import ngram_overlap
-from retrieval_heads.diagnose.by_place import places
+from retrieval_heads.data.statistics import ngram_overlap
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.executor import resolve_device
 from retrieval_heads.files import write_whole
@@ -132,10 +132,10 @@ def _read(request: Request, device: str, known_length: int | None) -> _Inputs:
     theta = request.rope_theta
     if theta is None:
         theta = extended_theta(config, length)
-    kind = "insight" if {example.task for example in probe} == {"summhay"} else "copy"
     if len({example.task for example in probe}) > 1:
         raise ConfigError("examples of several tasks", where="--probe",
                           value=sorted({example.task for example in probe}), remedy="Rank for one task at a time.")
+    kind = task_of(probe[0].task).head_score
     settings = LoraSettings(
         theta, length, lr=request.lr, epochs=request.epochs, batch_size=request.batch_size, seed=request.seeds[0],
     )

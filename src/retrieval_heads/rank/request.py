@@ -10,9 +10,7 @@ from typing import Any
 
 from retrieval_heads.claimed_folder import content_digest
 from retrieval_heads.errors import ConfigError
-
-UNTUNED = "untuned"
-"""The model without fine-tuning, at the length and RoPE theta of the fine-tuned ones."""
+from retrieval_heads.settings import UNTUNED
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

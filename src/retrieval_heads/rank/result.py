@@ -13,7 +13,7 @@ from retrieval_heads.config import load_profile
 from retrieval_heads.rank.calibration import PROFILE, Calibration
 from retrieval_heads.rank.decide import HARDLY, Comparison
 from retrieval_heads.rank.predictors import PREDICTORS, order
-from retrieval_heads.rank.request import UNTUNED
+from retrieval_heads.settings import UNTUNED
 
 FEW_PROBE = 32
 """Below this many probe examples, heads are calibrated by the report's `_few` predictors (20 examples)."""

@@ -6,13 +6,15 @@ longer contexts readable (Xiong et al., arXiv 2309.16039).
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from retrieval_heads.bases import base_path
-from retrieval_heads.commands.choice import Options
-from retrieval_heads.keys import RunKey
+from retrieval_heads.errors import ModelError
+from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import detect
 from retrieval_heads.stages.common import (
@@ -23,9 +25,10 @@ from retrieval_heads.stages.common import (
     metric_rows,
     scored_answers,
 )
-from retrieval_heads.training.train_log import read_log
 
 TABLES = ("base", "base_answers")
+
+TRAIN_LOG = "train_log.json"
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
     """Make the tables `base` and `base_answers`, and the base models' rows of `head_scores`; their paths.
@@ -73,6 +76,21 @@ def training_log(profile: Profile, name: str | None = None) -> tuple[pd.DataFram
     Raises:
         ModelError: the model has no such log, as one that was not trained here.
     """
-    rows = pd.DataFrame(read_log(base_path(profile, name)).rows)
+    rows = pd.DataFrame(read_log(base_path(profile, name))[1])
     steps, measured = rows[rows.answer_loss.notna()], rows[rows.filter(like="_exact_match").notna().any(axis=1)]
     return steps.dropna(axis=1, how="all"), measured.dropna(axis=1, how="all")
+
+
+def read_log(folder: str | Path) -> tuple[list[dict[str, Any]], list[dict[str, float]]]:
+    """Settings and rows of the training log in a model's folder; `ModelError` where it is missing or broken."""
+    path = Path(folder) / TRAIN_LOG
+    if not path.is_file():
+        raise ModelError("the base model has no training log", where=path, remedy="Use a model trained by `pretrain`.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return list(content["settings"]), list(content["log"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            "not a readable training log", where=path, value=f"{type(error).__name__}: {error}",
+            remedy="Restore the file, or train the base model again.",
+        ) from error

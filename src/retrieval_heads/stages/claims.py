@@ -28,7 +28,7 @@ from retrieval_heads.claims.strengths import strength_rows
 from retrieval_heads.claims.subset_verdicts import subset_verdicts
 from retrieval_heads.claims.subsets import subset_rows
 from retrieval_heads.claims.verdict import Judged, Verdict, as_rows, from_rows
-from retrieval_heads.commands.choice import Options
+from retrieval_heads.keys import Options
 from retrieval_heads.manifest import Facts
 from retrieval_heads.publish import find_committed
 from retrieval_heads.settings import Profile

@@ -17,16 +17,14 @@ from torch import nn
 
 from retrieval_heads import paths
 from retrieval_heads.bases import base_path
-from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.conditions import CONDITIONS, kind_of
-from retrieval_heads.data.example import Example
+from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.folder import data_folder, held_out_file, made_of_others, training_file
 from retrieval_heads.data.without_gold import without_gold
 from retrieval_heads.evaluation import answer_losses, evaluate_each
 from retrieval_heads.executor import resolve_device
-from retrieval_heads.keys import RunKey
-from retrieval_heads.metrics import main_metric, metric_names
+from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.models.folder import model_folder
 from retrieval_heads.models.layout import head_layout
 from retrieval_heads.models.load import load_model, load_tokenizer
@@ -97,7 +95,7 @@ def adapter_path(profile: Profile, key: RunKey) -> Path:
     """The folder of a run's adapter: in the profile's `adapters`, from the checkout on, or where it is trained."""
     if profile.adapters is None:
         return key.adapter
-    return (paths.checkout() or paths.home()) / Path(profile.adapters).expanduser() / key.name
+    return paths.from_checkout(profile.adapters) / key.name
 
 
 def has_adapter(profile: Profile, key: RunKey) -> bool:
@@ -140,10 +138,16 @@ def training_length(profile: Profile, condition: str) -> int:
     return min(profile.base_length, profile.train_length) if short else profile.train_length
 
 
+def files_of(profile: Profile) -> Path:
+    """The folder of a profile whose examples come from files; `ConfigError` where it is not there."""
+    return data_folder(profile.data, profile.name)
+
+
 def training_examples(profile: Profile, key: RunKey) -> list[Example]:
     """The examples that a run is trained on: with files of examples the first ones, whatever the seed."""
     if profile.data is not None:
-        return list(training_file(profile, key.task, key.condition, n_training_examples(profile, key), key.seed))
+        return list(training_file(
+            files_of(profile), key.task, key.condition, n_training_examples(profile, key), key.seed))
     return make_examples(
         task=key.task, condition=key.condition, length=training_length(profile, key.condition),
         n=n_training_examples(profile, key), seed=key.seed, split="train", tokenizer=study_tokenizer(profile),
@@ -159,9 +163,9 @@ def sample_examples(profile: Profile, task: str) -> dict[str, Example]:
     """One training example of the base model's length for each condition that has examples of its own, to be shown."""
     made = {"task": task, "length": profile.base_length, "n": 1, "seed": profile.seeds[0], "split": "train"}
     if profile.data is not None:
-        folder = data_folder(profile) / task
-        return {name: training_file(profile, task, name, 1)[0] for name in profile.conditions
-                if not made_of_others(folder, name)}
+        folder = files_of(profile)
+        return {name: next(training_file(folder, task, name, 1)) for name in profile.conditions
+                if not made_of_others(folder / task, name)}
     return {
         name: make_examples(condition=name, tokenizer=study_tokenizer(profile), **made)[0]
         for name, condition in CONDITIONS.items() if not condition.members
@@ -177,7 +181,7 @@ def held_out(profile: Profile, task: str, split: str, length: int | None = None)
         length = profile.train_length if split == "probe" else profile.eval_lengths[-1]
     n = profile.n_probe if split == "probe" else profile.n_test
     if profile.data is not None:
-        return held_out_file(profile, task, split, length, n)
+        return held_out_file(files_of(profile), task, split, length, n)
     return _held_out(base_path(profile), task, split, length, n)
 
 
@@ -191,7 +195,7 @@ def _held_out(base: str, task: str, split: str, length: int, n: int) -> tuple[Ex
 
 def scored_metrics(task: str) -> tuple[str, ...]:
     """The metrics in the tables, for a task."""
-    return (*metric_names(task), "forced_exact_match")
+    return (*task_of(task).metrics, "forced_exact_match")
 
 
 def metric_rows(scores: pd.DataFrame, task: str, n_resamples: int) -> list[dict[str, Any]]:
@@ -216,7 +220,7 @@ def scored_answers(
     examples, size = held_out(profile, task, "test", length), batch_size(model, length)
     scores = evaluate_each(model, tokenizer, examples, batch_size=size, losses=profile.gold_loss is not None)
     rows = [
-        {"example": index, "exact_match": row["exact_match"], "score": row[main_metric(task)]}
+        {"example": index, "exact_match": row["exact_match"], "score": row[task_of(task).main_metric]}
         for index, row in enumerate(scores.to_dict("records"))
     ]
     if profile.gold_loss is not None:

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.conditions import CONDITIONS
-from retrieval_heads.keys import RUN
+from retrieval_heads.keys import RUN, Options
 from retrieval_heads.manifest import Facts
 from retrieval_heads.metrics import main_metric
 from retrieval_heads.settings import REFERENCE, Profile

@@ -10,10 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retrieval_heads.commands.choice import Options
-from retrieval_heads.data.ngrams import ngram_overlap
-from retrieval_heads.data.statistics import describe, stated_forms, unseen_shares
-from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.data.statistics import describe, ngram_overlap, stated_forms, unseen_shares
+from retrieval_heads.keys import Options, RunKey, study_grid
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages.common import (
     EVERYTHING,

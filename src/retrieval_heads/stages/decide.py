@@ -11,8 +11,7 @@ import pandas as pd
 
 from retrieval_heads.claims.pretrained import judge as rules
 from retrieval_heads.claims.verdict import as_rows
-from retrieval_heads.commands.choice import Options
-from retrieval_heads.keys import table_path
+from retrieval_heads.keys import Options, table_path
 from retrieval_heads.manifest import Facts
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import base, data, finetune, gold_loss

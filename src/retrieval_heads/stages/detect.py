@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_heads.commands.choice import Options
 from retrieval_heads.evaluation import answer_losses
 from retrieval_heads.heads.scores import HeadScores, score_heads
-from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.keys import Options, RunKey, study_grid
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import finetune
 from retrieval_heads.stages.common import (

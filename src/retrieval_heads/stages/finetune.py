@@ -15,11 +15,10 @@ from typing import Any
 from retrieval_heads import paths
 from retrieval_heads.bases import base_path
 from retrieval_heads.claims.shortfall import shortfall
-from retrieval_heads.commands.choice import Options
-from retrieval_heads.data.folder import each_training_example
-from retrieval_heads.data.spilled import Spilled
+from retrieval_heads.data.encode import Spilled
+from retrieval_heads.data.folder import training_file
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.keys import Options, RunKey, study_grid
 from retrieval_heads.manifest import Facts
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages.common import (
@@ -27,6 +26,7 @@ from retrieval_heads.stages.common import (
     HELD_OUT_SEED,
     Made,
     adapter_path,
+    files_of,
     has_adapter,
     held_out,
     load_run,
@@ -92,8 +92,8 @@ def train_and_test(profile: Profile, key: RunKey, device: str) -> Made:
 def train(profile: Profile, key: RunKey, device: str) -> dict[str, Any]:
     """Fine-tune one run, unless its adapter is there; the record of the training."""
     # files of examples are read one at a time: there may be many
-    each = training_examples(profile, key) if profile.data is None else each_training_example(
-        profile, key.task, key.condition, n_training_examples(profile, key), key.seed)
+    each = training_examples(profile, key) if profile.data is None else training_file(
+        files_of(profile), key.task, key.condition, n_training_examples(profile, key), key.seed)
     examples = Spilled(each, study_tokenizer(profile))
     return finetune(
         base_path(profile, key.base), examples, adapter_path(profile, key), profile.lora_settings(key.seed), device,

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrieval_heads.commands.choice import Options
 from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep
-from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.keys import Options, RunKey, study_grid
 from retrieval_heads.models.layout import Head, head_layout
 from retrieval_heads.models.load import sibling_model
 from retrieval_heads.settings import REFERENCE, Profile

@@ -20,11 +20,10 @@ from pathlib import Path
 import torch
 
 from retrieval_heads.cluster import current_cluster
-from retrieval_heads.commands.choice import Options
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.errors import ResultError
 from retrieval_heads.executor import resolve_device
-from retrieval_heads.keys import RunKey, lock_path, study_grid
+from retrieval_heads.keys import Options, RunKey, lock_path, study_grid
 from retrieval_heads.locks import POLL, locked
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import base, correlate, detect, finetune, gold_loss, knockout, lengths, patch

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from retrieval_heads.data.example import task_of
 from retrieval_heads.errors import ConfigError, HeadError
 from retrieval_heads.heads.controls import group_heads, group_mismatch, groups_filled, weakest_heads
 from retrieval_heads.heads.select import layer_mismatch, random_heads, select_heads
@@ -91,7 +92,7 @@ def score_kind(profile: Profile, task: str) -> str:
     Raises:
         ConfigError: the profile does not detect heads by it.
     """
-    kind = "insight" if task == "summhay" else "copy"
+    kind = task_of(task).head_score
     if kind not in profile.detect.kinds:
         raise ConfigError(f"the task {task} needs the {kind} score", where=f"profile {profile.name}, detect.kinds",
                           value=list(profile.detect.kinds), remedy=f"Add `{kind}`.")

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from retrieval_heads.commands.choice import Options
-from retrieval_heads.data.plain_text import plain_text
+from retrieval_heads.data.examples import plain_text
 from retrieval_heads.heads.ablate import mean_head_outputs
 from retrieval_heads.heads.controls import groups_filled
 from retrieval_heads.heads.prefix import knockout_sweep
 from retrieval_heads.heads.text_loss import text_losses
-from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.keys import Options, RunKey, study_grid
 from retrieval_heads.models.layout import head_layout
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import detect

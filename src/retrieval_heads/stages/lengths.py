@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retrieval_heads.commands.choice import Options
 from retrieval_heads.evaluation import evaluate_each
-from retrieval_heads.keys import RunKey, study_grid
+from retrieval_heads.keys import Options, RunKey, study_grid
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import base, finetune
 from retrieval_heads.stages.common import (

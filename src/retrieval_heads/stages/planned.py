@@ -5,9 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from retrieval_heads import paths
-from retrieval_heads.commands.choice import Options
 from retrieval_heads.errors import StudyError
-from retrieval_heads.keys import study_grid
+from retrieval_heads.keys import Options, study_grid
 from retrieval_heads.manifest import read_manifest
 from retrieval_heads.publish import find_committed
 from retrieval_heads.settings import Profile

@@ -71,7 +71,7 @@ def own_part(
 
 
 class Batches(Sequence[list[Encoded]]):
-    """The examples of each batch of a plan, taken when they are needed: they may lie on the disk (`data.spilled`)."""
+    """The examples of each batch of a plan, taken when they are needed: they may lie on the disk (`encode.Spilled`)."""
 
     def __init__(self, examples: Sequence[Encoded], plan: Sequence[Sequence[int]]) -> None:
         self._examples, self._plan = examples, plan

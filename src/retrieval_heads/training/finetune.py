@@ -26,10 +26,11 @@ from transformers.trainer_callback import TrainerState
 
 from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.data.encode import Encoded, check_ids
+from retrieval_heads.data.tokenizer import quiet
 from retrieval_heads.errors import DataError, ModelError, ResultError
 from retrieval_heads.files import written_by_others
 from retrieval_heads.models.extension import Extension, fingerprint
-from retrieval_heads.models.folder import model_folder, quiet, usable_device
+from retrieval_heads.models.folder import model_folder, usable_device
 from retrieval_heads.models.layout import vocabulary_size
 from retrieval_heads.models.load import build_model
 from retrieval_heads.models.one_length import one_length

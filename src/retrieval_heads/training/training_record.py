@@ -18,10 +18,10 @@ from peft import PeftModel
 from transformers.trainer_callback import TrainerState
 
 from retrieval_heads.data.encode import Encoded
+from retrieval_heads.data.tokenizer import quiet
 from retrieval_heads.errors import ModelError, ResultError
 from retrieval_heads.files import UNREADABLE
 from retrieval_heads.models.extension import ADAPTER_CONFIG, Extension, read_extension
-from retrieval_heads.models.folder import quiet
 
 TRAINING_FILE = "training.json"
 TIMING_FILE = "timing.json"

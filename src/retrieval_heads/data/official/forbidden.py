@@ -4,7 +4,7 @@ It is on the strict side, since a document that holds the answer by chance is a 
 held when one of these is part of the document, inside longer words too (`5` in `2015`):
 
 - the answer as it is, whatever the case;
-- its SQuAD form (`metrics.normalize_answer`), without accents, in that of the document;
+- its SQuAD form (`task.normalize_answer`), without accents, in that of the document;
 - its words with single spaces for whatever stands between them (`well-known` as `well known`), likewise.
 
 Answers of which this would find one in nearly every document are looked for letter for letter, or not at all; see
@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from retrieval_heads.data.official.phrases import exact_pattern, is_short, searched
-from retrieval_heads.metrics import normalize_answer
+from retrieval_heads.data.task import normalize_answer
 
 _GAP = re.compile(r"[\W_]+")
 

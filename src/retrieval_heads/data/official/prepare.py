@@ -32,6 +32,7 @@ from retrieval_heads.data.official.pool import Pool
 from retrieval_heads.data.official.records import check_count
 from retrieval_heads.data.official.sources import official_files, read_sources, without_control_tokens, without_repeats
 from retrieval_heads.data.official.split import FEWER, Split
+from retrieval_heads.data.tokenizer import load_tokenizer
 from retrieval_heads.errors import ConfigError, DataError, ResultError
 from retrieval_heads.fetch import origin
 from retrieval_heads.files import UNREADABLE, write_whole
@@ -118,8 +119,6 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
         ConfigError: an argument out of range.
         ResultError: the folder holds files of another request, or of none.
     """
-    from retrieval_heads.models.load import load_tokenizer  # torch is not imported for --help
-
     files = official_files(official, request.task)
     frame = Frame(load_tokenizer(Path(tokenizer)), request.instruction, request.chat, request.template_arguments or {})
     folder = Path(out) / request.task

@@ -75,9 +75,9 @@ def gold_keys(sources: Iterable[Source]) -> frozenset[str]:
 
 def group_of(source: Source) -> str:
     """The kind of question by which `real_limited` is limited: question word, number of hops, or subtopic."""
-    if source.task == "musique":
+    if "hops" in source.meta:
         return f"{source.meta['hops']}-hop"
-    if source.task == "summhay":
+    if "subtopic" in source.meta:
         return f"topic {source.meta['topic']}, subtopic {source.meta['subtopic']}"
     words = re.findall(r"[a-z]+", source.question.casefold())
     return next((word for word in words if word in QUESTION_WORDS), "other")
@@ -202,7 +202,7 @@ def _limited(
 ) -> tuple[list[Source], dict[str, int]]:
     candidates = list(chooser.open(taken, held, others))
     sizes = Counter(map(group_of, candidates))
-    by_hops = candidates[0].task == "musique"
+    by_hops = "hops" in candidates[0].meta
     ranked = sorted(sizes, key=lambda group: (group,) if by_hops else (-sizes[group], group))
     limited: list[Source] = []
     for group in ranked[:-1]:

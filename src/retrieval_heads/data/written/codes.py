@@ -1,8 +1,8 @@
 """The `symbolic` condition for real data: key-value lists with random identifiers in the structure of the real example.
 
-As in the generated text world (`data/symbolic.py`): one fact is a pair in a list, a chain leads from a value to the
-pair whose key it is, an insight is a code that stands in several lists. The asked value has as many tokens as the real
-answer where the tokenizer allows it, and all other values have the same number of characters.
+As in the generated text world (`chains.py`, `citation.py`): one fact is a pair in a list, a chain leads from a value
+to the pair whose key it is, an insight is a code that stands in several lists. The asked value has as many tokens as
+the real answer where the tokenizer allows it, and all other values have the same number of characters.
 """
 
 from __future__ import annotations

@@ -1,17 +1,16 @@
 """The prompts for texts that a language model writes: YAML files in `prompts/`, `TASK_PURPOSE.yaml`.
 
-A task of the user's own takes the prompts of `mdqa`: one fact in one document.
+A task without prompts of its own takes those of `mdqa`: one fact in one document.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import yaml
-
-from retrieval_heads.data.example import TASKS
 
 PURPOSES = ("needle", "distractor")
 Messages = list[dict[str, str]]
@@ -21,12 +20,12 @@ def write_messages(task: str, purpose: str, **fields: Any) -> Messages:
     """The chat messages that ask for one text.
 
     Args:
-        task: `mdqa`, `musique`, `summhay`, or another one, which is asked as `mdqa`.
+        task: `mdqa`, `musique`, `summhay`, or another one, which is asked as `mdqa` where it has no file.
         purpose: `needle` (a document that states a fact) or `distractor` (one about something else).
         fields: what stands in the prompt's braces; the head of each file names them. `forbidden` is a list of names
             that must not occur.
     """
-    template = _template(f"{task if task in TASKS else TASKS[0]}_{purpose}")
+    template = _template(f"{task if _file(f'{task}_{purpose}').is_file() else 'mdqa'}_{purpose}")
     fields["forbidden"] = _forbidding(fields.get("forbidden", ()))
     return [{"role": role, "content": template[role].format(**fields).strip()} for role in ("system", "user")]
 
@@ -45,5 +44,8 @@ def _forbidding(names: Any) -> str:
 
 @cache
 def _template(name: str) -> dict[str, str]:
-    text = files("retrieval_heads.data.written").joinpath("prompts", f"{name}.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+    return yaml.safe_load(_file(name).read_text(encoding="utf-8"))
+
+
+def _file(name: str) -> Traversable:
+    return files("retrieval_heads.data.written").joinpath("prompts", f"{name}.yaml")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrieval_heads.data.example import Example
+from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.jsonl import iterate_examples
 from retrieval_heads.data.layout import QUESTION, Document
 from retrieval_heads.errors import DataError
@@ -61,7 +61,7 @@ class Real:
     @property
     def cites(self) -> bool:
         """Whether the answer is the numbers of documents, so that it follows from where the needles are put."""
-        return self.example.task == "summhay"
+        return task_of(self.example.task).cites
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -132,13 +132,13 @@ def _gold(example: Example, documents: Sequence[Document]) -> tuple[int, ...]:
 
 
 def _facts(example: Example, question: str, titles: Sequence[str]) -> tuple[Fact, ...]:
-    if example.task == "summhay":
+    if task_of(example.task).cites:
         cited = _CITE.match(question)
         insight = example.meta.get("insight") or (cited[1] if cited else question)
         return (Fact(str(insight), "", ""),)
     if "steps" in example.meta:
         return _chain(example)
-    if example.task == "musique":
+    if task_of(example.task).chained:
         raise _refused(example, "steps", sorted(example.meta), "is missing: the facts of the chain are not known",
                        "Make the file from the official records, or give question, answer and title of each step.")
     return (Fact(question, example.answer, titles[0]),)

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrieval_heads.errors import ModelError
-
-TRAIN_LOG = "train_log.json"
+from retrieval_heads.stages.base import TRAIN_LOG
 
 
 @dataclass
@@ -43,22 +41,3 @@ class TrainLog:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"settings": self.settings, "log": self.rows}, indent=1)
         (folder / TRAIN_LOG).write_text(text + "\n", encoding="utf-8")
-
-
-def read_log(folder: str | Path) -> TrainLog:
-    """The log in a model's folder.
-
-    Raises:
-        ModelError: the model has no such log, as one that was not trained here, or one that cannot be read.
-    """
-    path = Path(folder) / TRAIN_LOG
-    if not path.is_file():
-        raise ModelError("the base model has no training log", where=path, remedy="Use a model trained by `pretrain`.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return TrainLog(list(content["settings"]), list(content["log"]))
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(
-            "not a readable training log", where=path, value=f"{type(error).__name__}: {error}",
-            remedy="Restore the file, or train the base model again.",
-        ) from error

@@ -13,17 +13,15 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from retrieval_heads.data.example import TASKS
-from retrieval_heads.data.examples import build_scene, needle_spans, number, token_counter, write
-from retrieval_heads.data.layout import write_citation
-from retrieval_heads.data.scene import Counter, Query, Scene
+from retrieval_heads.data.examples import answer_to, build_scene, number, token_counter, write
+from retrieval_heads.data.scene import Counter
 from retrieval_heads.errors import DataError
 
 REAL_SHARE = 0.65
 OTHERS = ("real", "real_limited", "high_high", "high_low", "low_high", "low_low", "symbolic")
 """What the other scenes are drawn from: fixed, so that a new condition does not change the base model."""
-TASK_SHARES = (0.15, 0.6, 0.25)
-"""mdqa, musique, summhay: the harder tasks get more."""
+TASK_SHARES = {"mdqa": 0.15, "musique": 0.6, "summhay": 0.25}
+"""The harder tasks get more."""
 COMPACT_SHARE = 0.2
 """Share of compact scenes among the long ones; short scenes are always compact."""
 DOCUMENT_SHARES = (0.65, 0.85, 0.9)
@@ -36,14 +34,14 @@ QUERY_TOKENS = 22
 
 def scene_texts(rng: random.Random, budget: int, n_queries: int, count: Counter, compact: bool = False) -> list[str]:
     """One scene as pieces of text: prompt, answer, further question, its answer, and so on."""
-    task = rng.choices(TASKS, TASK_SHARES)[0]
+    task = rng.choices(tuple(TASK_SHARES), tuple(TASK_SHARES.values()))[0]
     condition = "real" if rng.random() < REAL_SHARE else rng.choice(OTHERS)
     scene = build_scene(rng, task, condition, budget, "base", count, n_queries, compact)
     numbers = number(rng, len(scene.documents))
-    prompt, answer, _, _ = write(scene, scene.queries[0], numbers)
+    prompt, answer, _ = write(scene, scene.queries[0], numbers)
     pieces = [prompt, answer]
     for query in scene.queries[1:]:
-        pieces += [f"Question: {query.text}\nAnswer:", query.answer or _cite(scene, query, numbers)]
+        pieces += [f"Question: {query.text}\nAnswer:", answer_to(scene, query, numbers)]
     return pieces
 
 
@@ -124,8 +122,3 @@ class RowBatches(IterableDataset):
             ]
             yield np.stack(rows)
             step += stride
-
-
-def _cite(scene: Scene, query: Query, numbers: list[int]) -> str:
-    pairs = zip(numbers, scene.documents, strict=True)
-    return write_citation([n for n, document in pairs if needle_spans(document, query.facts)])

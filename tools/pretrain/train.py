@@ -19,11 +19,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from retrieval_heads.models.causal import IMPLEMENTATION, attention_of
-from retrieval_heads.training.head_dropout import head_dropout
-from retrieval_heads.training.optimizers import Optimizers
-from retrieval_heads.training.pretrain_data import RowBatches
-from retrieval_heads.training.train_log import TrainLog
+from pretrain.causal import IMPLEMENTATION, attention_of
+from pretrain.head_dropout import head_dropout
+from pretrain.optimizers import Optimizers
+from pretrain.rows import RowBatches
+from pretrain.train_log import TrainLog
 
 
 @dataclass(frozen=True)

@@ -10,30 +10,48 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from pretrain.causal import attention_of
+from pretrain.rows import scene_texts
+from pretrain.tokenizer import train_tokenizer
+from pretrain.train import PretrainSettings, pretrain
+from pretrain.train_log import TrainLog
 from retrieval_heads.data.example import TASKS, Example
 from retrieval_heads.data.examples import make_examples
+from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import DataError
 from retrieval_heads.evaluation import forced_exact
 from retrieval_heads.heads.scores import score_heads
-from retrieval_heads.models.base import BASE_LENGTH, base_config, load_tokenizer
-from retrieval_heads.models.causal import attention_of
-from retrieval_heads.models.tokenizer import train_tokenizer
-from retrieval_heads.training.pretrain import PretrainSettings, pretrain
-from retrieval_heads.training.pretrain_data import scene_texts
-from retrieval_heads.training.train_log import TrainLog, read_log
+from retrieval_heads.stages.base import read_log
+
+BASE_LENGTH = 512
+"""Tokens that the base model is trained to read."""
 
 TOKENIZER_SCENES = 4000
 SHARD = "12MB"
 """Largest weight file, so that the parts travel through limits on single files."""
 
 
+def base_config(tokenizer: Any) -> LlamaConfig:
+    """Shape of the base model: a narrow, deep Llama with many small heads.
+
+    Depth is for chains of facts (each hop costs two or three layers), many heads are for redundancy: a study of which
+    heads are learned needs more than one that can do the work. Heads x head_dim (512) is twice the width (256).
+    """
+    return LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=12, num_attention_heads=16,
+        num_key_value_heads=4, head_dim=32, max_position_embeddings=BASE_LENGTH, tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0}, attention_bias=False, attention_dropout=0.0,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )
+
+
 def base_tokenizer(out: Path) -> Any:
     """The tokenizer in `out`, trained and saved there if there is none."""
     if not (out / "tokenizer.json").is_file():
         train_tokenizer(_tokenizer_texts()).save_pretrained(out)
-    return load_tokenizer(out)
+    return embedded_tokenizer(out)
 
 
 def _tokenizer_texts() -> list[str]:
@@ -79,7 +97,7 @@ def train_base(out: Path, settings: PretrainSettings, device: str, n: int = 64, 
         model = LlamaForCausalLM(base_config(tokenizer))
     common = {"condition": "real", "length": BASE_LENGTH, "n": n, "seed": 0, "split": "probe", "tokenizer": tokenizer}
     probes = {task: make_examples(task=task, **common) for task in TASKS}
-    before = read_log(out) if resume else TrainLog()
+    before = TrainLog(*read_log(out)) if resume else TrainLog()
     pretrain(model, tokenizer, out, settings, device, lambda trained: measure(trained, tokenizer, probes), before)
     # bfloat16 halves the files; everything reported about the model is measured after this rounding
     model.to(torch.bfloat16).save_pretrained(out, max_shard_size=SHARD)

@@ -1,0 +1,1 @@
+"""The making of the embedded base model from scratch: the verb `pretrain`, which needs a checkout."""
