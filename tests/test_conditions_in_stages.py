@@ -68,7 +68,7 @@ def test_one_example_of_every_condition_with_its_own_is_shown(profile: Profile, 
     shown = sample_examples(profile, task)
     assert list(shown) == [name for name, condition in CONDITIONS.items() if not condition.members]
     assert all(example.task == task for example in shown.values())
-    page = folded_examples(shown, ("real",))
+    page = folded_examples(shown)
     assert page.count("<details") == len(shown)
     assert page.count("<details open><summary>real</summary>") == page.count("<details open>") == 1
     assert page.count("<mark>") >= len(shown)

@@ -58,12 +58,7 @@ def plural(number: object, name: str) -> str:
 def points(
     ax: Axes, at: Any, rows: pd.DataFrame, columns: Sequence[str] = INTERVAL, across: bool = False, **look: Any,
 ) -> None:
-    """Points with their intervals: upwards at the places `at`, or across, each at its height.
-
-    Args:
-        columns: of the rows: the value and the ends of its interval.
-        look: of `Axes.errorbar`.
-    """
+    """Points with their intervals (a value and its ends): upwards at the places `at`, or across, each at its height."""
     value, low, high = (rows[name] for name in columns)
     bars = interval_bars(value, low, high)
     if across:
@@ -115,12 +110,9 @@ def task_figure(
     tasks: Sequence[str], table: pd.DataFrame, draw: Callable[[pd.DataFrame, Axes], Any], legend: int = 3,
     **settings: Any,
 ) -> Figure:
-    """Panels of the tasks side by side, each drawn from its rows of the table, on the same scales, with one legend.
+    """Panels of the tasks side by side on the same scales, each drawn from its rows of the table, with one legend.
 
-    Args:
-        draw: draws the rows of a task on an axis.
-        legend: columns of the legend.
-        settings: of `style.panels`.
+    `settings` are those of `style.panels`.
     """
     settings = {"columns": len(tasks), "width": WIDTH, "sharey": True, "sharex": True} | settings
     figure, axes = panels(tasks, **settings)

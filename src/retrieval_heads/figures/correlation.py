@@ -42,10 +42,7 @@ def has_claims(profile: Profile) -> bool:
 def performance_figure(profile: Profile, conditions: pd.DataFrame, claims: dict[str, pd.DataFrame] | None) -> Figure:
     """Performance against recall, one panel per task: over runs beside real runs of other seeds, or of the same seed.
 
-    Args:
-        profile: of the study.
-        conditions: as `stages.correlate.conditions_table` gives them, for a study without tables of the claims.
-        claims: the tables `run_predictors` and `correlation_runs`; None when there are none.
+    The latter, from `stages.correlate.conditions_table`, is for a study without the tables of the claims.
     """
     columns = min(3, len(profile.tasks))
     figure, axes = panels(profile.tasks, columns=columns, height=3.6 if columns > 1 else 3.2, width=WIDTH,
@@ -65,8 +62,7 @@ def performance_figure(profile: Profile, conditions: pd.DataFrame, claims: dict[
 def plot_correlation(conditions: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """F1 against recall: a point for each condition, with the 95% bootstrap interval of F1 over examples.
 
-    Args:
-        conditions: rows of one task as `stages.correlate.conditions_table` gives them; recall has no interval.
+    The rows are those of one task from `stages.correlate.conditions_table`.
     """
     ax = axis(ax)
     for condition in in_order(conditions.condition):
@@ -81,9 +77,8 @@ def plot_correlation(conditions: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def plot_runs(runs: pd.DataFrame, found: pd.Series | None = None, ax: Axes | None = None) -> Axes:
     """A point for each condition at the means of its runs; some are named, and have lines to their extreme runs.
 
-    Args:
-        runs: rows of the table `run_predictors` of one task; `real`, controls and sizes are passed over.
-        found: the row of the table `correlation_runs`, written above the panel.
+    Of the rows of `run_predictors` of one task, `real`, controls and sizes are passed over. Above the panel stands what
+    was `found`, a row of `correlation_runs`.
     """
     ax = axis(ax)
     rows = runs[runs.condition.isin([name for name in claimed(runs.condition.unique()) if name != REFERENCE])]
@@ -145,9 +140,7 @@ def recall_rows(correlations: pd.DataFrame, threshold: float) -> dict[str, pd.Se
 def plot_over_thresholds(correlations: pd.DataFrame, threshold: float, ax: Axes | None = None) -> Axes:
     """The rank correlation of recall with performance over thresholds, all tasks together, and of each base model.
 
-    Args:
-        correlations: the table `correlation_runs`.
-        threshold: the study's, marked.
+    From the table `correlation_runs`; the study's threshold is marked.
     """
     ax = axis(ax)
     every = recall_over_conditions(correlations, base=None)
@@ -178,10 +171,7 @@ def thresholds_table(correlations: pd.DataFrame) -> pd.DataFrame:
 def overlap_figure(overlap: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> Figure:
     """Recall on the left and precision on the right, one row of panels a task; chosen conditions where there are many.
 
-    Args:
-        overlap: rows of the table `overlap` of one kind and score mode a task, each run beside one real run.
-        threshold: the study's.
-        tasks: in the order of the rows.
+    From rows of the table `overlap` of one kind and score mode a task, each run beside one real run.
     """
     many = overlap.condition.nunique() > len(CHOSEN)
     rows = overlap[overlap.condition.isin(CHOSEN)] if many else overlap
@@ -200,11 +190,8 @@ def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float, ax: Axes
     """A line for each condition: recall or precision against the threshold that makes a head a retrieval head.
 
     The dotted line in the same colour is its chance level for sets with as many heads in each layer, and the band
-    around it holds 95% of such sets. A line ends where a set has no head. Runs are averaged.
-
-    Args:
-        overlap: rows of the table `overlap` of one task, kind and score mode, each run beside one real run.
-        threshold: marked by an upright line, with the number of heads of the real run; one of those in the table.
+    around it holds 95% of such sets. A line ends where a set has no head. Runs are averaged. An upright line marks the
+    study's threshold, with the number of heads of the real run.
     """
     ax = axis(ax)
     rows = overlap[overlap.measure == measure]

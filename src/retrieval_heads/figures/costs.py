@@ -46,12 +46,7 @@ def names_of(summary: pd.DataFrame) -> list[str]:
 
 
 def plot_seconds(summary: pd.DataFrame, passes: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Median seconds as bars, each round as a point, and the floor as a stroke across the bar.
-
-    Args:
-        summary: the table `full_size`.
-        passes: the table of that name.
-    """
+    """Median seconds (table `full_size`) as bars, each round (table `passes`) as a point, and the floor as a stroke."""
     ax = axis(ax)
     rows = summary.iloc[::-1].reset_index(drop=True)
     ax.barh(rows.index, rows.seconds, color=_BAR, height=0.6, label="median")

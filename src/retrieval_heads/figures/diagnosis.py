@@ -61,11 +61,9 @@ def plot_by_place(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> A
 
 
 def score_table(result: Any, losses: Mapping[str, float]) -> pd.DataFrame:
-    """One row a condition: score, difference to no fine-tuning, recall of the real run's heads and its chance level.
+    """One row per condition: score, difference to no fine-tuning, recall of the real run's heads and its chance level.
 
-    Args:
-        result: of `diagnose`.
-        losses: by condition, mean loss over all steps of its fine-tunings, nats a token.
+    `losses`, in nats a token, are means over all steps of its fine-tunings.
     """
     rows = []
     for condition in result.inputs.conditions:
@@ -120,12 +118,7 @@ def _heads(result: Any, sound: str, flawed: str, apart: bool) -> str:
 
 
 def framed(report: str, title: str) -> str:
-    """A whole HTML report as a part of a page: in a frame of its own, which runs no script and is scrolled.
-
-    Args:
-        report: the report's file as text.
-        title: what it is, for those who do not see it.
-    """
+    """A whole HTML report as a part of a page: in a frame of its own, which runs no script and is scrolled."""
     # IPython warns of HTML that begins with a frame, so it stands in a block
     return (f'<div class="framed-report"><iframe title="{escape(title)}" sandbox loading="lazy" '
             f'style="width: 100%; height: 38rem; border: 1px solid #8888; border-radius: 6px" '

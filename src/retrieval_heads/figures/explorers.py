@@ -83,10 +83,7 @@ def vega_bundle() -> str:
 def head_chart(scores: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> alt.LayerChart:
     """A map of heads with a slider for the threshold and menus for task and training data, as a chart of Vega-Lite.
 
-    Args:
-        scores: rows of the table `head_scores` of one kind per task and one mode; runs of a condition are averaged.
-        threshold: at the start.
-        tasks: in the order of the menu.
+    From rows of the table `head_scores` of one kind per task and one mode; runs of a condition are averaged.
     """
     heads = int(scores["head"].max()) + 1
     mean = scores.groupby(["task", "condition", "layer", "head"]).score.mean()
@@ -119,7 +116,7 @@ def head_chart(scores: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> 
 
 
 def explorer_html(scores: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> str:
-    """The chart as HTML, with a picture of its first state for where scripts are off; arguments as of `head_chart`."""
+    """The chart of `head_chart` as HTML, with a picture of its first state for where scripts are off."""
     text = head_chart(scores, threshold, tasks).to_json(indent=None)
     return (
         '<div class="vega"><div class="vega-place"></div><div class="vega-fixed" role="img" '
@@ -197,10 +194,7 @@ def _unended(text: str) -> str:
 def shipped_adapters_html(task: str, length: int = 256, shown: int = 4) -> str:
     """`text_html` of the adapters of a task that come with the repository, on one real probe example.
 
-    Args:
-        task: whose adapters.
-        length: of the example, in tokens.
-        shown: how many of the strongest heads can be chosen without scripts, beside half as many of the weakest.
+    Without scripts, so many of the strongest heads can be chosen, and half as many of the weakest.
     """
     from retrieval_heads.data import make_examples
     from retrieval_heads.heads.scores import retrieval_scores

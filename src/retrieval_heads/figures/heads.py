@@ -44,12 +44,9 @@ _FEW = "real runs have less than\none head on average"
 def plot_head_map(
     scores: pd.DataFrame, threshold: float | None = None, ax: Axes | None = None, bar: bool = True,
 ) -> Axes:
-    """The score of every head as a map: one row per layer, the first at the bottom, one column per head.
+    """The score of every head of a run as a map: one row per layer, the first at the bottom, one column per head.
 
-    Args:
-        scores: rows of the table `head_scores` of one run, kind and mode.
-        threshold: heads with a score above it, the retrieval heads, get a frame.
-        bar: with the scale of colours beside it.
+    Heads with a score above the threshold, the retrieval heads, get a frame. `bar`: with the scale of colours.
     """
     ax = axis(ax)
     grid = scores.pivot(index="layer", columns="head", values="score").sort_index(ascending=False)
@@ -77,11 +74,6 @@ def plot_threshold_counts(
     """The number of heads with a score above the threshold, over thresholds: a line for each condition.
 
     With several runs the line is their mean; the dotted lines count heads whose chance level is above the threshold.
-
-    Args:
-        scores: rows of the table `head_scores` of one task, kind and mode.
-        thresholds: fractions, increasing.
-        threshold: marked by an upright line.
     """
     ax = axis(ax)
     for condition in in_order(scores.condition):

@@ -48,9 +48,7 @@ def in_run_order(table: pd.DataFrame) -> pd.DataFrame:
 def by_condition(table: pd.DataFrame, columns: Mapping[str, str], digits: int = 2) -> pd.DataFrame:
     """One row per condition and, for each task, the mean of each column over the runs with the least and the greatest.
 
-    Args:
-        table: one row per run, with the columns `RUN`.
-        columns: what to show, and how it is called.
+    `columns` says what to show of the rows of runs, and how it is called.
     """
     order = in_order(table.condition)
     runs = table.groupby(["condition", "task"]).size()
@@ -66,9 +64,8 @@ def by_condition(table: pd.DataFrame, columns: Mapping[str, str], digits: int = 
 def scores_table(scores: pd.DataFrame, metrics: Mapping[str, Sequence[str]], many: int = MANY_RUNS) -> pd.DataFrame:
     """Scores for reading: one row per run with intervals; with many runs one row per condition, with ranges.
 
-    Args:
-        scores: rows of the tables `performance` and `base` of one length; the latter have no seed.
-        metrics: the metrics of each task in the table by condition.
+    From rows of the tables `performance` and `base` (which has no seed) of one length; `metrics` of each task are in
+    the table by condition.
     """
     if len(scores[RUN].drop_duplicates()) <= many:
         seeds = [DASH if pd.isna(seed) else str(int(seed)) for seed in scores.seed]
@@ -91,11 +88,7 @@ def counts_table(counts: pd.DataFrame, many: int = MANY_RUNS) -> pd.DataFrame:
 
 
 def answers_table(answers: pd.DataFrame) -> pd.DataFrame:
-    """What each condition's run says, one row per condition, a column for each reference answer.
-
-    Args:
-        answers: rows of the table `answers` of one task, seed and base model.
-    """
+    """What each condition's run says (rows of `answers` of one run each): a column for each reference answer."""
     said = answers.fillna({"prediction": DASH})
     said = said.assign(reference=[f"{row.example + 1}. {row.reference}" for row in said.itertuples()])
     wide = said.pivot(index="condition", columns="reference", values="prediction")
@@ -103,12 +96,9 @@ def answers_table(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def effects_table(effects: pd.DataFrame, many: int = MANY_RUNS) -> pd.DataFrame:
-    """What each set costs and how retrieval heads compare with random ones; one row per run.
+    """What each set costs and how retrieval heads compare with random ones (`knockout_effects` of a mode, scope, k).
 
-    With many runs one row is a condition, and has retrieval and random heads only.
-
-    Args:
-        effects: rows of the table `knockout_effects` of one mode, scope and k.
+    One row per run; with many runs one row per condition, of retrieval and random heads only.
     """
     names = {"retrieval": "retrieval heads", "random": "random heads", "random_group": "of the same groups",
              "bottom": "weakest heads", "retrieval_over_random": "retrieval over random"}

@@ -42,13 +42,10 @@ _PLACES = {"task": ("answers", "-", True), "text": ("plain text", "--", False)}
 def plot_knockout(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """A line for each set of heads: exact match against the number of heads knocked out, from none on.
 
-    Numbers that not all runs have, such as that of all retrieval heads of one, are left out. The bars are 95% bootstrap
-    intervals over examples (and over draws for the random sets), averaged over runs; the small marks are single random
-    draws, and single runs where there are several.
-
-    Args:
-        table: rows of the table `knockout` of one task, condition, mode and scope, and the rows of these runs with
-            `set` none.
+    From rows of the table `knockout` of one task, condition, mode and scope, and those of `set` none. Numbers that not
+    all runs have, such as that of all retrieval heads of one, are left out. The bars are 95% bootstrap intervals over
+    examples (and over draws for the random sets), averaged over runs; the small marks are single random draws, and
+    single runs where there are several.
     """
     ax = axis(ax)
     rows = in_all_runs(table[table.metric == METRIC])
@@ -72,13 +69,9 @@ def plot_knockout(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def plot_effects(effects: pd.DataFrame, k: int, ax: Axes | None = None, order: Sequence[str] | None = None) -> Axes:
-    """What `k` heads of each set cost each condition: one row per condition, with means over its runs.
+    """What `k` heads of each set cost each condition: one row per condition, in `order`, with means over its runs.
 
-    The bars are 95% intervals of the paired differences, averaged over runs.
-
-    Args:
-        effects: rows of the table `knockout_effects` of one task, mode and scope.
-        order: conditions from above, also such as have no rows; those of the table when None.
+    From rows of `knockout_effects` of one task, mode and scope, with their 95% intervals of paired differences.
     """
     ax = axis(ax)
     rows = effects[(effects.metric == METRIC) & (effects.k == k)]
@@ -110,12 +103,9 @@ def comparison_sizes(knockout: pd.DataFrame, sizes: Iterable[int]) -> dict[str, 
     """By task, how many heads are out where all its runs are compared.
 
     It is the largest of `sizes` at which every run of the task loses retrieval heads only and has a random control;
-    else the smallest. Each task has its own, as runs of one have many retrieval heads and of another hardly any.
-
-    Args:
-        knockout: the table `knockout`. It holds one more size for each run, the number of its own retrieval heads, at
-            which runs cannot be compared.
-        sizes: those of the profile.
+    else the smallest. Each task has its own, as runs of one have many retrieval heads and of another hardly any. The
+    table `knockout` has one more size for each run, the number of its own retrieval heads, at which runs cannot be
+    compared.
     """
     chosen = {}
     for task, rows in knockout[knockout.k.isin(list(sizes))].groupby("task", sort=False):
@@ -159,12 +149,8 @@ def _spread(k: pd.Series, shift: int) -> pd.Series:
 def plot_areas(areas: pd.DataFrame, ax: Axes | None = None, order: Sequence[str] | None = None) -> Axes:
     """A row for each condition: the mean area between the curves over its runs with its interval, and the single runs.
 
-    The bars are the runs' 95% bootstrap intervals over examples, averaged over runs. Conditions whose runs answer too
-    little on average for anything to be lost have open marks.
-
-    Args:
-        areas: rows of the table `knockout_area` of one task, mode, scope and set.
-        order: conditions from above, also such as have no rows; those of the table when None.
+    From rows of the table `knockout_area` of one task, mode, scope and set. Conditions whose runs answer too little on
+    average for anything to be lost have open marks.
     """
     ax = axis(ax)
     rows = areas.dropna(subset=["value"])
@@ -178,14 +164,10 @@ def plot_areas(areas: pd.DataFrame, ax: Axes | None = None, order: Sequence[str]
 
 
 def specificity_costs(text_loss: pd.DataFrame, knockout: pd.DataFrame) -> pd.DataFrame:
-    """By how much the loss per token rises with heads out, in two places: on plain text, and on the answers.
+    """By how much the loss per token (nats) rises with heads out, in two places: on plain text, and on the answers.
 
-    Args:
-        text_loss: the table.
-        knockout: the table; of it the negative log-likelihood in mode zero and scope answer is taken, of the same runs.
-
-    Returns:
-        Columns `task`, `condition`, `seed`, `base`, `place` (text or task), `set`, `k`, `value` (nats per token), `n`.
+    One row per run, `place` (text or task), `set` and `k`. Of the table `knockout` the negative log-likelihood in mode
+    zero and scope answer is taken, of the runs that have read plain text.
     """
     run = ["task", "condition", *REPEATED]
     own = knockout[(knockout.metric == "nll") & (knockout.draw == 0) & (
@@ -198,12 +180,9 @@ def specificity_costs(text_loss: pd.DataFrame, knockout: pd.DataFrame) -> pd.Dat
 
 
 def plot_specificity(costs: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Lines of the rise of the loss against the number of heads out, on answers and on plain text.
+    """Lines of the rise of the loss (`specificity_costs` of one task) against the number of heads out.
 
     Bars are from the least to the greatest run. Numbers of heads that not all runs have are left out.
-
-    Args:
-        costs: rows of `specificity_costs` of one task.
     """
     ax = axis(ax)
     for name in ("retrieval", "random"):

@@ -44,11 +44,8 @@ def takeaway_html(
 ) -> str:
     """The box at the head of a chapter: what was found, the report's verdict, whether this page is of a small run.
 
-    Args:
-        profile: of the tables that the sentences were made from.
-        sentences: the most important first; `**` and backticks as in Markdown.
-        claims: whose verdicts in the report are named.
-        small: why the page shows little, as HTML; `small_run` when None, and nothing when empty.
+    Of the sentences (with `**` and backticks as in Markdown) the most important comes first. `small` says why the page
+    shows little, as HTML: `small_run` when None, and nothing when empty.
     """
     first, *others = (_inline(sentence) for sentence in sentences)
     items = "".join(f"<li>{sentence}</li>" for sentence in others)
@@ -102,12 +99,8 @@ def data_html(profile: str, tables: Sequence[str], rows: str = "") -> str:
     copy of the file, at the same place below the site.
 
     Args:
-        profile: whose tables.
-        tables: names of tables, or files of the repository such as `models/base/train_log.json`.
+        tables: names of tables of the profile, or files of the repository such as `models/base/train_log.json`.
         rows: which of their rows are drawn, where not all are.
-
-    Raises:
-        ResultError: a table is not there.
     """
     def link(path: str) -> str:
         return f'<a href="../{path}" download><code>{escape(Path(path).name)}</code></a>'
@@ -142,10 +135,7 @@ def _digest(path: Path) -> str | None:
 def table_html(frame: pd.DataFrame, digits: int = 2, names: dict[str, str] | None = None) -> str:
     """A table as HTML without its index; empty cells are dashes. A column `base` stands only for several base models.
 
-    Args:
-        frame: what to show.
-        digits: after the point, of columns of floats; one whose values are all whole gets none.
-        names: other headings, by column.
+    Floats have so many digits after the point, and none where all of a column are whole; `names` are other headings.
     """
     # a name of the columns, as a pivot leaves it, would be taken for a heading of its own
     shown = frame.rename(columns=names or {}).rename_axis(columns=None)
@@ -181,11 +171,8 @@ def side_by_side(examples: Mapping[str, Example], names: Sequence[str]) -> str:
 def example_html(example: Example, longest: int = 600) -> str:
     """An example as HTML: the documents with needles, the likest of the others, the question and the answer.
 
-    The needles are inside `<mark>`. What is left out is named (how many documents) or leaves an ellipsis.
-
-    Args:
-        example: of a task with the layout of `write_prompt`.
-        longest: characters of a document that are shown; the part with the needles is.
+    The needles are inside `<mark>`. What is left out is named (how many documents) or leaves an ellipsis, as does a
+    document of more than so many characters.
     """
     cuts = [match.start() for match in _GAP.finditer(example.prompt)]
     *documents, question = zip([0, *(cut + 2 for cut in cuts)], [*cuts, len(example.prompt)], strict=True)

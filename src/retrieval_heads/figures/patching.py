@@ -73,13 +73,10 @@ def patching_figure(patching: pd.DataFrame, sufficiency: pd.DataFrame, tasks: Se
 
 
 def plot_patching(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """A group of bars for each condition, one bar a set of heads, and a line for the real run itself.
+    """A group of bars for each condition of a task, one bar a set of heads, and a line for the real run itself.
 
     Black lines are 95% bootstrap intervals over examples (and over draws for the random sets), averaged over runs, as
     is the band around the line. The small numbers are the numbers of heads patched; 0 says that the set is empty.
-
-    Args:
-        table: rows of the table `patching` of one task.
     """
     ax = axis(ax)
     rows = table[(table.metric == METRIC) & (table.draw == 0)]
@@ -110,11 +107,7 @@ def plot_patching(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def plot_gains(sufficiency: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """What patching each set gains in the runs with a gap: the mean with its interval, and a small point a condition.
-
-    Args:
-        sufficiency: rows of the table of one task.
-    """
+    """What patching each set gains in runs with a gap: the mean with its interval, and a small point a condition."""
     ax = axis(ax)
     rows = sufficiency[sufficiency.n_gap > 0]
     names = list(NAMES)[::-1]
@@ -202,11 +195,7 @@ def _sufficiency_table(sufficiency: pd.DataFrame) -> pd.DataFrame:
 
 
 def equal_table(equal: pd.DataFrame) -> pd.DataFrame:
-    """Sets of equal number compared over the synthetic conditions of each task; `better` by the estimate alone.
-
-    Args:
-        equal: the table `sufficiency_equal`.
-    """
+    """Sets of equal number compared over the synthetic conditions of each task, from the table `sufficiency_equal`."""
     rows = equal[equal.condition == ALL]
     return pd.DataFrame({
         "task": rows.task, "sets": rows.contrast.map(CONTRASTS), "difference of gains": cells(rows),

@@ -34,11 +34,8 @@ def plot_performance(
 ) -> Axes:
     """A row for each condition, at the longest length: the mean of its runs with its interval, and the single runs.
 
-    The bars are the runs' 95% bootstrap intervals over examples, averaged over the runs.
-
-    Args:
-        table: rows of the tables `performance` and `base` of one task.
-        order: conditions from above, also such as have no rows; those of the table when None.
+    From rows of `performance` and `base` of one task; `order` may have conditions without rows. The bars are the runs'
+    95% bootstrap intervals over examples, averaged over the runs.
     """
     ax = axis(ax)
     rows = table[(table.metric == metric) & (table.eval_length == table.eval_length.max())]
@@ -83,10 +80,7 @@ def plot_shortfall(
 ) -> Axes:
     """By how much each condition falls short of the real runs, with the 95% interval of the paired differences.
 
-    Args:
-        table: rows of the table `shortfall` of one task.
-        order: conditions from above, also such as have no rows; those of the table when None.
-        reach: largest difference of the axis; that of the table when None.
+    From rows of the table `shortfall` of one task. `reach` is the largest difference of the axis.
     """
     ax = axis(ax)
     rows = table[table.metric == metric]
@@ -128,13 +122,10 @@ def map_top(shortfall: pd.DataFrame) -> float:
 
 
 def plot_axis_map(shortfall: pd.DataFrame, metric: str, ax: Axes | None = None, top: float | None = None) -> Axes:
-    """The mean shortfall by realism of the needle (rows) and of the haystack (columns), with the numbers in the cells.
+    """The mean shortfall in a task by realism of needle (rows) and haystack (columns), with the numbers in the cells.
 
-    Starred are those that count: the 95% interval excludes 0, and all base models have one sign.
-
-    Args:
-        shortfall: rows of the table of one task; conditions other than the nine are passed over.
-        top: shortfall of the darkest colour; the largest when None.
+    Starred are those that count: the 95% interval excludes 0, and all base models have one sign. `top` is the shortfall
+    of the darkest colour.
     """
     ax = axis(ax, (3.4, 3.0))
     rows = shortfall[(shortfall.metric == metric) & shortfall.condition.isin(CELLS)]

@@ -35,12 +35,7 @@ def with_own_examples(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_unseen(table: pd.DataFrame, ax: Axes, order: Sequence[str]) -> None:
-    """A row for each condition with a point for each share of the test statements that its examples never show.
-
-    Args:
-        table: rows of the table `examples` of one task and the split `train`.
-        order: conditions from above.
-    """
+    """A row for each condition, in order, with a point for each share of the test statements that its examples lack."""
     rows = table.set_index("condition").reindex(order)
     for name, (label, tone, mark) in SHARES.items():
         ax.plot(rows[name], np.arange(len(order)), mark, color=tone, markersize=5.5, alpha=0.9, label=label)
@@ -50,11 +45,7 @@ def plot_unseen(table: pd.DataFrame, ax: Axes, order: Sequence[str]) -> None:
 
 
 def plot_answer_loss(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Loss on answer tokens against the tokens read, on a logarithmic scale.
-
-    Args:
-        steps: columns `tokens` and `answer_loss` (nats per answer token), in order.
-    """
+    """Loss on answer tokens (`answer_loss`, nats) against the `tokens` read, on a logarithmic scale."""
     ax = axis(ax)
     ax.plot(steps.tokens / 1e6, steps.answer_loss, color="#0173b2", linewidth=1.6)
     ax.set_yscale("log")  # with plain numbers: powers of ten would be formulas, which the style does not set
@@ -65,11 +56,7 @@ def plot_answer_loss(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def plot_exact_match_log(evaluations: pd.DataFrame, tasks: Sequence[str], ax: Axes | None = None) -> Axes:
-    """Exact match of each task against the tokens read, as it was measured during training.
-
-    Args:
-        evaluations: columns `tokens` and, for each task, `TASK_exact_match`, in order.
-    """
+    """Exact match of each task (`TASK_exact_match`) against the `tokens` read, as it was measured during training."""
     ax = axis(ax)
     for place, task in enumerate(tasks):
         ax.plot(evaluations.tokens / 1e6, evaluations[f"{task}_exact_match"], color=f"C{place}",
@@ -82,10 +69,7 @@ def plot_exact_match_log(evaluations: pd.DataFrame, tasks: Sequence[str], ax: Ax
 def with_training_length(lengths: pd.DataFrame, performance: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
     """The table `lengths` and the scores of its runs at the study's own lengths, which stand where both have one.
 
-    Args:
-        lengths: the table; of its `rope` rows the seed says nothing.
-        performance: the table of the runs.
-        base: the table of the base models; its rows of `rope` at the study's lengths are taken.
+    These are in `performance` and, of the raised theta, in `base`; of its rows the seed says nothing.
     """
     control = base[(base.condition == "rope") & base.eval_length.isin(performance.eval_length)].assign(seed=0)
     run = ["task", "condition", *REPEATED]
@@ -97,9 +81,7 @@ def with_training_length(lengths: pd.DataFrame, performance: pd.DataFrame, base:
 def plot_lengths(table: pd.DataFrame, metric: str, trained: int | None = None, ax: Axes | None = None) -> Axes:
     """A line for each condition: the mean over runs against the length, with bars from the least to the greatest run.
 
-    Args:
-        table: rows of `with_training_length` of one task.
-        trained: length of the training examples, marked by an upright line.
+    From rows of `with_training_length` of one task; an upright line marks the length of the training examples.
     """
     ax, rows = axis(ax), table[table.metric == metric]
     if trained is not None:
@@ -115,9 +97,7 @@ def plot_lengths(table: pd.DataFrame, metric: str, trained: int | None = None, a
 def plot_sizes(table: pd.DataFrame, n_train: int, ax: Axes | None = None) -> Axes:
     """A line for each condition: the score against the number of training examples, with 95% bootstrap intervals.
 
-    Args:
-        table: rows of the table `size_effects` of one task.
-        n_train: the usual number of training examples.
+    From rows of the table `size_effects` of one task; `n_train` is the usual number of examples.
     """
     ax = axis(ax)
     if table.empty:

@@ -84,14 +84,9 @@ def anchor(profile: str, table: str) -> str:
     return "made-benchmarks" if profile == "benchmarks" else f"made-{table.replace('_', '-')}"
 
 
-def verdicts_html(verdicts: pd.DataFrame, task: str = ALL) -> str:
-    """One row per claim, then one a further question: verdict, effect with interval and n; folded: rule, counts.
-
-    Args:
-        verdicts: the table `verdicts`.
-        task: whose verdicts; `all` for those over all tasks.
-    """
-    rows = verdicts[verdicts["task"] == task].sort_values("claim")
+def verdicts_html(verdicts: pd.DataFrame) -> str:
+    """The verdicts over all tasks, claims before questions: effect with interval and n; folded: rule and counts."""
+    rows = verdicts[verdicts["task"] == ALL].sort_values("claim")
     claims, questions = ("".join(_row(row) for row in rows[rows.claim.str.startswith(kind)].itertuples())
                          for kind in ("C", "Q"))
     if claims and questions:
@@ -100,12 +95,7 @@ def verdicts_html(verdicts: pd.DataFrame, task: str = ALL) -> str:
 
 
 def task_verdicts_html(verdicts: pd.DataFrame, tasks: Sequence[str]) -> str:
-    """One row for each claim that is decided task by task, one column per task: verdict and effect; folded: the counts.
-
-    Args:
-        verdicts: the table `verdicts`.
-        tasks: in the order of the columns.
-    """
+    """One row for each claim that is decided task by task, one column per task; folded: the counts."""
     known = {(row.claim, row.task): row for row in verdicts[verdicts["task"].isin(tasks)].itertuples()}
     body = "".join(
         f"<tr><td><strong>{claim}</strong></td>{''.join(_cell(task, known.get((claim, task))) for task in tasks)}</tr>"
@@ -183,10 +173,8 @@ def list_height(rows: pd.DataFrame, column: str) -> float:
 def plot_predictors(correlations: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Rank correlation of each predictor with performance, with its interval; the strongest on top.
 
-    A quantity that promises performance by being small, a loss, stands at its correlation as it is, and is marked.
-
-    Args:
-        correlations: rows of `correlation_runs` of one task, method and set of conditions, one a predictor.
+    From rows of `correlation_runs`, one a predictor. A quantity that promises performance by being small, a loss,
+    stands at its correlation as it is, and is marked.
     """
     ax = axis(ax)
     rows = correlations[correlations.estimate.notna()]
@@ -204,8 +192,7 @@ def plot_predictors(correlations: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def plot_regret(choice: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """What is lost by choosing the training set by each predictor, beside a random choice; the least loss on top.
 
-    Args:
-        choice: rows of the table `choice` of one task and set of candidates.
+    From rows of the table `choice` of one task and set of candidates.
     """
     ax = axis(ax)
     rows = choice[choice.regret.notna()].sort_values("regret", ascending=False)
@@ -242,8 +229,7 @@ def _predictors(ax: Axes, rows: pd.DataFrame, columns: tuple[str, str, str], sig
 def errors_table(errors: pd.DataFrame) -> pd.DataFrame:
     """The error in predicting a left-out condition by each quantity, the smallest first, and the gain over the mean.
 
-    Args:
-        errors: rows of the table `prediction_errors` of one task and set of conditions, beside the reference `mean`.
+    From rows of the table `prediction_errors` of one task and set of conditions, beside the reference `mean`.
     """
     rows = errors[errors.error.notna()].sort_values("error")
     return pd.DataFrame({

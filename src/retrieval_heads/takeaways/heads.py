@@ -28,13 +28,9 @@ PREDICTORS = {
 
 
 def detection_takeaway(counts: pd.DataFrame, subsets: pd.DataFrame, threshold: float, heads: int) -> list[str]:
-    """How many heads retrieve after each kind of training, and how far they are the same.
+    """How many heads retrieve after each kind of training (`findings.retrieval_counts`), and how far they are the same.
 
-    Args:
-        counts: `findings.retrieval_counts`.
-        subsets: `claims.subsets.subset_rows`, empty of precisions where there is one seed.
-        threshold: the study's.
-        heads: of the model.
+    With one seed, `subsets` has no precision.
     """
     made = counts[counts.condition.map(lambda name: kind_of(name).synthetic)]
     synthetic, real, base = (rows.groupby("task").heads.mean() for rows in (
@@ -69,10 +65,7 @@ def subset_sentence(subsets: pd.DataFrame, threshold: float) -> list[str]:
 def knockout_takeaway(effects: pd.DataFrame, sizes: Mapping[str, int], mode: str, scope: str) -> list[str]:
     """What is lost without retrieval heads, random ones, and those with the lowest scores, in the runs on real data.
 
-    Args:
-        effects: the table `knockout_effects`.
-        sizes: the k of each task.
-        mode, scope: of the knock-out.
+    From the table `knockout_effects`, at the k of each task.
     """
     rows = effects[(effects.metric == METRIC) & (effects["mode"] == mode) & (effects.scope == scope)
                    & (effects.condition == REFERENCE)]
@@ -118,10 +111,8 @@ def correlation_takeaway(
 ) -> list[str]:
     """How closely recall goes with performance, how that depends on the threshold, and what predicts without heads.
 
-    Args:
-        conditions: `stages.correlate.conditions_table`.
-        claims: the tables `correlation_runs`, `run_predictors` and `choice`; None for a study with one seed.
-        threshold: the study's.
+    From the tables `correlation_runs` and `run_predictors`; of a study with one seed from
+    `stages.correlate.conditions_table`.
     """
     if claims is None:
         return [f"With one seed and {conditions.condition.nunique()} conditions, recall and performance cannot be "

@@ -12,13 +12,7 @@ from retrieval_heads.wording import listed
 
 
 def base_takeaway(base: pd.DataFrame, counts: pd.DataFrame, profile: Profile) -> list[str]:
-    """What the untrained model can do at its own length and beyond, and how many heads it has.
-
-    Args:
-        base: the table `base`.
-        counts: `findings.retrieval_counts` of the base models.
-        profile: of both.
-    """
+    """What the untrained model can do at its own length and beyond, and how many heads it has."""
     exact = base[base.metric == "exact_match"].groupby(["condition", "eval_length", "task"]).value.mean()
     longest = profile.eval_lengths[-1]
     own = f"At {profile.base_length:,} tokens the base model answers {_each(exact['base'][profile.base_length])}"
@@ -55,10 +49,7 @@ def finetune_takeaway(
 ) -> list[str]:
     """How far synthetic data fall short, what training adds at all, and what more examples do.
 
-    Args:
-        shortfall, performance, base: the tables.
-        metrics: the deciding metric of each task.
-        sizes: the table `size_effects`; None without runs of other sizes.
+    `metrics` are those by which the tasks are judged; without runs of other sizes there are no `sizes`.
     """
     rows = shortfall[(shortfall.metric == shortfall.task.map(metrics))
                      & shortfall.condition.map(lambda name: kind_of(name).synthetic and not kind_of(name).members)]
@@ -83,11 +74,7 @@ def finetune_takeaway(
 
 
 def costs_takeaway(summary: pd.DataFrame, whole: pd.DataFrame) -> list[str]:
-    """What reading all heads costs beside a plain pass, and what the study costs.
-
-    Args:
-        summary, whole: the tables `full_size` and `costs_full` of the benchmarks; the latter ends with the sum.
-    """
+    """What reading all heads costs beside a plain pass, and what the study costs (the last row of `costs_full`)."""
     found = summary.set_index("what")
     one, many = found.loc["detection"], found.loc["detection_many"]
     return [
