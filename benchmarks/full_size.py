@@ -41,9 +41,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.heads.ablate import knock_out
-from retrieval_heads.heads.cached import CachedPrompts
-from retrieval_heads.heads.measure import displaced_spans
-from retrieval_heads.heads.packing import Packing, unique_sets
+from retrieval_heads.heads.cached_prompts import CachedPrompts, Packing, unique_sets
+from retrieval_heads.heads.readout import displaced_spans
 from retrieval_heads.heads.scores import score_encoded
 from retrieval_heads.models.layout import head_layout
 
@@ -139,7 +138,7 @@ def make_runs(model: PreTrainedModel, options: argparse.Namespace) -> dict[str, 
 
     def detect(some: list[Encoded]) -> Any:
         displaced_spans.cache_clear()  # they are a part of the cost
-        return score_encoded(model, some)
+        return score_encoded(model, dict(enumerate(some)))
 
     def knockout() -> Any:
         zero = {"zero": lambda masks, copies: knock_out(layout, masks, "zero")}

@@ -64,7 +64,7 @@ Markdown(figures.performance.axis_text(load_table(profile, "axis_effects"), sett
 # ## Score two adapters yourself
 #
 # The repository comes with adapters of the report. Each was trained on 200 examples of one kind, 2,048 tokens long.
-# Both answer the same ten real questions here, given token by token: is each token the most likely one? That takes ten
+# Both answer the same six real questions here, given token by token: is each token the most likely one? That takes ten
 # seconds or so, most of it for reading the long texts.
 
 # %% tags=["live", "nbval-check-output"]
@@ -72,7 +72,7 @@ from retrieval_heads import forced_exact, load_model
 from retrieval_heads.data import make_examples
 
 length = 1792  # change this: 512 is the base model's own length
-examples = make_examples(task="mdqa", condition="real", length=length, n=10, seed=0, split="test")
+examples = make_examples(task="mdqa", condition="real", length=length, n=6, seed=0, split="test")
 for condition in ("real", "low_low"):  # ... or these: the folders of models/adapters
     model, tokenizer = load_model("../models/base", adapter=f"../models/adapters/mdqa__{condition}__s1__base")
     print(f"{condition:8} right: {forced_exact(model, tokenizer, examples).mean():.1f}")

@@ -13,7 +13,7 @@ from conftest import FAMILIES
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.errors import ConfigError, DataError, HeadError, ModelError
 from retrieval_heads.heads.ablate import MODES, ablate_heads, mean_head_outputs
-from retrieval_heads.heads.patch import record_head_outputs
+from retrieval_heads.heads.hooks import record_head_outputs
 from retrieval_heads.models.layout import head_layout
 
 HEADS = [(0, 1), (1, 0), (1, 3), (2, 2)]
@@ -132,10 +132,9 @@ def test_uniform_rows_are_even_and_differ_from_zero(tiny_model, family):
 def test_uniform_output_is_the_running_mean_of_the_values_under_sdpa(tiny_model, family):
     model = tiny_model(family)
     layout, values = head_layout(model), []
-    handle = layout.attentions[0].v_proj.register_forward_hook(lambda module, args, output: values.append(output))
+    layout.attentions[0].v_proj.register_forward_hook(lambda module, args, output: values.append(output))
     with ablate_heads(model, [(0, 3)], "uniform"), record_head_outputs(model) as outputs:
         run(model)
-    handle.remove()
     value = values[0].view(-1, layout.n_kv_heads, layout.head_dim)[:, 1]  # query head 3 reads key/value head 1
     expected = value.cumsum(0) / torch.arange(1, len(value) + 1)[:, None]
     torch.testing.assert_close(outputs[0][0, :, 3], expected)
@@ -201,8 +200,7 @@ def test_positions_outside_the_pass_are_refused_and_leave_no_hook(tiny_model, po
 
 def test_hooks_are_gone_after_an_exception(tiny_model):
     model = tiny_model("llama")
-    baseline, before = run(model), n_hooks(model)
-    inside = []
+    baseline, before, inside = run(model), n_hooks(model), []
 
     def fail(mode):
         with ablate_heads(model, HEADS, mode, means=means_of(model)):

@@ -16,7 +16,7 @@ from torch import nn
 from conftest import FAMILIES
 from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import ModelError
-from retrieval_heads.heads.patch import record_head_outputs
+from retrieval_heads.heads.hooks import record_head_outputs
 from retrieval_heads.models.layout import head_layout
 from retrieval_heads.stages.base import TRAIN_LOG, read_log
 

@@ -9,8 +9,14 @@ from peft import LoraConfig, get_peft_model
 from torch.testing import assert_close
 
 from conftest import FAMILIES
-from retrieval_heads.attention.capture import _ACTIVE, _LAST, IMPLEMENTATION, capture_attention, stop_at_last_attention
-from retrieval_heads.attention.rows import attention_rows
+from retrieval_heads.attention.capture import (
+    _ACTIVE,
+    _LAST,
+    IMPLEMENTATION,
+    attention_rows,
+    capture_attention,
+    stop_at_last_attention,
+)
 from retrieval_heads.errors import ModelError
 from retrieval_heads.models.layout import head_layout
 
@@ -25,7 +31,7 @@ WINDOWED = {
 SMOOTH = {"initializer_range": 0.15}
 
 
-def keep(probabilities):
+def keep(probabilities, value, layer):
     return probabilities.clone()
 
 

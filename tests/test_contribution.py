@@ -12,9 +12,8 @@ from peft import LoraConfig, get_peft_model
 from conftest import FAMILIES
 from retrieval_heads.attention.capture import capture_attention
 from retrieval_heads.data.encode import encode_all
-from retrieval_heads.heads.contribution import Contribution
-from retrieval_heads.heads.direct_path import DirectPath
-from retrieval_heads.heads.measure import displaced_spans
+from retrieval_heads.heads.contribution import Contribution, DirectPath
+from retrieval_heads.heads.readout import displaced_spans
 from retrieval_heads.heads.scores import score_heads
 
 
@@ -103,7 +102,7 @@ def test_direct_effect_through_the_norms_of_a_family(tiny_model, tiny_tokenizer,
     def reduce(probabilities, value, layer):
         return contribution(probabilities, value, layer, (probabilities, value))
 
-    with capture_attention(model, torch.tensor([[row]]), reduce, with_values=True) as found:
+    with capture_attention(model, torch.tensor([[row]]), reduce) as found:
         model(input_ids=ids, use_cache=False)
     for hook in hooks:
         hook.remove()

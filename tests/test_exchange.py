@@ -11,8 +11,7 @@ from scipy.stats import hypergeom, spearmanr
 
 from retrieval_heads.cli import main
 from retrieval_heads.errors import ConfigError, DataError
-from retrieval_heads.heads.agreement import score_agreement
-from retrieval_heads.heads.exchange import read_scores, write_scores
+from retrieval_heads.heads.exchange import read_scores, score_agreement, write_scores
 from retrieval_heads.heads.scores import retrieval_scores
 from retrieval_heads.models.layout import head_layout
 

@@ -14,10 +14,9 @@ from retrieval_heads import select_heads
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.errors import ModelError
 from retrieval_heads.evaluation import answer_losses, evaluate, forced_exact, greedy_answers
-from retrieval_heads.heads.ablate import mean_head_outputs
-from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
+from retrieval_heads.heads.ablate import mean_head_outputs, text_losses
 from retrieval_heads.heads.scores import score_heads
-from retrieval_heads.heads.text_loss import text_losses
+from retrieval_heads.heads.sweeps import knockout_sweep, patch_sweep, source_answers
 from retrieval_heads.models.load import load_model
 from retrieval_heads.training.answer_trainer import IGNORED, collate
 from retrieval_heads.training.finetune import finetune

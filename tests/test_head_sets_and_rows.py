@@ -8,8 +8,8 @@ import pytest
 
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.heads.controls import groups_filled
-from retrieval_heads.heads.prefix import patch_sweep, source_answers
+from retrieval_heads.heads.select import groups_filled
+from retrieval_heads.heads.sweeps import patch_sweep, source_answers
 from retrieval_heads.keys import RunKey
 from retrieval_heads.stages import knockout, patch
 from retrieval_heads.stages.head_sets import (

@@ -10,9 +10,10 @@ import torch
 from retrieval_heads.errors import DataError, HeadError
 from retrieval_heads.evaluation import evaluate, forced_exact, greedy_answers
 from retrieval_heads.heads.ablate import MODES, ablate_heads, mean_head_outputs
-from retrieval_heads.heads.patch import patch_heads, record_head_outputs, write_head_outputs
-from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
+from retrieval_heads.heads.hooks import record_head_outputs
+from retrieval_heads.heads.patch import patch_heads
 from retrieval_heads.heads.scores import score_heads
+from retrieval_heads.heads.sweeps import knockout_sweep, patch_sweep, source_answers
 
 IDS = torch.tensor([[1, *range(40, 63)]])
 HEADS = [(0, 1), (1, 0), (1, 3), (2, 2)]
@@ -37,17 +38,14 @@ def means_of(model):
 
 def blocks(target, source) -> dict[str, Callable]:
     """Every way to open a block in which heads are changed, by name."""
-    means, values = means_of(target), {}
-    with record_head_outputs(source) as outputs:
-        run(source)
-    values.update(outputs)
+    means = means_of(target)
     made = {mode: lambda heads, mode=mode: ablate_heads(target, heads, mode, means=means) for mode in MODES}
     made["patch"] = lambda heads: patch_heads(target, source, heads)
-    made["write"] = lambda heads: write_head_outputs(target, heads, values)
+    made["patch once"] = lambda heads: patch_heads(target, source, heads, inputs={"input_ids": IDS})
     return made
 
 
-BLOCKS = [*MODES, "patch", "write"]
+BLOCKS = [*MODES, "patch", "patch once"]
 
 
 @pytest.mark.parametrize("name", BLOCKS)

@@ -18,7 +18,7 @@ from retrieval_heads.data.layout import QUESTION
 from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import ConfigError, DataError, HeadError
 from retrieval_heads.evaluation import answer_losses
-from retrieval_heads.heads.text_loss import text_losses
+from retrieval_heads.heads.ablate import text_losses
 
 
 def loss_of(model, ids, first: int) -> float:

@@ -16,9 +16,9 @@ from transformers import PreTrainedTokenizerFast
 from conftest import FAMILIES
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.official import load_mdqa, load_musique, load_summhay
-from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep
 from retrieval_heads.heads.scores import score_heads
 from retrieval_heads.heads.select import random_heads, select_heads
+from retrieval_heads.heads.sweeps import knockout_sweep, patch_sweep
 
 N_LAYERS, N_HEADS = 3, 4
 EVERY = [(layer, head) for layer in range(N_LAYERS) for head in range(N_HEADS)]

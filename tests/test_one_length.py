@@ -11,10 +11,9 @@ from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ModelError
 from retrieval_heads.evaluation import answer_losses, forced_exact, greedy_answers
-from retrieval_heads.heads.ablate import mean_head_outputs
-from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep
+from retrieval_heads.heads.ablate import mean_head_outputs, text_losses
 from retrieval_heads.heads.scores import score_heads
-from retrieval_heads.heads.text_loss import text_losses
+from retrieval_heads.heads.sweeps import knockout_sweep, patch_sweep
 from retrieval_heads.models.load import load_model
 from retrieval_heads.models.one_length import one_length
 from retrieval_heads.training.finetune import finetune

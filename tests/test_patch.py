@@ -13,7 +13,8 @@ from conftest import FAMILIES
 from retrieval_heads.errors import HeadError, ModelError
 from retrieval_heads.evaluation import evaluate, greedy_answers
 from retrieval_heads.heads.ablate import ablate_heads
-from retrieval_heads.heads.patch import patch_heads, record_head_outputs, write_head_outputs
+from retrieval_heads.heads.hooks import record_head_outputs
+from retrieval_heads.heads.patch import patch_heads
 
 ALL = [(layer, head) for layer in range(3) for head in range(4)]
 SOME = [(0, 1), (1, 0), (1, 2)]
@@ -202,16 +203,6 @@ def test_evaluation_runs_patched_in_batches(tiny_model, tiny_tokenizer, tiny_exa
     assert one_by_one != alone
 
 
-def test_recording_and_writing_by_hand_is_patching(tiny_model):
-    target, source = tiny_model("mistral"), tiny_model("mistral", seed=1)
-    values = recorded(source, ANSWER)
-    assert values[0].shape == (1, 5, 4, 12)
-    with write_head_outputs(target, SOME, values, ANSWER):
-        written = run(target)
-    with patch_heads(target, source, SOME, ANSWER):
-        assert torch.equal(run(target), written)
-
-
 def test_what_is_recorded_shows_interventions_in_force(tiny_model):
     model = tiny_model("llama")
     with ablate_heads(model, [(1, 2)]):
@@ -252,18 +243,15 @@ def test_models_of_other_layouts_are_refused(tiny_model, other):
 
 
 def test_values_that_do_not_fit_are_refused(tiny_model):
-    model = tiny_model("llama")
-    values = recorded(model, ANSWER)
-    with pytest.raises(HeadError, match=r"\[1, 24, 4, 12\].*\[1, 5, 4, 12\]"), write_head_outputs(model, SOME, values):
-        run(model)
-    one_row = recorded(model, -1)  # would broadcast over the five rows
-    with pytest.raises(HeadError, match="same positions"), write_head_outputs(model, SOME, one_row, ANSWER):
-        run(model)
-    del values[1]
-    with pytest.raises(HeadError, match=r"got \[1\]"), write_head_outputs(model, SOME, values, ANSWER):
-        run(model)
-    with pytest.raises(HeadError, match=r"\(3, 0\)"), patch_heads(model, model, [(3, 0)]):
-        run(model)
+    target, source = tiny_model("llama"), tiny_model("llama", seed=1)
+    for inputs, positions in ((IDS[:, :20], None), (IDS[:, :1], ANSWER)):  # one row would broadcast over the five
+        n_rows = 24 if positions is None else 5
+        message = rf"\[1, {n_rows}, 4, 12\].*\[1, {inputs.shape[1]}, 4, 12\].*same positions"
+        with pytest.raises(HeadError, match=message), \
+                patch_heads(target, source, SOME, positions, inputs={"input_ids": inputs}):
+            run(target)
+    with pytest.raises(HeadError, match=r"\(3, 0\)"), patch_heads(target, source, [(3, 0)]):
+        run(target)
 
 
 def test_a_part_of_the_target_run_alone_is_no_silent_no_op(tiny_model):

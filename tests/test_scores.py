@@ -12,8 +12,8 @@ from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import greedy_continuations
 from retrieval_heads.errors import ConfigError, DataError
-from retrieval_heads.heads.measure import displaced_spans, span_score
-from retrieval_heads.heads.scores import retrieval_scores, score_heads
+from retrieval_heads.heads.readout import displaced_spans
+from retrieval_heads.heads.scores import retrieval_scores, score_heads, span_score
 
 
 def brute_force(model, encoded):

@@ -12,10 +12,9 @@ from retrieval_heads import cli
 from retrieval_heads.data.encode import Spilled, encode_all
 from retrieval_heads.errors import DataError
 from retrieval_heads.evaluation import answer_losses, evaluate, forced_exact, greedy_answers
-from retrieval_heads.heads.ablate import mean_head_outputs
-from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
+from retrieval_heads.heads.ablate import mean_head_outputs, text_losses
 from retrieval_heads.heads.scores import score_encoded, score_heads
-from retrieval_heads.heads.text_loss import text_losses
+from retrieval_heads.heads.sweeps import knockout_sweep, patch_sweep, source_answers
 from retrieval_heads.models.load import load_tokenizer
 
 
@@ -35,7 +34,7 @@ def test_a_small_head_on_a_large_embedding_has_the_ids_of_the_head(tiny_model, t
     with pytest.raises(DataError, match="beyond the 300 of the model"):
         forced_exact(model, tiny_tokenizer, tiny_examples)
     with pytest.raises(DataError, match="example 0: a token id is beyond the 300"):
-        score_encoded(model, encode_all(tiny_examples, tiny_tokenizer))
+        score_encoded(model, dict(enumerate(encode_all(tiny_examples, tiny_tokenizer))))
     with pytest.raises(DataError, match="row 0: a token id is beyond the 300"):
         text_losses(model, torch.tensor([[1, 399]]), {"none": []})
 

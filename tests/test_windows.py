@@ -8,9 +8,8 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.masking_utils import sdpa_mask, sliding_window_causal_mask_function
 
-from retrieval_heads.attention import windows
-from retrieval_heads.attention.capture import capture_attention, lean_attention
-from retrieval_heads.attention.windows import Window, window_or_mask
+from retrieval_heads.attention import capture
+from retrieval_heads.attention.capture import Window, capture_attention, lean_attention, window_or_mask
 from retrieval_heads.decoding import greedy_continuations
 
 WINDOWED = {
@@ -24,8 +23,8 @@ LENGTH = 23
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Blocks as small as the window, and no mask so small that it is made whole."""
-    monkeypatch.setattr(windows, "CELLS", 0)
-    monkeypatch.setattr(windows, "BLOCK", 1)
+    monkeypatch.setattr(capture, "MASK_CELLS", 0)
+    monkeypatch.setattr(capture, "BLOCK", 1)
 
 
 class Largest(TorchDispatchMode):
@@ -64,7 +63,7 @@ def test_logits_and_rows_are_those_of_eager_attention(tiny_model, family, paddin
     model, inputs = tiny_model(family, **WINDOWED[family], initializer_range=0.15), inputs_of(padding)
     expected = eager(model, **inputs)
     rows = torch.tensor([[8, 14], [9, 12]])
-    with torch.inference_mode(), capture_attention(model, rows, lambda found: found.clone()) as layers:
+    with torch.inference_mode(), capture_attention(model, rows, lambda found, *_: found.clone()) as layers:
         logits = model(**inputs).logits
     real = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).bool()
     assert_close(logits[real], expected.logits[real], rtol=1e-4, atol=1e-5)
@@ -109,7 +108,7 @@ def test_decoding_is_the_same(tiny_model, monkeypatch):
     model = tiny_model("mistral", sliding_window=5)
     prompts = [tuple(range(3, 3 + n)) for n in (9, 21, 14)]
     found = greedy_continuations(model, prompts, None, max_new_tokens=4, batch_size=3)
-    monkeypatch.setattr(windows, "CELLS", 2**26)
+    monkeypatch.setattr(capture, "MASK_CELLS", 2**26)
     assert greedy_continuations(model, prompts, None, max_new_tokens=4, batch_size=3) == found
 
 
@@ -130,5 +129,5 @@ def test_only_a_large_plain_window_replaces_the_mask(monkeypatch):
     assert torch.equal(found.mask(torch.arange(9), 0, 9), sdpa_mask(**asked()))
     for other in ({"allow_is_causal_skip": False}, {"local_size": None}, {"local_size": 5}, {"q_length": 3}):
         assert not isinstance(window_or_mask(**asked(**other)), Window)
-    monkeypatch.setattr(windows, "CELLS", 82)
+    monkeypatch.setattr(capture, "MASK_CELLS", 82)
     assert torch.equal(window_or_mask(**asked()), sdpa_mask(**asked()))

@@ -3,7 +3,7 @@
 `generate` of transformers fills every setting left open from the model's own generation config (repetition penalties,
 forced tokens, further stop tokens), so that "greedy" is not the same thing for every model. Here it is: the token
 with the largest logit, until a token that ends the answer or the limit. Which tokens end one is all that is taken from
-the generation config: a chat model ends its turns by another token than its texts (`ends.end_tokens`).
+the generation config: a chat model ends its turns by another token than its texts, and may name several.
 
 In float32 a batch gives the tokens that its prompts give one by one. Prompts are padded on the right: no position of a
 causal model sees what follows it, so the long pass over the prompts needs no mask, which would cost it the fast causal
@@ -21,31 +21,40 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from retrieval_heads.attention.capture import lean_attention
-from retrieval_heads.attention.shared_prefix import crop
-from retrieval_heads.data.encode import check_ids, filled_up
-from retrieval_heads.ends import end_tokens
+from retrieval_heads.attention.shared_context import crop, keeps_all_keys
+from retrieval_heads.data.chat import turn_end
+from retrieval_heads.data.encode import Encoded, check_ids, encode_all, filled_up
+from retrieval_heads.data.example import Example
+from retrieval_heads.errors import ModelError
 from retrieval_heads.models.adapted import base_model
 from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import vocabulary_size
+from retrieval_heads.models.rope import context_length
 from retrieval_heads.progress import progress
 
 Ids = Sequence[int]
 
 
+def encode_for(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None = None,
+) -> list[Encoded]:
+    """The examples as tokens that the model has, none longer than `max_length` or, without it, than the model takes."""
+    limit = context_length(model) if max_length is None else max_length
+    return encode_all(examples, tokenizer, limit, vocabulary_size(model))
+
+
 def length_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Indices in batches of at most `batch_size` rows of similar length, the longest first, so that a lack of memory
-    shows at once.
-    """
+    shows at once."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 @dataclass(frozen=True)
-class Padded:
-    """Rows of unequal length as one batch.
+class Batch:
+    """Rows of unequal length in one tensor.
 
     Attributes:
         inputs: what the model is called with, `[batch, longest]`; padding is never attended to (`filled_up`).
@@ -63,51 +72,48 @@ class Padded:
         return self.mask.sum(dim=1)
 
 
-def padded(model: nn.Module, rows: Sequence[Ids]) -> Padded:
+def make_batch(model: nn.Module, rows: Sequence[Ids]) -> Batch:
     """The rows as a batch for this model: padded on the right where that needs no mask, else on the left."""
     longest, device = max(map(len, rows)), next(model.parameters()).device
-    gaps = [longest - len(row) for row in rows]
+    ids, gaps = filled_up(rows), [longest - len(row) for row in rows]
+    mask = torch.tensor([[1] * (longest - gap) + [0] * gap for gap in gaps], device=device)
     if keeps_all_keys(model):
-        ids = torch.tensor(filled_up(rows), device=device)
-        mask = torch.tensor([[1] * len(row) + [0] * gap for row, gap in zip(rows, gaps, strict=True)], device=device)
-        return Padded({"input_ids": ids}, mask, mask.sum(dim=1) - 1)
-    turned = [row[longest - gap :] + row[: longest - gap] for row, gap in zip(filled_up(rows), gaps, strict=True)]
-    ids = torch.tensor(turned, device=device)
-    mask = torch.tensor([[0] * gap + [1] * len(row) for row, gap in zip(rows, gaps, strict=True)], device=device)
+        return Batch({"input_ids": torch.tensor(ids, device=device)}, mask, mask.sum(dim=1) - 1)
+    turned = [row[longest - gap :] + row[: longest - gap] for row, gap in zip(ids, gaps, strict=True)]
+    mask, last = mask.flip(1), torch.full((len(rows),), longest - 1, device=device)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    last = torch.full((len(rows),), longest - 1, device=device)
-    return Padded({"input_ids": ids, "attention_mask": mask, "position_ids": positions}, mask, last)
+    inputs = {"input_ids": torch.tensor(turned, device=device), "attention_mask": mask, "position_ids": positions}
+    return Batch(inputs, mask, last)
 
 
-def keeps_all_keys(model: nn.Module) -> bool:
-    """Whether every layer keeps the keys of all positions, and nothing else, in its cache."""
-    base = base_model(model)
-    return {type(layer) for layer in DynamicCache(config=base.config.get_text_config()).layers} <= {DynamicLayer}
+def end_tokens(model: nn.Module, *more: int | Iterable[int] | None) -> frozenset[int]:
+    """All tokens that end an answer of a model: those that its generation config and its config name, and `more`.
 
-
-class Stop:
-    """Whether a token ends an answer: one of those that do, or one whose text has a newline.
-
-    Args:
-        tokenizer: gives the end-of-sequence token, if it has one, and the text of a token.
-        newline: whether a newline ends an answer.
-        ends: further tokens that end an answer; see `end_tokens`.
+    `ModelError` where a config names something else than token ids.
     """
+    base = base_model(model)
+    configs = (getattr(base, "generation_config", None), base.config, base.config.get_text_config())
+    found: set[int] = set()
+    for one in (*(getattr(config, "eos_token_id", None) for config in configs), *more):
+        ids = [] if one is None else list(one) if isinstance(one, Iterable) and not isinstance(one, str) else [one]
+        if not all(type(token) is int for token in ids):  # a text would never be met, and true would be the token 1
+            raise ModelError(
+                "the tokens that end an answer are not token ids", where="eos_token_id", value=one,
+                remedy="Mend generation_config.json or config.json: give a number or a list of numbers.",
+            )
+        found.update(ids)
+    return frozenset(found)
 
-    def __init__(self, tokenizer: Any, newline: bool, ends: Iterable[int] = ()) -> None:
-        self.tokenizer, self.newline = tokenizer, newline
-        self.known = dict.fromkeys([tokenizer.eos_token_id, *ends], True)
 
-    def __call__(self, token: int) -> bool:
-        if token not in self.known:
-            self.known[token] = self.newline and "\n" in self.tokenizer.decode([token])
-        return self.known[token]
+def answer_ends(model: nn.Module, tokenizer: Any, encoded: Sequence[Encoded]) -> frozenset[int]:
+    """All tokens that end an answer to the examples: the model's, the tokenizer's, its chat template's, their own."""
+    return end_tokens(model, tokenizer.eos_token_id, turn_end(tokenizer), *(one.end for one in encoded))
 
 
 def greedy_tokens(
     model: nn.Module, prompts: Sequence[Ids], batches: Iterable[Sequence[int]], stop: Callable[[int], bool],
-    max_new_tokens: int,
-) -> list[list[int]]:
+    max_new_tokens: int, references: Sequence[Ids] | None = None,
+) -> tuple[list[list[int]], list[float]]:
     """The greedy continuation of each prompt, the token that ended it among them.
 
     Args:
@@ -116,9 +122,11 @@ def greedy_tokens(
         batches: indices of the prompts of each batch, every prompt in one.
         stop: whether a token ends an answer.
         max_new_tokens: longest answer, in tokens.
+        references: answers whose losses are wanted too, for models that keep all keys. They come from the same pass
+            over the prompt, which takes nearly all the time at great lengths.
 
     Returns:
-        one list of ids a prompt, in the order of the prompts.
+        a list of ids for each prompt, in order, and the mean loss in nats per token of each reference.
 
     Raises:
         ModelError: weights or activations that are NaN or infinite; an adapter that is not a change of weights.
@@ -127,26 +135,14 @@ def greedy_tokens(
     for index, prompt in enumerate(prompts):
         check_ids(prompt, vocabulary_size(model), f"prompt {index}")
     tokens: list[list[int]] = [[] for _ in prompts]
+    losses = [float("nan")] * (0 if references is None else len(prompts))
     for batch in batches:
-        _decode(model, [prompts[index] for index in batch], [tokens[index] for index in batch], stop, max_new_tokens)
-    return tokens
-
-
-def greedy_tokens_and_losses(
-    model: nn.Module, prompts: Sequence[Ids], batches: Iterable[Sequence[int]], stop: Callable[[int], bool],
-    max_new_tokens: int, references: Sequence[Ids],
-) -> tuple[list[list[int]], list[float]]:
-    """`greedy_tokens`, and the mean loss in nats a token of each reference after its prompt, in the same passes.
-
-    At great lengths the pass over the prompts takes nearly all the time. For models that keep all keys.
-    """
-    tokens: list[list[int]] = [[] for _ in prompts]
-    losses = [float("nan")] * len(prompts)
-    for batch in batches:
+        own = None if references is None else [references[index] for index in batch]
         found = _decode(model, [prompts[index] for index in batch], [tokens[index] for index in batch], stop,
-                        max_new_tokens, [references[index] for index in batch])
-        for index, loss in zip(batch, found, strict=True):
-            losses[index] = loss
+                        max_new_tokens, own)
+        if own is not None:
+            for index, loss in zip(batch, found, strict=True):
+                losses[index] = loss
     return tokens, losses
 
 
@@ -154,34 +150,28 @@ def greedy_continuations(
     model: nn.Module, prompts: Sequence[Ids], eos_token_id: int | Collection[int] | None, max_new_tokens: int = 32,
     batch_size: int = 8,
 ) -> list[tuple[int, ...]]:
-    """The greedy continuation of each prompt up to, and without, the token that ends it.
+    """The greedy continuation of each prompt up to, and without, the token that ends it; empty when that comes first.
 
-    Args:
-        model, prompts, max_new_tokens: as in `greedy_tokens`.
-        eos_token_id: where an answer ends, beside where the model's own configs say so (`end_tokens`); None generates
-            `max_new_tokens` tokens whatever they are.
-        batch_size: prompts a batch.
-
-    Returns:
-        one tuple of ids a prompt, in the order of the prompts; empty when the model ends at once.
+    An answer ends at `eos_token_id` and where the model's own configs say so (`end_tokens`); None generates
+    `max_new_tokens` tokens whatever they are. Errors as in `greedy_tokens`.
     """
     batches = progress(length_batches([len(prompt) for prompt in prompts], batch_size), "generate")
     ends = frozenset() if eos_token_id is None else end_tokens(model, eos_token_id)
-    found = greedy_tokens(model, prompts, batches, ends.__contains__, max_new_tokens)
+    found, _ = greedy_tokens(model, prompts, batches, ends.__contains__, max_new_tokens)
     return [tuple(row[:-1] if row and row[-1] in ends else row) for row in found]
 
 
 @torch.no_grad()
 def _decode(
     model: nn.Module, prompts: list[Ids], generated: list[list[int]], stop: Callable[[int], bool], max_new_tokens: int,
-    references: list[Ids] | None = None,
+    references: list[Ids] | None,
 ) -> list[float]:
     """Append to `generated` until every row has stopped, and give the losses of the references where there are any.
 
     A row that has stopped is computed on, but no longer recorded, until half of the rows have: then they are left out,
     as at great lengths a step costs by the keys that it reads.
     """
-    batch = padded(model, prompts)
+    batch = make_batch(model, prompts)
     wanted, place = batch.last.unique(return_inverse=True)  # the rows of the logits, few of all positions
     with lean_attention(model):  # no square mask for a sliding window
         output = model(**batch.inputs, use_cache=True, logits_to_keep=wanted)
@@ -214,9 +204,9 @@ def _decode(
 
 
 def _reference_losses(
-    model: nn.Module, batch: Padded, cache: DynamicCache, logits: torch.Tensor, references: list[Ids],
+    model: nn.Module, batch: Batch, cache: DynamicCache, logits: torch.Tensor, references: list[Ids],
 ) -> list[float]:
-    """Mean loss in nats a token of each reference after its prompt in the cache, which is left as it was.
+    """Mean loss in nats per token of each reference after its prompt in the cache, which is left as it was.
 
     `logits` `[batch, vocabulary]` predict the first token of each; the others need one short pass.
     """

@@ -1,4 +1,4 @@
-"""How well a model answers: batched greedy decoding, teacher-forced exact match, and their scores with intervals.
+"""How well a model answers: batched greedy decoding, teacher-forced answers and their losses, scores with intervals.
 
 Prompts are taken as they are and tokenised together with the reference answer, exactly as in training (`encode_all`).
 Examples of similar length share a batch, which in float32 gives the answers that its examples give one by one; see
@@ -7,35 +7,25 @@ Examples of similar length share a batch, which in float32 gives the answers tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 
+from retrieval_heads.attention.capture import lean_attention
+from retrieval_heads.attention.shared_context import keeps_all_keys
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.data.example import Example, task_of
-from retrieval_heads.decoding import (
-    Stop,
-    greedy_tokens,
-    greedy_tokens_and_losses,
-    keeps_all_keys,
-)
-from retrieval_heads.ends import answer_ends
+from retrieval_heads.decoding import answer_ends, encode_for, greedy_tokens, length_batches, make_batch
 from retrieval_heads.errors import ConfigError, DataError
-from retrieval_heads.forced import (
-    answer_losses,
-    batches_of,
-    encoded_for,
-    forced_exact,
-    losses_of_tokens,
-    means_of,
-    same_tokens,
-)
+from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.modes import evaluation_mode
+from retrieval_heads.progress import progress
 from retrieval_heads.stats.bootstrap import RESAMPLES, bootstrap_mean
-
-__all__ = ["answer_losses", "evaluate", "evaluate_each", "forced_exact", "greedy_answers"]
 
 SLACK = 8
 """Tokens that an answer may take beyond the longest accepted one before decoding stops."""
@@ -93,7 +83,7 @@ def evaluate_each(
             "tasks with different metrics", where="examples", value=sorted({example.task for example in examples}),
             remedy="Evaluate each task by itself.",
         )
-    encoded = encoded_for(model, tokenizer, examples, max_length)
+    encoded = _encoded(model, tokenizer, examples, max_length)
     needed = max(len(item.ids) - item.prompt_length for item in encoded)
     if max_new_tokens is not None and max_new_tokens < needed:
         raise ConfigError(
@@ -101,16 +91,16 @@ def evaluate_each(
             value=max_new_tokens, remedy="Leave it out, or allow that many.",
         )
     ends = answer_ends(model, tokenizer, encoded)
-    tokens, nll = _greedy_tokens(
+    tokens, texts, nll = _generate(
         model, tokenizer, examples, encoded, ends, max_new_tokens, batch_size, max_length, losses,
     )
-    one_line, rows = _one_line(examples), []
-    for example, item, generated in zip(examples, encoded, tokens, strict=True):
-        prediction, target = _text(tokenizer, generated, ends, one_line), item.ids[item.prompt_length :]
+    rows = []
+    for example, item, generated, prediction in zip(examples, encoded, tokens, texts, strict=True):
+        target = item.ids[item.prompt_length :]
         rows.append({
             "id": example.meta.get("id", ""), "prediction": prediction,
             **task_of(example.task).score(prediction, example.answers),
-            "forced_exact_match": float(same_tokens(generated[: len(target)], target, ends)),
+            "forced_exact_match": float(_same_tokens(generated[: len(target)], target, ends)),
         })
     found = pd.DataFrame(rows)
     return found.assign(nll=nll) if losses else found
@@ -122,44 +112,135 @@ def greedy_answers(
 ) -> list[str]:
     """The model's greedy answers in the order of the examples: one line, without special tokens and outer spaces.
 
-    An answer ends at any token that ends the model's answers (`ends.answer_ends`), at a newline (as in the script
+    An answer ends at any token that ends the model's answers (`decoding.answer_ends`), at a newline (as in the script
     of multi-document question answering; unless an accepted answer has one) or after `max_new_tokens`. Arguments and
     errors as in `evaluate`.
     """
-    encoded = encoded_for(model, tokenizer, examples, max_length)
+    encoded = _encoded(model, tokenizer, examples, max_length)
     ends = answer_ends(model, tokenizer, encoded)
-    tokens, _ = _greedy_tokens(model, tokenizer, examples, encoded, ends, max_new_tokens, batch_size, max_length)
-    one_line = _one_line(examples)
-    return [_text(tokenizer, generated, ends, one_line) for generated in tokens]
+    return _generate(model, tokenizer, examples, encoded, ends, max_new_tokens, batch_size, max_length)[1]
 
 
-def _greedy_tokens(
-    model: nn.Module, tokenizer: Any, examples: Sequence[Example], encoded: Sequence[Encoded],
-    ends: frozenset[int], max_new_tokens: int | None, batch_size: int, max_length: int | None, losses: bool = False,
-) -> tuple[list[list[int]], list[float]]:
-    """The generated ids of every example, the ending token among them; with `losses` those of the references, too."""
+def forced_exact(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, end: bool = True, batch_size: int = 8,
+    max_length: int | None = None,
+) -> np.ndarray:
+    """bool `[n]`: given the reference answer token by token, every token is the model's most likely one, then an end.
+
+    Any token that ends the model's answers is an end. One forward pass per batch, no decoding. Other
+    arguments and errors as in `evaluate`.
+
+    Args:
+        end: whether the end-of-sequence token after the answer has to be the most likely one, too. A model that was
+            not fine-tuned to end there goes on after a right answer, and then has none right with `end=True`.
+    """
+    encoded = _encoded(model, tokenizer, examples, max_length)
+    exact, ends = np.zeros(len(encoded), dtype=bool), answer_ends(model, tokenizer, encoded)
+    for index, target, logits in _answer_logits(model, encoded, batch_size, max_length, "forced answers"):
+        wanted = len(target) if end else encoded[index].answer_length
+        exact[index] = _same_tokens(logits[:wanted].argmax(dim=-1).tolist(), target[:wanted], ends)
+    return exact
+
+
+def answer_losses(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, batch_size: int = 8, max_length: int | None = None
+) -> np.ndarray:
+    """float64 `[n]`: nats per token of the reference answer and of the end that is taught, given those before it.
+
+    One forward pass per batch, no decoding. Arguments and errors as in `evaluate`.
+    """
+    found = _losses(model, _encoded(model, tokenizer, examples, max_length), batch_size, max_length)
+    return np.array([one.mean() for one in found])
+
+
+def token_losses(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, batch_size: int = 8, max_length: int | None = None
+) -> list[tuple[np.ndarray, float | None]]:
+    """For each example the nats of every answer token, float64 `[n_tokens]`, and those of the end after it.
+
+    The second is None where the tokenizer has no end-of-sequence token. Otherwise as `answer_losses`.
+    """
+    encoded = _encoded(model, tokenizer, examples, max_length)
+    found = _losses(model, encoded, batch_size, max_length)
+    return [(losses[: one.answer_length], float(losses[-1]) if one.end else None)
+            for one, losses in zip(encoded, found, strict=True)]
+
+
+def _encoded(model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None) -> list[Encoded]:
+    if not examples:
+        raise DataError("no examples", where="examples", remedy="Give at least one example to evaluate.")
+    return encode_for(model, tokenizer, examples, max_length)
+
+
+def _batches(encoded: Sequence[Encoded], batch_size: int, description: str) -> Iterable[list[int]]:
+    """Indices of examples of similar length, with a progress bar."""
+    if batch_size < 1:
+        raise ConfigError("an empty batch", where="batch_size", value=batch_size, remedy="Use 1 or more.")
+    return progress(length_batches([len(item.ids) for item in encoded], batch_size), description)
+
+
+def _losses(
+    model: nn.Module, encoded: Sequence[Encoded], batch_size: int, max_length: int | None,
+) -> list[np.ndarray]:
+    """For each example the nats of every token after its prompt, float64."""
+    losses: dict[int, np.ndarray] = {}
+    for index, target, logits in _answer_logits(model, encoded, batch_size, max_length, "answer losses"):
+        wanted = torch.tensor(target, device=logits.device)[:, None]
+        losses[index] = -logits.float().log_softmax(dim=-1).gather(1, wanted)[:, 0].double().cpu().numpy()
+    return [losses[index] for index in range(len(encoded))]
+
+
+@torch.no_grad()
+def _answer_logits(
+    model: nn.Module, encoded: Sequence[Encoded], batch_size: int, max_length: int | None, description: str,
+) -> Iterator[tuple[int, tuple[int, ...], torch.Tensor]]:
+    """Index, target tokens and the logits `[targets, vocabulary]` that predict them, of each example."""
+    with evaluation_mode(model, max_length):
+        for members in _batches(encoded, batch_size, description):
+            targets = [encoded[index].ids[encoded[index].prompt_length :] for index in members]
+            batch = make_batch(model, [encoded[index].ids[:-1] for index in members])
+            needed = [range(last - len(target) + 1, last + 1)
+                      for last, target in zip(batch.last.tolist(), targets, strict=True)]
+            wanted = sorted({row for one in needed for row in one})
+            with lean_attention(model):  # no square mask for a sliding window
+                logits = model(
+                    **batch.inputs, use_cache=False, logits_to_keep=torch.tensor(wanted, device=batch.last.device),
+                ).logits
+            place = {row: index for index, row in enumerate(wanted)}
+            for index, target, own, found in zip(members, targets, needed, logits, strict=True):
+                chosen = found[[place[row] for row in own]]
+                if not chosen.amax(-1).isfinite().all():  # -inf alone is a word that the model may not write
+                    refuse_not_finite(model, encoded[index].ids, "the likelihood of the answer")
+                yield index, target, chosen
+
+
+def _same_tokens(said: Sequence[int], target: Sequence[int], ends: frozenset[int]) -> bool:
+    """Whether the tokens are those of the target, any end for its end."""
+    return [-1 if token in ends else token for token in said] == [-1 if token in ends else token for token in target]
+
+
+def _generate(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], encoded: Sequence[Encoded], ends: frozenset[int],
+    max_new_tokens: int | None, batch_size: int, max_length: int | None, losses: bool = False,
+) -> tuple[list[list[int]], list[str], list[float]]:
+    """Of each example the generated ids, with the ending token, their text and, if wanted, the reference's loss."""
     accepted = [answer for example in examples for answer in example.answers]
+    references = [item.ids[item.prompt_length :] for item in encoded]
     if max_new_tokens is None:
         lengths = tokenizer([f" {answer}" for answer in accepted], add_special_tokens=False)["input_ids"]
-        references = (len(item.ids) - item.prompt_length for item in encoded)
-        max_new_tokens = max(*map(len, lengths), *references) + SLACK
+        max_new_tokens = max(map(len, [*lengths, *references])) + SLACK
     if max_new_tokens < 1:
         raise ConfigError("no token to generate", where="max_new_tokens", value=max_new_tokens, remedy="Use 1 or more.")
-    stop = Stop(tokenizer, newline=_one_line(examples), ends=ends)
+    one_line = not any("\n" in answer for answer in accepted)
+    stop = cache(lambda token: token in ends or (one_line and "\n" in tokenizer.decode([token])))
     prompts = [item.ids[: item.prompt_length] for item in encoded]
-    batches = batches_of(encoded, batch_size, "greedy answers")
+    batches = _batches(encoded, batch_size, "greedy answers")
+    together = losses and keeps_all_keys(model)
     with evaluation_mode(model, max_length):
-        if not losses:
-            return greedy_tokens(model, prompts, batches, stop, max_new_tokens), []
-        if keeps_all_keys(model):
-            references = [item.ids[item.prompt_length :] for item in encoded]
-            return greedy_tokens_and_losses(model, prompts, batches, stop, max_new_tokens, references)
-        tokens = greedy_tokens(model, prompts, batches, stop, max_new_tokens)
-    return tokens, means_of(losses_of_tokens(model, encoded, batch_size, max_length)).tolist()
-
-
-def _one_line(examples: Sequence[Example]) -> bool:
-    return not any("\n" in answer for example in examples for answer in example.answers)
+        tokens, nll = greedy_tokens(model, prompts, batches, stop, max_new_tokens, references if together else None)
+    if losses and not together:
+        nll = [float(one.mean()) for one in _losses(model, encoded, batch_size, max_length)]
+    return tokens, [_text(tokenizer, one, ends, one_line) for one in tokens], nll
 
 
 def _text(tokenizer: Any, tokens: list[int], ends: frozenset[int], one_line: bool) -> str:

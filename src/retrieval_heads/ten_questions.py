@@ -92,8 +92,8 @@ def losses(run: str) -> pd.DataFrame:
     if not at_hand():
         rows = pd.read_csv(folder() / LOSSES)
         return rows[rows.run == run].drop(columns="run").reset_index(drop=True)
-    from retrieval_heads.heads.prefix import knockout_sweep
     from retrieval_heads.heads.select import random_heads, select_heads
+    from retrieval_heads.heads.sweeps import knockout_sweep
 
     found = scores(run)
     top = select_heads(found, k=K)

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_heads.errors import StudyError
-from retrieval_heads.files import write_whole
-from retrieval_heads.shortage import shortage
+from retrieval_heads.files import shortage, write_whole
 from retrieval_heads.stages.provide import AS_IS
 from tools.book import NotebookError
 

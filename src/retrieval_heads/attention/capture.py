@@ -8,9 +8,15 @@ and never the rows of more than one layer. The output of the model is the one th
 Works for every decoder whose attention goes through the interface, with grouped-query attention, any head size,
 padding and sliding-window masks, plain or wrapped by PEFT.
 
-    with capture_attention(model, rows, lambda probabilities: probabilities.argmax(-1)) as largest:
+    with capture_attention(model, rows, lambda probabilities, value, layer: probabilities.argmax(-1)) as largest:
         model(input_ids=ids)
     largest[layer]      # int64 [batch, n_heads, n_rows]
+
+Sliding windows need no T x T mask either. Where T is longer than the window, transformers gives SDPA a mask
+`[batch, 1, T, T]`: 1.07 GB for each example of 32,768 tokens, of which the kernel makes a bias of twice that, and
+computes all T x T products. Here a rule, `Window`, goes through the model in place of the tensor, and with blocks of
+queries as long as the window only its products are computed, twice at most: a quarter of T x T for a window of 4,096
+(Mistral-7B-v0.1).
 """
 
 from __future__ import annotations
@@ -26,9 +32,8 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
-from retrieval_heads.attention.rows import attention_rows
-from retrieval_heads.attention.windows import Window, window_or_mask, windowed_attention
 from retrieval_heads.errors import ModelError
 from retrieval_heads.models.adapted import base_model
 from retrieval_heads.models.layout import head_layout
@@ -36,11 +41,12 @@ from retrieval_heads.models.layout import head_layout
 IMPLEMENTATION = "retrieval_heads_rows"
 """Name under which the attention function is registered with transformers."""
 
-Reducer = Callable[[torch.Tensor], Any]
-"""From the float32 probabilities `[batch, n_heads, n_rows, n_keys]` of one layer to what is kept of them."""
+MASK_CELLS, BLOCK = 2**26, 1024
+"""Masks of fewer cells (64 MB) are made whole, as by transformers; fewest queries in a block of a sliding window."""
 
-ValueReducer = Callable[[torch.Tensor, torch.Tensor, int], Any]
-"""The same, also from the values `[batch, n_kv_heads, n_keys, head_dim]` and the number of the layer."""
+Reducer = Callable[[torch.Tensor, torch.Tensor, int], Any]
+"""From one layer's float32 probabilities `[batch, n_heads, n_rows, n_keys]`, its values `[batch, n_kv_heads, n_keys,
+head_dim]` and its number to what is kept of them."""
 
 
 @dataclass
@@ -49,8 +55,7 @@ class _Capture:
 
     rows: torch.Tensor
     first: int
-    reduce: Reducer | ValueReducer
-    with_values: bool = False
+    reduce: Reducer
     results: dict[int, Any] = field(default_factory=dict)
 
 
@@ -64,56 +69,57 @@ _LAST: WeakSet[nn.Module] = WeakSet()
 # Arguments that change the probabilities and that SDPA does not apply, or that we have no model to test with.
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
-
-def _attention(
-    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-    attention_mask: torch.Tensor | Window | None, scaling: float | None = None, **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    layer, capture = _ACTIVE.get(module, (0, None))
-    if capture is not None:
-        for name in _UNSUPPORTED:
-            if kwargs.get(name) is not None:
-                raise ModelError(
-                    f"the attention uses `{name}`, which SDPA does not apply", where=f"layer {layer}",
-                    remedy="Use a decoder with plain softmax attention (Llama, Mistral, Qwen2, Qwen3, Gemma, ...).",
-                )
-        with torch.no_grad():
-            capture.rows = capture.rows.to(query.device)
-            rows = attention_rows(query, key, attention_mask, capture.rows, scaling, capture.first)
-            capture.results[layer] = capture.reduce(rows, value, layer) if capture.with_values else capture.reduce(rows)
-    if module in _LAST:
-        raise _Enough
-    if isinstance(attention_mask, Window):
-        return windowed_attention(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    if _falls_to_square(query, key, attention_mask):
-        groups = query.shape[1] // key.shape[1]
-        key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
-        # stands for an attention whose heads are in no groups
-        module = SimpleNamespace(is_causal=getattr(module, "is_causal", True))
-    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+_HALF = (torch.bfloat16, torch.float16)
 
 
-def _falls_to_square(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> bool:
-    """Whether SDPA, given these states as transformers does, would build the whole T x T matrix.
+@contextmanager
+def capture_attention(model: nn.Module, rows: torch.Tensor, reduce: Reducer) -> Iterator[list[Any]]:
+    """Reduce the attention rows of every layer in the forward passes of this block.
 
-    On CUDA only the flash kernel takes grouped heads, and only in bf16 and fp16. In float32 they are given ungrouped,
-    for the memory-efficient kernel; with a mask transformers ungroups them by itself.
+    The model's attention implementation is SDPA inside the block, whatever it was before, and is restored on exit, also
+    after an exception. Several passes overwrite each other's results; the list is filled when the block ends.
+
+    Args:
+        model: a causal language model, plain or wrapped by PEFT.
+        rows: int64 `[batch, n_rows]`, for each example of the batch the indices of the wanted rows among the queries
+            of the pass (which are the positions, unless a cache holds a prefix). Repeat a row to fill up.
+        reduce: called once per layer; see `Reducer`.
+
+    Yields:
+        a list that holds the reducer's result of each layer, in order, once the block has ended.
+
+    Raises:
+        ModelError: a layer reported nothing (the attention does not go through transformers' interface, or no pass
+            was made), the attention is of a kind that SDPA cannot compute, or the model is being read already.
     """
-    grouped, half = query.shape[1] != key.shape[1], query.dtype in (torch.bfloat16, torch.float16)
-    return query.is_cuda and mask is None and grouped and not half
-
-
-AttentionInterface.register(IMPLEMENTATION, _attention)
-AttentionMaskInterface.register(IMPLEMENTATION, window_or_mask)
+    attentions, name = head_layout(model).attentions, type(base_model(model)).__name__
+    if any(module in _ACTIVE for module in attentions):
+        raise ModelError(
+            "the attention of this model is being captured already", where=name,
+            remedy="Leave the first `capture_attention` block before entering another.",
+        )
+    capture, results = _Capture(rows, int(rows.min()), reduce), []
+    _ACTIVE.update({module: (layer, capture) for layer, module in enumerate(attentions)})
+    try:
+        with lean_attention(model, whatever_it_was=True):
+            yield results
+    finally:
+        for module in attentions:
+            _ACTIVE.pop(module, None)
+    silent = [layer for layer in range(len(attentions)) if layer not in capture.results]
+    if silent:
+        raise ModelError(
+            "no attention was seen in some layers", where=name, value=silent,
+            remedy="Run a forward pass inside the block, on a model whose attention uses transformers' interface.",
+        )
+    results.extend(capture.results[layer] for layer in range(len(attentions)))
 
 
 @contextmanager
 def lean_attention(model: nn.Module, whatever_it_was: bool = False) -> Iterator[None]:
     """SDPA that never builds a T x T matrix, for want of a mask or as one, in the forward passes of this block.
 
-    Args:
-        model: a causal language model, plain or wrapped by PEFT. Its implementation is restored on exit.
-        whatever_it_was: also where the model's own implementation is another one than SDPA.
+    Another implementation than SDPA is left alone, unless `whatever_it_was`; it is restored on exit.
     """
     base = base_model(model)
     before = base.config._attn_implementation
@@ -148,49 +154,145 @@ def stop_at_last_attention(model: nn.Module) -> Iterator[None]:
         _LAST.discard(last)
 
 
-@contextmanager
-def capture_attention(
-    model: nn.Module, rows: torch.Tensor, reduce: Reducer | ValueReducer, with_values: bool = False,
-) -> Iterator[list[Any]]:
-    """Reduce the attention rows of every layer in the forward passes of this block.
+def _attention(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+    attention_mask: torch.Tensor | Window | None, scaling: float | None = None, **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """The attention function of transformers' interface."""
+    layer, capture = _ACTIVE.get(module, (0, None))
+    if capture is not None:
+        if used := [name for name in _UNSUPPORTED if kwargs.get(name) is not None]:
+            raise ModelError(
+                f"the attention uses `{used[0]}`, which SDPA does not apply", where=f"layer {layer}",
+                remedy="Use a decoder with plain softmax attention (Llama, Mistral, Qwen2, Qwen3, Gemma, ...).",
+            )
+        with torch.no_grad():
+            capture.rows = capture.rows.to(query.device)
+            rows = attention_rows(query, key, attention_mask, capture.rows, scaling, capture.first)
+            capture.results[layer] = capture.reduce(rows, value, layer)
+    if module in _LAST:
+        raise _Enough
+    if isinstance(attention_mask, Window):
+        return _windowed_attention(query, key, value, attention_mask, scaling, kwargs.get("dropout", 0.0))
+    if _falls_to_square(query, key, attention_mask):
+        groups = query.shape[1] // key.shape[1]
+        key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
+        # stands for an attention whose heads are in no groups
+        module = SimpleNamespace(is_causal=getattr(module, "is_causal", True))
+    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
-    The model's attention implementation is SDPA inside the block, whatever it was before, and is restored on exit, also
-    after an exception. Several passes overwrite each other's results; the list is filled when the block ends.
+
+def _falls_to_square(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> bool:
+    """Whether SDPA, given these states as transformers does, would build the whole T x T matrix.
+
+    On CUDA only the flash kernel takes grouped heads, and only in bf16 and fp16. In float32 they are given ungrouped,
+    for the memory-efficient kernel; with a mask transformers ungroups them by itself.
+    """
+    return query.is_cuda and mask is None and query.shape[1] != key.shape[1] and query.dtype not in _HALF
+
+
+def attention_rows(
+    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | Window | None, rows: torch.Tensor,
+    scaling: float | None, first: int = 0,
+) -> torch.Tensor:
+    """Attention probabilities of some query rows, as SDPA would weigh the values.
 
     Args:
-        model: a causal language model, plain or wrapped by PEFT.
-        rows: int64 `[batch, n_rows]`, for each example of the batch the indices of the wanted rows among the queries
-            of the pass (which are the positions, unless a cache holds a prefix). Repeat a row to fill up.
-        reduce: called once a layer; see `Reducer`.
-        with_values: give the reducer the values too; see `ValueReducer`.
+        query: `[batch, n_heads, n_queries, head_dim]`, after rotary embedding.
+        key: `[batch, n_kv_heads, n_keys, head_dim]`; each key head serves n_heads / n_kv_heads query heads in a row.
+        mask: as given to SDPA, boolean (True: attend) or additive, `[batch or 1, n_heads or 1, n_queries, n_keys]`;
+            None stands for the causal mask, a `Window` for that of a sliding window.
+        rows: int64 `[batch, n_rows]`, indices into the queries.
+        scaling: factor of the scores; None stands for 1/sqrt(head_dim).
+        first: no row is before this one, so that without a mask all rows see the keys up to it.
 
-    Yields:
-        a list that holds the reducer's result of each layer, in order, once the block has ended.
-
-    Raises:
-        ModelError: a layer reported nothing (the attention does not go through transformers' interface, or no pass
-            was made), the attention is of a kind that SDPA cannot compute, or the model is being read already.
+    Returns:
+        float32 `[batch, n_heads, n_rows, n_keys]`.
     """
-    base = base_model(model)
-    attentions = head_layout(model).attentions
-    name = type(base).__name__
-    if any(module in _ACTIVE for module in attentions):
-        raise ModelError(
-            "the attention of this model is being captured already", where=name,
-            remedy="Leave the first `capture_attention` block before entering another.",
-        )
-    capture, results = _Capture(rows, int(rows.min()), reduce, with_values), []
-    _ACTIVE.update({module: (layer, capture) for layer, module in enumerate(attentions)})
-    try:
-        with lean_attention(model, whatever_it_was=True):
-            yield results
-    finally:
-        for module in attentions:
-            _ACTIVE.pop(module, None)
-    silent = [layer for layer in range(len(attentions)) if layer not in capture.results]
-    if silent:
-        raise ModelError(
-            "no attention was seen in some layers", where=name, value=silent,
-            remedy="Run a forward pass inside the block, on a model whose attention uses transformers' interface.",
-        )
-    results.extend(capture.results[layer] for layer in range(len(attentions)))
+    batch, n_heads, n_queries, head_dim = query.shape
+    n_kv_heads, n_keys, n_rows = key.shape[1], key.shape[2], rows.shape[1]
+    index = rows[:, None, :, None].expand(-1, n_heads, -1, head_dim)
+    wanted = query.gather(2, index).reshape(batch * n_kv_heads, -1, head_dim)  # [.., group x n_rows, head_dim]
+    scores = _products(wanted, key.reshape(-1, n_keys, head_dim), head_dim**-0.5 if scaling is None else scaling)
+    scores = scores.view(batch, n_heads, n_rows, n_keys)
+    if mask is not None:
+        scores.add_(_additive(mask, rows, n_keys))
+    elif n_queries > 1:  # a single query sees all keys of its cache
+        # several are aligned with the first keys, as in SDPA; what all of them see is left as it is, since it is the
+        # passes over whole rows that reading costs
+        seen = (torch.arange(first, n_keys, device=rows.device) <= rows[:, :, None])[:, None]
+        scores[..., first:].add_(_bias(seen))
+    return scores.softmax(-1)
+
+
+def _products(query: torch.Tensor, key: torch.Tensor, scaling: float) -> torch.Tensor:
+    """float32 `[batch, n_rows, n_keys]`, summed in float32; on a GPU without a copy of the keys in float32."""
+    if query.is_cuda and query.dtype in _HALF:
+        unused = torch.empty(1, dtype=torch.float32, device=query.device)
+        return torch.baddbmm(unused, query, key.transpose(1, 2), out_dtype=torch.float32, beta=0, alpha=scaling)
+    return (query.float() * scaling) @ key.float().transpose(1, 2)
+
+
+def _additive(mask: torch.Tensor | Window, rows: torch.Tensor, n_keys: int) -> torch.Tensor:
+    """The mask of the wanted rows, `[batch, n_heads or 1, n_rows, n_keys]`: 0 where a key is seen, or a bias.
+
+    Added rather than filled in, since it is the same for all heads: filling is ten times slower on a CPU.
+    """
+    if isinstance(mask, Window):
+        return _bias(mask.mask(rows, 0, n_keys))
+    batch = torch.arange(len(rows), device=rows.device)[:, None]
+    some = mask.expand(len(rows), -1, -1, -1)[batch, :, rows, :n_keys].transpose(1, 2)
+    return _bias(some) if some.dtype == torch.bool else some.float()
+
+
+def _bias(seen: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, torch.finfo(torch.float32).min)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which keys a query sees: the `size` last ones up to its own, without padding."""
+
+    size: int
+    seen: torch.Tensor | None = None  # bool [batch, n_keys], False for padding; None without padding
+
+    def mask(self, queries: torch.Tensor, first: int, end: int) -> torch.Tensor:
+        """bool `[batch or 1, 1, n_queries, end - first]`: the keys from `first` to `end` that queries see, given their
+        positions, int64 `[n_queries]` or `[batch, n_queries]`."""
+        keys = torch.arange(first, end, device=queries.device)
+        rows = queries[..., :, None]
+        seen = (keys <= rows) & (keys > rows - self.size)
+        seen = seen[:, None] if seen.ndim == 3 else seen[None, None]
+        return seen if self.seen is None else seen & self.seen[:, None, None, first:end].to(queries.device)
+
+
+def window_or_mask(**given: Any) -> Window | torch.Tensor | None:
+    """What transformers asks for as the mask of SDPA: a `Window` in place of a large mask that is no more than that."""
+    size, n_queries, config = given.get("local_size"), given["q_length"], given.get("config")
+    # the mask may be something else than a window: chunks, two-sided, or joined with others, which forbids the skip
+    plain = size is not None and given.get("allow_is_causal_skip", False) and (
+        getattr(config, "sliding_window", None) == size and getattr(config, "attention_chunk_size", None) is None)
+    whole = n_queries == given["kv_length"] and given.get("q_offset", 0) == given.get("kv_offset", 0) == 0
+    if not (plain and whole and n_queries > size and given["batch_size"] * n_queries**2 >= MASK_CELLS):
+        return sdpa_mask(**given)
+    padding = given.get("attention_mask")
+    return Window(size, None if padding is None or bool(padding.all()) else padding.bool())
+
+
+def _windowed_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: Window, scaling: float | None, dropout: float,
+) -> tuple[torch.Tensor, None]:
+    """What SDPA gives with the window's mask, `[batch, T, n_heads, head_dim]`, block of queries by block."""
+    length, groups = query.shape[2], query.shape[1] // key.shape[1]
+    parts = []
+    for start in range(0, length, size := max(window.size, BLOCK)):
+        end, first = min(start + size, length), max(0, start - window.size + 1)
+        near_key, near_value = (states[:, :, first:end].repeat_interleave(groups, 1) for states in (key, value))
+        mask = window.mask(torch.arange(start, end, device=query.device), first, end)
+        parts.append(nn.functional.scaled_dot_product_attention(
+            query[:, :, start:end], near_key, near_value, attn_mask=mask, dropout_p=dropout, scale=scaling))
+    return torch.cat(parts, 2).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(IMPLEMENTATION, _attention)
+AttentionMaskInterface.register(IMPLEMENTATION, window_or_mask)

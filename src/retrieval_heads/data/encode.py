@@ -128,7 +128,7 @@ class _Frame:
 
     def encoded(self, example: Example, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded:
         """The example, given the tokens of its text and their places in it; raises as `encode_all`."""
-        where = place_of_record(example)
+        where = example.place
         written = example.chat_template is not None or example.prompt.startswith(self._written)
         before = [] if written else self._before
         # those before the text have no place in it, and count to the prompt
@@ -149,9 +149,9 @@ class _Frame:
                 "the tokenizer has no token for the answer", where=where, value=example.answer[:20],
                 remedy="Give an answer that it can write, or use another tokenizer.",
             )
-        self._refuse_control(example, ids, prompt_length, where)
-        needles = tuple(_token_span(span, starts, ends, where, example) for span in example.needles)
-        if (end := self._end(example, where)) is not None:
+        self._refuse_control(example, ids, prompt_length)
+        needles = tuple(_token_span(span, starts, ends, example) for span in example.needles)
+        if (end := self._end(example)) is not None:
             ids.append(end)
         check_ids(ids, self._vocabulary, where)
         if self._max_length is not None and len(ids) > self._max_length:
@@ -164,7 +164,7 @@ class _Frame:
         begins = int(np.count_nonzero(ends <= question)) if question >= 0 else None
         return Encoded(tuple(ids), prompt_length, answer_length, needles, begins)
 
-    def _refuse_control(self, example: Example, ids: list[int], prompt_length: int, where: str) -> None:
+    def _refuse_control(self, example: Example, ids: list[int], prompt_length: int) -> None:
         """`DataError` for a control token in the answer, or in a prompt that no template wrote, behind its opening."""
         opening = len(self._before) or ids[:1] == [self._tokenizer.bos_token_id]
         inside = ids[opening:prompt_length] if example.chat_template is None else []
@@ -174,17 +174,17 @@ class _Frame:
              "`chat_template` (as {})."),
         ):
             if found := self._control.intersection(part):
-                raise DataError(f"the {name} holds a control token of the tokenizer", where=where,
+                raise DataError(f"the {name} holds a control token of the tokenizer", where=example.place,
                                 value=self._tokenizer.convert_ids_to_tokens(min(found)), remedy=remedy)
 
-    def _end(self, example: Example, where: str) -> int | None:
+    def _end(self, example: Example) -> int | None:
         """The token that ends the answer; None without any."""
         text = (example.chat_template or {}).get("end")
         if text is None:
             return self._tokenizer.eos_token_id
         if text not in self._tokenizer.get_added_vocab():
             raise DataError(
-                "what ends a turn of the chat template is no token of the tokenizer", where=where, value=text,
+                "what ends a turn of the chat template is no token of the tokenizer", where=example.place, value=text,
                 remedy="Write the example out again for this model, by the template of its own tokenizer.",
             )
         return self._tokenizer.convert_tokens_to_ids(text)
@@ -200,11 +200,7 @@ def filled_up(rows: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def check_ids(ids: Sequence[int], vocabulary: int | None, where: str) -> None:
-    """Assure that a model has an embedding for each token id; `DataError` otherwise.
-
-    Args:
-        vocabulary: how many ids the model has (`models.layout.vocabulary_size`); None checks nothing.
-    """
+    """`DataError` for an id that a model with a vocabulary of so many has no embedding for; None checks nothing."""
     if vocabulary is not None and ids and max(ids) >= vocabulary:
         raise DataError(
             f"a token id is beyond the {vocabulary} of the model", where=where, value=max(ids),
@@ -212,18 +208,11 @@ def check_ids(ids: Sequence[int], vocabulary: int | None, where: str) -> None:
         )
 
 
-def place_of_record(example: Example) -> str:
-    """The file and line that an example was read from, for a message; its id where it was not read."""
-    if {"file", "line"} <= set(example.meta):
-        return f"{example.meta['file']}, line {example.meta['line']}"
-    return f"example {example.meta.get('id', '')}".strip()
-
-
-def _token_span(span: tuple[int, int], starts: np.ndarray, ends: np.ndarray, where: str, example: Example):
+def _token_span(span: tuple[int, int], starts: np.ndarray, ends: np.ndarray, example: Example) -> tuple[int, int]:
     inside = np.flatnonzero((starts < span[1]) & (ends > span[0]) & (ends > starts))
     if not len(inside):
         raise DataError(
-            "no token covers the needle", where=where, value=example.prompt[span[0] : span[1]],
+            "no token covers the needle", where=example.place, value=example.prompt[span[0] : span[1]],
             remedy="Check the needle's character offsets and that the tokenizer keeps this text.",
         )
     return int(inside[0]), int(inside[-1]) + 1

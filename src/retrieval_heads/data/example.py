@@ -50,7 +50,7 @@ class Example:
     chat_template: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        where = f"example {self.meta.get('id', '')}".strip()
+        where = self.place
         for name in ("prompt", "answer"):
             if not getattr(self, name).strip():
                 raise DataError(f"the {name} is empty", where=where, remedy=f"Give every example a non-empty {name}.")
@@ -70,6 +70,13 @@ class Example:
                     where=where, value=(start, end), remedy="Needles are disjoint (start, end) offsets into `prompt`.",
                 )
             last = end
+
+    @property
+    def place(self) -> str:
+        """Where it was read, for messages: the file and line, else its id."""
+        if {"file", "line"} <= set(self.meta):
+            return f"{self.meta['file']}, line {self.meta['line']}"
+        return f"example {self.meta.get('id', '')}".strip()
 
     @property
     def text(self) -> str:

@@ -113,7 +113,7 @@ def scorable(example: Example) -> Example:
     try:
         task_of(example.task).score("", example.answers)
     except DataError as error:
-        where = f"{example.meta['file']}, line {example.meta['line']}, key {error.where}"
+        where = f"{example.place}, key {error.where}"
         raise DataError(error.problem, where=where, value=error.value, remedy=error.remedy) from error
     return example
 

@@ -55,7 +55,7 @@ def stated_forms(examples: Sequence[Example]) -> list[str]:
     for example in examples:
         if "forms" not in example.meta:
             raise DataError(
-                "it is not known how the needles are put", where=f"example {example.meta.get('id', '')}".strip(),
+                "it is not known how the needles are put", where=example.place,
                 remedy="Describe examples from `make_examples`.",
             )
         forms += example.meta["forms"]

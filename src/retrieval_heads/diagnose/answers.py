@@ -15,8 +15,7 @@ import numpy as np
 from torch import nn
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.evaluation import evaluate_each
-from retrieval_heads.forced import token_losses
+from retrieval_heads.evaluation import evaluate_each, token_losses
 
 LOSSES = ("answer_loss", "end_loss", "answer_loss_without")
 

@@ -22,8 +22,8 @@ from retrieval_heads.diagnose.answers import answer_rows
 from retrieval_heads.diagnose.inputs import Inputs
 from retrieval_heads.errors import ResultError
 from retrieval_heads.files import UNREADABLE, write_whole
-from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
 from retrieval_heads.heads.scores import score_heads
+from retrieval_heads.heads.sweeps import knockout_sweep, patch_sweep, source_answers
 from retrieval_heads.keys import RunKey
 from retrieval_heads.models.load import load_model
 from retrieval_heads.progress import named

@@ -18,9 +18,8 @@ from retrieval_heads.figures.style import words
 from retrieval_heads.figures.verdicts import CLAIMS, PAGE, anchor, badge
 from retrieval_heads.keys import study_grid, table_path
 from retrieval_heads.manifest import read_manifest
-from retrieval_heads.publish import find_committed
 from retrieval_heads.settings import Profile
-from retrieval_heads.store import load_table
+from retrieval_heads.store import find_committed, load_table
 
 if TYPE_CHECKING:
     from IPython.display import HTML

@@ -4,7 +4,7 @@
 
 One key for each `layer-head`, both from 0, and under it the head's score on each example. Theirs is the number of hits
 while the model writes its own answer, over the needle's tokens; ours the share of the answer's tokens. Levels differ,
-therefore; ranks can be compared.
+therefore; ranks can be compared (`score_agreement`).
 
 Published files have their oddities. Lists can differ in length, and a program that was run twice has appended its
 scores to the file, so that every list holds them twice. Both leave means that can be used, and both are warned of.
@@ -15,17 +15,24 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.stats import spearmanr
 
-from retrieval_heads.errors import DataError, HeadError
+from retrieval_heads.errors import ConfigError, DataError, HeadError
 from retrieval_heads.files import write_whole
-from retrieval_heads.heads.select import head_names, parse_heads
+from retrieval_heads.heads.select import head_names, parse_heads, select_heads
 from retrieval_heads.models.layout import Head, HeadLayout
+from retrieval_heads.stats.overlap import NAN, matrices, overlap
+
+TOP = (10, 20, 50)
+"""How many of the best heads are compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +63,8 @@ def read_scores(
         shape: `(n_layers, n_heads)` or the layout of the model that the scores are of; None: what the keys span.
 
     Raises:
-        DataError: a file that cannot be read or is no such mapping; a key that names no head, or one twice; a head
-            without scores, or with some that are no finite numbers; heads missing, or others than the model has.
+        DataError: a file that cannot be read or is not such a mapping; a key that names no head, or one twice; a head
+            without scores, or with some that are not finite numbers; heads missing, or others than the model has.
 
     Warns:
         UserWarning: lists of unequal lengths; lists that hold their scores twice over.
@@ -155,10 +162,8 @@ def _size(lists: Mapping[Head, Any], shape: HeadLayout | tuple[int, int] | None,
             f"the model has {size[0]} layers of {size[1]} heads", where=name, value=f"{spanned[0]} x {spanned[1]}",
             remedy="Give the scores of this model.",
         )
-    n_missing = size[0] * size[1] - len(lists)
-    if n_missing:
-        missing = next(head for layer in range(size[0]) for head in ((layer, place) for place in range(size[1]))
-                       if head not in lists)
+    if n_missing := size[0] * size[1] - len(lists):
+        missing = next(head for head in np.ndindex(*size) if head not in lists)
         raise DataError(
             f"{n_missing} of {size[0]} x {size[1]} heads have no scores", where=name, value=head_names([missing])[0],
             remedy="Give every head of the model a list; zeros are scores too.",
@@ -178,3 +183,52 @@ def _warn_of_oddities(lists: Mapping[Head, np.ndarray], counts: np.ndarray, name
             f"{name}: the second half of every list repeats the first, as after a second run that appended its scores; "
             "the means are the same, and the counts are twice the number of examples", stacklevel=3,
         )
+
+
+def score_agreement(
+    first: ArrayLike, second: ArrayLike, threshold: float = 0.1, top: Iterable[int] = TOP
+) -> pd.DataFrame:
+    """How far two score tables `[n_layers, n_heads]` agree, each measure beside what chance gives.
+
+    The tables are of one model, or of two of one shape.
+
+    Args:
+        threshold: heads strictly above it are compared as sets.
+        top: sizes of the sets of best heads. A size is left out when one of the tables has fewer heads with a score
+            above 0, as the others would be taken in the order of layers.
+
+    Returns:
+        Rows `measure`, `value`, `chance` (expected for random heads), `low`, `high` (central 95% of chance) and `p`
+        (chance of at least as much; NaN where there is nothing to test). `spearman` is over all heads, with the usual
+        two-sided p-value; `top K` the common share of the best K; `jaccard`, `recall` (share of the first's heads that
+        the second has) and `precision` (the other way round) are of the heads above the threshold. Their p-value is
+        one, that of the number of common heads.
+
+    Raises:
+        ConfigError: tables of different shapes, not two-dimensional or with values that are not finite; a threshold
+            that is not finite; a size below one.
+    """
+    one, two = matrices(first, second)
+    if not np.isfinite(threshold):
+        raise ConfigError("no finite number", where="threshold", value=threshold, remedy="Use 0.1, say.")
+    varied = np.ptp(one) > 0 and np.ptp(two) > 0
+    rho, p = spearmanr(one, two, axis=None) if varied else (NAN, NAN)
+    rows = [{"measure": "spearman", "value": float(rho), "chance": 0.0, "low": NAN, "high": NAN, "p": float(p)}]
+    for k in top:
+        if k < 1:
+            raise ConfigError("less than one head", where="top", value=k, remedy="Give whole numbers from 1.")
+        if min((one > 0).sum(), (two > 0).sum()) >= k:
+            best = np.zeros((2, *one.shape))
+            for mask, table in zip(best, (one, two), strict=True):
+                mask[tuple(np.array(select_heads(table, k=k)).T)] = 1
+            rows.append(_row(f"top {k}", "recall", overlap(*best, 0.5, n_permutations=1)))  # precision is the same
+    row = overlap(one, two, threshold, n_permutations=1)
+    rows += [_row(name, name, row) for name in ("jaccard", "recall", "precision")]
+    return pd.DataFrame(rows)
+
+
+def _row(measure: str, name: str, row: dict[str, float]) -> dict[str, float | str]:
+    return {
+        "measure": measure, "value": row[name], "chance": row[f"{name}_chance"], "low": row[f"{name}_chance_low"],
+        "high": row[f"{name}_chance_high"], "p": row["overlap_p"],
+    }

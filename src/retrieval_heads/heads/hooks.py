@@ -1,4 +1,4 @@
-"""Where interventions act: a layer's activations seen as heads, some rows and heads of which are replaced.
+"""Where interventions act: a layer's activations seen as heads, of which some rows are read or replaced.
 
 The output of a head is its slice of the *input* of `o_proj`; behind that projection the heads are mixed and can no
 longer be told apart. A forward pre-hook there works for plain and for un-merged PEFT models, whose wrapped projection
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from retrieval_heads.errors import HeadError
-from retrieval_heads.models.layout import Head, HeadLayout
+from retrieval_heads.models.layout import Head, HeadLayout, head_layout
 
 Positions = int | slice | Sequence[int] | torch.Tensor | None
 """Rows of a forward pass. None stands for all; else an index (negative from the end), indices, a slice, or a bool mask
@@ -23,9 +23,6 @@ Positions = int | slice | Sequence[int] | torch.Tensor | None
 
 Masks = dict[int, torch.Tensor]
 """For each layer that has a chosen head: bool `[n_heads]`, or `[n_rows, n_heads]` where rows differ."""
-
-Values = Callable[[int], torch.Tensor | None]
-"""The replacement for a layer, broadcast to `[batch, n_rows, n_heads, head_dim]`; None leaves the layer alone."""
 
 
 def head_masks(layout: HeadLayout, heads: Iterable[Head]) -> Masks:
@@ -36,29 +33,85 @@ def head_masks(layout: HeadLayout, heads: Iterable[Head]) -> Masks:
     return masks
 
 
-def head_table(layout: HeadLayout, head_sets: Sequence[Iterable[Head]]) -> torch.Tensor:
-    """Which heads are in which set: bool `[sets, n_layers, n_heads]`, on the CPU."""
-    table = torch.zeros(len(head_sets), layout.n_layers, layout.n_heads, dtype=torch.bool)
-    places = [(index, *head) for index, heads in enumerate(head_sets) for head in layout.check(heads)]
-    if places:
-        table[tuple(torch.tensor(places).T)] = True
-    return table
+@contextmanager
+def output_hooks(
+    layout: HeadLayout, masks: Masks, values: Callable[[int], torch.Tensor | None], positions: Positions = None
+) -> Iterator[None]:
+    """Replace head outputs in every pass of the block; the hooks are gone afterwards, also after an exception.
 
-
-def packed_masks(table: torch.Tensor, n_rows: int, layers: Iterable[int]) -> Masks:
-    """Masks for a pass whose rows are `n_rows` for the first head set of a `head_table`, `n_rows` for the second, ...
-
-    `layers` are those that have a chosen head in any of the sets.
+    `values` gives the replacement for a layer, as `replace_rows` takes it; None leaves the layer alone.
     """
-    rows = table[:, None].expand(-1, n_rows, -1, -1).flatten(0, 1)
-    return {layer: rows[:, layer] for layer in layers}
+    with ExitStack() as stack:
+        for layer in masks:
+            def edit(module: nn.Module, args: tuple[Any, ...], layer: int = layer) -> tuple[Any, ...] | None:
+                replacement = values(layer)
+                if replacement is None:
+                    return None
+                mask = masks[layer] = masks[layer].to(args[0].device)
+                return replace_rows(args[0], layout, mask, replacement, positions), *args[1:]
+
+            stack.callback(layout.attentions[layer].o_proj.register_forward_pre_hook(edit).remove)
+        yield
+
+
+@contextmanager
+def record_head_outputs(
+    model: nn.Module, positions: Positions = None, layers: Iterable[int] | None = None
+) -> Iterator[dict[int, torch.Tensor]]:
+    """Record what the heads put out in the forward passes of the block; a later pass replaces an earlier one.
+
+    Interventions that were entered before this block are seen in what is recorded.
+
+    Args:
+        positions: rows of the pass to keep.
+        layers: the layers to record; None for all.
+
+    Yields:
+        `{layer: [batch, rows, n_heads, head_dim]}` (`[rows, ...]` for a mask over the batch), filled by each pass.
+    """
+    layout = head_layout(model)
+    outputs: dict[int, torch.Tensor] = {}
+    with ExitStack() as stack:
+        for layer in range(layout.n_layers) if layers is None else layers:
+            def keep(module: nn.Module, args: tuple[Any, ...], layer: int = layer) -> None:
+                heads = args[0].detach().unflatten(-1, (layout.n_heads, layout.head_dim))
+                outputs[layer] = heads[row_index(positions, *heads.shape[:2], heads.device)].clone()
+
+            stack.callback(layout.attentions[layer].o_proj.register_forward_pre_hook(keep).remove)
+        yield outputs
+
+
+def replace_rows(
+    states: torch.Tensor, layout: HeadLayout, mask: torch.Tensor, values: torch.Tensor, positions: Positions = None
+) -> torch.Tensor:
+    """A copy of `states` `[batch, n_rows, n_heads x head_dim]` with the chosen heads replaced at the chosen rows.
+
+    `values` are `[n_heads, head_dim]`, a single number, or for each chosen row its own, in the shape of those rows.
+    `HeadError` where they have another shape, or see `row_index`.
+    """
+    heads = states.unflatten(-1, (layout.n_heads, layout.head_dim))
+    index = row_index(positions, *heads.shape[:2], heads.device)
+    chosen = heads[index]  # [batch, chosen rows, n_heads, head_dim]; [chosen rows, ...] for a mask over the batch
+    if values.ndim > 2 and values.shape != chosen.shape:  # no broadcasting: one row is not meant for many
+        raise HeadError(
+            f"head outputs of shape {list(chosen.shape)} cannot be replaced by others", where="values",
+            value=list(values.shape), remedy="Record the values at the same positions, from inputs of the same shape.",
+        )
+    if values.ndim == 0:  # a number on the CPU stays there: moving it would wait for the GPU at each layer
+        replaced = chosen.masked_fill(mask[..., None], values)
+    else:
+        replaced = torch.where(mask[..., None], values.to(chosen), chosen)
+    if positions is None:
+        return replaced.flatten(-2)
+    heads = heads.clone()
+    heads[index] = replaced
+    return heads.flatten(-2)
 
 
 def row_index(positions: Positions, batch: int, n_rows: int, device: torch.device) -> tuple:
     """Index of the wanted rows of a `[batch, n_rows, ...]` tensor.
 
-    Raises:
-        HeadError: a row outside the pass, a mask of another shape, or no row at all (which would be a silent no-op).
+    `HeadError` for a row outside the pass, a mask of another shape, or no row at all (which would be a silent no-op).
     """
     if positions is None:
         return (slice(None), slice(None))
@@ -80,49 +133,3 @@ def row_index(positions: Positions, batch: int, n_rows: int, device: torch.devic
             remedy="Use -1 for the last row of every pass, or None for all rows.",
         )
     return index
-
-
-def replace_rows(
-    states: torch.Tensor, layout: HeadLayout, mask: torch.Tensor, values: torch.Tensor, positions: Positions = None
-) -> torch.Tensor:
-    """A copy of `states` `[batch, n_rows, n_heads x head_dim]` with the chosen heads replaced at the chosen rows.
-
-    Args:
-        values: `[n_heads, head_dim]`, a single number, or for each chosen row its own, in the shape of those rows.
-
-    Raises:
-        HeadError: `values` of another shape, or see `row_index`.
-    """
-    heads = states.unflatten(-1, (layout.n_heads, layout.head_dim))
-    index = row_index(positions, heads.shape[0], heads.shape[1], heads.device)
-    chosen = heads[index]  # [batch, chosen rows, n_heads, head_dim]; [chosen rows, ...] for a mask over the batch
-    if values.ndim > 2 and values.shape != chosen.shape:  # no broadcasting: one row is not meant for many
-        raise HeadError(
-            f"head outputs of shape {list(chosen.shape)} cannot be replaced by others", where="values",
-            value=list(values.shape), remedy="Record the values at the same positions, from inputs of the same shape.",
-        )
-    if values.ndim == 0:  # a number on the CPU stays there: moving it would wait for the GPU at each layer
-        replaced = chosen.masked_fill(mask[..., None], values)
-    else:
-        replaced = torch.where(mask[..., None], values.to(chosen), chosen)
-    if positions is None:
-        return replaced.flatten(-2)
-    heads = heads.clone()
-    heads[index] = replaced
-    return heads.flatten(-2)
-
-
-@contextmanager
-def output_hooks(layout: HeadLayout, masks: Masks, values: Values, positions: Positions = None) -> Iterator[None]:
-    """Replace head outputs in every pass of the block; the hooks are gone afterwards, also after an exception."""
-    with ExitStack() as stack:
-        for layer in masks:
-            def edit(module: nn.Module, args: tuple[Any, ...], layer: int = layer) -> tuple[Any, ...] | None:
-                replacement = values(layer)
-                if replacement is None:
-                    return None
-                mask = masks[layer] = masks[layer].to(args[0].device)
-                return replace_rows(args[0], layout, mask, replacement, positions), *args[1:]
-
-            stack.callback(layout.attentions[layer].o_proj.register_forward_pre_hook(edit).remove)
-        yield

@@ -14,6 +14,7 @@ in `evaluate` and `generate`, the source decodes beside it with one of its own.
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -21,68 +22,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from retrieval_heads.errors import HeadError, ModelError
-from retrieval_heads.heads.hooks import Positions, head_masks, output_hooks, row_index
-from retrieval_heads.heads.source_cache import SourceCaches
+from retrieval_heads.errors import ModelError
+from retrieval_heads.heads.hooks import Masks, Positions, head_masks, output_hooks, record_head_outputs
 from retrieval_heads.models.adapted import base_model
 from retrieval_heads.models.layout import Head, head_layout
 
 # what makes an input; the rest of a call (cache, labels, which logits) is the target's own business
 _INPUTS = ("input_ids", "attention_mask", "position_ids", "inputs_embeds", "token_type_ids")
-
-
-@contextmanager
-def record_head_outputs(
-    model: nn.Module, positions: Positions = None, layers: Iterable[int] | None = None
-) -> Iterator[dict[int, torch.Tensor]]:
-    """Record what the heads put out in the forward passes of the block; a later pass replaces an earlier one.
-
-    Interventions that were entered before this block are seen in what is recorded.
-
-    Args:
-        positions: rows of the pass to keep; see `hooks.Positions`.
-        layers: the layers to record; None for all.
-
-    Yields:
-        `{layer: [batch, rows, n_heads, head_dim]}` (`[rows, ...]` for a mask over the batch), filled by each pass.
-    """
-    layout = head_layout(model)
-    outputs: dict[int, torch.Tensor] = {}
-    with ExitStack() as stack:
-        for layer in range(layout.n_layers) if layers is None else layers:
-            def keep(module: nn.Module, args: tuple[Any, ...], layer: int = layer) -> None:
-                heads = args[0].detach().unflatten(-1, (layout.n_heads, layout.head_dim))
-                index = row_index(positions, heads.shape[0], heads.shape[1], heads.device)
-                outputs[layer] = heads[index].clone()
-
-            stack.callback(layout.attentions[layer].o_proj.register_forward_pre_hook(keep).remove)
-        yield outputs
-
-
-@contextmanager
-def write_head_outputs(
-    model: nn.Module, heads: Iterable[Head], values: Mapping[int, torch.Tensor], positions: Positions = None
-) -> Iterator[None]:
-    """Replace the outputs of heads by recorded ones in every pass of the block.
-
-    Args:
-        heads: `(layer, head)` pairs to be replaced; the other heads of `values` are ignored.
-        values: as `record_head_outputs` gives them, for every layer that has one of the heads.
-        positions: rows of the pass that are replaced, as many as were recorded.
-
-    Raises:
-        HeadError: a head outside the model, a layer that was not recorded, or values of another shape.
-    """
-    layout = head_layout(model)
-    masks = head_masks(layout, heads)
-    missing = [layer for layer in masks if layer not in values]
-    if missing:
-        raise HeadError(
-            "no outputs were recorded for these layers", where="values", value=missing,
-            remedy="Run the source inside `record_head_outputs` first, over these layers.",
-        )
-    with output_hooks(layout, masks, values.__getitem__, positions):
-        yield
 
 
 @contextmanager
@@ -112,57 +58,16 @@ def patch_heads(
     layout = head_layout(target)
     check_match(target, source)
     masks = head_masks(layout, heads)
-    recorded: dict[int, torch.Tensor] = {}
-    caches, running, own_cache = SourceCaches(), False, None
-
-    def run_source(call: Mapping[str, Any], cache: Any = None, keep: bool = False) -> None:
-        """Record the source's head outputs on the inputs of one call, after the tokens in its own cache."""
-        nonlocal running, own_cache
-        device = source.get_input_embeddings().weight.device
-        given = {name: value.to(device) for name, value in call.items() if name in _INPUTS and value is not None}
-        running = True
-        try:
-            with torch.no_grad(), record_head_outputs(source, positions, masks) as outputs:
-                output = source(**given, past_key_values=cache, use_cache=keep, logits_to_keep=1)
-        finally:
-            running = False
-        own_cache = output.past_key_values if keep else None
-        recorded.update(outputs)
-
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not running:  # the source may be the target itself
-            call = _named_arguments(module, args, kwargs)
-            keep = call.get("use_cache")
-            if keep is None:
-                keep = getattr(target.config.get_text_config(), "use_cache", False)
-            run_source(call, caches.of(call.get("past_key_values")), bool(keep))
-
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        nonlocal own_cache
-        if not running:
-            recorded.clear()
-            caches.link(getattr(output, "past_key_values", None), own_cache)
-            own_cache = None
-
-    def values(layer: int) -> torch.Tensor | None:
-        if running:
-            return None
-        if layer not in recorded:
-            raise ModelError(
-                "a part of the target was run without the whole", where=type(target).__name__,
-                remedy="Call the target model itself inside `patch_heads`.",
-            )
-        return recorded[layer]
-
+    beside = _SourceBeside(target, source, masks, positions)
     with ExitStack() as stack:
         if inputs is not None:
-            run_source(inputs)
+            beside.run(inputs)
         else:
             # PEFT's forward goes past the hooks of the model it wraps, its generate past its own
             for module in {id(module): module for module in (target, base_model(target))}.values():
-                stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-                stack.callback(module.register_forward_hook(after, always_call=True).remove)
-        stack.enter_context(output_hooks(layout, masks, values, positions))
+                stack.callback(module.register_forward_pre_hook(beside.before, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(beside.after, always_call=True).remove)
+        stack.enter_context(output_hooks(layout, masks, beside.outputs, positions))
         yield
 
 
@@ -179,6 +84,81 @@ def check_match(target: nn.Module, source: nn.Module) -> None:
         )
 
 
-def _named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    bound = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
-    return {**bound.pop("kwargs", {}), **bound}
+class _SourceBeside:
+    """The source of a patch, run before each call of the target on the same tokens.
+
+    Each model keeps its own keys and values; `_caches` says which cache of the source belongs to which of the target,
+    for as long as that of the target lives. A cache that was filled outside, or altered since (cropped, or reordered by
+    a beam search), belongs to none.
+    """
+
+    def __init__(self, target: nn.Module, source: nn.Module, masks: Masks, positions: Positions) -> None:
+        self.target, self.source, self.masks, self.positions = target, source, masks, positions
+        self._recorded: dict[int, torch.Tensor] = {}
+        self._running, self._own_cache = False, None
+        self._caches: weakref.WeakKeyDictionary[Any, tuple[Any, weakref.ref | None]] = weakref.WeakKeyDictionary()
+
+    def run(self, call: Mapping[str, Any], cache: Any = None, keep: bool = False) -> None:
+        """Record the source's head outputs on the inputs of one call, after the tokens in its own cache."""
+        device = self.source.get_input_embeddings().weight.device
+        given = {name: value.to(device) for name, value in call.items() if name in _INPUTS and value is not None}
+        self._running = True  # the source may be the target itself
+        try:
+            with torch.no_grad(), record_head_outputs(self.source, self.positions, self.masks) as outputs:
+                output = self.source(**given, past_key_values=cache, use_cache=keep, logits_to_keep=1)
+        finally:
+            self._running = False
+        self._own_cache = output.past_key_values if keep else None
+        self._recorded.update(outputs)
+
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Hook before a call of the target."""
+        if self._running:
+            return
+        call = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+        call |= call.pop("kwargs", {})
+        keep = call.get("use_cache")
+        if keep is None:
+            keep = getattr(self.target.config.get_text_config(), "use_cache", False)
+        self.run(call, self._cache_beside(call.get("past_key_values")), bool(keep))
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Hook after a call of the target, also of one that failed: its values are not used again."""
+        if self._running:
+            return
+        self._recorded.clear()
+        cache = getattr(output, "past_key_values", None)
+        if cache is not None and self._own_cache is not None:
+            keys = _first_keys(cache)
+            self._caches[cache] = self._own_cache, None if keys is None else weakref.ref(keys)
+        self._own_cache = None
+
+    def outputs(self, layer: int) -> torch.Tensor | None:
+        """What the source's heads of a layer have put out in the call that goes on; None while it runs itself."""
+        if self._running:
+            return None
+        if layer not in self._recorded:
+            raise ModelError(
+                "a part of the target was run without the whole", where=type(self.target).__name__,
+                remedy="Call the target model itself inside `patch_heads`.",
+            )
+        return self._recorded[layer]
+
+    def _cache_beside(self, cache: Any) -> Any | None:
+        """The source's cache for a call of the target with this one; None where no token is in it."""
+        if cache is None or not cache.get_seq_length():
+            return None
+        found, keys = self._caches.get(cache, (None, None))
+        if found is None or keys is None or keys() is not _first_keys(cache):
+            raise ModelError(
+                "the target is called with tokens in its cache, which the source has not seen", where="past_key_values",
+                value=int(cache.get_seq_length()),
+                remedy="Fill the cache inside the same `patch_heads`, and do not crop or reorder it (no beam search); "
+                "or call the target on the whole input without a cache (in `generate`: use_cache=False).",
+            )
+        return found
+
+
+def _first_keys(cache: Any) -> Any | None:
+    """The keys of the first layer that has some: every change of a cache but that of a pass makes a new tensor."""
+    return next((keys for layer in cache.layers if (keys := getattr(layer, "keys", None)) is not None), None)

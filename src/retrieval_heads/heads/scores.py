@@ -2,19 +2,21 @@
 
 For each token of the answer, the attention row is read at the position that predicts it, and the key with the head's
 largest attention is taken. Copy score: the fraction of the answer's tokens for which that key lies inside a needle and
-holds the same token (Wu et al. 2024, arXiv 2404.15574). Insight score: the same without the token match, for answers
-that are not literal copies. The fraction is taken per example, then averaged over the examples, so a long answer
-counts as much as a short one. The end-of-sequence token is no part of the answer.
+holds the same token (Wu et al. 2024, arXiv 2404.15574, section 2; here normalised by the answer's tokens and not by the
+needle's). Insight score: the same without the token match, for answers that are not literal copies. With displaced
+spans of the same lengths in place of the needles, either is the score's chance level. The fraction is taken per
+example, then averaged over the examples, so a long answer counts as much as a short one. The end-of-sequence token is
+not part of the answer.
 
-All kinds, the chance level and the attention mass come from one forward pass over prompt and answer; questions on one
-haystack share the pass over it.
+All kinds, the chance level and the attention mass come from one forward pass over prompt and answer (`readout`);
+questions on one haystack share the pass over it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,19 +25,84 @@ from torch import nn
 
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
-from retrieval_heads.decoding import greedy_continuations
-from retrieval_heads.ends import answer_ends
+from retrieval_heads.decoding import answer_ends, greedy_continuations
 from retrieval_heads.errors import ConfigError, DataError
-from retrieval_heads.heads.direct_path import DirectPath
-from retrieval_heads.heads.head_scores import HeadScores
-from retrieval_heads.heads.measure import KINDS, displaced_spans, span_score
-from retrieval_heads.heads.read_heads import read_heads
+from retrieval_heads.heads.contribution import DirectPath
+from retrieval_heads.heads.readout import collect_attention, displaced_spans
 from retrieval_heads.models.layout import vocabulary_size
 from retrieval_heads.models.modes import evaluation_mode
 from retrieval_heads.models.rope import context_length
 
+KINDS = ("copy", "insight")
+"""`copy`: the key also holds the token that is predicted; `insight`: any key inside the spans."""
+
 MODES = ("forced", "generated")
 """`forced`: over the reference answer, teacher forced; `generated`: over the model's own greedy answer."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadScores:
+    """Scores of every head of a model on some examples; `numpy.asarray` gives the array `scores`.
+
+    Attributes:
+        scores: float32 `[n_layers, n_heads]`, fraction in [0, 1], mean over the examples used.
+        chance: float32 `[n_layers, n_heads]`, the same measure on spans of the same lengths that are not needles; over
+            the examples whose prompt has room for them, NaN when none has.
+        mass: float32 `[n_layers, n_heads]`, mean attention probability inside the needles at the same rows.
+        query_mass: float32 `[n_layers, n_heads]`, the same from the tokens of the question (after QRHead).
+        contribution: float32 `[n_layers, n_heads]`, mean logit contribution of the needles (after LOCOS).
+        per_example: float32 `[n_used, n_layers, n_heads]`, the score on each example, in the order of `used`.
+        chance_per_example: the same of the chance level; NaN for an example without room for displaced spans.
+        contribution_per_example: the same of the contribution; NaN for an example without room for displaced spans.
+        used: indices of the examples used.
+        dropped: number of examples left out, by reason: `no needle`, `too long`, `empty generation`.
+        kind: `copy` or `insight`.
+        mode: `forced` or `generated`.
+        contribution_reason: why all contributions are NaN, in words; empty where the model has a direct path.
+    """
+
+    scores: np.ndarray
+    chance: np.ndarray
+    mass: np.ndarray
+    query_mass: np.ndarray
+    contribution: np.ndarray
+    per_example: np.ndarray
+    chance_per_example: np.ndarray
+    contribution_per_example: np.ndarray
+    used: tuple[int, ...]
+    dropped: Mapping[str, int]
+    kind: str
+    mode: str
+    contribution_reason: str = ""
+
+    @property
+    def n_used(self) -> int:
+        """Number of examples the scores rest on."""
+        return len(self.used)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.scores.shape
+
+    def __repr__(self) -> str:
+        """What was scored, on how many examples, and the three strongest heads."""
+        strongest = np.argsort(-self.scores, axis=None, kind="stable")[:3]
+        heads = ", ".join(f"{layer}-{head} {self.scores[layer, head]:.2f}" for layer, head in
+                          zip(*np.unravel_index(strongest, self.shape), strict=True))
+        dropped = "".join(f", {count} left out ({reason})" for reason, count in self.dropped.items())
+        chance = "unknown" if np.isnan(self.chance).all() else f"{np.nanmean(self.chance):.3f} on average"
+        return (f"HeadScores({self.kind}, {self.mode}; {self.shape[0]} layers x {self.shape[1]} heads,\n"
+                f"  {self.n_used} examples used{dropped};\n"
+                f"  strongest (layer-head): {heads}; chance {chance})")
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.scores[key]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.scores, dtype=dtype, copy=copy)
 
 
 def retrieval_scores(
@@ -75,7 +142,7 @@ def score_heads(
         tokenizer: its fast tokenizer.
         examples: what to score on. Those without a needle are dropped and counted.
         kinds, mode: any of `copy` and `insight`; `forced` or `generated`.
-        batch_size: examples a forward pass; no result depends on it.
+        batch_size: examples per forward pass; no result depends on it.
         max_length: longest prompt and answer in tokens; longer examples are dropped and counted. None: the length of
             the model, and a longer example is an error.
         max_new_tokens: longest generated answer, in tokens; what does not end before is scored as far as it goes.
@@ -108,57 +175,68 @@ def score_heads(
                 "no example is left to score on", where="examples", value=dict(dropped),
                 remedy="Give examples with needles, short enough, that the model answers.",
             )
-        used = sorted(prepared)
-        return _summarise(model, [prepared[index] for index in used], used, dropped, kinds, mode, batch_size, seed)
+        return score_encoded(model, prepared, kinds, mode, dropped, batch_size, seed)
 
 
 def score_encoded(
-    model: nn.Module, encoded: Sequence[Encoded], kinds: Sequence[str] = KINDS, *, batch_size: int = 8, seed: int = 0
+    model: nn.Module, encoded: Mapping[int, Encoded], kinds: Sequence[str] = KINDS, mode: str = "forced",
+    dropped: Mapping[str, int] | None = None, batch_size: int = 8, seed: int = 0,
 ) -> dict[str, HeadScores]:
-    """`score_heads` in mode `forced` for examples that are tokens already, each with a needle."""
-    with evaluation_mode(model), torch.inference_mode():
-        used = list(range(len(encoded)))
-        return _summarise(model, list(encoded), used, Counter(), kinds, "forced", batch_size, seed)
+    """`score_heads` for examples that are tokens already, by index and each with a needle.
 
-
-def _summarise(
-    model: nn.Module, encoded: list[Encoded], used: list[int], dropped: Counter, kinds: Sequence[str], mode: str,
-    batch_size: int, seed: int,
-) -> dict[str, HeadScores]:
-    score: dict[str, list] = {kind: [None] * len(encoded) for kind in kinds}
-    chance: dict[str, list] = {kind: [None] * len(encoded) for kind in kinds}
-    masses, query_masses, contributions = [], [], [None] * len(encoded)
-    path = DirectPath(model)
-    for reading in read_heads(model, encoded, path, batch_size, seed):
-        one, displaced = encoded[reading.index], displaced_spans(encoded[reading.index], seed=seed)
-        masses.append(reading.mass.mean(-1, dtype=np.float64))
-        query_masses.append(reading.query_mass)
-        contributions[reading.index] = reading.contribution
-        for kind in kinds:
-            score[kind][reading.index] = span_score(reading.largest, one.needle_mask().astype(float), one, kind)
-            chance[kind][reading.index] = np.full(masses[-1].shape, np.nan) if displaced is None else span_score(
-                reading.largest, displaced, one, kind)
-    shape = masses[0].shape
-    return {
-        kind: HeadScores(
-            scores=np.mean(score[kind], axis=0).astype(np.float32),
-            chance=_known_mean(chance[kind], shape),
-            mass=np.mean(masses, axis=0).astype(np.float32), query_mass=_known_mean(query_masses, shape),
-            contribution=_known_mean(contributions, shape),
-            per_example=np.stack(score[kind]).astype(np.float32),
-            chance_per_example=np.stack(chance[kind]).astype(np.float32),
-            contribution_per_example=np.stack(contributions).astype(np.float32),
-            used=tuple(used), dropped=dict(dropped), kind=kind, mode=mode,
-            contribution_reason=path.reason,
+    Call it with the model in evaluation mode and without gradients.
+    """
+    used, path = sorted(encoded), DirectPath(model)
+    read = dict(collect_attention(model, encoded, path, batch_size, seed))
+    contribution = [read[index].contribution for index in used]
+    found = {}
+    for kind in kinds:
+        score, chance = [], []
+        for index in used:
+            one, largest = encoded[index], read[index].largest
+            displaced = displaced_spans(one, seed=seed)
+            score.append(span_score(largest, one.needle_mask().astype(float), one, kind))
+            chance.append(np.full(largest.shape[:2], np.nan) if displaced is None else
+                          span_score(largest, displaced, one, kind))
+        found[kind] = HeadScores(
+            scores=np.mean(score, axis=0).astype(np.float32),
+            chance=_known_mean(chance),
+            mass=np.mean([read[index].mass for index in used], axis=0).astype(np.float32),
+            query_mass=_known_mean([read[index].query_mass for index in used]),
+            contribution=_known_mean(contribution),
+            per_example=np.stack(score).astype(np.float32),
+            chance_per_example=np.stack(chance).astype(np.float32),
+            contribution_per_example=np.stack(contribution).astype(np.float32),
+            used=tuple(used), dropped=dict(dropped or {}), kind=kind, mode=mode, contribution_reason=path.reason,
         )
-        for kind in kinds
-    }
+    return found
 
 
-def _known_mean(values: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+def span_score(largest: np.ndarray, weights: np.ndarray, encoded: Encoded, kind: str) -> np.ndarray:
+    """Share of the answer's tokens whose largest key lies inside the spans.
+
+    Args:
+        largest: int `[..., answer_length]`, position of the largest key at each of `encoded.query_rows`.
+        weights: float `[len(ids)]`: 1 inside the spans and 0 outside, or an average of such masks.
+        encoded: the example.
+        kind: one of `KINDS`.
+
+    Returns:
+        float64 `[...]`, a fraction in [0, 1].
+    """
+    hits = weights[largest]
+    if kind == "copy":
+        ids = encoded.tokens
+        predicted = ids[np.asarray(encoded.query_rows) + 1]
+        hits = hits * (ids[largest] == predicted)
+    return hits.mean(-1)
+
+
+def _known_mean(values: list[np.ndarray]) -> np.ndarray:
     """float32 mean of the arrays without NaN; NaN when there is none."""
     known = [value for value in values if not np.isnan(value).any()]
-    return (np.mean(known, axis=0, dtype=np.float64) if known else np.full(shape, np.nan)).astype(np.float32)
+    mean = np.mean(known, axis=0, dtype=np.float64) if known else np.full(values[0].shape, np.nan)
+    return mean.astype(np.float32)
 
 
 def _prepare(
@@ -168,11 +246,10 @@ def _prepare(
     dropped, prepared = Counter(), {}
     limit = context_length(model) if max_length is None else None
     for index, one in enumerate(encode_all(examples, tokenizer, limit, vocabulary_size(model))):
-        reason = "no needle" if not one.needles else None
         if max_length is not None and len(one.ids) > max_length:
-            reason = "too long"
-        if reason:
-            dropped[reason] += 1
+            dropped["too long"] += 1
+        elif not one.needles:
+            dropped["no needle"] += 1
         else:
             prepared[index] = one
     return prepared, dropped

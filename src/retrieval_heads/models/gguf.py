@@ -17,10 +17,9 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from retrieval_heads.claimed_folder import content_digest
 from retrieval_heads.data.tokenizer import as_model_error, load_tokenizer, quiet
 from retrieval_heads.errors import ModelError
-from retrieval_heads.files import new_folder, written_by_others
+from retrieval_heads.files import content_digest, new_folder, written_by_others
 from retrieval_heads.models.gguf_card import card
 from retrieval_heads.models.gguf_fields import GgufFields, read_fields
 from retrieval_heads.models.load import build_model

@@ -36,14 +36,19 @@ class HeadLayout:
 
     def check(self, heads: Iterable[Head]) -> list[Head]:
         """The heads as sorted unique `(layer, head)` pairs; `HeadError` for one that the model does not have."""
-        pairs = sorted({(int(layer), int(head)) for layer, head in heads})
-        for layer, head in pairs:
-            if not (0 <= layer < self.n_layers and 0 <= head < self.n_heads):
-                raise HeadError(
-                    f"the model has layers 0 to {self.n_layers - 1} and heads 0 to {self.n_heads - 1}",
-                    where="heads", value=(layer, head), remedy="Take heads that were found in this model.",
-                )
-        return pairs
+        return check_heads(heads, self.n_layers, self.n_heads)
+
+
+def check_heads(heads: Iterable[Head], n_layers: int, n_heads: int) -> list[Head]:
+    """`HeadLayout.check` for a model of so many layers and heads a layer."""
+    pairs = sorted({(int(layer), int(head)) for layer, head in heads})
+    for layer, head in pairs:
+        if not (0 <= layer < n_layers and 0 <= head < n_heads):
+            raise HeadError(
+                f"the model has layers 0 to {n_layers - 1} and heads 0 to {n_heads - 1}", where="heads",
+                value=(layer, head), remedy="Take heads that were found in this model.",
+            )
+    return pairs
 
 
 def vocabulary_size(model: nn.Module) -> int:

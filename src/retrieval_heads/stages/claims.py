@@ -30,12 +30,11 @@ from retrieval_heads.claims.subsets import subset_rows
 from retrieval_heads.claims.verdict import Judged, Verdict, as_rows, from_rows
 from retrieval_heads.keys import Options
 from retrieval_heads.manifest import Facts
-from retrieval_heads.publish import find_committed
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import base, correlate, data, decide, knockout, lengths, patch
 from retrieval_heads.stages.common import EVERYTHING
 from retrieval_heads.stages.provide import comes_with_repository
-from retrieval_heads.store import Store, load_table
+from retrieval_heads.store import Store, find_committed, load_table
 from retrieval_heads.tables import all_tables
 
 

@@ -23,11 +23,11 @@ from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.folder import data_folder, held_out_file, made_of_others, training_file
 from retrieval_heads.data.without_gold import without_gold
 from retrieval_heads.evaluation import answer_losses, evaluate_each
-from retrieval_heads.executor import resolve_device
 from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.models.folder import model_folder
 from retrieval_heads.models.layout import head_layout
 from retrieval_heads.models.load import load_model, load_tokenizer
+from retrieval_heads.parallel import resolve_device
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages.parts import Made, make_part_once, share_out
 from retrieval_heads.stats.bootstrap import bootstrap_mean

@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 
 from retrieval_heads.config import limited
-from retrieval_heads.executor import resolve_device
 from retrieval_heads.keys import RunKey, study_grid
 from retrieval_heads.manifest import device_name
+from retrieval_heads.parallel import resolve_device
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import grid, patch
 from retrieval_heads.stages.common import adapter_path, load_run

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep
+from retrieval_heads.heads.sweeps import knockout_sweep, patch_sweep
 from retrieval_heads.keys import Options, RunKey, study_grid
 from retrieval_heads.models.layout import Head, head_layout
 from retrieval_heads.models.load import sibling_model

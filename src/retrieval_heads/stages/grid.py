@@ -19,17 +19,17 @@ from pathlib import Path
 
 import torch
 
-from retrieval_heads.cluster import current_cluster
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.errors import ResultError
-from retrieval_heads.executor import resolve_device
 from retrieval_heads.keys import Options, RunKey, lock_path, study_grid
 from retrieval_heads.locks import POLL, locked
+from retrieval_heads.parallel import resolve_device
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import base, correlate, detect, finetune, gold_loss, knockout, lengths, patch
 from retrieval_heads.stages.common import EVERYTHING, UNTUNED, Made, adapter_path
 from retrieval_heads.stages.parts import make_part, share_out
 from retrieval_heads.store import Store
+from retrieval_heads.workers import current_cluster
 
 LOOKS = 25
 """So many looks in a row without a process that is at the real run, and it is taken to have failed."""

@@ -19,8 +19,15 @@ import pandas as pd
 
 from retrieval_heads.data.example import task_of
 from retrieval_heads.errors import ConfigError, HeadError
-from retrieval_heads.heads.controls import group_heads, group_mismatch, groups_filled, weakest_heads
-from retrieval_heads.heads.select import layer_mismatch, random_heads, select_heads
+from retrieval_heads.heads.select import (
+    group_heads,
+    group_mismatch,
+    groups_filled,
+    layer_mismatch,
+    random_heads,
+    select_heads,
+    weakest_heads,
+)
 from retrieval_heads.keys import RunKey
 from retrieval_heads.models.layout import Head
 from retrieval_heads.settings import Profile

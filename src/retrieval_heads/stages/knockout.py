@@ -16,10 +16,9 @@ import numpy as np
 from torch import nn
 
 from retrieval_heads.data.examples import plain_text
-from retrieval_heads.heads.ablate import mean_head_outputs
-from retrieval_heads.heads.controls import groups_filled
-from retrieval_heads.heads.prefix import knockout_sweep
-from retrieval_heads.heads.text_loss import text_losses
+from retrieval_heads.heads.ablate import mean_head_outputs, text_losses
+from retrieval_heads.heads.select import groups_filled
+from retrieval_heads.heads.sweeps import knockout_sweep
 from retrieval_heads.keys import Options, RunKey, study_grid
 from retrieval_heads.models.layout import head_layout
 from retrieval_heads.settings import REFERENCE, Profile

@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from retrieval_heads.executor import run_all
 from retrieval_heads.keys import lock_path
 from retrieval_heads.locks import locked
 from retrieval_heads.manifest import Facts, device_name
+from retrieval_heads.parallel import run_all
 from retrieval_heads.settings import Profile
 from retrieval_heads.store import Part, Store
 

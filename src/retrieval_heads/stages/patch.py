@@ -19,7 +19,7 @@ import numpy as np
 from torch import nn
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.heads.prefix import SourceAnswer, patch_sweep, source_answers
+from retrieval_heads.heads.sweeps import SourceAnswer, patch_sweep, source_answers
 from retrieval_heads.keys import Options, RunKey, study_grid
 from retrieval_heads.models.load import sibling_model
 from retrieval_heads.settings import REFERENCE, Profile

@@ -8,11 +8,10 @@ from retrieval_heads import paths
 from retrieval_heads.errors import StudyError
 from retrieval_heads.keys import Options, study_grid
 from retrieval_heads.manifest import read_manifest
-from retrieval_heads.publish import find_committed
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import grid
 from retrieval_heads.stages.common import EVERYTHING
-from retrieval_heads.store import Store, load_table
+from retrieval_heads.store import Store, find_committed, load_table
 
 PILOT, BENCHMARK = "pilot", "pretrained.csv"
 

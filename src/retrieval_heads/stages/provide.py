@@ -12,8 +12,8 @@ import os
 
 from retrieval_heads import paths
 from retrieval_heads.keys import table_path
-from retrieval_heads.publish import find_committed
 from retrieval_heads.settings import Profile
+from retrieval_heads.store import find_committed
 from retrieval_heads.tables import all_tables
 
 AS_IS = "RETRIEVAL_HEADS_AS_IS"

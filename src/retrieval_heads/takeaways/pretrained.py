@@ -14,9 +14,8 @@ from retrieval_heads.claims.pretrained.judge import DERIVED, RAW
 from retrieval_heads.claims.pretrained.loading import LEAST_SEEDS
 from retrieval_heads.claims.verdict import ALL, UNDECIDED
 from retrieval_heads.keys import study_grid, table_path
-from retrieval_heads.publish import find_committed
 from retrieval_heads.settings import REFERENCE, Profile
-from retrieval_heads.store import load_table
+from retrieval_heads.store import find_committed, load_table
 from retrieval_heads.wording import listed, p_value
 
 Tables = Mapping[str, pd.DataFrame]

@@ -27,6 +27,7 @@ from retrieval_heads.data.official.depths import DEPTHS, check_depths, spread
 from retrieval_heads.data.official.frame import Frame
 from retrieval_heads.data.official.identity import file_facts, tokenizer_facts
 from retrieval_heads.data.official.lengthen import check_room, lengthen
+from retrieval_heads.data.official.origins import origin
 from retrieval_heads.data.official.phrases import not_searched
 from retrieval_heads.data.official.pool import Pool
 from retrieval_heads.data.official.records import check_count
@@ -34,7 +35,6 @@ from retrieval_heads.data.official.sources import official_files, read_sources, 
 from retrieval_heads.data.official.split import FEWER, Split
 from retrieval_heads.data.tokenizer import load_tokenizer
 from retrieval_heads.errors import ConfigError, DataError, ResultError
-from retrieval_heads.fetch import origin
 from retrieval_heads.files import UNREADABLE, write_whole
 
 MANIFEST = "manifest.json"

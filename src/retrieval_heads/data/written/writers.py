@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from retrieval_heads.claimed_folder import content_digest
 from retrieval_heads.data.official.records import Record, read_records
 from retrieval_heads.data.written.author import Order, write_texts
 from retrieval_heads.data.written.cache import Reply
 from retrieval_heads.data.written.checks import Fault, cleaned, find_fault
 from retrieval_heads.data.written.client import Client
 from retrieval_heads.errors import DataError
+from retrieval_heads.files import content_digest
 
 
 class Writer(Protocol):

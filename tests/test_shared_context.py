@@ -10,17 +10,16 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from retrieval_heads.attention import capture
+from retrieval_heads.attention import capture, shared_context
 from retrieval_heads.attention.capture import lean_attention
-from retrieval_heads.attention.haystacks import Haystack, find_haystacks
-from retrieval_heads.attention.shared_prefix import SharedPrefix
+from retrieval_heads.attention.shared_context import CachedContext, Haystack, find_haystacks
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ModelError
-from retrieval_heads.heads import cached, haystacks, packing, read_heads
-from retrieval_heads.heads.prefix import knockout_sweep, patch_sweep, source_answers
-from retrieval_heads.heads.reading import QUESTION_ROWS, question_rows
+from retrieval_heads.heads import cached_prompts, readout
+from retrieval_heads.heads.readout import QUESTION_ROWS, question_rows
 from retrieval_heads.heads.scores import score_heads
+from retrieval_heads.heads.sweeps import knockout_sweep, patch_sweep, source_answers
 
 FACTS = {"Marta Quill": "Oslo Harbour", "Ivo Brandt": "Copper Bridge", "Lena Osei": "Port Velden"}
 SETS = {"none": [], "two": [(2, 3), (0, 1)], "one": [(1, 0)], "all": [(a, b) for a in range(3) for b in range(4)]}
@@ -70,7 +69,7 @@ def tokens_of(model):
 
 def apart(monkeypatch):
     """From here on no haystack is found."""
-    for module in (read_heads, haystacks):
+    for module in (readout, cached_prompts):
         monkeypatch.setattr(module, "find_haystacks", lambda encoded, ends: ([], list(range(len(encoded)))))
 
 
@@ -79,7 +78,7 @@ def apart(monkeypatch):
 def test_scores_are_those_of_separate_passes(tiny_model, tiny_tokenizer, examples, monkeypatch, family, cells):
     model = build(tiny_model, family)
     if cells:
-        monkeypatch.setattr(read_heads, "CELLS", cells)  # one question after the other
+        monkeypatch.setattr(readout, "CELLS", cells)  # one question after the other
     counts = tokens_of(model)
     together = score_heads(model, tiny_tokenizer, examples, batch_size=1)
     n_together, passes = sum(counts), len(counts)
@@ -132,8 +131,7 @@ def test_sweeps_are_those_of_separate_prompts(tiny_model, tiny_tokenizer, exampl
 def test_sweeps_on_haystacks_where_examples_share_passes(tiny_model, tiny_tokenizer, examples, monkeypatch):
     model = build(tiny_model, "qwen3")
     alone = knockout_sweep(model, tiny_tokenizer, examples, SETS)
-    for module in (cached, packing):
-        monkeypatch.setattr(module, "shares_passes", lambda model: True)
+    monkeypatch.setattr(cached_prompts, "shares_passes", lambda model: True)
     counts = tokens_of(model)
     together = knockout_sweep(model, tiny_tokenizer, examples, SETS)
     assert len(counts) == 2 * (1 + 2 * 3) + 2  # a haystack: itself and, of each question, its rest and its sets
@@ -154,13 +152,13 @@ def test_a_hundred_head_sets_cost_one_pass_over_the_prompt(tiny_model, tiny_toke
 
 def test_one_cache_serves_all_questions_of_a_haystack(tiny_model, tiny_tokenizer, monkeypatch):
     model, examples, seen = build(tiny_model, "llama"), haystack("Ada"), []
-    crop = cached.crop
+    crop = shared_context.crop
 
     def watched(cache, length):
         seen.append((id(cache), cache.get_seq_length(), {tuple(layer.keys.shape[:2]) for layer in cache.layers}))
         crop(cache, length)
 
-    monkeypatch.setattr(cached, "crop", watched)
+    monkeypatch.setattr(shared_context, "crop", watched)
     source_answers(model, tiny_tokenizer, examples)
     longest = max(len(one.ids) for one in encode_all(examples, tiny_tokenizer))
     assert len({cache for cache, _, _ in seen}) == 1
@@ -204,12 +202,12 @@ def test_a_member_that_would_shorten_the_common_beginning_too_much_stays_out():
 
 def test_suffixes_leave_the_prefix_as_it_was_also_after_an_exception(tiny_model):
     model = build(tiny_model, "llama")
-    prefix = SharedPrefix(model, range(40, 60))
+    prefix, suffixes = CachedContext(model, [range(40, 60)]), torch.tensor([[7, 8, 9, 9]])
     handle = model.model.layers[1].mlp.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        prefix.run([[7, 8], [9]])
+        prefix.run(suffixes, 2)
     handle.remove()
-    prefix.run([[7, 8], [9]])
+    prefix.run(suffixes, 2)
     assert {layer.get_seq_length() for layer in prefix.cache.layers} == {20}
 
 
@@ -240,6 +238,6 @@ def test_ungrouped_heads_for_kernels_without_groups_give_the_same(tiny_model, mo
 
 def test_a_model_that_keeps_a_state_has_no_shared_prefix(tiny_model, monkeypatch):
     model = build(tiny_model, "llama")
-    monkeypatch.setattr("retrieval_heads.attention.shared_prefix.can_share", lambda model: False)
+    monkeypatch.setattr("retrieval_heads.attention.shared_context.can_share", lambda model: False)
     with pytest.raises(ModelError, match="scope `all`"):
-        SharedPrefix(model, [1, 2, 3])
+        CachedContext(model, [[1, 2, 3]])

@@ -6,8 +6,9 @@ are then scored in one pass: their copies of the short suffix stand side by side
 see the cached prefix and itself only. With 12 layers of 16 heads, a prefix of 2048 tokens and an answer of 6, on two
 CPU cores: 0.9 s for a whole pass, 25 ms for the suffix of one set, 5 ms a set when 32 share a pass; on one H200, where
 the launches count: 27 ms, 14 ms and 0.7 ms. On a GPU, all modes of a set are therefore in one pass, and several
-examples share their passes (`cached.batches`); numbers are first read from the GPU at the end of a sweep. Questions on
-one haystack share the pass over it (`haystacks.over_prompts`), also in patching, where each model has its own.
+examples share their passes (`cached_prompts.batches`); numbers are first read from the GPU at the end of a sweep.
+Questions on one haystack share the pass over it (`cached_prompts.over_prompts`), also in patching, where each model has
+its own.
 
     rows = knockout_sweep(model, tokenizer, examples, {"none": [], "top5": heads}, mode="zero", scope="answer")
 """
@@ -23,21 +24,26 @@ from torch import nn
 from torch.nn.functional import pad
 
 from retrieval_heads.attention.capture import lean_attention
-from retrieval_heads.data.encode import Encoded, encode_all
+from retrieval_heads.data.encode import Encoded
 from retrieval_heads.data.example import Example
-from retrieval_heads.ends import answer_ends
+from retrieval_heads.decoding import answer_ends, encode_for
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.heads.ablate import SCOPES, knock_out
-from retrieval_heads.heads.cached import CachedPrompts
-from retrieval_heads.heads.forced import Raw, metrics_of, raw_scores
-from retrieval_heads.heads.haystacks import over_prompts
-from retrieval_heads.heads.hooks import Masks, head_masks, output_hooks
-from retrieval_heads.heads.packing import HeadSet, Intervene, Packing, Scores, unique_sets
-from retrieval_heads.heads.patch import check_match, record_head_outputs
+from retrieval_heads.heads.ablate import check_scope, knock_out
+from retrieval_heads.heads.cached_prompts import (
+    CachedPrompts,
+    Heads,
+    Intervene,
+    Packing,
+    TokenScores,
+    over_prompts,
+    token_scores,
+    unique_sets,
+)
+from retrieval_heads.heads.hooks import Masks, head_masks, output_hooks, record_head_outputs
+from retrieval_heads.heads.patch import check_match
 from retrieval_heads.models.finite import refuse_not_finite
-from retrieval_heads.models.layout import Head, HeadLayout, head_layout, vocabulary_size
+from retrieval_heads.models.layout import Head, HeadLayout, head_layout
 from retrieval_heads.models.modes import evaluation_mode
-from retrieval_heads.models.rope import context_length
 from retrieval_heads.progress import progress
 
 
@@ -69,34 +75,30 @@ def knockout_sweep(
         DataError: an example that is too long or cannot be encoded.
         ModelError: as in `ablate_heads`; weights or activations that are NaN or infinite.
     """
-    if scope not in SCOPES:
-        raise ConfigError("unknown scope", where="scope", value=scope, remedy=f"Use one of {', '.join(SCOPES)}.")
+    check_scope(scope)
     layout = head_layout(model)
     sets = {name: tuple(layout.check(heads)) for name, heads in head_sets.items()}
-
-    every = head_masks(layout, [head for heads in sets.values() for head in heads])
     if means is not None:
         means = torch.as_tensor(means).to(model.get_input_embeddings().weight.device)
-    interventions = {name: _knock_out(layout, name, means) for name in ([mode] if isinstance(mode, str) else mode)}
+    interventions: dict[str, Intervene] = {
+        name: lambda masks, copies, name=name: knock_out(layout, masks, name, means)
+        for name in ([mode] if isinstance(mode, str) else mode)
+    }
+    every = head_masks(layout, [head for heads in sets.values() for head in heads])
     for intervene in interventions.values():
         with intervene(every, 1):
             pass  # a mode or means that do not fit are found before anything is computed
-    encoded = _encoded(model, tokenizer, examples, max_length)
+    encoded = encode_for(model, tokenizer, examples, max_length)
     ends = answer_ends(model, tokenizer, encoded)
     packing = Packing(model, layout, unique_sets(sets), sets_per_pass, ends)
     if not sets:
         return []
-
-    def whole_passes(one: Encoded) -> Scores:
-        return {
-            name: _score_whole(model, one, packing.unique, layout, its, ends) for name, its in interventions.items()
-        }
-
     if scope == "answer":
         copies = packing.copies(len(interventions))
         scored = over_prompts(model, encoded, lambda _, prompts: packing.scores(prompts, interventions), copies)
     else:
-        scored = (([index], whole_passes(one)) for index, one in enumerate(progress(encoded, "head sets")))
+        scored = (([index], _whole_passes(model, layout, unique_sets(sets), one, interventions, ends))
+                  for index, one in enumerate(progress(encoded, "head sets")))
     with evaluation_mode(model, max_length):
         return _rows(model, scored, encoded, sets, scope)
 
@@ -117,21 +119,21 @@ def source_answers(
     source: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None = None
 ) -> list[SourceAnswer]:
     """Run the source of patching once, for any number of targets; errors as in `patch_sweep`."""
-    encoded = _encoded(source, tokenizer, examples, max_length)
+    encoded = encode_for(source, tokenizer, examples, max_length)
     ends = answer_ends(source, tokenizer, encoded)
 
-    def answer(members: list[int], prompts: CachedPrompts) -> list[SourceAnswer]:
+    def answer(members: Sequence[int], prompts: CachedPrompts) -> list[SourceAnswer]:
         """Those of the examples that share a pass."""
         with record_head_outputs(source) as outputs:
             logits = prompts.logits()
-        hits, likelihood = (part.cpu() for part in raw_scores(logits[:, 0], prompts.targets, ends))
-        answers = []
-        for index, size in enumerate(prompts.sizes):
-            place = slice(index, index + 1), slice(size)
-            _check_finite(source, encoded[members[index]], likelihood[place])
-            [metrics] = metrics_of(Raw(hits[place], likelihood[place]))
-            answers.append(SourceAnswer({layer: states[place] for layer, states in outputs.items()}, metrics))
-        return answers
+        scores = token_scores(logits[:, 0], prompts.targets, ends).cpu()
+        return [
+            SourceAnswer(
+                {layer: states[place : place + 1, :size] for layer, states in outputs.items()},
+                _metrics(source, encoded[index], scores[place : place + 1])[0],
+            )
+            for place, (index, size) in enumerate(zip(members, prompts.sizes, strict=True))
+        ]
 
     found: dict[int, SourceAnswer] = {}
     with evaluation_mode(source, max_length):
@@ -147,7 +149,7 @@ def patch_sweep(
 ) -> list[dict[str, Any]]:
     """Score every example with every set of heads patched from the source at the positions that predict the answer.
 
-    Each model runs its own prefix; the source is run once an example, or not at all where its `source_answers` to the
+    Each model runs its own prefix; the source is run once per example, or not at all where its `source_answers` to the
     same examples are given. See `knockout_sweep` for arguments and rows (`mode` is `patch`), and `patch_heads` for
     what the models must share.
     """
@@ -159,14 +161,14 @@ def patch_sweep(
             f"there are {len(examples)} examples", where="answers", value=len(answers),
             remedy="Pass the `source_answers` to the same examples.",
         )
-    encoded = _encoded(target, tokenizer, examples, max_length)
+    encoded = encode_for(target, tokenizer, examples, max_length)
     packing = Packing(target, layout, unique_sets(sets), sets_per_pass, answer_ends(target, tokenizer, encoded))
     if not sets:
         return []
     if answers is None:
         answers = source_answers(source, tokenizer, examples, max_length)
 
-    def patched(members: list[int], prompts: CachedPrompts) -> Scores:
+    def patched(members: Sequence[int], prompts: CachedPrompts) -> dict[str, TokenScores]:
         outputs = [answers[index].outputs for index in members]
 
         def intervene(masks: Masks, copies: int) -> AbstractContextManager[None]:
@@ -185,28 +187,34 @@ def _together(outputs: Sequence[torch.Tensor], copies: int) -> torch.Tensor:
     return torch.cat(same_size).repeat(1, copies, 1, 1)
 
 
-def _knock_out(layout: HeadLayout, mode: str, means: Any) -> Intervene:
-    return lambda masks, copies: knock_out(layout, masks, mode, means)
-
-
-def _check_finite(model: nn.Module, encoded: Encoded, likelihood: torch.Tensor) -> None:
-    if likelihood.isnan().any():
-        refuse_not_finite(model, encoded.ids, "the likelihood of the answer")
+def _whole_passes(
+    model: nn.Module, layout: HeadLayout, unique: Sequence[Heads], one: Encoded, interventions: Mapping[str, Intervene],
+    ends: Collection[int],
+) -> dict[str, TokenScores]:
+    """What `Packing.scores` gives, of one example, by a pass over prompt and answer for each set and intervention."""
+    ids = torch.tensor([one.ids], device=model.get_input_embeddings().weight.device)
+    found: dict[str, list[TokenScores]] = {mode: [] for mode in interventions}
+    for mode, intervene in interventions.items():
+        for heads in unique:
+            with torch.no_grad(), lean_attention(model), intervene(head_masks(layout, heads), 1):
+                logits = model(
+                    input_ids=ids[:, :-1], use_cache=False, logits_to_keep=ids.shape[1] - one.prompt_length
+                ).logits
+            found[mode].append(token_scores(logits, ids[:, one.prompt_length :], ends))
+    return {mode: TokenScores.joined(parts, torch.stack) for mode, parts in found.items()}
 
 
 def _rows(
-    model: nn.Module, scored: Iterable[tuple[list[int], Scores]], encoded: Sequence[Encoded],
-    sets: Mapping[str, HeadSet], scope: str,
+    model: nn.Module, scored: Iterable[tuple[Sequence[int], dict[str, TokenScores]]], encoded: Sequence[Encoded],
+    sets: Mapping[str, Heads], scope: str,
 ) -> list[dict[str, Any]]:
     """The rows of a sweep in the order of the examples; numbers are read from the device when all is computed."""
     rows: list[list[dict[str, Any]]] = [[] for _ in encoded]
-    for members, scores in list(scored):
-        scores = {mode: Raw(*(part.cpu() for part in raw)) for mode, raw in scores.items()}
-        for place, index in enumerate(members):
-            size = len(encoded[index].ids) - encoded[index].prompt_length
-            for mode, (hits, likelihood) in scores.items():
-                _check_finite(model, encoded[index], likelihood[place, :, :size])
-                metrics = metrics_of(Raw(hits[place, :, :size], likelihood[place, :, :size]))
+    for members, by_mode in list(scored):
+        for mode, scores in by_mode.items():
+            scores = scores.cpu()
+            for place, index in enumerate(members):
+                metrics = _metrics(model, encoded[index], scores[place])
                 found = dict(zip(unique_sets(sets), metrics, strict=True))
                 rows[index] += [
                     {"set": name, "k": len(heads), "mode": mode, "scope": scope, "example": index, **found[heads]}
@@ -215,23 +223,26 @@ def _rows(
     return [row for part in rows for row in part]
 
 
-def _encoded(
-    model: nn.Module, tokenizer: Any, examples: Sequence[Example], max_length: int | None,
-) -> list[Encoded]:
-    limit = context_length(model) if max_length is None else max_length
-    return encode_all(examples, tokenizer, limit, vocabulary_size(model))
+def _metrics(model: nn.Module, encoded: Encoded, scores: TokenScores) -> list[dict[str, float]]:
+    """`forced_metrics` of each row of an example's scores `[rows, n]`, which are padded; `ModelError` for NaN."""
+    scores = scores[..., : len(encoded.ids) - encoded.prompt_length]
+    if scores.likelihood.isnan().any():
+        refuse_not_finite(model, encoded.ids, "the likelihood of the answer")
+    return scores.metrics()
 
 
-def _score_whole(
-    model: nn.Module, encoded: Encoded, unique: list[HeadSet], layout: HeadLayout, intervene: Intervene,
-    ends: Collection[int],
-) -> Raw:
-    ids = torch.tensor([encoded.ids], device=model.get_input_embeddings().weight.device)
-    raws = []
-    for heads in unique:
-        with torch.no_grad(), lean_attention(model), intervene(head_masks(layout, heads), 1):
-            logits = model(
-                input_ids=ids[:, :-1], use_cache=False, logits_to_keep=ids.shape[1] - encoded.prompt_length
-            ).logits
-        raws.append(raw_scores(logits, ids[:, encoded.prompt_length :], ends))
-    return Raw(*(torch.stack(part, 1) for part in zip(*raws, strict=True)))
+def forced_metrics(
+    logits: torch.Tensor, targets: Sequence[int] | torch.Tensor, ends: Collection[int] = (),
+) -> dict[str, float]:
+    """How well teacher-forced logits predict an answer.
+
+    Args:
+        logits: `[n, vocabulary]`, at the positions that predict the targets.
+        targets: `[n]`, the answer's tokens and, where there is one, the token that ends it.
+        ends: all tokens that end an answer of the model (`end_tokens`); each is right where one is the target.
+
+    Returns:
+        `exact_match`, 1.0 if every target has the largest logit, which is when greedy decoding gives exactly the
+        targets; `token_accuracy`: the fraction of targets that have; `nll`: nats per target, mean.
+    """
+    return token_scores(logits[None], torch.as_tensor(targets, device=logits.device), ends).cpu().metrics()[0]

@@ -1,13 +1,16 @@
-"""`heads`: the retrieval heads of one model on a file of examples, beside their chance levels."""
+"""One model: `pretrain` it, or bring it by `convert-gguf`; its retrieval `heads`, and `compare-scores` of two."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval_heads.errors import ConfigError
+from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.paths import needed_checkout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +20,56 @@ if TYPE_CHECKING:
 TABLE, EXCHANGE, MAP = "head_scores.csv", "retrieval_head.json", "head_map.png"
 
 
-def add(verbs: argparse._SubParsersAction) -> None:
+def add_pretrain(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `pretrain` to the command line."""
+    parser = verbs.add_parser("pretrain", help="train the base model from scratch (about ten minutes on one H200)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the model; a tokenizer there is kept")
+    parser.add_argument("--seconds", type=float, default=560.0, help="time limit of the training")
+    parser.add_argument("--steps", type=int, default=5_000, help="optimizer steps, about as many as time allows")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of AdamW (embeddings, norms)")
+    parser.add_argument("--muon-lr", type=float, default=3e-3, help="peak learning rate of Muon (matrices)")
+    parser.add_argument("--decay", type=float, default=0.8, help="share of the training in which the rate falls")
+    parser.add_argument("--batch", type=int, default=192, help="rows a step")
+    parser.add_argument("--short", type=float, nargs=2, default=(0.9, 0.3), metavar=("FIRST", "LAST"),
+                        help="share of rows with short scenes, at first and in the second half of the steps")
+    parser.add_argument("--workers", type=int, default=15, help="processes that make text")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and text")
+    parser.add_argument("--device", default="cuda", help="cpu for a short try")
+    parser.add_argument("--no-compile", action="store_true", help="run the model as it is, for a short try on a CPU")
+    parser.add_argument("--resume", action="store_true", help="start from the weights in --out, with new rows")
+    parser.set_defaults(function=_pretrain)
+
+
+def _pretrain(parsed: argparse.Namespace) -> None:
+    sys.path.insert(0, str(needed_checkout() / "tools"))  # not part of the package: only this verb needs it
+    from pretrain.make_base import train_base
+    from pretrain.train import PretrainSettings
+
+    names = ("seconds", "steps", "lr", "muon_lr", "decay", "batch", "short", "workers", "seed")
+    chosen = {name: getattr(parsed, name) for name in names}
+    settings = PretrainSettings(**chosen, compile=not parsed.no_compile)
+    train_base(parsed.out, settings, parsed.device, resume=parsed.resume)
+
+
+def add_convert_gguf(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `convert-gguf` to the command line."""
+    parser = verbs.add_parser(
+        "convert-gguf", help="write the model of a GGUF file as safetensors with its tokenizer",
+        description="For those who have a model only in the format of llama.cpp. Weights of few bits are made "
+        "bfloat16, which does not make them exact again. Needs the package gguf.",
+    )
+    parser.add_argument("file", metavar="FILE", help="a whole GGUF file of a causal language model")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="the model's folder, which must not be there")
+    parser.set_defaults(function=_convert_gguf)
+
+
+def _convert_gguf(parsed: argparse.Namespace) -> None:
+    from retrieval_heads.models.gguf import convert_gguf
+
+    convert_gguf(parsed.file, parsed.out)
+
+
+def add_heads(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `heads` to the command line."""
     parser = verbs.add_parser(
         "heads", help="find the retrieval heads of a model by a file of examples",
@@ -48,11 +100,11 @@ def _heads(parsed: argparse.Namespace) -> None:
     from retrieval_heads.data.example import task_of
     from retrieval_heads.data.jsonl import read_examples
     from retrieval_heads.evaluation import forced_exact
-    from retrieval_heads.executor import resolve_device
     from retrieval_heads.heads.scores import score_heads
     from retrieval_heads.models.folder import model_folder
     from retrieval_heads.models.load import load_config, load_model, load_tokenizer
     from retrieval_heads.models.rope import context_length, extended_theta
+    from retrieval_heads.parallel import resolve_device
     from retrieval_heads.progress import lines, named
 
     folder = model_folder(parsed.model)
@@ -125,3 +177,48 @@ def _write(out: Path, scores: HeadScores, table: pd.DataFrame, threshold: float)
             figures.head_map(scores, threshold).figure.savefig(file, format="png", dpi=130)
         made.append(out / MAP)
     print("\n".join(map(str, made)))
+
+
+def add_compare_scores(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `compare-scores` to the command line."""
+    parser = verbs.add_parser(
+        "compare-scores", help='compare two files of head scores, {"layer-head": [scores]} as in Retrieval_Head'
+    )
+    parser.add_argument("first", type=Path, metavar="FILE", help="scores of one model")
+    parser.add_argument("second", type=Path, metavar="FILE2", help="scores to compare them with")
+    parser.add_argument("--threshold", type=float, default=0.1, help="retrieval heads score above this (default 0.1)")
+    parser.set_defaults(function=_compare)
+
+
+def _compare(parsed: argparse.Namespace) -> None:
+    from retrieval_heads.heads.exchange import read_scores, score_agreement
+
+    tables = []
+    for path in (parsed.first, parsed.second):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            tables.append(read_scores(path))
+        for one in caught:
+            print(f"warning: {one.message}", file=sys.stderr)
+    first, second = (table.scores.shape for table in tables)
+    if first != second:
+        raise DataError(
+            f"{first[0]} layers x {first[1]} heads cannot be compared with {second[0]} x {second[1]}",
+            where=f"{parsed.first} and {parsed.second}", remedy="Compare scores of one model, or of two of one shape.",
+        )
+    for table in tables:
+        least, most = table.counts.min(), table.counts.max()
+        above = int((table.scores > parsed.threshold).sum())
+        print(f"{table.name}: {first[0]} layers x {first[1]} heads, {least if least == most else f'{least} to {most}'} "
+              f"scores each, {above} heads above {parsed.threshold:g}")
+    found = score_agreement(*(table.scores for table in tables), parsed.threshold)
+    names = {"spearman": "Spearman, all heads"} | {
+        name: f"{name}, heads above {parsed.threshold:g}" for name in ("jaccard", "recall", "precision")
+    }
+    print(f"\n{'':<32}{'value':>8}{'chance':>8}   {'95% of chance':<16}p")
+    for row in found.itertuples():
+        name = names.get(row.measure, f"common share of the {row.measure}")
+        between = "" if row.low != row.low else f"{row.low:.3f} to {row.high:.3f}"
+        print(f"{name:<32}{row.value:>8.3f}{row.chance:>8.3f}   {between:<16}{row.p:.2g}")
+    print("\nrecall: share of the first file's heads that the second has; precision: the other way round.\n"
+          "p: chance of as many common heads among random ones; of Spearman, two-sided.")

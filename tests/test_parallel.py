@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pytest
 
 from retrieval_heads import workers
 from retrieval_heads.errors import DataError, ModelError, ResultError
-from retrieval_heads.executor import _pieces, kept_workers, resolve_device, run_all
+from retrieval_heads.parallel import kept_workers, resolve_device, run_all
 from retrieval_heads.workers import limit_threads, visible_gpus
 
 
@@ -57,10 +56,6 @@ def process(key: int, device: str) -> int:
     return os.getpid()
 
 
-def process_and_time(key: int, device: str) -> tuple[int, int]:
-    return os.getpid(), time.monotonic_ns()
-
-
 def gpu_of_process(n: int, folder: Path, key: int, device: str) -> tuple[int, str | None]:
     """Waits until `n` processes have one key each, so that none of them gets two."""
     (folder / f"{device}-{key}").touch()
@@ -87,11 +82,6 @@ def sleeps(folder: Path, key: int, device: str) -> None:
 def test_results_come_in_the_order_of_the_keys(workers: int) -> None:
     assert run_all(square, [3, 1, 2], workers, "cpu") == [(9, "cpu"), (1, "cpu"), (4, "cpu")]
     assert run_all(square, [], workers) == []
-
-
-def test_any_executor_serves() -> None:
-    with ThreadPoolExecutor(2) as pool:
-        assert run_all(square, [3, 1, 2], executor=pool) == [(9, "cpu"), (1, "cpu"), (4, "cpu")]
 
 
 def test_one_worker_is_this_process_and_two_are_others_with_their_threads_limited(monkeypatch) -> None:
@@ -201,28 +191,6 @@ def test_without_gpus_none_is_visible() -> None:
         assert visible_gpus() == []
 
 
-@pytest.mark.parametrize("n_workers", [1, 2])
-def test_keys_of_one_group_are_made_by_one_worker_in_their_order(n_workers: int) -> None:
-    found = run_all(process_and_time, range(12), n_workers, group=lambda key: key % 6)
-    for first in range(6):
-        (one, before), (other, after) = found[first], found[first + 6]
-        assert one == other
-        assert before < after
-        assert not any(before < when < after for process, when in found if process == one)
-
-
-@pytest.mark.parametrize(("sizes", "n_workers", "longest"), [
-    ([8, 8], 4, 2), ([12], 2, 2), ([1, 1, 1], 8, 1), ([2] * 30, 4, 2), ([16] * 30, 24, 6), ([7, 1], 1, 3), ([], 3, 0),
-])
-def test_a_large_group_is_cut_so_that_all_workers_have_work(sizes, n_workers: int, longest: int) -> None:
-    keys = [(group, place) for group, size in enumerate(sizes) for place in range(size)]
-    pieces = _pieces(keys, lambda key: key[0], n_workers)
-    assert [index for piece in pieces for index in piece] == list(range(len(keys)))
-    assert all(len({keys[index][0] for index in piece}) == 1 for piece in pieces)
-    assert max(map(len, pieces), default=0) == longest
-    assert len(pieces) >= min(n_workers, len(keys))
-
-
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize(("sign", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
 def test_workers_do_not_outlive_a_killed_or_interrupted_parent(
@@ -230,7 +198,7 @@ def test_workers_do_not_outlive_a_killed_or_interrupted_parent(
 ) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import functools, pathlib, signal, test_executor as t\n"
+        "import functools, pathlib, signal, test_parallel as t\n"
         # a test run in the background ignores Ctrl-C, and so would everything that it starts
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def run():\n"
@@ -271,6 +239,18 @@ def test_one_log_line_a_run_and_no_bar_outside_a_terminal(caplog, capsys) -> Non
     ]
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
+
+
+def test_why_a_run_failed_is_told_at_once(caplog, tmp_path: Path) -> None:
+    def fails_on_odd_then_counts(key: int, device: str) -> None:
+        told.append(caplog.text.count("odd (got 1). Use even ones."))
+        fails_on_odd(tmp_path, key, device)
+
+    told: list[int] = []
+    with pytest.raises(ResultError):
+        run_all(fails_on_odd_then_counts, [0, 1, 2])
+    assert told == [0, 0, 1]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
 def test_threads_are_limited_after_torch_is_imported(monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""`write`: the synthetic conditions for real training data."""
+"""Examples for training: `export` those of the study's own tasks, `write` the synthetic conditions of real ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_heads import paths
-from retrieval_heads.commands.template_arguments import json_object
+from retrieval_heads.commands import json_object
 from retrieval_heads.data.written.matching import check_places, copy_matching
 from retrieval_heads.errors import ConfigError
 
@@ -41,9 +41,42 @@ kept in the cache: give the same command again to go on after an interruption.
 """
 SOURCES = ("texts", "batch_out", "batch_in", "endpoint")
 CONDITIONS = ("high_high", "high_low", "low_high", "low_low", "symbolic")
+SPLITS = ("train", "probe", "test")
 
 
-def add(verbs: argparse._SubParsersAction) -> None:
+def add_export(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb `export` to the command line."""
+    from retrieval_heads.data.conditions import CONDITIONS
+    from retrieval_heads.data.example import TASKS
+
+    parser = verbs.add_parser("export", help="write examples of the study's own tasks as JSON Lines")
+    parser.add_argument("--task", required=True, choices=TASKS, help="which task")
+    parser.add_argument("--condition", required=True, metavar="NAME", help=f"one of {', '.join(CONDITIONS)}")
+    parser.add_argument("--length", required=True, type=int, help="most tokens of an example")
+    parser.add_argument("--n", required=True, type=int, help="number of examples")
+    parser.add_argument("--seed", type=int, default=0, help="another one gives other examples")
+    parser.add_argument("--split", default="train", choices=SPLITS, help="no two splits share a name")
+    parser.add_argument("--tokenizer", metavar="FOLDER", help="the model whose tokens are counted; the embedded one's "
+                        "without it")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help=".jsonl, or .jsonl.gz to pack it")
+    parser.set_defaults(function=_export)
+
+
+def _export(parsed: argparse.Namespace) -> None:
+    from retrieval_heads.data.examples import make_examples
+    from retrieval_heads.data.jsonl import write_examples
+    from retrieval_heads.models.load import load_tokenizer
+
+    if parsed.n < 1:
+        raise ConfigError("not a number of examples", where="--n", value=parsed.n, remedy="Give 1 or more.")
+    examples = make_examples(
+        task=parsed.task, condition=parsed.condition, length=parsed.length, n=parsed.n, seed=parsed.seed,
+        split=parsed.split, tokenizer=load_tokenizer(Path(parsed.tokenizer)) if parsed.tokenizer else None,
+    )
+    print(f"{parsed.out}: {write_examples(parsed.out, examples)} examples")
+
+
+def add_write(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `write` to the command line."""
     parser = verbs.add_parser(
         "write", help="make the synthetic conditions of a file of real training examples", epilog=EXAMPLES,
