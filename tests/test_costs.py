@@ -18,7 +18,7 @@ from retrieval_heads.errors import ResultError
 from retrieval_heads.figures.costs import benchmark_table, lora_table, speed_table, targets_text
 from retrieval_heads.models.random_weights import make_random_model, random_seed
 from retrieval_heads.stages.costs import COLUMNS, estimate, small
-from retrieval_heads.training.lora_floor import floor_tflop
+from retrieval_heads.training.lora_settings import floor_tflop
 
 LENGTH = 256
 

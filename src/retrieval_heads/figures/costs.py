@@ -11,7 +11,7 @@ from retrieval_heads import paths
 from retrieval_heads.errors import ResultError
 from retrieval_heads.figures.common import counts
 from retrieval_heads.figures.style import axis
-from retrieval_heads.training.lora_floor import floor_tflop
+from retrieval_heads.training.lora_settings import floor_tflop
 
 NAMES = {
     "plain": "plain forward pass", "detection": "detection, 1 question", "wu": "procedure of Wu et al., 1 question",
