@@ -22,8 +22,7 @@ from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.diagnose import Request, answers, diagnose
 from retrieval_heads.errors import ResultError
-from retrieval_heads.files import write_whole
-from retrieval_heads.shortage import shortage
+from retrieval_heads.files import shortage, write_whole
 from retrieval_heads.training.finetune import finetune
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retrieval_heads.claimed_folder import claimed, on_record
 from retrieval_heads.diagnose.compare import Result, result
 from retrieval_heads.diagnose.inputs import Inputs, read_inputs
 from retrieval_heads.diagnose.request import Request
 from retrieval_heads.diagnose.work import Work, real_run
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.executor import resolve_device
-from retrieval_heads.files import write_whole
+from retrieval_heads.files import clear_shortages, write_whole
+from retrieval_heads.locks import claimed, on_record
 from retrieval_heads.models.extension import fingerprint
-from retrieval_heads.shortage import clear_shortages
+from retrieval_heads.parallel import resolve_device
 from retrieval_heads.tables import to_csv
 
 WHAT, TOKENS = "a diagnosis", "tokens"

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from retrieval_heads.claimed_folder import check_claim, on_record
 from retrieval_heads.diagnose.inputs import Inputs, read_inputs
 from retrieval_heads.diagnose.job import GROWING, TOKENS, WHAT, record
 from retrieval_heads.diagnose.request import Request
 from retrieval_heads.diagnose.work import Work, real_run
-from retrieval_heads.executor import resolve_device
 from retrieval_heads.keys import RunKey
+from retrieval_heads.locks import check_claim, on_record
+from retrieval_heads.parallel import resolve_device
 from retrieval_heads.settings import UNTUNED
 
 TRIAL = 2

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrieval_heads.claimed_folder import content_digest
 from retrieval_heads.errors import ConfigError
+from retrieval_heads.files import content_digest
 from retrieval_heads.models.extension import ADAPTER_WEIGHTS
 from retrieval_heads.settings import REFERENCE, UNTUNED
 

@@ -17,8 +17,8 @@ from retrieval_heads.claims.prediction import NOTHING
 from retrieval_heads.claims.run_predictors import CHEAPER, THRESHOLD
 from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.publish import find_committed
 from retrieval_heads.rank.predictors import PREDICTORS
+from retrieval_heads.store import find_committed
 from retrieval_heads.tables import read_table
 
 TABLES = ("correlation_runs", "choice", "prediction_errors")

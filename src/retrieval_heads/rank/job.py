@@ -20,26 +20,24 @@ import pandas as pd
 from retrieval_heads.check.places import places
 from retrieval_heads.check.sameness import LEAKS, Seen
 from retrieval_heads.check.shortcuts import Shortcuts
-from retrieval_heads.claimed_folder import claimed, on_record
 from retrieval_heads.data.encode import Encoded
 from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.data.statistics import ngram_overlap
 from retrieval_heads.errors import ConfigError, DataError
-from retrieval_heads.executor import resolve_device
-from retrieval_heads.files import write_whole
+from retrieval_heads.files import clear_shortages, write_whole
 from retrieval_heads.heads.exchange import read_scores
+from retrieval_heads.locks import claimed, on_record
 from retrieval_heads.models.extension import fingerprint
-from retrieval_heads.models.folder import model_folder
-from retrieval_heads.models.load import load_config, load_tokenizer
+from retrieval_heads.models.load import load_config, load_tokenizer, model_folder
 from retrieval_heads.models.rope import context_length, extended_theta
+from retrieval_heads.parallel import resolve_device
 from retrieval_heads.rank.calibration import read_calibration
 from retrieval_heads.rank.decide import compared
 from retrieval_heads.rank.measure import Maker, Measured, longest
 from retrieval_heads.rank.predictors import PREDICTORS, ranked
 from retrieval_heads.rank.request import Request
 from retrieval_heads.rank.result import Result
-from retrieval_heads.shortage import clear_shortages
 from retrieval_heads.stats.overlap import cosine
 from retrieval_heads.tables import to_csv
 from retrieval_heads.training.lora_settings import LoraSettings
