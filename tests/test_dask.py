@@ -17,10 +17,10 @@ import pytest
 from model_folders import digests
 from tiny_study import save_tiny_base, write_profile
 
-from retrieval_heads import cli, cluster, paths
-from retrieval_heads.cluster import connected, current_cluster
+from retrieval_heads import cli, paths, workers
 from retrieval_heads.errors import ConfigError, ResultError
-from retrieval_heads.executor import run_all
+from retrieval_heads.parallel import run_all
+from retrieval_heads.workers import connected, current_cluster
 
 distributed = pytest.importorskip("distributed")
 
@@ -149,7 +149,7 @@ def test_a_run_that_ends_its_workers_is_named_and_others_are_kept(processes, mon
         submit = current_cluster().executor.submit
 
         def spy(function, *arguments):
-            submitted.append(arguments[1][0][1])
+            submitted.append(arguments[1])
             # the second trial needs a worker again
             processes.add_workers(len(submitted) > 3)
             return submit(function, *arguments)
@@ -164,15 +164,15 @@ def test_a_run_that_ends_its_workers_is_named_and_others_are_kept(processes, mon
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "ftp://127.0.0.1:9"])
 def test_no_scheduler(address, monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 0.3)
+    monkeypatch.setattr(workers, "PATIENCE", 0.3)
     with pytest.raises(ConfigError, match="dask scheduler"), connected(address):
         pass
 
 
 def test_workers_must_have_the_same_versions(processes, monkeypatch):
     processes.add_workers(1)
-    own = cluster._versions()
-    monkeypatch.setattr(cluster, "versions", lambda packages: dict.fromkeys(packages, "0"))
+    own = workers._versions()
+    monkeypatch.setattr(workers, "versions", lambda packages: dict.fromkeys(packages, "0"))
     with pytest.raises(ConfigError, match=re.escape(f"has other versions (python {own['python']}")), \
             connected(processes.address):
         pass
@@ -182,7 +182,7 @@ def test_no_worker_in_time(monkeypatch, tmp_path):
     lonely = Processes(tmp_path)
     try:
         distributed.Client(lonely.address, timeout=TIMEOUT, set_as_default=False).close()
-        monkeypatch.setattr(cluster, "PATIENCE", 0.3)
+        monkeypatch.setattr(workers, "PATIENCE", 0.3)
         with pytest.raises(ConfigError, match="no worker for"), connected(lonely.address):
             pass
     finally:

@@ -12,9 +12,8 @@ from retrieval_heads.claims.pretrained.judge import judge
 from retrieval_heads.config import load_profile
 from retrieval_heads.keys import table_path
 from retrieval_heads.manifest import Facts, sha256, write_manifest
-from retrieval_heads.publish import derived_tables
-from retrieval_heads.stages import claims, decide
-from retrieval_heads.store import load_table
+from retrieval_heads.stages import claims
+from retrieval_heads.store import derived_tables, load_table
 from retrieval_heads.tables import get_table, read_table, to_csv
 
 NAMES = ("real", "high_high", "low_low", "symbolic")
@@ -64,10 +63,10 @@ def test_what_follows_from_the_tables_of_the_repository_is_made_again_without_th
     profile = load_profile("pretrained")
     committed = {name: load_table(profile.name, name) for name in derived_tables(profile)}
     assert set(committed) == {*rules.DERIVED, "verdicts"}
-    for path in decide.judge(profile):
+    for path in claims.judge(profile):
         pd.testing.assert_frame_equal(load_table(profile.name, path.stem), committed[path.stem])
 
 
 def test_nothing_is_decided_before_there_are_runs_and_nothing_is_made_for_other_profiles(profile) -> None:
-    assert len(read_table("verdicts", decide.judge(profile)[-1])) == 0
-    assert decide.run(load_profile("smoke")) == []
+    assert len(read_table("verdicts", claims.judge(profile)[-1])) == 0
+    assert claims.run_decide(load_profile("smoke")) == []

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_heads import fetch as fetching
 from retrieval_heads.cli import main
+from retrieval_heads.data.official import origins as known
+from retrieval_heads.data.official.origins import Origin, Remote, origin, origins
 from retrieval_heads.errors import ConfigError, DataError, StudyError
-from retrieval_heads.fetch import Origin, Remote, fetch, origin, origins
+from retrieval_heads.fetch import fetch
 
 BODY = b"a record\n" * 300_000  # more than one block
 
@@ -164,7 +165,7 @@ def test_wrong_digests_given(server, tmp_path: Path, given: dict[str, str], prob
 
 
 def test_command_line(server, tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.setattr(fetching, "origins", lambda: {"mdqa": _origin(server, "good", "missing")})
+    monkeypatch.setattr(known, "origins", lambda: {"mdqa": _origin(server, "good", "missing")})
     assert main(["fetch", "mdqa", "--to", str(tmp_path), "--sha256", f"good={_sha(BODY)}"]) == 2
     shown = capsys.readouterr()
     assert shown.out.index("licence: CC BY 4.0") < shown.out.index("downloading")

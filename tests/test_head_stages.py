@@ -11,7 +11,7 @@ from tiny_study import save_tiny_base
 from retrieval_heads import paths
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import ResultError
-from retrieval_heads.keys import Options, RunKey, study_grid, table_path
+from retrieval_heads.keys import Options, RunKey, part_path, study_grid, table_path
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import correlate, knockout, patch
 from retrieval_heads.stages.head_sets import run_heads
@@ -95,7 +95,8 @@ def test_an_interrupted_stage_goes_on_with_what_is_missing(first_run, tiny_base,
     profile = toy(tiny_base)
     _, second = study_grid(profile)
     for table in knockout.TABLES:
-        second.part(table).with_suffix(".json").unlink()  # as a kill between the rows and their manifest leaves it
+        # as a kill between the rows and their manifest leaves it
+        part_path(second.profile, table, second).with_suffix(".json").unlink()
         table_path("smoke", table).unlink()
     real, calls = knockout.knock_out_run, []
 

@@ -6,8 +6,6 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from retrieval_heads import paths
 from retrieval_heads.config import load_profile
@@ -15,24 +13,6 @@ from retrieval_heads.errors import ConfigError
 from retrieval_heads.keys import RunKey, part_path, study_grid, table_path
 
 KEY = RunKey("quick", "mdqa", "low_high", 0, "base")
-PIECES = st.lists(st.text("aB3-.", min_size=1, max_size=3), min_size=1, max_size=3)
-WORD = PIECES.map("_".join).filter(lambda word: word.strip("."))
-
-
-@given(WORD, WORD, WORD, st.integers(0, 10**9), WORD)
-def test_a_name_parses_back_to_its_key(profile: str, task: str, condition: str, seed: int, base: str) -> None:
-    key = RunKey(profile, task, condition, seed, base)
-    assert RunKey.parse(str(key)) == key
-
-
-@pytest.mark.parametrize("text", [
-    "", "quick", "quick/mdqa", "mdqa__real__s0__base", "quick/mdqa__real__0__base", "quick/mdqa__real__s00__base",
-    "quick/mdqa__real__s0__base__x", "quick/mdqa__real__s-1__base", "a/b/mdqa__real__s0__base", "q/__real__s0__base",
-    "../mdqa__real__s0__base",
-])
-def test_other_texts_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="run key"):
-        RunKey.parse(text)
 
 
 @pytest.mark.parametrize("component", ["", "..", "a/b", "a b", "a__b", "_a", "a_", "é"])
@@ -46,8 +26,9 @@ def test_paths_are_below_home_and_do_not_depend_on_the_working_directory(tmp_pat
     monkeypatch.chdir("/")
     name = "mdqa__low_high__s0__base"
     assert KEY.adapter == tmp_path / "runs" / "quick" / "adapters" / name
-    assert KEY.part("performance") == tmp_path / "runs" / "quick" / "parts" / "performance" / f"{name}.csv"
-    assert part_path("quick", "base", "mdqa") == tmp_path / "runs" / "quick" / "parts" / "base" / "mdqa.csv"
+    folder = tmp_path / "runs" / "quick" / "parts"
+    assert part_path("quick", "performance", KEY) == folder / "performance" / f"{name}.csv"
+    assert part_path("quick", "base", "mdqa") == folder / "base" / "mdqa.csv"
     assert table_path("quick", "performance") == tmp_path / "runs" / "quick" / "tables" / "performance.csv"
     assert paths.results_folder("quick").parent.parent == paths.checkout()
 
@@ -76,7 +57,6 @@ def test_the_grid_is_tasks_by_seeds_by_conditions() -> None:
     assert {key.seed for key in study_grid(profile, seed=1)} == {1}
     assert {key.base for key in study_grid(profile, base="base-1")} == {"base-1"}
     assert [key.base for key in grid[::sizes[-1]]][:3] == ["base", "base-1", "base"]
-    assert study_grid(profile, limit=2) == grid[:2]
     assert grid[1].to("real") == grid[0]
     assert grid[0].columns == {"task": "mdqa", "condition": "real", "seed": profile.seeds[0], "base": "base"}
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from tiny_study import save_tiny_base, write_profile
 
-from retrieval_heads import paths, publish
+from retrieval_heads import paths, store
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import ResultError
 from retrieval_heads.stages import base, finetune, provide
@@ -28,24 +28,24 @@ def study(tmp_path, monkeypatch):
 
 def test_published_tables_are_the_live_ones_packed_where_they_are_long(study, tmp_path, monkeypatch) -> None:
     live = load_table(study.name, "base")
-    monkeypatch.setattr(publish, "PACKED_FROM", 10)
-    written = publish.publish(study)
+    monkeypatch.setattr(store, "PACKED_FROM", 10)
+    written = store.publish(study)
     assert {path.name for path in written} == {
         f"{name}.csv.gz" for name in ("base", "base_answers", "head_scores", "probe_loss")
     }
     monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path / "elsewhere"))
     pd.testing.assert_frame_equal(load_table(study.name, "base"), live)
     monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path / "home"))
-    monkeypatch.setattr(publish, "PACKED_FROM", 2**20)
-    assert {path.suffix for path in publish.publish(study)} == {".csv"}
+    monkeypatch.setattr(store, "PACKED_FROM", 2**20)
+    assert {path.suffix for path in store.publish(study)} == {".csv"}
     assert not list((tmp_path / "results").rglob("*.gz"))
 
 
 def test_a_published_table_that_was_changed_is_refused(study, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(publish, "PACKED_FROM", 10)
-    publish.publish(study)
+    monkeypatch.setattr(store, "PACKED_FROM", 10)
+    store.publish(study)
     monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path / "elsewhere"))
-    path = publish.find_committed(study.name, "base")
+    path = store.find_committed(study.name, "base")
     text = gzip.decompress(path.read_bytes()).decode()
     path.write_bytes(gzip.compress(text.replace(",2\n", ",3\n").encode()))
     with pytest.raises(ResultError, match="not the one that its manifest describes"):
@@ -58,14 +58,14 @@ def test_a_published_table_that_was_changed_is_refused(study, tmp_path, monkeypa
 def test_nothing_to_publish_is_said(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path))
     with pytest.raises(ResultError, match=r"no tables to publish.*grid --profile smoke"):
-        publish.publish(load_profile("smoke"))
+        store.publish(load_profile("smoke"))
 
 
 def test_a_stage_runs_only_where_its_tables_did_not_come_with_the_repository(study, tmp_path, monkeypatch) -> None:
     ran = []
     monkeypatch.setattr(base, "run", lambda profile: ran.append("base"))
     monkeypatch.setattr(finetune, "run", lambda profile: ran.append("finetune"))
-    publish.publish(study)
+    store.publish(study)
     provide.provide(study, "base")
     assert ran == ["base"], "what was begun on this machine goes on"
     monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path / "elsewhere"))
@@ -91,4 +91,4 @@ def test_every_committed_table_is_whole_and_follows_the_dictionary(profile, leas
 
 
 def test_the_data_dictionary_stands_beside_the_tables() -> None:
-    assert (paths.checkout() / "results" / "README.md").read_text(encoding="utf-8") == publish.readme()
+    assert (paths.checkout() / "results" / "README.md").read_text(encoding="utf-8") == store.readme()

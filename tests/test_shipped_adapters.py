@@ -13,7 +13,7 @@ from retrieval_heads.data.example import TASKS
 from retrieval_heads.errors import ModelError
 from retrieval_heads.models.extension import fingerprint, read_extension
 from retrieval_heads.models.load import load_model, swap_adapter
-from retrieval_heads.publish import find_committed
+from retrieval_heads.store import find_committed
 from retrieval_heads.tables import read_table
 
 MODELS = Path(__file__).parents[1] / "models"

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from retrieval_heads import files, manifest, paths
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import ResultError
-from retrieval_heads.executor import run_all
 from retrieval_heads.files import write_whole
 from retrieval_heads.keys import RunKey, study_grid, table_path
 from retrieval_heads.manifest import Facts
+from retrieval_heads.parallel import run_all
 from retrieval_heads.settings import Profile
 from retrieval_heads.store import Store, load_table
 from retrieval_heads.tables import all_tables, conform, dictionary_markdown, read_table, to_csv

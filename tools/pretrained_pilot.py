@@ -19,10 +19,10 @@ import pandas as pd
 from retrieval_heads.config import config_hash, load_profile
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.evaluation import evaluate_each
-from retrieval_heads.executor import resolve_device
 from retrieval_heads.files import write_whole
 from retrieval_heads.keys import RunKey
 from retrieval_heads.manifest import Facts, device_name, sha256, write_manifest
+from retrieval_heads.parallel import resolve_device
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages.common import adapter_path, batch_size, load_run, metric_rows
 from retrieval_heads.stages.finetune import train

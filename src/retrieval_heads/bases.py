@@ -1,4 +1,5 @@
-"""The base models of a profile on disk: where they are, what identifies them, and that all read the same tokens."""
+"""What a profile needs on disk: its base models (where they are, what identifies them, that all read the same tokens),
+and for a study over files the folder of its examples."""
 
 from __future__ import annotations
 
@@ -15,9 +16,7 @@ from retrieval_heads.settings import Profile
 def base_path(profile: Profile, name: str | None = None) -> str:
     """The absolute folder of a base model, or its hub id.
 
-    Args:
-        profile: names the base models.
-        name: one of `profile.base_names`; None for the first, whose tokenizer all examples are counted with.
+    `name` is one of `profile.base_names`; None for the first, whose tokenizer all examples are counted with.
 
     Raises:
         ConfigError: the profile has no base model of that name.
@@ -57,6 +56,49 @@ def check_bases(profile: Profile, names: Iterable[str]) -> None:
                 remedy="All base models of a profile read the same examples: give those of one tokenizer, or a profile "
                        "to each.",
             )
+
+
+def check_needs(profile: Profile, task: str | None = None, base: str | None = None) -> None:
+    """Before the first run: that models and examples of a profile with `data` are there; other profiles pass.
+
+    One error then says all that is missing, where it was looked for, how to get it, and how to use a folder of one's
+    own; the runs would say it one by one. With `task` or `base`, only these are needed.
+    """
+    if profile.data is None:
+        return
+    models = [path for name, path in zip(profile.base_names, profile.bases, strict=True) if base in (None, name)]
+    models = [path for path in models if not _model_is_there(path)]
+    folder = paths.from_checkout(profile.data)
+    tasks = [name for name in profile.tasks if task in (None, name) and not (folder / name).is_dir()]
+    missing, remedies = [], []
+    if models:
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        missing.append(f"the weights of {', '.join(models)} (looked for as a folder, and in the cache of the hub, "
+                       f"{HF_HUB_CACHE})")
+        remedies.append(f"To get weights, accept their licence on the hub and run `hf download {models[0]}`, or give "
+                        "a folder with config.json, safetensors and tokenizer.json under `bases` in a copy of the "
+                        "profile.")
+    if tasks:
+        missing.append(f"the examples of {', '.join(tasks)} (looked for in {paths.shown(folder)}/TASK)")
+        remedies.append("To get examples, run `python -m retrieval_heads fetch`, `prepare` and `write`, or give a "
+                        "folder of your own under `data` in a copy of the profile.")
+    if missing:
+        raise ConfigError(f"the study cannot begin without {' and '.join(missing)}", where=f"profile {profile.name}",
+                          remedy=" ".join([*remedies, "All steps, with commands: book/full_size.md."]))
+
+
+def _model_is_there(path: str) -> bool:
+    """Whether it is a folder, or its config is in the hub's cache; whether it is whole is seen when it is loaded."""
+    if Path(paths.resolve_model(path)).is_dir():
+        return True
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(path, "config.json"), str)
+    except HFValidationError:  # the path of a folder, which is no hub id
+        return False
 
 
 def _remedy(profile: Profile, name: str) -> str:

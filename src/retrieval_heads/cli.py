@@ -1,4 +1,4 @@
-"""The command line: `retrieval-heads VERB ...` or `python -m retrieval_heads VERB ...`, a module of `commands` a verb.
+"""The command line: `retrieval-heads VERB ...` or `python -m retrieval_heads VERB ...`; `commands` has the verbs.
 
 torch is imported by the stages and not here, so that `--help` and a mistyped setting answer at once.
 """
@@ -12,26 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from retrieval_heads import __version__
-from retrieval_heads.commands import (
-    check,
-    compare_scores,
-    convert,
-    convert_gguf,
-    costs,
-    diagnose,
-    export,
-    fetch,
-    grid,
-    heads,
-    prepare,
-    pretrain,
-    publish,
-    rank,
-    run,
-    write,
-)
+from retrieval_heads.commands import examples, models, official, own_files, study
 from retrieval_heads.errors import StudyError, printable
-from retrieval_heads.shortage import shortage
+from retrieval_heads.files import shortage
 
 try:
     import shtab
@@ -41,9 +24,10 @@ except ModuleNotFoundError:  # a machine that only computes needs no completion
 SCRIPT = "retrieval-heads"
 """The console command."""
 
-VERBS = (run, grid, publish, pretrain, write, fetch, prepare, convert, convert_gguf, export, check,
-         compare_scores, heads, rank, diagnose, costs)
-"""Each has a function `add(verbs)` that adds a verb to the parser, with the function that it runs."""
+VERBS = (study.add_run, study.add_grid, study.add_publish, models.add_pretrain, examples.add_write, official.add_fetch,
+         official.add_prepare, official.add_convert, models.add_convert_gguf, examples.add_export, own_files.add_check,
+         models.add_compare_scores, models.add_heads, own_files.add_rank, own_files.add_diagnose, study.add_costs)
+"""Each adds a verb to the parser, with the function that it runs."""
 
 
 def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -51,15 +35,15 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     name = SCRIPT if Path(sys.argv[0]).name == SCRIPT else "python -m retrieval_heads"
     parser = argparse.ArgumentParser(
         prog=name, description="Synthetic context extension, explained by retrieval heads.",
-        epilog=run.EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=study.EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"retrieval-heads {__version__}")
     if shtab is not None:
         shtab.add_argument_to(parser, "--print-completion", help="print what completes the command in a shell, such as "
                               'bash: eval "$(retrieval-heads --print-completion bash)"')
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in VERBS:
-        verb.add(verbs)
+    for add_verb in VERBS:
+        add_verb(verbs)
     return parser, verbs.choices
 
 

@@ -44,10 +44,8 @@ _LEFT_OUT = {"name", "missing", "bases", "controls", "workers", "threads", "devi
 def config_hash(profile: Profile, stage: str | None = None) -> str:
     """12 hexadecimal digits that change when a setting changes on which the results depend.
 
-    Args:
-        stage: a key of `READS` for what one run of that stage depends on; with None, and for a stage that reads the
-            whole grid, everything but the profile's name, `missing`, `bases`, `workers`, `threads` and `device`. (The
-            base models are identified by their weights, see `bases.base_digest`.)
+    `stage` is a key of `READS` for what one run of that stage depends on; with None, and for a stage that reads the
+    whole grid, it is everything but what is `_LEFT_OUT`.
     """
     settings = profile.model_dump(mode="json", exclude=_LEFT_OUT)
     if stage in READS:
@@ -74,8 +72,7 @@ def load_profile(name_or_path: str | Path, *, check: bool = True, **overrides: A
         overrides: settings that replace those of the file; a mapping replaces single keys of a section.
 
     Raises:
-        ConfigError: no such profile; an unknown, missing, mistyped or contradictory setting; a profile that cannot be
-            run yet.
+        ConfigError: no such profile; an unknown, missing, mistyped or contradictory setting; one that cannot be run.
     """
     path = _profile_path(name_or_path)
     data = _read_yaml(path)
@@ -92,11 +89,7 @@ def load_profile(name_or_path: str | Path, *, check: bool = True, **overrides: A
 
 
 def limited(profile: Profile, limit: int) -> Profile:
-    """The same study on at most `limit` examples of each kind, under a name (and so a folder) of its own.
-
-    Raises:
-        ConfigError: a limit below 1.
-    """
+    """The same study on at most `limit` examples of each kind, under a name (and so a folder) of its own."""
     if limit < 1:
         raise ConfigError("at least one example is needed", where="--limit", value=limit, remedy="Give 1 or more.")
     settings = profile.model_dump(mode="json")

@@ -7,22 +7,27 @@ is atomic within a folder. What a killed process left under such a name is remov
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from retrieval_heads.errors import ResultError, StudyError
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""The disk, one's share of it, or the largest size of a file is used up."""
+from retrieval_heads.errors import DataError, ResultError, StudyError
 
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 """What is raised where a JSON file is read that is not there, or not as this package wrote it."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk, one's share of it, or the largest size of a file is used up."""
+
+_REFUSED = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR)
+_LESS = ("Lower the batch size (`lora.batch_size`, --batch-size) or the length of the examples, turn on gradient "
+         "checkpointing or bf16, or let fewer processes share the device (--workers). What was finished is kept.")
 _BEGUN: set[Path] = set()
 
 
@@ -43,12 +48,7 @@ def writing_whole(path: Path) -> Iterator[BinaryIO]:
     Raises:
         ResultError: it cannot be written. An `OSError` of the block itself is let through.
     """
-    new = [folder for folder in path.parents if not folder.exists()]
-    with _told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary(path)
-    _BEGUN.add(temporary)
-    try:
+    with _beside(path) as temporary:
         with _told(path):
             raw = _Raw(temporary, path)
         with io.BufferedWriter(raw, 2**20) as file:
@@ -58,14 +58,6 @@ def writing_whole(path: Path) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
         with _told(path):
             os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        with suppress(OSError):  # another process may have put something there
-            for folder in new:
-                folder.rmdir()
-        raise
-    finally:
-        _BEGUN.discard(temporary)
 
 
 @contextmanager
@@ -89,32 +81,20 @@ def new_folder(path: Path, size: int = 0) -> Iterator[Path]:
 @contextmanager
 def scratch_folder(path: Path, size: int = 0) -> Iterator[Path]:
     """A hidden folder beside `path` that is gone when the block ends; errors as in `new_folder`."""
-    made = [parent for parent in path.parents if not parent.exists()]
-    with _told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = _temporary(path)
+    with _beside(path) as folder, _told(path):
         folder.mkdir()
         free = shutil.disk_usage(folder).free
-    try:
         if free < size:
             raise ResultError(f"{size / 1e6:,.0f} MB are to be written and {free / 1e6:,.0f} MB are free there",
                               where=path, remedy="Make room, or give a place that has some.")
-        with _told(path):
-            yield folder
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # another process may have put something there
-            for parent in made:
-                parent.rmdir()
-        raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        yield folder
+        _remove(folder)
 
 
 def drop_begun() -> None:
     """Remove what this process is writing in another thread; for one that is to end at once."""
     for temporary in tuple(_BEGUN):
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 @contextmanager
@@ -137,17 +117,59 @@ def unwritable(path: Path, error: Exception) -> ResultError:
     """The error of a place that cannot be written to: why, and how much is free there."""
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
     remedy = "Give a place that can be written to and has room."
-    if getattr(error, "errno", errno.ENOSPC) in FULL:
+    if getattr(error, "errno", errno.ENOSPC) in _FULL:
         remedy = "Make room or give a place that has some; what was finished is kept."
     return ResultError(f"the file cannot be written ({reason}; {_free(path)})", where=path, remedy=remedy)
 
 
+def shortage(error: BaseException) -> StudyError | None:
+    """What a machine runs out of or refuses (memory, the disk, a place to write to), as an error that says what to do.
+
+    Such an exception can come from any line, out of torch, the model libraries or the system. It is not a fault of the
+    program, so it is turned where work is begun: by the command line, for each run of a study, by `diagnose` and
+    `rank_sets`.
+
+    Returns:
+        The error to tell in place of this one; None where it is no shortage.
+    """
+    if isinstance(error, StudyError):
+        return None
+    torch = sys.modules.get("torch")  # who has not imported it cannot have its error
+    on_device = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    if on_device or isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        return ResultError(f"out of memory{' on the device' if on_device else ''} ({first_line})", remedy=_LESS)
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        return unwritable(Path(error.filename or "."), error)
+    return None
+
+
+@contextmanager
+def clear_shortages() -> Iterator[None]:
+    """Raise the error of a shortage in the place of any exception of the block that is one; also a decorator."""
+    try:
+        yield
+    except Exception as error:
+        found = shortage(error)
+        if found is None:
+            raise
+        raise found from error
+
+
+def content_digest(path: Path) -> str:
+    """sha256 (hex) of a file, by which it is known wherever it lies; `DataError` where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError("the file cannot be read", where=path, value=error.strerror,
+                        remedy="Check the path.") from error
+
+
 def _free(path: Path) -> str:
     for folder in (path, *path.parents):
-        try:
+        with suppress(OSError):
             return f"{shutil.disk_usage(folder).free / 1e6:,.1f} MB are free there"
-        except OSError:
-            continue
     return "what is free there is not known"
 
 
@@ -171,18 +193,38 @@ class _Raw(io.FileIO):
             return super().write(content)
 
 
-def _temporary(path: Path) -> Path:
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        writer = leftover.name.split(".")[-2]
-        if writer.isdigit() and not alive(int(writer)):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
-    return path.parent / f".{path.name}.{os.getpid()}.tmp"
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A hidden name beside `path`, in a folder that is made; a failure leaves neither that nor what has the name."""
+    new = [folder for folder in path.parents if not folder.exists()]
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+            writer = leftover.name.split(".")[-2]
+            if writer.isdigit() and not _alive(int(writer)):
+                _remove(leftover)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    _BEGUN.add(temporary)
+    try:
+        yield temporary
+    except BaseException:
+        _remove(temporary)
+        with suppress(OSError):  # another process may have put something there
+            for folder in new:
+                folder.rmdir()
+        raise
+    finally:
+        _BEGUN.discard(temporary)
 
 
-def alive(process: int) -> bool:
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
     """Whether a process of this machine with this id lives."""
     try:
         os.kill(process, 0)

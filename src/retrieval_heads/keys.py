@@ -28,8 +28,7 @@ _WORD = re.compile(r"[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*")
 class RunKey:
     """One fine-tuning: task x condition x seed x base model, within a profile.
 
-    Raises:
-        ConfigError: a component that cannot be part of a name (letters, digits, `.`, `-` and single `_`).
+    `ConfigError` for a component that cannot be part of a name (letters, digits, `.`, `-` and single `_`).
     """
 
     profile: str
@@ -46,8 +45,6 @@ class RunKey:
                     "not usable in a file name", where=f"run key, {name}", value=value,
                     remedy="Use letters, digits, `.`, `-` and single `_`.",
                 )
-        if self.seed < 0:
-            raise ConfigError("a seed below zero", where="run key, seed", value=self.seed, remedy="Use 0 or more.")
 
     @property
     def name(self) -> str:
@@ -56,20 +53,6 @@ class RunKey:
 
     def __str__(self) -> str:
         return f"{self.profile}/{self.name}"
-
-    @classmethod
-    def parse(cls, text: str) -> RunKey:
-        """The key whose `str` is `text`: `PROFILE/TASK__CONDITION__sSEED__BASE`.
-
-        Raises:
-            ConfigError: the text is no such name.
-        """
-        profile, _, name = text.rpartition("/")
-        parts = name.split("__")
-        if len(parts) != 4 or not re.fullmatch(r"s(0|[1-9]\d*)", parts[2]):
-            raise ConfigError("not the name of a run", where="run key", value=text,
-                              remedy="A run is named PROFILE/TASK__CONDITION__sSEED__BASE.")
-        return cls(profile, parts[0], parts[1], int(parts[2][1:]), parts[3])
 
     @property
     def columns(self) -> dict[str, str | int]:
@@ -81,10 +64,6 @@ class RunKey:
         """The folder that the run's adapter is trained into; `stages.common.adapter_path` says where it is read."""
         return paths.runs_folder(self.profile) / "adapters" / self.name
 
-    def part(self, table: str) -> Path:
-        """The run's rows of a table."""
-        return part_path(self.profile, table, self)
-
     def to(self, condition: str) -> RunKey:
         """The run that differs in the condition only, for instance the `real` one to compare with."""
         return RunKey(self.profile, self.task, condition, self.seed, self.base)
@@ -92,8 +71,7 @@ class RunKey:
 
 def part_path(profile: str, table: str, part: RunKey | str) -> Path:
     """One part of a table: the rows of a run, or of another unit of work such as a task, given by name."""
-    name = part.name if isinstance(part, RunKey) else part
-    return paths.runs_folder(profile) / "parts" / table / f"{name}.csv"
+    return paths.runs_folder(profile) / "parts" / table / f"{getattr(part, 'name', part)}.csv"
 
 
 def table_path(profile: str, table: str) -> Path:
@@ -103,19 +81,12 @@ def table_path(profile: str, table: str) -> Path:
 
 def lock_path(profile: str, part: RunKey | str) -> Path:
     """The lock of one unit of work, whichever its tables: one process is at a run at a time."""
-    name = part.name if isinstance(part, RunKey) else part
-    return paths.runs_folder(profile) / f".{name}.lock"
+    return paths.runs_folder(profile) / f".{getattr(part, 'name', part)}.lock"
 
 
 @dataclass(frozen=True)
 class Options:
-    """The part of a study that is asked for; all of it by default.
-
-    Attributes:
-        task: only the runs of this task.
-        seed: only the runs of this seed.
-        base: only the runs from the base model of this folder name.
-    """
+    """The part of a study that is asked for: the runs of one task, one seed, one base model; all of it by default."""
 
     task: str | None = None
     seed: int | None = None
@@ -124,30 +95,20 @@ class Options:
 
 def study_grid(
     profile: Profile, task: str | None = None, seed: int | None = None, base: str | None = None,
-    limit: int | None = None,
 ) -> list[RunKey]:
-    """The runs of a study: tasks x seeds x base models x conditions, in the profile's order.
+    """The runs of a study: tasks x seeds x base models x conditions, in the profile's order, or those of one of them.
 
-    Args:
-        profile: names the tasks, seeds, base models and conditions.
-        task: only this task.
-        seed: only this seed.
-        base: only the base model of this name, one of `profile.base_names`.
-        limit: at most so many runs.
-
-    Raises:
-        ConfigError: a task, seed or base model that the profile does not have.
+    `ConfigError` for a task, seed or base model (by its name, see `base_names`) that the profile does not have.
     """
     given = (("task", task, profile.tasks), ("seed", seed, profile.seeds), ("base", base, profile.base_names))
     for name, value, allowed in given:
         if value is not None and value not in allowed:
             raise ConfigError(f"the profile {profile.name} has no such {name}", where=name, value=value,
                               remedy=f"{close_match(value, allowed)} The profile's `{name}s` decide.")
-    keys = [
+    return [
         RunKey(profile.name, one_task, condition, one_seed, one_base)
         for one_task in profile.tasks if task in (None, one_task)
         for one_seed in profile.seeds if seed in (None, one_seed)
         for one_base in profile.base_names if base in (None, one_base)
         for condition in profile.conditions
     ]
-    return keys[:limit]

@@ -32,14 +32,7 @@ _KINDS = {"config_hash": str, "sha256": str, "seconds": (int, float), "device": 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a stage knows of its own work.
-
-    Attributes:
-        seconds: wall time.
-        device: name of the device, from `device_name`.
-        seeds: every seed that was used.
-        used: number of examples the rows are computed from.
-        dropped: number of examples that were left out, by reason.
+    """What a stage knows of its own work: how many examples it used and dropped (by reason), by which seeds and device.
     """
 
     seconds: float = 0.0
@@ -70,22 +63,18 @@ def write_manifest(path: Path, facts: Facts, **more: Any) -> None:
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """A manifest, or None when there is none.
-
-    Raises:
-        ResultError: the file is not a manifest.
-    """
+    """A manifest, or None when there is none; `ResultError` where the file is not a manifest."""
     try:
         content = json.loads(path.read_bytes())
+        wrong = [name for name, kind in _KINDS.items() if not isinstance(content.get(name), kind)]
+        problem = f"no sound `{wrong[0]}`" if wrong else ""
     except FileNotFoundError:
         return None
     except UNREADABLE as error:
-        raise ResultError(f"not a manifest: {error}", where=paths.shown(path),
-                          remedy="Delete it: what it describes is then made again.") from error
-    for name, kind in _KINDS.items():
-        if not isinstance(content, dict) or not isinstance(content.get(name), kind):
-            raise ResultError(f"not a manifest: no sound `{name}`", where=paths.shown(path),
-                              remedy="Delete it: what it describes is then made again.")
+        problem = str(error) or type(error).__name__
+    if problem:
+        raise ResultError(f"not a manifest: {problem}", where=paths.shown(path),
+                          remedy="Delete it: what it describes is then made again.")
     return content
 
 
@@ -107,16 +96,16 @@ def git_state() -> dict[str, Any] | None:
     root = paths.checkout()
     if root is None or not (root / ".git").exists():
         return None
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "--no-optional-locks", "-C", str(root), *arguments], check=True,
+                              capture_output=True, text=True, timeout=30).stdout.strip()
+
     try:
-        commit = _git(root, "rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
+        commit = git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
 
 
 def device_name(device: str) -> str:

@@ -44,26 +44,20 @@ def needed_checkout() -> Path:
 
 
 def home() -> Path:
-    """The folder that live results are written below.
-
-    Raises:
-        ConfigError: `RETRIEVAL_HEADS_HOME` is a relative path, or it is unset and there is no checkout.
-    """
+    """The folder that live results are written below; `ConfigError` for a relative path, or where there is none."""
     named = os.environ.get(HOME_VARIABLE, "")
     if named:
         folder = Path(named).expanduser()
         if not folder.is_absolute():
-            raise ConfigError(
-                "the results folder must be an absolute path", where=f"environment variable {HOME_VARIABLE}",
-                value=named, remedy="Give the whole path, or unset it to use the checkout.",
-            )
+            raise ConfigError("the results folder must be an absolute path", value=named,
+                              where=f"environment variable {HOME_VARIABLE}",
+                              remedy="Give the whole path, or unset it to use the checkout.")
         return folder
     root = checkout()
     if root is None:
-        raise ConfigError(
-            "the package is installed without its repository, so it has no place for results",
-            where=f"environment variable {HOME_VARIABLE}", remedy="Set it to an absolute path, or give --home DIR.",
-        )
+        raise ConfigError("the package is installed without its repository, so it has no place for results",
+                          where=f"environment variable {HOME_VARIABLE}",
+                          remedy="Set it to an absolute path, or give --home DIR.")
     return root
 
 

@@ -17,7 +17,7 @@ SECONDS = 20.0
 """Least time between two lines on the same run."""
 
 _lines: ContextVar[bool] = ContextVar("lines", default=False)
-_run: ContextVar[tuple[str, str]] = ContextVar("run", default=("", ""))
+_run: ContextVar[str] = ContextVar("run", default="")
 _told: dict[str, float] = {}
 
 
@@ -34,7 +34,7 @@ def lines() -> Iterator[None]:
 @contextmanager
 def named(run: str, what: str = "") -> Iterator[None]:
     """Within the block, bars and lines name what is going on, such as `run 2 of 3` and `A, seed 1: fine-tuning`."""
-    before = _run.set((run, what))
+    before = _run.set(run)
     _told[run] = time.monotonic()
     if _piped():
         print(f"{run}: {what}" if what else run, file=sys.stderr, flush=True)
@@ -46,7 +46,7 @@ def named(run: str, what: str = "") -> Iterator[None]:
 
 def running() -> str:
     """The name of the run that is going on; empty outside of `named`."""
-    return _run.get()[0]
+    return _run.get()
 
 
 def tell(description: str, done: int, total: int | None) -> None:

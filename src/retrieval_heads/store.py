@@ -15,6 +15,7 @@ that is no run, and a table of all runs, by the weights of all that it was made 
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,22 +34,31 @@ from retrieval_heads.files import write_whole
 from retrieval_heads.keys import RunKey, lock_path, part_path, table_path
 from retrieval_heads.locks import clear, locked
 from retrieval_heads.manifest import Facts, combine, read_manifest, sha256, write_manifest
-from retrieval_heads.publish import find_committed
 from retrieval_heads.settings import Profile
-from retrieval_heads.tables import conform, get_table, read_table, table_bytes, to_csv
+from retrieval_heads.tables import (
+    all_tables,
+    conform,
+    dictionary_markdown,
+    get_table,
+    read_table,
+    table_bytes,
+    to_csv,
+)
 
 Part = RunKey | str
 """A unit of work: a run, or another one by name, such as `all` for what is made of all runs."""
+
+PACKED_FROM = 2**20
+"""Bytes from which a published table is packed: a repository keeps every version of every file. Its digest is that of
+its rows as text, packed or not."""
 
 
 @dataclass(frozen=True)
 class Store:
     """The results of one profile. Holds no open file, so it can be sent to a worker process.
 
-    Attributes:
-        profile: whose results.
-        digests: identify the weights of the base models by name; None for one that is no local folder. Each is read
-            when it is first needed, and goes along to the worker processes.
+    `digests` identify the weights of the base models by name, None for one that is not a local folder. Each is read
+    when it is first needed, and goes along to the worker processes.
     """
 
     profile: Profile
@@ -60,23 +70,14 @@ class Store:
         return cls(profile)
 
     def prepare(self, parts: Iterable[Part]) -> None:
-        """Before parts are made: read and check their base models, once for all worker processes.
-
-        Raises:
-            ConfigError: base models with different tokenizers.
-            ModelError: a base model is not there, or its config cannot be read.
-        """
+        """Before parts are made: read and check their base models (`check_bases`), once for all worker processes."""
         names = sorted({part.base for part in parts if isinstance(part, RunKey)})
         check_bases(self.profile, names)
         for name in names:
             self._digest_of(name)
 
     def done(self, table: str, part: Part) -> bool:
-        """Whether a part is there and whole.
-
-        Raises:
-            ResultError: it was made with other settings, from another base model or from other files of examples.
-        """
+        """Whether a part is there and whole; `ResultError` where other settings, models or files made it."""
         path = self._part(table, part)
         made = self._manifest(path.with_suffix(".json"), get_table(table).stage, part)
         return made is not None and path.is_file() and sha256(path.read_bytes()) == made["sha256"]
@@ -92,11 +93,7 @@ class Store:
     def write_part(
         self, table: str, part: Part, rows: pd.DataFrame | Sequence[Mapping[str, Any]], facts: Facts,
     ) -> Path:
-        """Write the rows of one part and its manifest.
-
-        Raises:
-            ResultError: the rows do not follow the data dictionary.
-        """
+        """Write the rows of one part and its manifest; `ResultError` where they do not follow the data dictionary."""
         path, data = self._part(table, part), self._data_digest(part)
         more = {} if data is None else {"data_digest": data}
         self._write(path, table, conform(table, rows), facts, self._digest(part), part=str(getattr(part, "name", part)),
@@ -107,7 +104,7 @@ class Store:
         """The rows of one part; `ResultError` when it is not done."""
         path = self._part(table, part)
         if not self.done(table, part):
-            raise ResultError("not made yet, or damaged", where=paths.shown(path), remedy=self._command(table))
+            raise ResultError("not made yet, or damaged", where=paths.shown(path), remedy=self._make(table))
         return read_table(table, path)
 
     @contextmanager
@@ -121,13 +118,8 @@ class Store:
     def merge(self, table: str, parts: Iterable[Part], partial: bool = False) -> Path:
         """Put the parts together as the final table, sorted by key.
 
-        Args:
-            table: which table.
-            parts: the whole grid, also when only a piece of it was run just now.
-            partial: leave out parts that are not done (the manifest lists them) instead of raising.
-
-        Raises:
-            ResultError: a part is not done and `partial` is False, or no part is.
+        `parts` is the whole grid, also when only a piece of it was run just now. Parts that are not done are an error,
+        or with `partial` left out and listed in the manifest, unless there is none.
         """
         parts = list(parts)
         absent = self.todo(table, parts)
@@ -135,7 +127,7 @@ class Store:
         if not found or (absent and not partial):
             raise ResultError(
                 f"{len(absent)} of {len(parts)} parts are not made", where=f"table {table}",
-                value=[str(part) for part in absent], remedy=self._command(table),
+                value=[str(part) for part in absent], remedy=self._make(table),
             )
         made = [read_manifest(self._part(table, part).with_suffix(".json")) for part in found]
         rows = pd.concat([self.read_part(table, part) for part in found], ignore_index=True)
@@ -201,7 +193,7 @@ class Store:
                 )
         return made
 
-    def _command(self, table: str) -> str:
+    def _make(self, table: str) -> str:
         return f"Run `{get_table(table).command(self.profile.name)}`."
 
 
@@ -228,3 +220,63 @@ def load_table(profile: str, table: str) -> pd.DataFrame:
             remedy=f"Make it again: `{get_table(table).command(profile)}`.",
         )
     return frame
+
+
+def derived_tables(profile: Profile) -> list[str]:
+    """The tables of a profile that follow from other tables, without a model."""
+    of_stage = {name: table.stage for name, table in all_tables().items()}
+    if profile.gold_loss is not None:
+        return [*(name for name, stage in of_stage.items() if stage == "decide"), "verdicts"]
+    return ["shortfall", "overlap", *(name for name, stage in of_stage.items() if stage == "claims")]
+
+
+def publish(profile: Profile, names: Iterable[str] | None = None) -> list[Path]:
+    """Copy merged tables of a profile (all of them by default) with their manifests to `results/PROFILE`; the paths.
+
+    Raises:
+        ResultError: the profile has no merged table.
+    """
+    written, folder = [], paths.results_folder(profile.name)
+    for name in all_tables() if names is None else names:
+        source = table_path(profile.name, name)
+        if not source.is_file():
+            continue
+        content = source.read_bytes()
+        long = len(content) >= PACKED_FROM
+        target, other = (folder / f"{name}.csv{ending}" for ending in ((".gz", "") if long else ("", ".gz")))
+        write_whole(target, gzip.compress(content, mtime=0) if long else content)  # equal rows give equal bytes
+        write_whole(folder / f"{name}.json", source.with_suffix(".json").read_bytes())
+        other.unlink(missing_ok=True)  # of an earlier, shorter table
+        written.append(target)
+    if not written:
+        raise ResultError(
+            "there are no tables to publish", where=paths.shown(paths.runs_folder(profile.name)),
+            remedy=f"Run `python -m retrieval_heads grid --profile {profile.name}` first.",
+        )
+    write_whole(folder.parent / "README.md", readme().encode())
+    return written
+
+
+def readme() -> str:
+    """The text of `results/README.md`: how to read the tables, and the data dictionary."""
+    return (
+        "# Tables\n\n"
+        "One folder a profile: CSV in UTF-8, one row a measurement, key columns first; long tables are packed "
+        "(`.csv.gz`, which pandas reads as it is). `TABLE.json` beside each says what made it: settings, versions, "
+        "device, seconds, and the sha256 of its rows.\n\n"
+        "Tables of runs are made on a GPU by `python -m retrieval_heads grid --profile report`; those of the stage "
+        "`claims` follow from them, and `python -m retrieval_heads publish --profile report` brings all here; with "
+        "`--derived`, only what follows from the tables of runs that are here, which stay as they are. The folder "
+        "`controls` holds measurements that were made later, of the runs whose adapters come with the repository.\n\n"
+        "The folder `pretrained` is the second study, by `make pretrained`. Its runs come in parts, so a table may "
+        "hold some of the runs only: `absent` in its manifest lists those that are not there yet, and `parts.tar.xz` "
+        "has the parts from which the grid goes on (CONTRIBUTING.md says how). Its table `pilot` was made before the "
+        "runs by `python tools/pretrained_pilot.py`; the manifest was written afterwards from the table.\n\n"
+        + dictionary_markdown()
+    )
+
+
+def find_committed(profile: str, table: str) -> Path | None:
+    """The table that comes with the repository; None where there is none."""
+    found = (paths.results_folder(profile) / f"{table}.csv{ending}" for ending in ("", ".gz"))
+    return next((path for path in found if path.is_file()), None)

@@ -44,10 +44,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: the stage or verb that makes it, what a row is, and its columns in the order of the file.
-
-    With a `tool`, it is that script that makes it, and not a verb.
-    """
+    """One table: the stage or verb (or `tool`, a script) that makes it, what a row is, its columns in their order."""
 
     name: str
     stage: str
@@ -61,11 +58,6 @@ class Table:
                 f"python -m retrieval_heads run {self.stage} --profile {profile}")
 
     @property
-    def maker(self) -> str:
-        """What makes it, as Markdown."""
-        return f"`{self.tool}`" if self.tool else f"the stage `{self.stage}`"
-
-    @property
     def key(self) -> list[str]:
         return [column.name for column in self.columns if column.key]
 
@@ -73,34 +65,31 @@ class Table:
 @cache
 def all_tables() -> dict[str, Table]:
     """The data dictionary, in the order of the stages."""
-    text = yaml.safe_load((Path(__file__).with_name("tables.yaml")).read_text(encoding="utf-8"))
-    shared = text["shared"]
-    return {
-        name: Table(name, table["stage"], table["row"], tuple(
-            Column(column, **(shared[column] if facts == "shared" else facts))
-            for column, facts in table["columns"].items()
-        ), table.get("tool", ""))
-        for name, table in text["tables"].items()
-    }
+    text = _read("tables.yaml")
+    return {name: Table(name, table["stage"], table["row"], _columns(table, text["shared"]), table.get("tool", ""))
+            for name, table in text["tables"].items()}
 
 
 @cache
 def verb_tables() -> dict[str, dict[str, Table]]:
     """By verb and name, the tables that it writes over files of examples."""
-    text = yaml.safe_load((Path(__file__).with_name("verb_tables.yaml")).read_text(encoding="utf-8"))
+    text = _read("verb_tables.yaml")
+    return {verb: {name: Table(name, verb, table["row"], _columns(table, text["shared"], all_tables().get(name)))
+                   for name, table in tables.items()}
+            for verb, tables in text["verbs"].items()}
 
-    def column(table: str, name: str, facts: Any) -> Column:
-        if facts == "study":
-            return next(column for column in get_table(table).columns if column.name == name)
-        return Column(name, **(text["shared"][name] if facts == "shared" else facts))
 
-    return {
-        verb: {
-            name: Table(name, verb, table["row"], tuple(column(name, *one) for one in table["columns"].items()))
-            for name, table in tables.items()
-        }
-        for verb, tables in text["verbs"].items()
-    }
+def _read(name: str) -> dict[str, Any]:
+    return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+def _columns(table: dict[str, Any], shared: dict[str, Any], study: Table | None = None) -> tuple[Column, ...]:
+    """The columns of a table; `shared` or `study` stand for those that are explained there."""
+    of_study = {column.name: column for column in study.columns} if study else {}
+    return tuple(
+        of_study[name] if facts == "study" else Column(name, **(shared[name] if facts == "shared" else facts))
+        for name, facts in table["columns"].items()
+    )
 
 
 def get_table(name: str) -> Table:
@@ -163,10 +152,8 @@ def read_table(name: str, path: Path) -> pd.DataFrame:
         # by Python's csv and float, not pandas' parser: exact numbers, and no text such as NA that turns into nothing
         frame = pd.read_csv(io.BytesIO(table_bytes(path)), dtype=object, keep_default_na=False, na_values=[""])
     except FileNotFoundError as error:
-        raise ResultError(
-            "no such table", where=where,
-            remedy=f"Make it with `{get_table(name).command('PROFILE')}`.",
-        ) from error
+        raise ResultError("no such table", where=where,
+                          remedy=f"Make it with `{get_table(name).command('PROFILE')}`.") from error
     except (ValueError, EOFError, OSError, zlib.error) as error:
         raise ResultError(f"not a CSV table: {error}", where=where, remedy="Delete it and make it again.") from error
     return follow(get_table(name), frame, where)
@@ -176,7 +163,8 @@ def dictionary_markdown() -> str:
     """The data dictionary as Markdown, one section a table."""
     lines = []
     for table in all_tables().values():
-        lines += [f"## `{table.name}`", "", f"One row: {table.row}. Made by {table.maker}.", "",
+        maker = f"`{table.tool}`" if table.tool else f"the stage `{table.stage}`"
+        lines += [f"## `{table.name}`", "", f"One row: {table.row}. Made by {maker}.", "",
                   "| column | type | unit | key | meaning |", "|---|---|---|---|---|"]
         for column in table.columns:
             kind = column.type + (", may be empty" if column.empty else "")

@@ -1,38 +1,47 @@
-"""Worker processes: started when first needed, spread over the GPUs, ended with their parent."""
+"""Where runs are made beside this process: in worker processes, or on the workers of a Dask cluster.
+
+    dask scheduler                                                              # prints its address
+    CUDA_VISIBLE_DEVICES=0 dask worker tcp://host:8786 --nthreads 1 --nworkers 1   # one a GPU, on every machine
+    python -m retrieval_heads grid --profile report --scheduler tcp://host:8786 --home /shared/study
+
+Results are files: the folder of `--home` and the checkout (or the base models' folders, by absolute paths) are to be
+seen under the same paths on all machines. Scheduler and workers need this package with its extra `dask`.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
+from retrieval_heads.errors import ConfigError
 from retrieval_heads.files import drop_begun
+from retrieval_heads.manifest import versions
 
-NOTHING = -1
-"""Stands in the list of what is under way for a process that has nothing to do."""
+SAME_VERSIONS = ("retrieval-heads", "torch", "transformers", "peft", "distributed")
+"""Packages on which results, or what is sent to a worker, depend."""
+
+PATIENCE = 30
+"""Seconds to wait for the scheduler and a first worker."""
 
 
 class Workers:
-    """Worker processes that stay until the end of a `with` block; an exception in the block ends them at once.
+    """At most so many worker processes, started when first needed; a failure of the `with` block ends them at once."""
 
-    Args:
-        number: most processes; no more are started than there is work for.
-        threads: CPU threads a process; None leaves them as they are.
-    """
-
-    def __init__(self, number: int, threads: int | None = None) -> None:
+    def __init__(self, number: int, threads: int | None) -> None:
         self.number, self.threads = number, threads
+        self.device: str | None = None
         self._pool: ProcessPoolExecutor | None = None
-        self._device: str | None = None
-        self._before: set[Any] = set()
-        self._under_way: Any = ()
 
     def __enter__(self) -> Workers:
         return self
@@ -40,30 +49,21 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close() if kind is None else self.kill()
 
-    def fit(self, number: int, threads: int | None, device: str) -> bool:
-        """Whether these are what somebody asks for: once started, they see the GPUs for one device only."""
-        return (self.number, self.threads) == (number, threads) and self._device in (None, device)
-
     def pool(self, device: str) -> ProcessPoolExecutor:
         """The pool, started anew where there is none; for `cuda` each process sees one of the GPUs, in turn."""
         if self._pool is None:
             # spawn: a forked process can neither use CUDA nor torch's thread pool
             context = multiprocessing.get_context("spawn")
-            self._device, self._before = device, set(multiprocessing.active_children())
-            # without a lock, which a dying process could hold: each writes in a place of its own
-            self._under_way = context.RawArray("q", [NOTHING] * self.number)
+            self.device, self._before = device, set(multiprocessing.active_children())
             gpus = visible_gpus() if device == "cuda" else []
-            self._pool = ProcessPoolExecutor(
-                self.number, context, _start, (self.threads, gpus, context.Value("q", 0), self._under_way),
-            )
+            self._pool = ProcessPoolExecutor(self.number, context, _start, (self.threads, gpus, context.Value("q", 0)))
         return self._pool
 
-    def close(self) -> list[int]:
-        """Let the processes end, also where some have died; the marks of what these and the others had under way."""
+    def close(self) -> None:
+        """Let the processes end, also where some have died."""
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
-        return [mark for mark in self._under_way if mark != NOTHING]
 
     def kill(self) -> None:
         """End the processes at once, whatever they have under way."""
@@ -93,33 +93,8 @@ def limit_threads(threads: int | None) -> None:
         sys.modules["torch"].set_num_threads(threads)
 
 
-_own_place: tuple[Any, int] | None = None
-"""In a worker process: the list of what is under way, and the place of this process in it."""
-
-
-@contextmanager
-def under_way(mark: int) -> Iterator[None]:
-    """Let the parent know what this worker process is at, should it die; nothing in other processes."""
-    if _own_place is None:
-        yield
-        return
-    marks, place = _own_place
-    marks[place] = mark
-    try:
-        yield
-    finally:
-        marks[place] = NOTHING
-
-
-def release_gpu_memory(device: str) -> None:
-    """Give back what torch holds and does not use: it would be missing to the other processes on this GPU."""
-    if device.startswith("cuda") and "torch" in sys.modules:
-        sys.modules["torch"].cuda.empty_cache()
-
-
-def _start(threads: int | None, gpus: list[str], started: Any, marks: Any) -> None:
+def _start(threads: int | None, gpus: list[str], started: Any) -> None:
     """In a new process: leave Ctrl-C to the parent, end when the parent is killed, take a GPU, limit the threads."""
-    global _own_place
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -132,7 +107,87 @@ def _start(threads: int | None, gpus: list[str], started: Any, marks: Any) -> No
     with started.get_lock():
         number = started.value
         started.value += 1
-    _own_place = marks, number % len(marks)
     if len(gpus) > 1:  # torch has not looked at the GPUs yet
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
     limit_threads(threads)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What runs are sent to; `lost` is the error by which the executor says that a task ended its worker."""
+
+    executor: Executor
+    lost: type[Exception]
+
+
+_current: ContextVar[Cluster | None] = ContextVar("cluster", default=None)
+
+
+def current_cluster() -> Cluster | None:
+    """The cluster of the `connected` block that this is called in."""
+    return _current.get()
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Let all `run_all` of the block send their runs to a cluster; nothing if the address is None.
+
+    Args:
+        address: of the scheduler, as it prints it: `tcp://host:port`.
+
+    Raises:
+        ConfigError: `distributed` is not installed, no scheduler or no worker is there, or one has other versions.
+    """
+    if address is None:
+        yield
+        return
+    try:
+        from distributed import Client, KilledWorker
+    except ImportError as error:
+        raise _refusal("the package `distributed` is not installed", address,
+                       "Install the extra: pip install 'retrieval-heads[dask]'.") from error
+    try:
+        client = Client(address, timeout=PATIENCE, set_as_default=False)
+    except (OSError, ValueError) as error:  # a connection that fails, or that takes too long, is an OSError
+        raise _refusal("no scheduler answers", address, "Start one by `dask scheduler` and give the address that it "
+                       "prints, such as tcp://host:8786.") from error
+    with client:
+        _check(client, address)
+        # impure: otherwise a second trial is answered by the outcome of the first
+        token = _current.set(Cluster(client.get_executor(pure=False), KilledWorker))
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
+
+def _check(client: Any, address: str) -> None:
+    """Refuse a cluster that cannot do what this process would."""
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE)
+    except TimeoutError as error:
+        raise _refusal(f"the scheduler has had no worker for {PATIENCE} s", address,
+                       f"Start one a GPU: dask worker {address} --nthreads 1 --nworkers 1.") from error
+    own = _versions()
+    try:
+        found = {"scheduler": client.run_on_scheduler(_versions), **client.run(_versions)}
+    except Exception as error:  # whatever their own set-up raises
+        raise _refusal(f"scheduler or workers cannot do what they are sent ({type(error).__name__}: {error})", address,
+                       f"Install there what is here: {_listed(own)}.") from error
+    for place, theirs in found.items():
+        if theirs != own:
+            raise _refusal(f"{place} has other versions ({_listed(theirs)}) than this process", address,
+                           f"Install there what is here: {_listed(own)}.")
+
+
+def _versions() -> dict[str, str]:
+    """Those of this process; sent to the workers. What is new in a Python changes between its minor versions."""
+    return {**versions(SAME_VERSIONS), "python": ".".join(platform.python_version_tuple()[:2])}
+
+
+def _listed(found: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _refusal(problem: str, address: str, remedy: str) -> ConfigError:
+    return ConfigError(problem, where="--scheduler", value=address, remedy=remedy)

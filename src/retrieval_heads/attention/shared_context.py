@@ -21,7 +21,7 @@ from transformers.masking_utils import create_masks_for_generate
 from retrieval_heads.attention.capture import lean_attention, stop_at_last_attention
 from retrieval_heads.data.encode import Encoded, filled_up
 from retrieval_heads.errors import ModelError
-from retrieval_heads.models.adapted import base_model
+from retrieval_heads.models.layout import base_model
 
 SHORTEST, SHARE = 256, 0.75
 """A common beginning is used when it is longer than so many tokens and is at least this share of every prompt: what
@@ -39,11 +39,8 @@ def find_haystacks(encoded: Sequence[Encoded], ends: Sequence[int]) -> tuple[lis
     """Examples to be run together, in order of their first members, and the indices of the others.
 
     Sorted by their tokens, examples that begin alike are neighbours; they are joined as long as that saves tokens.
-
-    Args:
-        encoded: the examples.
-        ends: for each of them how many leading tokens can be in a common beginning: those before the first position
-            that something is wanted of. Less than `prompt_length`.
+    `ends` says for each how many leading tokens can be in a common beginning: those before the first position that
+    something is wanted of, less than `prompt_length`.
     """
     groups: list[tuple[list[int], np.ndarray]] = []
     for index in sorted(range(len(encoded)), key=lambda index: (encoded[index].ids, index)):

@@ -1,0 +1,41 @@
+"""The verbs of the command line, and what several of them ask for."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from retrieval_heads.errors import ConfigError
+
+
+def add_template_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--template-arguments`, which verbs that read chat messages share."""
+    parser.add_argument("--template-arguments", metavar="JSON", default="{}",
+                        help='what the chat template is told that writes `messages`, as {"enable_thinking": false}; '
+                        '"strftime_now" is its date of today (2024-07-26)')
+
+
+def json_object(option: str, text: str, example: str = '{"enable_thinking": false}') -> dict[str, Any]:
+    """The JSON object that an option was given; `ConfigError` for anything else."""
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        raise ConfigError("not a JSON object", where=option, value=text, remedy=f"Give one like '{example}'.")
+    return given
+
+
+def named_paths(option: str, given: Iterable[str]) -> dict[str, Path]:
+    """The paths of an option that was given several times; `ConfigError` for one without a name of its own."""
+    found: dict[str, Path] = {}
+    for one in given:
+        name, equals, path = one.partition("=")
+        if not (name and equals and path) or name in found:
+            raise ConfigError("a name that was given already" if name in found else "not of the form NAME=PATH",
+                              where=option, value=one, remedy="Give each set a name of its own, as in high=FILE.")
+        found[name] = Path(path)
+    return found

@@ -12,8 +12,7 @@ from typing import Any
 
 from retrieval_heads.data.chat import check_arguments
 from retrieval_heads.errors import ModelError
-from retrieval_heads.files import UNREADABLE
-from retrieval_heads.shortage import shortage
+from retrieval_heads.files import UNREADABLE, shortage
 
 BASE_PATH = Path(__file__).resolve().parents[3] / "models" / "base"
 """The embedded base model."""
