@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.layout import QUESTION
+from retrieval_heads.data.prompt_format import QUESTION
 
 _HEADING = re.compile(
     r"^\W{0,3}(?:(?:document|doc|passage|paragraph|source|text|context)\W{0,3}\d+|\[\d+\])",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.layout import QUESTION
+from retrieval_heads.data.prompt_format import QUESTION
 
 REPEATS = ("prompt", "question and answer")
 """In which ways an example can repeat another one of its own file."""
