@@ -16,8 +16,8 @@ from retrieval_heads.bases import base_digest, base_path
 from retrieval_heads.claims.shortfall import shortfall
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import ConfigError, ModelError
-from retrieval_heads.figures.examples import table_html
 from retrieval_heads.figures.interval_tables import in_run_order
+from retrieval_heads.figures.page import table_html
 from retrieval_heads.keys import RUN, Options, RunKey, study_grid
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import base, correlate, data, detect, finetune

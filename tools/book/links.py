@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 
 from retrieval_heads import paths
 from retrieval_heads.files import write_whole
-from retrieval_heads.notebooks.layout import Layout
+from tools.book.layout import Layout
 
 _FILE = re.compile(r'href="((?:\.\./)+)((?:results|runs|models)/[^"#]+)"')
 _PICTURE = re.compile(r'(?<!">)(<img [^>]*src="([^"]+\.svg)"[^>]*>)')
@@ -28,7 +28,7 @@ _LINKED = re.compile(r'<a href="(?:\.\./)+((?:results|runs|models)/[^"#]+)"[^>]*
 def one_deeper(page: NotebookNode) -> NotebookNode:
     """A notebook that is going to lie one folder deeper than `notebooks/`; changes and returns it."""
     for data in _shown(page):
-        data["text/html"] = _FILE.sub(r'href="\1../\2"', _text(data))
+        data["text/html"] = _FILE.sub(r'href="\1../\2"', "".join(data["text/html"]))
     return page
 
 
@@ -36,8 +36,14 @@ def without_dead_links(page: NotebookNode, layout: Layout) -> NotebookNode:
     """A page that names a file without a link where the file is not here, as after `runs/` was emptied; changes it."""
     for data in _shown(page):
         data["text/html"] = _LINKED.sub(
-            lambda found: found[0] if whereabouts(layout, found[1]).is_file() else found[2], _text(data))
+            lambda found: found[0] if whereabouts(layout, found[1]).is_file() else found[2], "".join(data["text/html"]))
     return page
+
+
+def _shown(page: NotebookNode) -> Iterator[dict[str, Any]]:
+    """What cells have put out as HTML, each with its other kinds."""
+    for cell in page.cells:
+        yield from (output.data for output in cell.get("outputs", ()) if "text/html" in output.get("data", {}))
 
 
 def whereabouts(layout: Layout, path: str) -> Path:
@@ -59,8 +65,7 @@ def open_alone(layout: Layout) -> None:
     """Make each SVG figure of the built pages a link to itself, and let it say on a phone that it can be moved."""
     for path in (layout.html / "book").rglob("*.html"):
         page = path.read_text(encoding="utf-8")
-        changed = _PICTURE.sub(_ALONE, page)
-        if changed != page:
+        if (changed := _PICTURE.sub(_ALONE, page)) != page:
             write_whole(path, changed.encode())
 
 
@@ -72,24 +77,19 @@ def mend_code_pages(layout: Layout) -> None:
     """
     for path in (layout.html / "_modules").rglob("*.html"):
         page = path.read_text(encoding="utf-8")
-        for address, _ in _dead(layout, path.relative_to(layout.html).with_suffix("").as_posix()):
+        for address, _ in dead_links(layout, path.relative_to(layout.html).with_suffix("").as_posix()):
             page = re.sub(rf'(<li>)?<a [^>]*href="{re.escape(address)}"[^>]*>[^<]*</a>(?(1)</li>)', "", page)
         write_whole(path, page.encode())
 
 
-def dead_links(layout: Layout, name: str) -> list[str]:
-    """The links of a built page to files of the site that are not there, or to places in them that are not.
+def dead_links(layout: Layout, name: str) -> Iterator[tuple[str, str]]:
+    """Links of a built page to files of the site that are not there, or to places that are not in them; what is wrong.
 
     Sphinx checks those in the text, and none that a cell has shown.
     """
-    return [problem for _, problem in _dead(layout, name)]
-
-
-def _dead(layout: Layout, name: str) -> Iterator[tuple[str, str]]:
-    """Each dead link of a built page, and what is wrong with it."""
     built = layout.html / f"{name}.html"
-    known: dict[Path, set[str]] = {}
     article = BeautifulSoup(built.read_text(encoding="utf-8"), "html.parser").find("article")
+    known: dict[Path, set[str]] = {}
     for link in article.select("a[href]") if article else ():
         address, _, place = link["href"].partition("#")
         if not address or ":" in address:
@@ -102,15 +102,3 @@ def _dead(layout: Layout, name: str) -> Iterator[tuple[str, str]]:
                 known[target] = set(re.findall(r'\bid="([^"]+)"', target.read_text(encoding="utf-8")))
             if place not in known[target]:
                 yield link["href"], f"{name}: the link to {address}#{place} leads to no such place"
-
-
-def _shown(page: NotebookNode) -> Iterator[dict[str, Any]]:
-    """What cells have put out as HTML, each with its other kinds."""
-    for cell in page.cells:
-        for output in cell.get("outputs", ()):
-            if "text/html" in output.get("data", {}):
-                yield output.data
-
-
-def _text(data: dict[str, Any]) -> str:
-    return "".join(data["text/html"])

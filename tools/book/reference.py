@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pkgutil import resolve_name
 from typing import Any
 
@@ -35,36 +35,27 @@ _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _LINKED = ("function", "class", "exception", "data")
 
 
-class Verb(SphinxDirective):
-    """Usage, description, arguments and examples of one verb."""
+def directive(text: Callable[[str], Iterable[str]], headings: bool = False) -> type[SphinxDirective]:
+    """A directive that stands for the MyST Markdown that `text` makes of its one argument."""
+    class Made(SphinxDirective):
+        required_arguments = 1
 
-    required_arguments = 1
+        def run(self) -> list[nodes.Node]:
+            return self.parse_text_to_nodes("\n".join(text(self.arguments[0])), allow_section_headings=headings)
 
-    def run(self) -> list[nodes.Node]:
-        return self.parse_text_to_nodes("\n".join(verb_text(self.arguments[0])))
+    return Made
 
 
-class Dictionary(SphinxDirective):
+def dictionary_text(whose: str) -> Iterator[str]:
     """One section a table: what a row is, and a table of its columns."""
-
-    required_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        whose = self.arguments[0]
-        tables = all_tables() if whose == "study" else verb_tables()[whose]
-        lines = [line for table in tables.values() for line in table_text(whose, table)]
-        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+    for table in (all_tables() if whose == "study" else verb_tables()[whose]).values():
+        yield from table_text(whose, table)
 
 
-class Columns(SphinxDirective):
+def columns_text(name: str) -> Iterable[str]:
     """A table of column names and their meanings."""
-
-    required_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        meanings = resolve_name(self.arguments[0])
-        rows = [f"| `{name}` | {_inline(meaning)} |" for name, meaning in meanings.items()]
-        return self.parse_text_to_nodes("\n".join(_table("| column | meaning |", rows)))
+    return _table("| column | meaning |", [f"| `{column}` | {_inline(meaning)} |"
+                                           for column, meaning in resolve_name(name).items()])
 
 
 def verb_text(name: str) -> Iterator[str]:
@@ -74,10 +65,7 @@ def verb_text(name: str) -> Iterator[str]:
     [listed] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     [summary] = [action.help for action in listed._choices_actions if action.dest == name]
     yield from (f"{summary[:1].upper()}{_inline(summary[1:])}.", "")
-    if verb.description and "\n" in verb.description:
-        yield from _block(verb.description)
-    elif verb.description:
-        yield from (_inline(verb.description), "")
+    yield from _prose(verb.description)
     formatter = argparse.HelpFormatter(verb.prog, width=WIDTH)
     formatter.add_usage(verb.usage, verb._actions, verb._mutually_exclusive_groups, prefix="")
     yield from _block(formatter.format_help())
@@ -85,10 +73,7 @@ def verb_text(name: str) -> Iterator[str]:
     for action in verb._actions:
         if not isinstance(action, argparse._HelpAction):
             yield from (f":::{{option}} {_signature(action)}", _explained(action), ":::", "")
-    if verb.epilog and "\n" in verb.epilog:
-        yield from _block(verb.epilog)
-    elif verb.epilog:
-        yield from (_inline(verb.epilog), "")
+    yield from _prose(verb.epilog)
 
 
 def _signature(action: argparse.Action) -> str:
@@ -129,6 +114,11 @@ def table_text(whose: str, table: Table) -> Iterator[str]:
 def _table(head: str, rows: Sequence[str]) -> Sequence[str]:
     """A table that the style sheet sets in another way on a phone."""
     return (":::{table}", ":class: dictionary", "", head, "|---" * (head.count("|") - 1) + "|", *rows, ":::", "")
+
+
+def _prose(text: str | None) -> Sequence[str]:
+    """A description: several lines stand as they are."""
+    return () if not text else _block(text) if "\n" in text else (_inline(text), "")
 
 
 def _block(text: str) -> Sequence[str]:
@@ -178,9 +168,9 @@ def link_bare_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.add_directive("verb", Verb)
-    app.add_directive("dictionary", Dictionary)
-    app.add_directive("columns", Columns)
+    app.add_directive("verb", directive(verb_text))
+    app.add_directive("dictionary", directive(dictionary_text, headings=True))
+    app.add_directive("columns", directive(columns_text))
     app.add_role("name-or-code", name_or_code)
     app.connect("autodoc-process-signature", without_factories)
     app.connect("missing-reference", link_bare_name)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from nbformat import NotebookNode
 
 from retrieval_heads.errors import ResultError
-from retrieval_heads.figures.sources import anchor, table_file
+from retrieval_heads.figures.page import table_file
+from retrieval_heads.figures.verdicts import anchor
 from retrieval_heads.manifest import read_manifest
-from retrieval_heads.notebooks.layout import Layout
-from retrieval_heads.notebooks.links import whereabouts
-from retrieval_heads.notebooks.status import duration
 from retrieval_heads.tables import all_tables
+from tools.book.layout import Layout, duration
+from tools.book.links import whereabouts
 
 _ADAPTERS = "the adapters that `finetune` makes, and held-out real examples"
 _ANSWERS, _PREDICTORS, _HITS = ("answers",), ("run_predictors",), ("head_hits", "head_scores")
@@ -66,40 +67,33 @@ _SECTION = re.compile(r'href="data\.html#(made-[a-z-]+)"')
 
 
 def data_page(layout: Layout, pages: Mapping[str, NotebookNode], profiles: Iterable[str]) -> str:
-    """The page as MyST Markdown; it lies beside the chapters.
-
-    Args:
-        layout: the checkout.
-        pages: the chapters, by name.
-        profiles: of these pages; of several, the files of all are listed.
-    """
-    figures, profiles = figures_of(pages), sorted(set(profiles))
-    lines = [HEAD]
+    """The page as MyST Markdown, beside the chapters `pages`; of several profiles, the files of all are listed."""
+    figures, profiles, lines = figures_of(pages), sorted(set(profiles)), [HEAD]
     there = {name: [line for profile in profiles for line in _files(layout, profile, name)] for name in all_tables()}
-    for name, table in all_tables().items():
-        if files := there[name]:
-            label = anchor(profiles[0], name)
-            shown = ", ".join(f"{{numref}}`{figure}`" for figure in figures.get(label, ()))
-            lines += [f"({label})=", f"## {name}", "", f"One row: {table.row}.", "", *files]
-            lines += [f"- Made from: {_sources(name, there)}"]
-            lines += [f"- Drawn in: {shown}"] if shown else []
-            lines += [f"- {{ref}}`Columns <table-{name.replace('_', '-')}>`", ""]
+    for name in (name for name, files in there.items() if files):
+        label, sources = anchor(profiles[0], name), MADE_FROM[name]
+        if not isinstance(sources, str):
+            sources = ", ".join(f"{{ref}}`{one} <{anchor('', one)}>`" if there[one] else f"`{one}` (not there yet)"
+                                for one in sources)
+        shown = ", ".join(f"{{numref}}`{figure}`" for figure in figures.get(label, ()))
+        lines += [f"({label})=", f"## {name}", "", f"One row: {all_tables()[name].row}.", "", *there[name],
+                  f"- Made from: {sources}", *([f"- Drawn in: {shown}"] if shown else ()),
+                  f"- {{ref}}`Columns <table-{name.replace('_', '-')}>`", ""]
     return "\n".join([*lines, BENCHMARKS])
 
 
 def figures_of(pages: Mapping[str, NotebookNode]) -> dict[str, list[str]]:
     """The names of the figures below which a section of the page is linked, by the label of the section."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = defaultdict(list)
     for page in pages.values():
         name = None
         for cell in page.cells:
             name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name", name)
             for output in cell.get("outputs", ()) if name else ():
                 text = "".join(output.get("data", {}).get("text/html", ""))
-                if "figure-data" in text:
-                    for label in _SECTION.findall(text):
-                        found.setdefault(label, []).append(name)
-    return found
+                for label in _SECTION.findall(text) if "figure-data" in text else ():
+                    found[label].append(name)
+    return dict(found)
 
 
 def _files(layout: Layout, profile: str, table: str) -> Iterator[str]:
@@ -112,21 +106,9 @@ def _files(layout: Layout, profile: str, table: str) -> Iterator[str]:
     made = read_manifest(whereabouts(layout, manifest))
     if made is None or not whereabouts(layout, path).is_file():
         return
+    # links as HTML, since Sphinx would put the files where no cell could link to them
+    rows, facts = (f'<a href="../../{one}" download><code>{one.rpartition("/")[2]}</code></a>'
+                   for one in (path, manifest))
     time = f", {duration(made['seconds'])} on {made['device']}" if made["seconds"] >= 1 else ""
-    yield f"- Rows: {_link(path)} ({made['rows']:,} rows, profile `{profile}`), {_link(manifest)}"
+    yield f"- Rows: {rows} ({made['rows']:,} rows, profile `{profile}`), {facts}"
     yield f"- Made by: `{all_tables()[table].command(profile)}`{time}"
-
-
-def _link(path: str) -> str:
-    """As HTML, since Sphinx would put the file where no cell could link to it."""
-    return f'<a href="../../{path}" download><code>{path.rpartition("/")[2]}</code></a>'
-
-
-def _sources(table: str, there: Mapping[str, list[str]]) -> str:
-    """What a table follows from: a command, or other tables, with links to those that are there."""
-    sources = MADE_FROM[table]
-    if isinstance(sources, str):
-        return sources
-    return ", ".join(
-        f"{{ref}}`{one} <{anchor('', one)}>`" if there[one] else f"`{one}` (not there yet)" for one in sources
-    )

@@ -17,18 +17,15 @@ from nbformat import NotebookNode
 MAX_BYTES = 2**20
 """Largest notebook that is stored; more is a sign of vector graphics or printed data."""
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
-PATHS = re.compile(r"(?<![\w/:.])/(?:home|root|Users|tmp|work|mnt|private/var)/[\w.~+-]+")
-ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_PATHS = re.compile(r"(?<![\w/:.])/(?:home|root|Users|tmp|work|mnt|private/var)/[\w.~+-]+")
+_ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
 
 
 def page_problems(notebook: NotebookNode, root: Path) -> list[str]:
     """Everything that keeps an executed notebook from being a page of the book, as sentences; empty when it is one."""
-    problems = [
-        f"{cell_name(cell, number)}: {problem}"
-        for number, cell in numbered_code(notebook)
-        for problem in cell_problems(cell, root)
-    ]
+    problems = [f"{cell_name(cell, number)}: {problem}" for number, cell in numbered_code(notebook)
+                for problem in (*_output_problems(cell, root), *_figure_problems(cell))]
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     if None in counts:
         problems.append("not every code cell was run")
@@ -42,30 +39,30 @@ def page_problems(notebook: NotebookNode, root: Path) -> list[str]:
     return problems
 
 
-def cell_problems(cell: NotebookNode, root: Path) -> Iterator[str]:
-    """The problems of one code cell."""
-    pictures = 0
+def _output_problems(cell: NotebookNode, root: Path) -> Iterator[str]:
     for output in cell.outputs:
         data = output.get("data", {})
-        pictures += any(kind.startswith("image/") for kind in data)
         if output.output_type == "error":
             yield f"stopped with {error_line(output)}"
         if output.output_type == "stream" and output.name == "stderr":
             yield f"wrote to standard error: {output.text.strip()[:160]!r}"
-        if WIDGET in data:
+        if _WIDGET in data:
             yield "shows a widget, which is nothing without a kernel"
-        for text in output_texts(output):
-            for found in sorted({*PATHS.findall(text), *(p for p in (str(root), str(Path.home())) if f"{p}/" in text)}):
+        texts = [output.text] if "text" in output else []
+        texts += [text for kind, text in data.items() if kind.startswith("text/") and isinstance(text, str)]
+        for text in texts:
+            here = [path for path in (str(root), str(Path.home())) if f"{path}/" in text]
+            for found in sorted({*_PATHS.findall(text), *here}):
                 yield f"shows a path of this machine: {found}"
-            if ADDRESS.search(text):
-                yield f"shows a memory address: {ADDRESS.search(text).group()}"
-    for found in sorted(set(PATHS.findall(cell.source))):
+            if _ADDRESS.search(text):
+                yield f"shows a memory address: {_ADDRESS.search(text).group()}"
+    for found in sorted(set(_PATHS.findall(cell.source))):
         yield f"names a path of one machine: {found}"
-    yield from figure_problems(cell, pictures)
 
 
-def figure_problems(cell: NotebookNode, pictures: int) -> Iterator[str]:
+def _figure_problems(cell: NotebookNode) -> Iterator[str]:
     """Whether a cell that says it is a figure is a complete one, and whether every picture is such a figure."""
+    pictures = sum(any(kind.startswith("image/") for kind in output.get("data", {})) for output in cell.outputs)
     mystnb = cell.metadata.get("mystnb", {})
     if "figure" not in mystnb:
         if pictures:
@@ -81,15 +78,6 @@ def figure_problems(cell: NotebookNode, pictures: int) -> Iterator[str]:
 def figures(notebook: NotebookNode) -> list[NotebookNode]:
     """The figure metadata of every cell that has any, in order."""
     return [cell.metadata.mystnb.figure for cell in notebook.cells if "figure" in cell.metadata.get("mystnb", {})]
-
-
-def output_texts(output: NotebookNode) -> Iterator[str]:
-    """The texts of one output, for a search."""
-    if "text" in output:
-        yield output.text
-    for kind, content in output.get("data", {}).items():
-        if kind.startswith("text/") and isinstance(content, str):
-            yield content
 
 
 def error_line(output: NotebookNode) -> str:

@@ -9,8 +9,6 @@ stored. There are two places for the outcome:
 Sources are only read: an executed notebook is never synchronised back.
 """
 
-from __future__ import annotations
-
 from retrieval_heads.errors import StudyError
 
 
