@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.claims.run_predictors import CHEAPER, OUTCOME, PREDICTORS, THRESHOLD
-from retrieval_heads.claims.runs import claimed, frame, mixtures, need
+from retrieval_heads.claims.runs import claimed, frame, mixtures, need, where
 from retrieval_heads.claims.subsets import LEAST_HEADS
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, plain, too_few
 from retrieval_heads.keys import RUN
@@ -94,10 +94,10 @@ def correlation_rows(
     found: list[pd.DataFrame] = []
     usual = with_heads(runs) if "n_heads" in runs else sorted(runs["task"].unique())
 
-    def add(table: pd.DataFrame, predictor: str, tasks: Sequence[str] = usual, given: str | None = None,
-            **where: str | float) -> None:
-        rows = _over_tasks(table, tasks, predictor, given=given, method=str(where["method"]), **settings)
-        found.append(rows.assign(given=given or NOTHING, **where))
+    def add(table: pd.DataFrame, predictor: str, *, tasks: Sequence[str] = usual, given: str | None = None,
+            method: str = METHODS[0], **place: str | float) -> None:
+        rows = _over_tasks(table, tasks, predictor, given=given, method=method, **settings)
+        found.append(rows.assign(given=given or NOTHING, **place))
 
     for name, table in parts(runs).items():
         if table.empty:
@@ -105,16 +105,16 @@ def correlation_rows(
         here = {"conditions": name, "base": ALL, "threshold": threshold}
         for predictor in predictors:
             for method in METHODS if name == ALL else METHODS[:1]:
-                add(table, predictor, **here, method=method)
+                add(table, predictor, method=method, **here)
         for other, curve in ([] if recall is None else recall.groupby("threshold")):
             if not np.isclose(other, threshold):
                 own = table[[*RUN, OUTCOME]].merge(curve[[*RUN, "recall"]], on=RUN, how="left")
-                add(own, "recall", with_heads(curve), **here | {"threshold": other}, method=METHODS[0])
+                add(own, "recall", tasks=with_heads(curve), **here | {"threshold": other})
         if "recall" in predictors and name == ALL:
             for given in (one for one in GIVEN if one in predictors):
-                add(table, "recall", given=given, **here, method=METHODS[0])
+                add(table, "recall", given=given, **here)
             for base, own in table.groupby("base"):
-                add(own, "recall", **here | {"base": base}, method=METHODS[0])
+                add(own, "recall", **here | {"base": base})
     return frame(pd.concat(found, ignore_index=True) if found else [], "correlation_runs")
 
 
@@ -198,11 +198,10 @@ def prediction_verdict(
     """The verdict on claim C3, of all tasks together (of the task, where there is one only); `errors` are for what
     recall is worth."""
     need(correlations, "correlation_runs")
-    of_recall = correlations[(correlations["method"] == "spearman") & (correlations["conditions"] == ALL)
-                             & (correlations["predictor"] == "recall")]
+    of_recall = where(correlations, method="spearman", conditions=ALL, predictor="recall")
     own = _pooled(of_recall)
     recall = _near(own, threshold)
-    plainly = recall[recall["given"] == NOTHING]
+    plainly = where(recall, given=NOTHING)
     of_all, of_bases = plainly[plainly["base"] == ALL], plainly[plainly["base"] != ALL]
     if of_all.empty or pd.isna(of_all.iloc[0]["estimate"]):
         reason = "no runs to compare in a task with heads" if of_all.empty else of_all.iloc[0]["reason"]
@@ -228,7 +227,7 @@ def prediction_verdict(
 
 def _every(of_recall: pd.DataFrame, row: pd.Series) -> list[str]:
     """What comes out over all tasks, where some of them have no heads, as the rule was fixed beforehand."""
-    rows = of_recall[(of_recall["task"] == EVERY) & (of_recall["base"] == ALL) & (of_recall["given"] == NOTHING)]
+    rows = where(of_recall, task=EVERY, base=ALL, given=NOTHING)
     if rows.empty or rows.iloc[0]["n_runs"] == row["n_runs"]:
         return []
     one = rows.iloc[0]
@@ -243,11 +242,10 @@ def _beside(
     of_bases = recall[(recall["base"] != ALL) & (recall["given"] == NOTHING)]
     each = [f"{row['base']} {_with_interval(row)}" for row in of_bases.to_dict("records")]
     said = [f"By base model: {', '.join(each)}."] if each else []
-    unmixed = correlations[(correlations["method"] == "spearman") & (correlations["predictor"] == "recall")
-                           & (correlations["conditions"] == UNMIXED) & (correlations["base"] == ALL)]
+    unmixed = where(correlations, method="spearman", predictor="recall", conditions=UNMIXED, base=ALL)
     said += [f"Without mixtures it is {_with_interval(row)}, p = {row['p']:.3g}."
              for row in _near(_pooled(unmixed), threshold).to_dict("records")]
-    curve = every_threshold[(every_threshold["base"] == ALL) & (every_threshold["given"] == NOTHING)]
+    curve = where(every_threshold, base=ALL, given=NOTHING)
     known = [f"{one.estimate:.2f} at {one.threshold:g}" for one in curve.sort_values("threshold").itertuples()
              if not pd.isna(one.estimate)]
     said += [f"Over thresholds of the score it is {', '.join(known)}."] if len(known) > 1 else []
@@ -263,7 +261,7 @@ def _with_interval(row: Any) -> str:
 
 def worth(errors: pd.DataFrame) -> list[str]:
     """What recall is worth beside each cheaper predictor and the mean of the others: phrases that follow `recall`."""
-    rows = _pooled(errors[(errors["conditions"] == ALL) & (errors["predictor"] == "recall")])
+    rows = _pooled(where(errors, conditions=ALL, predictor="recall"))
     rows = rows[rows["reference"].isin(["mean", *CHEAPER])]
     return [f"is {one.finding} than {one.reference} (absolute error {one.error:.3f} against {one.reference_error:.3f})"
             for one in rows.itertuples()]
@@ -272,7 +270,7 @@ def worth(errors: pd.DataFrame) -> list[str]:
 def measures_verdict(errors: pd.DataFrame) -> Verdict:
     """Q3: do the strongest heads by attention mass, or by contribution, predict better than the copy score's recall?"""
     need(errors, "prediction_errors")
-    rows = _pooled(errors[(errors["conditions"] == ALL) & (errors["predictor"] == "recall")], EVERY)
+    rows = _pooled(where(errors, conditions=ALL, predictor="recall"), EVERY)
     rows = rows[rows["reference"].isin(["mass_top", "contribution_top"])]
     # the rows say what recall gains on the measure: worse recall is a better measure
     better, worse = int((rows["finding"] == WORSE).sum()), int((rows["finding"] == BETTER).sum())
@@ -302,10 +300,9 @@ def _near(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 
 def _left(rows: pd.DataFrame, threshold: float) -> str:
-    rest = _near(rows[rows["predictor"].isin(["cosine", "mean_strength"]) & (rows["conditions"] == ALL)
-                      & (rows["method"] == "spearman")], threshold)
-    rest = _pooled(rest, ALL if (rest["task"] == ALL).any() else EVERY)
-    left = [f"{one.predictor} {one.estimate:.2f} (p = {one.p:.3g})" for one in rest[rest["base"] == ALL].itertuples()]
+    rest = where(rows[rows["predictor"].isin(["cosine", "mean_strength"])], conditions=ALL, method="spearman")
+    rest = _near(_pooled(rest, ALL if (rest["task"] == ALL).any() else EVERY), threshold)
+    left = [f"{one.predictor} {one.estimate:.2f} (p = {one.p:.3g})" for one in where(rest, base=ALL).itertuples()]
     return f"What is left to correlate: {', '.join(left) or 'nothing'}."
 
 
