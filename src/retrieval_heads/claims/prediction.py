@@ -2,8 +2,7 @@
 
 Correlations are over conditions, ranks taken within tasks (`stats.runs`); a condition that is left out is predicted
 from the others by a line through the means of each task (`stats.prediction`). Real runs, controls and other numbers of
-examples do not count. As mixtures share examples with other conditions, all is repeated without them. Question Q3 asks
-whether attention mass or the contribution predict better.
+examples do not count. As mixtures share examples with other conditions, all is repeated without them.
 
 Over tasks (`all`) count those whose real runs have at least one head on average, as for claim C2: without heads there
 is nothing to recall. Beside them stand all tasks of the study (`every`), which is how it was fixed beforehand.
@@ -35,11 +34,6 @@ RULE = (
     "Supported with an interval over conditions above 0.4 and a permutation p below 0.05, in part with the second "
     "only, and the same sign in each base model; otherwise not supported with an interval below 0.7. Tasks count whose "
     "real runs have at least one head on average."
-)
-RULE_OF_MEASURES = (
-    "Supported when the strongest heads by mass and by contribution both predict left-out conditions with a smaller "
-    "absolute error than recall, beyond the interval over conditions and in each base model; in part with one; not "
-    "supported when both have a larger one."
 )
 CHAPTER = "06_correlation"
 
@@ -82,12 +76,8 @@ def correlation_rows(
 ) -> pd.DataFrame:
     """The table `correlation_runs`: each predictor with performance, over conditions.
 
-    Args:
-        recall: the table `run_recall`, for the correlation of recall over thresholds; None to leave it out.
-        threshold: the one that heads were taken by in `runs`.
-
-    Recall stands also by base model, at each threshold, and with the part of each of `GIVEN` taken out; Kendall's tau
-    only at the study's threshold and with mixtures.
+    Recall stands also by base model, at each threshold of `run_recall`, and with the part of each of `GIVEN` taken out;
+    Kendall's tau only at the threshold that heads were taken by in `runs`, and with mixtures.
     """
     need(runs, "run_predictors", [*RUN, OUTCOME, *predictors])
     settings = {"n_resamples": n_resamples, "n_permutations": n_permutations}
@@ -199,7 +189,7 @@ def prediction_verdict(
     recall is worth."""
     need(correlations, "correlation_runs")
     of_recall = where(correlations, method="spearman", conditions=ALL, predictor="recall")
-    own = _pooled(of_recall)
+    own = pooled(of_recall)
     recall = _near(own, threshold)
     plainly = where(recall, given=NOTHING)
     of_all, of_bases = plainly[plainly["base"] == ALL], plainly[plainly["base"] != ALL]
@@ -244,7 +234,7 @@ def _beside(
     said = [f"By base model: {', '.join(each)}."] if each else []
     unmixed = where(correlations, method="spearman", predictor="recall", conditions=UNMIXED, base=ALL)
     said += [f"Without mixtures it is {_with_interval(row)}, p = {row['p']:.3g}."
-             for row in _near(_pooled(unmixed), threshold).to_dict("records")]
+             for row in _near(pooled(unmixed), threshold).to_dict("records")]
     curve = where(every_threshold, base=ALL, given=NOTHING)
     known = [f"{one.estimate:.2f} at {one.threshold:g}" for one in curve.sort_values("threshold").itertuples()
              if not pd.isna(one.estimate)]
@@ -261,35 +251,13 @@ def _with_interval(row: Any) -> str:
 
 def worth(errors: pd.DataFrame) -> list[str]:
     """What recall is worth beside each cheaper predictor and the mean of the others: phrases that follow `recall`."""
-    rows = _pooled(where(errors, conditions=ALL, predictor="recall"))
+    rows = pooled(where(errors, conditions=ALL, predictor="recall"))
     rows = rows[rows["reference"].isin(["mean", *CHEAPER])]
     return [f"is {one.finding} than {one.reference} (absolute error {one.error:.3f} against {one.reference_error:.3f})"
             for one in rows.itertuples()]
 
 
-def measures_verdict(errors: pd.DataFrame) -> Verdict:
-    """Q3: do the strongest heads by attention mass, or by contribution, predict better than the copy score's recall?"""
-    need(errors, "prediction_errors")
-    rows = _pooled(where(errors, conditions=ALL, predictor="recall"), EVERY)
-    rows = rows[rows["reference"].isin(["mass_top", "contribution_top"])]
-    # the rows say what recall gains on the measure: worse recall is a better measure
-    better, worse = int((rows["finding"] == WORSE).sum()), int((rows["finding"] == BETTER).sum())
-    verdict = UNDECIDED
-    if better:
-        verdict = SUPPORTED if better == len(rows) > 1 else IN_PART
-    elif worse == len(rows) > 1:
-        verdict = NOT
-    said = [f"{one.reference}: {-one.gain:+.3f} ({-one.gain_high:+.3f} to {-one.gain_low:+.3f})."
-            for one in rows.itertuples()]
-    best = UNKNOWN if rows.empty else -rows.sort_values("gain").iloc[0][["gain", "gain_high", "gain_low"]].astype(float)
-    return Verdict(
-        "Q3", ALL, verdict, "absolute error of recall less that of the better of mass_top and contribution_top",
-        *plain(best), "fraction", 0 if rows.empty else int(rows["n_conditions"].min()), "conditions", RULE_OF_MEASURES,
-        " ".join(said) or "Neither was measured.", CHAPTER, "prediction_errors",
-    )
-
-
-def _pooled(rows: pd.DataFrame, name: str = ALL) -> pd.DataFrame:
+def pooled(rows: pd.DataFrame, name: str = ALL) -> pd.DataFrame:
     """The rows of the tasks together; those of the task, where there is only one."""
     return rows if rows["task"].nunique() == 1 and name not in set(rows["task"]) else rows[rows["task"] == name]
 
@@ -301,7 +269,7 @@ def _near(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 def _left(rows: pd.DataFrame, threshold: float) -> str:
     rest = where(rows[rows["predictor"].isin(["cosine", "mean_strength"])], conditions=ALL, method="spearman")
-    rest = _near(_pooled(rest, ALL if (rest["task"] == ALL).any() else EVERY), threshold)
+    rest = _near(pooled(rest, ALL if (rest["task"] == ALL).any() else EVERY), threshold)
     left = [f"{one.predictor} {one.estimate:.2f} (p = {one.p:.3g})" for one in where(rest, base=ALL).itertuples()]
     return f"What is left to correlate: {', '.join(left) or 'nothing'}."
 
