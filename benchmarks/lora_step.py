@@ -40,10 +40,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from retrieval_heads.data.tokenizer import quiet
 from retrieval_heads.training.answer_trainer import IGNORED, Batch, answer_loss
-from retrieval_heads.training.checkpointing import checkpoint_layers, layers_with_products
-from retrieval_heads.training.lean_step import lean_step
-from retrieval_heads.training.lora_floor import floor_tflop
-from retrieval_heads.training.lora_settings import ATTENTION_PROJECTIONS
+from retrieval_heads.training.checkpointing import checkpoint_layers, layers_with_products, lean_step
+from retrieval_heads.training.lora_settings import ATTENTION_PROJECTIONS, floor_tflop
 
 VARIANTS = ("default", "answer_rows", "keep_attention", "ours")
 BACKENDS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}

@@ -18,8 +18,8 @@ from retrieval_heads.heads.ablate import ablate_heads, mean_head_outputs
 from retrieval_heads.heads.patch import patch_heads
 from retrieval_heads.heads.scores import score_heads
 from retrieval_heads.heads.sweeps import knockout_sweep, patch_sweep
-from retrieval_heads.models.adapted import matrix_of
 from retrieval_heads.models.extension import Extension, fingerprint
+from retrieval_heads.models.layout import matrix_of
 from retrieval_heads.models.load import load_model, sibling_model, swap_adapter
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj"]

@@ -13,7 +13,7 @@ from bad_files import Valid
 from bad_inputs import SURFACES, Case, cases, table
 
 from retrieval_heads.cli import main
-from retrieval_heads.data.official.json_stream import JsonStream
+from retrieval_heads.data.official.records import JsonStream
 
 PER_SURFACE = 5
 

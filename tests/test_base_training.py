@@ -6,6 +6,7 @@ from itertools import chain
 
 import pytest
 import torch
+from pretrain import make_base
 from pretrain.causal import IMPLEMENTATION, attention_of
 from pretrain.head_dropout import head_dropout
 from pretrain.optimizers import Optimizers
@@ -14,6 +15,7 @@ from pretrain.train_log import TrainLog
 from torch import nn
 
 from conftest import FAMILIES
+from retrieval_heads import cli, paths
 from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import ModelError
 from retrieval_heads.heads.hooks import record_head_outputs
@@ -218,3 +220,15 @@ def test_two_steps_of_training_move_the_model_and_leave_it_as_it_was_set_up(tiny
     assert model.config._attn_implementation == "sdpa"
     assert [(row["step"], row["tokens"], row["score"]) for row in read_log(tmp_path)[1]] == [
         (2, 1024, 0.5), (4, 2048, 0.5)]
+
+
+def test_the_verb_finds_the_tools_of_the_checkout_and_says_so_without_one(monkeypatch, tmp_path, capsys):
+    asked = []
+    monkeypatch.setattr(make_base, "train_base", lambda *given, **more: asked.append((*given, more)))
+    line = ["pretrain", "--out", str(tmp_path), "--seconds", "7", "--device", "cpu", "--no-compile"]
+    assert cli.main(line) == 0
+    [(out, settings, device, more)] = asked
+    assert (out, settings.seconds, settings.compile, device, more) == (tmp_path, 7.0, False, "cpu", {"resume": False})
+    monkeypatch.setattr(paths, "checkout", lambda: None)
+    assert cli.main(line) == 2
+    assert "installed without them" in capsys.readouterr().err

@@ -17,8 +17,8 @@ from retrieval_heads.training.checkpointing import (
     PRODUCT_OPERATORS,
     checkpoint_layers,
     layers_with_products,
+    lean_step,
 )
-from retrieval_heads.training.lean_step import lean_step
 from retrieval_heads.training.lora_settings import ATTENTION_PROJECTIONS
 
 PRODUCTS = 7

@@ -18,6 +18,7 @@ from retrieval_heads.commands.study import STAGES, stages_of
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import DataError
 from retrieval_heads.keys import Options
+from retrieval_heads.stages import provide
 
 
 @pytest.fixture
@@ -26,16 +27,15 @@ def stages(monkeypatch, tmp_path: Path):
     calls = SimpleNamespace(made=[], act=lambda: None)
     monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path))
 
-    def fake(name: str) -> SimpleNamespace:
+    def fake(name: str):
         def run(profile, options) -> list[Path]:
             calls.made.append((name, profile, options))
             calls.act()
             return [paths.runs_folder(profile.name) / "tables" / f"{name}.csv"]
 
-        return SimpleNamespace(run=run)
+        return run
 
-    for name in STAGES:
-        monkeypatch.setitem(sys.modules, f"retrieval_heads.stages.{name}", fake(name))
+    monkeypatch.setattr(provide, "stage_function", fake)
     return calls
 
 

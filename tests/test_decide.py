@@ -10,7 +10,7 @@ from retrieval_heads.claims.pretrained import judge as rules
 from retrieval_heads.claims.pretrained.judge import judge
 from retrieval_heads.config import load_profile
 from retrieval_heads.keys import table_path
-from retrieval_heads.stages import claims, decide
+from retrieval_heads.stages import claims
 from retrieval_heads.tables import get_table, read_table, to_csv
 
 NAMES = ("real", "high_high", "low_low", "symbolic")
@@ -54,5 +54,5 @@ def test_tables_on_disk_give_the_verdicts_that_the_rules_give(profile) -> None:
 
 
 def test_nothing_is_decided_before_there_are_runs_and_nothing_is_made_for_other_profiles(profile) -> None:
-    assert len(read_table("verdicts", decide.judge(profile)[-1])) == 0
-    assert decide.run(load_profile("smoke")) == []
+    assert len(read_table("verdicts", claims.judge(profile)[-1])) == 0
+    assert claims.run_decide(load_profile("smoke")) == []

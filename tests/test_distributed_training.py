@@ -216,7 +216,7 @@ def test_each_process_trains_on_the_gpu_that_it_was_given(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     with pytest.raises(ModelError, match="first visible GPU"):
         module._training_device("cuda:1")  # alone
-    monkeypatch.setattr(module, "several", lambda: True)
+    monkeypatch.setattr(module.processes, "several", lambda: True)
     assert module._training_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(ModelError, match="first visible GPU"):
         module._training_device("cuda:0")

@@ -59,8 +59,8 @@ def test_patched_sets_are_the_strongest_heads_of_the_source_and_random_ones_outs
 
 def test_controls_of_a_knock_out_share_no_head_with_the_strongest_and_have_their_size():
     run = heads_with([(2, 1), (3, 4), (3, 5), (4, 0)])
-    for kind in CONTROLS.values():
-        drawn = controls(kind, run.top(3), run, 3, 4, "x")
+    for kind in CONTROLS:
+        drawn = controls(kind, run.top(3), run, run.retrieval, 4, "x", 3)
         assert [one.draw for one in drawn] == [1, 2, 3, 4]
         for one in drawn:
             assert len(one.heads) == 3

@@ -14,6 +14,7 @@ from retrieval_heads.config import load_profile
 from retrieval_heads.errors import DataError, ResultError
 from retrieval_heads.keys import Options, RunKey, part_path, study_grid
 from retrieval_heads.stages import grid, patch
+from retrieval_heads.stages.common import untuned_keys
 from retrieval_heads.store import Store, load_table
 
 
@@ -92,7 +93,7 @@ def test_the_command_takes_a_time_limit_and_its_tables_can_be_published(tiny, tm
     monkeypatch.setattr(paths, "results_folder", lambda name: tmp_path / "results" / name)
     assert main(["publish", "--profile", profile]) == 0
     assert (tmp_path / "results" / "tiny" / "verdicts.csv").is_file()
-    assert grid.base_keys(tiny, Options(task="musique")) == []
+    assert untuned_keys(tiny, Options(task="musique")) == []
 
 
 def test_a_failed_real_run_is_not_waited_for(tiny, monkeypatch) -> None:

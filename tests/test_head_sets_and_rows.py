@@ -14,10 +14,10 @@ from retrieval_heads.keys import RunKey
 from retrieval_heads.stages import knockout, patch
 from retrieval_heads.stages.head_sets import (
     CONTROLS,
+    NONE,
     HeadSet,
     RunHeads,
     controls,
-    random_controls,
     score_kind,
     score_mode,
 )
@@ -48,18 +48,18 @@ def test_equal_scores_are_ordered_by_mass_and_not_by_layer() -> None:
 
 def test_random_controls_are_matched_disjoint_seeded_and_count_what_moved() -> None:
     top, exclude = [(0, 0), (0, 1), (2, 3)], [(0, 0), (0, 1), (0, 2), (2, 3)]
-    one, two = random_controls("random", top, SHAPE, exclude, 2, "here")
+    run = heads_of([])
+    one, two = controls("random", top, run, exclude, 2, "here")
     assert (one.draw, two.draw) == (1, 2)
     for drawn in (one, two):
         assert len(set(drawn.heads)) == 3
         assert not set(drawn.heads) & set(exclude)
         assert drawn.moved == 1  # layer 0 has one free head for two
-    assert random_controls("random", top[::-1], SHAPE, exclude, 2, "here") == [one, two]
-    assert random_controls("random", top, SHAPE, exclude, 8, "there") != random_controls(
-        "random", top, SHAPE, exclude, 8, "here")
+    assert controls("random", top[::-1], run, exclude, 2, "here") == [one, two]
+    assert controls("random", top, run, exclude, 8, "there") != controls("random", top, run, exclude, 8, "here")
     every = [(layer, head) for layer in range(3) for head in range(4)]
-    assert random_controls("random", every[:7], SHAPE, [], 2, "here") == []
-    assert random_controls("random", [], SHAPE, [], 2, "here") == []
+    assert controls("random", every[:7], run, [], 2, "here") == []
+    assert controls("random", [], run, [], 2, "here") == []
 
 
 def test_knockout_sets_have_k_heads_even_beyond_the_retrieval_heads() -> None:
@@ -86,12 +86,12 @@ def test_bottom_heads_are_the_weakest_of_the_same_layers_and_any_of_equal_scores
     scores = np.zeros((4, 8))
     scores[2, :4], scores[2, 4:] = 0.9, [0.02, 0.0, 0.0, 0.0]
     heads = RunHeads(scores, np.zeros((4, 8)), 0.1)
-    drawn = [one.heads for one in controls("bottom", heads.top(2), heads, 4, 60, "here")]
+    drawn = [one.heads for one in controls("bottom", heads.top(2), heads, heads.retrieval, 60, "here", 4)]
     assert {layer for one in drawn for layer, _ in one} == {2}, "of the whole model they would be in layer 0"
     assert {head for one in drawn for _, head in one} == {5, 6, 7}, "head 4 is stronger, and the ties are all drawn"
-    moved = controls("bottom", [*heads.retrieval, (2, 4)], heads, 4, 1, "here")[0]
+    moved = controls("bottom", [*heads.retrieval, (2, 4)], heads, heads.retrieval, 1, "here", 4)[0]
     assert moved.moved == 2
-    assert controls("bottom", heads.retrieval * 8, heads, 4, 0, "here") == []
+    assert controls("bottom", heads.retrieval * 8, heads, heads.retrieval, 0, "here", 4) == []
 
 
 def test_patching_sets_follow_their_definitions() -> None:
@@ -171,7 +171,7 @@ def test_shares_of_the_gap_are_given_where_there_is_a_gap() -> None:
     resamples = Resamples(40, 500)
     inter, empty = HeadSet("intersection", ((0, 1),)), HeadSet("complement", ())
     random = [HeadSet("random", ((0, 2),), 1), HeadSet("random", ((0, 3),), 2)]
-    found = {patch.BASELINE: scores(40, 0.2), patch.SOURCE: scores(40, 0.8), inter: scores(40, 0.5),
+    found = {NONE: scores(40, 0.2), patch.SOURCE: scores(40, 0.8), inter: scores(40, 0.5),
              empty: scores(40, 0.2), random[0]: scores(40, 0.2), random[1]: scores(40, 0.3)}
     table = conform("patching", patch.patching_rows(KEY, found, resamples))
     exact = table[(table.metric == "forced_exact_match") & (table.draw == 0)].set_index("set")
@@ -186,7 +186,7 @@ def test_shares_of_the_gap_are_given_where_there_is_a_gap() -> None:
     values = exact[["value", "low", "high"]]
     assert values.loc["complement"].tolist() == values.loc["none"].tolist()
     assert (table[table.metric == "nll"].set_index("set").loc["intersection", "change"]) == pytest.approx(0.3)
-    found[patch.SOURCE] = found[patch.BASELINE]
+    found[patch.SOURCE] = found[NONE]
     table = conform("patching", patch.patching_rows(KEY, found, resamples))
     assert table.closed.isna().all()
     assert table[table.set == "intersection"].reason.str.contains("not better").all()

@@ -12,14 +12,10 @@ from made_official import save_official
 
 from retrieval_heads import paths
 from retrieval_heads.data.encode import encode
-from retrieval_heads.data.official.assemble import Source, assemble
-from retrieval_heads.data.official.depths import arrange, spread
-from retrieval_heads.data.official.forbidden import Forbidden
-from retrieval_heads.data.official.frame import Frame
-from retrieval_heads.data.official.lengthen import TOO_FEW, TOO_LONG, lengthen
-from retrieval_heads.data.official.pool import Pool, text_key
-from retrieval_heads.data.official.sources import official_files, read_sources, without_repeats
-from retrieval_heads.data.official.usable import UnusableRecordError
+from retrieval_heads.data.official.answers import Forbidden
+from retrieval_heads.data.official.assemble import Source, UnusableRecordError, assemble
+from retrieval_heads.data.official.lengthen import TOO_FEW, TOO_LONG, Frame, arrange, lengthen, spread
+from retrieval_heads.data.official.sources import Pool, official_files, read_sources, text_key, without_repeats
 from retrieval_heads.errors import ConfigError, DataError, ModelError
 from retrieval_heads.models.load import load_tokenizer
 

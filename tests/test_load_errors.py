@@ -76,7 +76,7 @@ def test_hub_id_is_not_fetched_unless_allowed(monkeypatch, base):
         seen[name] = local_files_only
         return str(base)
 
-    monkeypatch.setattr("retrieval_heads.models.folder.snapshot_download", snapshot)
+    monkeypatch.setattr("retrieval_heads.models.load.snapshot_download", snapshot)
     load_model("org/kept")
     load_model("org/new", allow_download=True)
     assert seen == {"org/kept": True, "org/new": False}

@@ -20,7 +20,7 @@ from retrieval_heads.errors import ResultError
 from retrieval_heads.keys import study_grid
 from retrieval_heads.locks import FILE, check_claim, claimed, clear, locked, on_record
 from retrieval_heads.stages import finetune
-from retrieval_heads.stages.parts import make_part_once
+from retrieval_heads.stages.provide import make_part_once
 from retrieval_heads.store import Store
 
 

@@ -15,7 +15,7 @@ from retrieval_heads.heads.ablate import mean_head_outputs, text_losses
 from retrieval_heads.heads.scores import score_heads
 from retrieval_heads.heads.sweeps import knockout_sweep, patch_sweep
 from retrieval_heads.models.load import load_model
-from retrieval_heads.models.one_length import one_length
+from retrieval_heads.models.modes import one_length
 from retrieval_heads.training.finetune import finetune
 
 

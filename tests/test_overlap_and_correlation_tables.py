@@ -8,7 +8,7 @@ import pytest
 
 from retrieval_heads.config import load_profile
 from retrieval_heads.stages import correlate
-from retrieval_heads.stages.overlap import overlap_rows, same_seed
+from retrieval_heads.stages.correlate import overlap_rows, same_seed
 from retrieval_heads.tables import conform
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from retrieval_heads.data.official.assemble import find_answer
-from retrieval_heads.data.official.forbidden import Forbidden
-from retrieval_heads.data.official.phrases import not_searched, searched
-from retrieval_heads.data.written.checks import Wanted, contains, forbiddable
+from retrieval_heads.data.official.answers import Forbidden, find_answer, not_searched, searched
+from retrieval_heads.data.written.orders import Wanted, contains, forbiddable
 
 EVERYWHERE = ("That many units often went to battle is what it is for us all; then the phone rang. Who knew? It did, "
               "on the arbitrary part of the whole, and I am not sure. A man at the door, to be honest, said so. "

@@ -15,13 +15,11 @@ from retrieval_heads.cli import main
 from retrieval_heads.data.encode import encode
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.data.official import prepare as prepare_module
-from retrieval_heads.data.official.choose import choose
-from retrieval_heads.data.official.pinned import read_ids
-from retrieval_heads.data.official.pool import text_key
-from retrieval_heads.data.official.prepare import MANIFEST, Request, file_names, prepare
-from retrieval_heads.data.official.sources import official_files, read_sources
+from retrieval_heads.data.official.assemble import UnusableRecordError
+from retrieval_heads.data.official.prepare import MANIFEST, Request, files_of, prepare
+from retrieval_heads.data.official.records import read_ids
+from retrieval_heads.data.official.sources import official_files, read_sources, text_key
 from retrieval_heads.data.official.split import Split, gold_keys, group_of, split
-from retrieval_heads.data.official.usable import UnusableRecordError
 from retrieval_heads.errors import ConfigError, DataError, ModelError, ResultError
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[model]:"
@@ -41,7 +39,7 @@ def _request(task: str, **changes) -> Request:
 
 
 def _parts(folder: Path, request: Request) -> dict[str, list]:
-    return {name: read_examples(folder / name) for name in file_names(request)}
+    return {name: read_examples(folder / name) for name in files_of(request)}
 
 
 @pytest.mark.parametrize("task", ["mdqa", "musique", "summhay"])
@@ -66,7 +64,7 @@ def test_data_folder(task: str, tmp_path: Path, tokenizer_folder: Path, tiny_tok
         assert (facts["examples"], facts["tokens"]["min"], facts["tokens"]["max"]) == (
             len(examples), min(counts), max(counts))
     ids = {name: [example.meta["id"] for example in examples] for name, examples in parts.items()}
-    assert [len(set(ids[name])) for name in file_names(request)] == [8, 8, 8, 3, 3, 5, 5]
+    assert [len(set(ids[name])) for name in files_of(request)] == [8, 8, 8, 3, 3, 5, 5]
     assert ids["real.jsonl.gz"] == ids["real_short.jsonl.gz"]
     longest = f"_{request.length}.jsonl.gz"
     assert ids[f"held_out/test{longest}"] == ids["held_out/test_1000.jsonl.gz"]
@@ -150,12 +148,12 @@ def test_named_questions_that_cannot_be_used_are_told(tmp_path: Path):
     with pytest.raises(DataError, match=r"1 of the 2 named training questions are not among.*nowhere:1"):
         split(sources, pinned=[sources[0].id, "nowhere:1"], **numbers)
 
-    def check(source, training: bool) -> None:
+    def room(source, training: bool, apart) -> None:
         if training and source.id == sources[3].id:
             raise UnusableRecordError("it is too long")
 
     with pytest.raises(DataError, match=r"1 of the 2 named .* cannot be used \(1 because it is too long\)"):
-        split(sources, pinned=[sources[0].id, sources[3].id], check=check, **numbers)
+        split(sources, pinned=[sources[0].id, sources[3].id], room=room, **numbers)
     with pytest.raises(ConfigError, match="2 training questions are named"):
         _request("mdqa", train=8, train_ids=("a", "b"))
 
@@ -180,15 +178,15 @@ def test_what_is_shared_when_topics_are_few(tmp_path: Path):
 def test_records_that_cannot_be_used_are_passed_over_and_counted(tmp_path: Path):
     sources = read_sources("mdqa", official_files(save_official(tmp_path, "mdqa", 30), "mdqa"))
 
-    def check(source, training):
+    def room(source, training, apart):
         if source.line % 2:
             raise UnusableRecordError("it is odd", where=source.where)
 
-    parts = split(sources, train=4, probe=2, test=3, seed=0, check=check)
+    parts = split(sources, train=4, probe=2, test=3, seed=0, room=room)
     assert all(source.line % 2 == 0 for source in (*parts.train, *parts.limited, *parts.probe, *parts.test))
     with pytest.raises(DataError, match=r"mdqa: train.*: 9 \+ 2 \+ 4 of 30 records are usable \(left out: 15 "
                                         r"because it is odd\).*'10 \+ 2 \+ 4'"):
-        split(sources, train=10, probe=2, test=4, seed=0, check=check)
+        split(sources, train=10, probe=2, test=4, seed=0, room=room)
 
 
 def test_records_that_the_other_sides_gold_documents_leave_too_few_are_given_up(tmp_path: Path):
@@ -201,7 +199,7 @@ def test_records_that_the_other_sides_gold_documents_leave_too_few_are_given_up(
             raise UnusableRecordError("too few", where=source.where)
 
     dropped: Counter[str] = Counter()
-    parts = choose(sources, room, train=4, probe=2, test=3, seed=0, dropped=dropped)
+    parts = split(sources, room, train=4, probe=2, test=3, seed=0, dropped=dropped)
     assert victim not in {source.id for source in (*parts.train, *parts.limited, *parts.probe, *parts.test)}
     assert len(parts.test) == 3
     assert dropped == {"too few": 1}
@@ -216,7 +214,7 @@ def test_held_out_records_need_room_at_their_own_lengths_only(tmp_path: Path):
             raise UnusableRecordError("too long to be tested", where=source.where)
 
     dropped: Counter[str] = Counter()
-    parts = choose(sources, room, train=15, probe=3, test=7, seed=0, dropped=dropped)
+    parts = split(sources, room, train=15, probe=3, test=7, seed=0, dropped=dropped)
     assert not long & {source.id for source in (*parts.probe, *parts.test)}
     assert len(long & {source.id for source in parts.train}) >= 10
     assert 0 < dropped["too long to be tested"] <= 15

@@ -13,7 +13,7 @@ from retrieval_heads.claims.pretrained.judge import judge
 from retrieval_heads.claims.verdict import as_rows
 from retrieval_heads.config import load_profile
 from retrieval_heads.figures import pretrained as figures
-from retrieval_heads.stages import planned
+from retrieval_heads.stages import grid
 from retrieval_heads.tables import conform
 from retrieval_heads.takeaways import pretrained as said
 
@@ -123,8 +123,9 @@ def test_theta_alone_can_be_told_without_any_trained_run(whole):
     text = said.heads({"head_scores": scores}, PROFILE)
     assert "4 with theta raised" in text
     assert "still to be scored" in text
-    layer, head, score = said.strongest(scores, "rope")
-    assert f"head {head} of layer {layer} ({score:.2f}, theta alone)" in text
+    mean = said.copy_scores(scores).groupby(["layer", "head"]).score.mean()
+    layer, head = mean.idxmax()
+    assert f"head {head} of layer {layer} ({mean.max():.2f}, theta alone)" in text
 
 
 def test_where_the_studies_differ():
@@ -160,14 +161,14 @@ def test_the_table_has_the_three_studies_side_by_side(whole):
 
 def test_a_plan_says_what_is_left_and_what_the_pilot_measured(tmp_path, monkeypatch):
     monkeypatch.setenv("RETRIEVAL_HEADS_HOME", str(tmp_path))
-    lines = planned.plan(PROFILE)
+    lines = grid.plan(PROFILE)
     assert lines[0].startswith("45 runs: 1 task x 15 conditions x 3 seeds x 1 base")
     assert "45 to be trained" in lines[1]
     pilot = said.load_table("pretrained", "pilot").query("accumulation == 2")
     assert f"{pilot.train_seconds.iloc[0]:.0f} s per run" in lines[2]
-    assert "no cost was measured" in planned.measured(load_profile("smoke"), 3)[0]
+    assert "no cost was measured" in grid.measured_costs(load_profile("smoke"), 3)[0]
     other = PROFILE.model_copy(update={"lora": PROFILE.lora.model_copy(update={"lr": 0.5})})
-    assert "did not try" in planned.measured(other, 3)[0]
+    assert "did not try" in grid.measured_costs(other, 3)[0]
 
 
 def test_ten_questions_are_no_set_of_the_study_and_stored_tables_fit_them():

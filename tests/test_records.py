@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_heads.data.official.records import read_documents, read_records
+from retrieval_heads.data.official.records import read_records
 from retrieval_heads.errors import ConfigError, DataError
 
 # with a time stamp the test names would differ between the processes of a parallel run
@@ -51,7 +51,7 @@ def failure(path: Path, reader=read_records, **settings) -> str:
 )
 def test_formats_give_the_same_records_with_their_lines(tmp_path: Path, name: str, content: bytes, lines: list[int]):
     path = write(tmp_path, content, name)
-    for reader in (read_records, read_documents):
+    for reader in (read_records, partial(read_records, lines=False)):
         records = list(reader(path))
         assert [record.data for record in records] == ROWS
         assert [record.line for record in records] == lines
@@ -61,7 +61,7 @@ def test_formats_give_the_same_records_with_their_lines(tmp_path: Path, name: st
 
 def test_documents_may_run_over_several_lines(tmp_path: Path):
     path = write(tmp_path, json.dumps(ROWS[0], indent=2) + "\n" + json.dumps(ROWS[1], indent=2))
-    assert [(record.data, record.line) for record in read_documents(path)] == [(ROWS[0], 1), (ROWS[1], 5)]
+    assert [(record.data, record.line) for record in read_records(path, lines=False)] == [(ROWS[0], 1), (ROWS[1], 5)]
     assert "line 1: the record breaks off" in failure(path)
 
 

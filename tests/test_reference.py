@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from retrieval_heads.cli import parsers
-from retrieval_heads.notebooks.reference import table_text, verb_text
 from retrieval_heads.rank.predictors import PREDICTORS
 from retrieval_heads.rank.result import Result
 from retrieval_heads.tables import all_tables, follow, verb_tables
+from tools.book.reference import table_text, verb_text
 
 PAGES = Path(__file__).parents[1] / "book" / "reference"
 PUBLIC = ("retrieval_heads", "retrieval_heads.data", "retrieval_heads.data.official", "retrieval_heads.figures",

@@ -16,12 +16,12 @@ from retrieval_heads.bases import base_digest, base_path
 from retrieval_heads.claims.shortfall import shortfall
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import ConfigError, ModelError
-from retrieval_heads.figures.examples import table_html
 from retrieval_heads.figures.interval_tables import in_run_order
+from retrieval_heads.figures.page import table_html
 from retrieval_heads.keys import RUN, Options, RunKey, study_grid
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import base, correlate, data, detect, finetune
-from retrieval_heads.stages.findings import base_finding, retrieval_counts
+from retrieval_heads.stages.findings import retrieval_counts
 from retrieval_heads.stats.bootstrap import bootstrap_crossed
 from retrieval_heads.store import Store, load_table
 
@@ -198,15 +198,7 @@ def test_pages_name_the_base_only_where_there_are_several() -> None:
     scores = pd.DataFrame([
         {"task": "mdqa", "condition": "base", "seed": 0, "base": name, "layer": layer, "score": score, "chance": 0.0,
          "n_used": 30} for name, score in (("one", 0.5), ("two", 0.7)) for layer in (0, 1)])
-    table = pd.DataFrame([
-        {"task": "mdqa", "condition": condition, "base": name, "eval_length": 512, "metric": "exact_match",
-         "value": value, "n": 30} for condition in ("base", "rope") for name, value in (("one", 0.8), ("two", 0.6))])
     counts = retrieval_counts(scores, 0.1)
     assert ">two<" in table_html(counts)
     assert "base" not in table_html(counts[counts["base"] == "one"].drop(columns="condition"))
-    text = base_finding(table, counts, 512, 512)
-    assert "answers 70% of mdqa exactly" in text
-    assert "mdqa (one): 2 heads in 2 layers" in text
     assert list(in_run_order(counts[::-1])["base"]) == ["one", "two"]
-    only = base_finding(table[table["base"] == "one"], counts[counts["base"] == "one"], 512, 512)
-    assert "Retrieval heads: mdqa: 2 heads" in only

@@ -8,11 +8,18 @@ import pytest
 from written_samples import chain_example, citing_example, example, reals
 
 from retrieval_heads.data.written.cache import Reply
-from retrieval_heads.data.written.checks import Wanted, cleaned, contains, find_fault
-from retrieval_heads.data.written.messages import ask_again, write_messages
-from retrieval_heads.data.written.orders import distractor_orders, needle_orders
+from retrieval_heads.data.written.conditions import state_fact, state_insight
+from retrieval_heads.data.written.orders import (
+    Wanted,
+    ask_again,
+    cleaned,
+    contains,
+    distractor_orders,
+    find_fault,
+    needle_orders,
+    write_messages,
+)
 from retrieval_heads.data.written.real import take_apart
-from retrieval_heads.data.written.templates import state_fact, state_insight
 
 TEXT = "The mill of Abend was built by Mara Quill in 1803 and has been kept by her family ever since that year."
 WANTED = Wanted(20, ("Mara Quill",), ("Dorin",))

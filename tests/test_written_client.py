@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from chat_server import ChatServer, completion, running
 
-from retrieval_heads.data.written.cache import Cache, Reply, request_key
+from retrieval_heads.data.written.cache import Cache, Reply, Spending, request_key
 from retrieval_heads.data.written.client import Client, Endpoint, EndpointError, find_endpoint
-from retrieval_heads.data.written.spending import Spending
 from retrieval_heads.errors import ConfigError, ResultError
 
 pytest.importorskip("openai")

@@ -13,12 +13,10 @@ from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import token_counter
 from retrieval_heads.data.scene import GRASS
 from retrieval_heads.data.tokenizer import embedded_tokenizer
-from retrieval_heads.data.written.checks import contains
 from retrieval_heads.data.written.conditions import SYNTHETIC, make_condition
-from retrieval_heads.data.written.fitting import Piece
-from retrieval_heads.data.written.haystack import insert, insert_into_text, pool_of_records
-from retrieval_heads.data.written.orders import needle_piece
+from retrieval_heads.data.written.orders import contains
 from retrieval_heads.data.written.real import Real, take_apart
+from retrieval_heads.data.written.scenes import Piece, insert, insert_into_text, needle_piece, pool_of_records
 from retrieval_heads.errors import ConfigError, DataError
 
 LENGTH = 1500

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_heads.data.official.pinned import read_ids
-from retrieval_heads.data.official.records import read_records
+from retrieval_heads.data.official.records import read_ids, read_records
 from retrieval_heads.data.official.sources import official_files, read_sources, without_repeats
 from retrieval_heads.data.written.cache import Reply
-from retrieval_heads.data.written.checks import Wanted, find_fault
-from retrieval_heads.data.written.templates import state_fact
+from retrieval_heads.data.written.conditions import state_fact
+from retrieval_heads.data.written.orders import Wanted, find_fault
 from retrieval_heads.data.written.writers import GivenTexts
 
 FOLDER = Path(__file__).parents[1] / "data" / "written"

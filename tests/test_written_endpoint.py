@@ -24,11 +24,10 @@ from written_samples import example, reals
 from retrieval_heads.cli import main
 from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.data.tokenizer import BASE_PATH
-from retrieval_heads.data.written.author import write_texts
 from retrieval_heads.data.written.cache import Cache, request_key
-from retrieval_heads.data.written.checks import Fault, contains, find_fault
 from retrieval_heads.data.written.client import Client, Endpoint, EndpointError, find_endpoint
-from retrieval_heads.data.written.orders import needle_orders
+from retrieval_heads.data.written.orders import Fault, contains, find_fault, needle_orders
+from retrieval_heads.data.written.writers import EndpointWriter
 
 pytest.importorskip("openai")
 STARTS_WITHIN = 300  # seconds; some on a machine with nothing else to do
@@ -81,7 +80,7 @@ def test_a_real_endpoint_is_asked_once_and_its_texts_are_checked(endpoint: Endpo
     orders = [order for real in reals(2) for order in needle_orders(real)]
     cache = Cache(tmp_path / "cache")
     first, second = (Client(endpoint, cache) for _ in range(2))
-    results = write_texts(first, orders, concurrency=2, attempts=2)
+    results = EndpointWriter(first, concurrency=2, attempts=2).texts(orders)
     assert len(orders) <= first.spending.requests <= 2 * len(orders)
     assert first.spending.tokens_in > first.spending.requests * 100
     assert 0 < first.spending.tokens_out <= first.spending.requests * PARAMETERS["max_tokens"]
@@ -92,7 +91,7 @@ def test_a_real_endpoint_is_asked_once_and_its_texts_are_checked(endpoint: Endpo
             assert contains(result, order.wanted.present[0])
         elif find_fault(reply, order.wanted) is None:
             pytest.fail("a good first text was given up")
-    assert write_texts(second, orders, concurrency=2, attempts=2) == results
+    assert EndpointWriter(second, concurrency=2, attempts=2).texts(orders) == results
     assert (second.spending.requests, second.spending.cached) == (0, first.spending.requests)
 
     with pytest.raises(EndpointError, match="no answer"):

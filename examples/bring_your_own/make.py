@@ -35,7 +35,7 @@ def haystack(index: int, at_end: bool, count: Any) -> dict[str, Any]:
     [query] = scene.queries
     if at_end:
         scene.documents.sort(key=lambda document: bool(needle_spans(document, query.facts)))
-    prompt, answer, needles, _ = write(scene, query, number(rng, len(scene.documents)))
+    prompt, answer, needles = write(scene, query, number(rng, len(scene.documents)))
     return record(f"{'at-end' if at_end else 'anywhere'}-{index}", prompt, answer, needles)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.data.official.assemble import assemble
-from retrieval_heads.data.official.mdqa import mdqa_source
+from retrieval_heads.data.official.questions import mdqa_source
 from retrieval_heads.data.official.records import read_records
 from retrieval_heads.ten_questions import write_tables
 

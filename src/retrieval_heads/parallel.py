@@ -103,7 +103,7 @@ def resolve_device(device: str) -> str:
         return device
     import torch
 
-    from retrieval_heads.models.folder import usable_device
+    from retrieval_heads.models.load import usable_device
 
     if device in ("auto", "cuda") and torch.cuda.is_available():
         return "cuda"

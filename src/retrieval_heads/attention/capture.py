@@ -35,8 +35,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from retrieval_heads.errors import ModelError
-from retrieval_heads.models.adapted import base_model
-from retrieval_heads.models.layout import head_layout
+from retrieval_heads.models.layout import base_model, head_layout
 
 IMPLEMENTATION = "retrieval_heads_rows"
 """Name under which the attention function is registered with transformers."""

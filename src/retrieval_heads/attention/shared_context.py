@@ -21,7 +21,7 @@ from transformers.masking_utils import create_masks_for_generate
 from retrieval_heads.attention.capture import lean_attention, stop_at_last_attention
 from retrieval_heads.data.encode import Encoded, filled_up
 from retrieval_heads.errors import ModelError
-from retrieval_heads.models.adapted import base_model
+from retrieval_heads.models.layout import base_model
 
 SHORTEST, SHARE = 256, 0.75
 """A common beginning is used when it is longer than so many tokens and is at least this share of every prompt: what

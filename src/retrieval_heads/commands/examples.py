@@ -8,7 +8,6 @@ from typing import Any
 
 from retrieval_heads import paths
 from retrieval_heads.commands import json_object
-from retrieval_heads.data.written.matching import check_places, copy_matching
 from retrieval_heads.errors import ConfigError
 
 EXAMPLES = """\
@@ -112,10 +111,9 @@ def add_write(verbs: argparse._SubParsersAction) -> None:
 
 
 def _write(parsed: argparse.Namespace) -> None:
-    from retrieval_heads.data.written.cache import Cache
-    from retrieval_heads.data.written.production import Plan
+    from retrieval_heads.data.written.cache import Cache, Spending
+    from retrieval_heads.data.written.production import Plan, check_places, copy_matching
     from retrieval_heads.data.written.real import read_real
-    from retrieval_heads.data.written.spending import Spending
 
     parameters = _parameters(parsed.parameters)
     sources = {f"--{name.replace('_', '-')}": getattr(parsed, name) for name in SOURCES}
@@ -183,10 +181,10 @@ def _from_texts(plan: Any, tokenizer: Any, parsed: argparse.Namespace) -> Any:
 
 
 def _from_batch(plan: Any, tokenizer: Any, cache: Any, parsed: argparse.Namespace, parameters: dict) -> Any:
-    from retrieval_heads.data.written.production import all_orders, produce
+    from retrieval_heads.data.written.production import produce
 
     batch = _batch(cache, parsed, parameters)
-    taken = batch.read_answers(parsed.batch_in, all_orders(plan))
+    taken = batch.read_answers(parsed.batch_in, plan.orders())
     print(f"{taken} answers")
     for line in batch.failed:
         print(f"no answer: {line}")
@@ -194,16 +192,14 @@ def _from_batch(plan: Any, tokenizer: Any, cache: Any, parsed: argparse.Namespac
 
 
 def _write_requests(plan: Any, cache: Any, parsed: argparse.Namespace, parameters: dict) -> None:
-    from retrieval_heads.data.written.production import all_orders
-
-    n = _batch(cache, parsed, parameters).write_requests(parsed.batch_out, all_orders(plan))
+    n = _batch(cache, parsed, parameters).write_requests(parsed.batch_out, plan.orders())
     print(f"{parsed.batch_out}: {n} requests; give the answers by --batch-in" if n else
           "there is nothing to ask: each text is there, or was asked for --attempts times")
 
 
 def _batch(cache: Any, parsed: argparse.Namespace, parameters: dict) -> Any:
-    from retrieval_heads.data.written.batch import Batch
     from retrieval_heads.data.written.client import known_model
+    from retrieval_heads.data.written.writers import Batch
 
     name = known_model(parsed.model)
     if not name:
@@ -234,8 +230,7 @@ def _parameters(text: str) -> dict[str, Any]:
 
 
 def _tokenizer(model: str) -> Any:
-    from retrieval_heads.models.folder import model_folder
-    from retrieval_heads.models.load import load_tokenizer
+    from retrieval_heads.models.load import load_tokenizer, model_folder
 
     folder = Path(paths.resolve_model(model))
     return load_tokenizer(folder if folder.is_dir() else model_folder(model))

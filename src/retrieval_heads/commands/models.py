@@ -101,8 +101,7 @@ def _heads(parsed: argparse.Namespace) -> None:
     from retrieval_heads.data.jsonl import read_examples
     from retrieval_heads.evaluation import forced_exact
     from retrieval_heads.heads.scores import score_heads
-    from retrieval_heads.models.folder import model_folder
-    from retrieval_heads.models.load import load_config, load_model, load_tokenizer
+    from retrieval_heads.models.load import load_config, load_model, load_tokenizer, model_folder
     from retrieval_heads.models.rope import context_length, extended_theta
     from retrieval_heads.parallel import resolve_device
     from retrieval_heads.progress import lines, named

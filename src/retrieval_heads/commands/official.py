@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from retrieval_heads import fetch
 from retrieval_heads.commands import add_template_arguments, json_object
-from retrieval_heads.data.official.depths import DEPTHS
+from retrieval_heads.data.official.lengthen import DEPTHS
 from retrieval_heads.data.official.origins import origin, origins
-from retrieval_heads.data.official.pinned import read_ids
 from retrieval_heads.data.official.prepare import Request, prepare
+from retrieval_heads.data.official.records import read_ids
 from retrieval_heads.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _convert(parsed: argparse.Namespace) -> None:
     from retrieval_heads.check.places import Places
     from retrieval_heads.data import official
     from retrieval_heads.data.jsonl import write_examples
-    from retrieval_heads.data.official.usable import UnusableRecordError
+    from retrieval_heads.data.official.assemble import UnusableRecordError
 
     dropped: Counter[str] = Counter()
     settings = {"needle": parsed.needle} if parsed.needle is not None else {}

@@ -61,8 +61,7 @@ def _check(parsed: argparse.Namespace) -> None:
 
 def _tokenizer(model: str, template_arguments: dict[str, Any]) -> tuple[Any, int | None]:
     """The tokenizer of a model's folder, and how many tokens the model can read as it is."""
-    from retrieval_heads.models.folder import model_folder
-    from retrieval_heads.models.load import load_config, load_tokenizer
+    from retrieval_heads.models.load import load_config, load_tokenizer, model_folder
     from retrieval_heads.models.rope import context_length
 
     folder = Path(model) if Path(model).is_dir() else model_folder(model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import os
 import sys
@@ -35,7 +34,7 @@ STAGES = {
     "claims": "decide the claims by the rules of the preregistration",
     "decide": "decide them by the rules for the pretrained model",
 }
-"""In the order in which they build on each other; each is `retrieval_heads.stages.NAME.run(profile, options)`."""
+"""In the order in which they build on each other; `stages.provide.stage_function` finds each."""
 
 FROM_TABLES = {"correlate", "claims", "decide"}
 """Stages that need neither models nor examples."""
@@ -84,8 +83,10 @@ def stages_of(profile: Profile) -> list[str]:
 
 def _run_stage(name: str, profile: Profile, options: Options) -> list[Path]:
     """Run one stage and say on standard output what it made, on one line; returns the paths of its tables."""
+    from retrieval_heads.stages.provide import stage_function
+
     start = time.perf_counter()
-    made = importlib.import_module(f"retrieval_heads.stages.{name}").run(profile, options)
+    made = stage_function(name)(profile, options)
     tables = ", ".join(paths.shown(Path(path)) for path in made)
     print(f"{name}: {tables or 'nothing to make'} ({time.perf_counter() - start:.1f} s)", flush=True)
     return made
@@ -130,7 +131,7 @@ def add_grid(verbs: argparse._SubParsersAction) -> None:
 def _grid(parsed: argparse.Namespace) -> None:
     profile, options = _chosen(parsed)
     if parsed.dry_run:
-        from retrieval_heads.stages.planned import plan
+        from retrieval_heads.stages.grid import plan
 
         print("\n".join(plan(profile, options)))
         return

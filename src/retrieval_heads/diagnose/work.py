@@ -31,7 +31,7 @@ from retrieval_heads.settings import REFERENCE, UNTUNED
 from retrieval_heads.stages import knockout, patch
 from retrieval_heads.stages.common import batch_size
 from retrieval_heads.stages.detect import head_rows
-from retrieval_heads.stages.head_sets import HeadSet, RunHeads, score_matrix
+from retrieval_heads.stages.head_sets import NONE, HeadSet, RunHeads, by_label, score_matrix
 from retrieval_heads.stages.sweeps import Resamples, per_example, together
 from retrieval_heads.training.finetune import finetune
 from retrieval_heads.training.training_record import TRAINING_FILE
@@ -117,22 +117,22 @@ class Work:
             heads, request = self.heads(key), self.inputs.request
             counts = sorted({k for k in (*STRONGEST, len(heads.retrieval)) if 0 < k <= heads.scores.size // 2})
             model, tokenizer = self._load(key)
-            sets = knockout.knockout_sets(heads, counts, request.draws, key.name, knockout.group_size(model),
-                                          ("random", "bottom"))
-            every = [knockout.BASELINE, *sets]
-            found = knockout_sweep(model, tokenizer, self.inputs.test, {one.label: one.heads for one in every},
+            sets = knockout.knockout_sets(heads, counts, request.draws, f"{key.name}|knockout",
+                                          knockout.group_size(model), ("random", "bottom"))
+            every = [NONE, *sets]
+            found = knockout_sweep(model, tokenizer, self.inputs.test, by_label(every),
                                    sets_per_pass=knockout.sets_per_pass(self.device))
             scores = per_example(found, every, "zero")
             resamples, place = self._resamples(), {**key.columns, "mode": "zero", "scope": "answer"}
-            rows = knockout.set_rows(place, knockout.BASELINE, scores[knockout.BASELINE], heads, resamples)
+            rows = knockout.set_rows(place, NONE, scores[NONE], heads, resamples)
             effects: list[dict[str, Any]] = []
             for k in counts:
                 of_size = {one: scores[one] for one in sets if len(one.heads) == k}
                 rows += knockout.knockout_rows(place, of_size, heads, resamples)
-                effects += knockout.effect_rows(place, k, scores[knockout.BASELINE], of_size, resamples)
+                effects += knockout.effect_rows(place, k, scores[NONE], of_size, resamples)
             every_head = {one: scores[one] for one in sets if one.name != "bottom"
                           and len(one.heads) == len(heads.retrieval)}
-            each = _each({knockout.BASELINE: scores[knockout.BASELINE], **every_head})
+            each = _each({NONE: scores[NONE], **every_head})
             return {"knockout": rows, "knockout_effects": effects, **each}
 
         return self._kept("knockout", key, make)
@@ -142,15 +142,13 @@ class Work:
         def make() -> dict[str, Any]:
             """Score every set with the real run's outputs."""
             request = self.inputs.request
-            sets = [patch.BASELINE, *patch.patching_sets(self.heads(real), self.heads(key), PATCHED, request.draws,
+            sets = [NONE, *patch.patching_sets(self.heads(real), self.heads(key), PATCHED, request.draws,
                                                          key.name)]
             source, answers = self._source_of(real)
             target, tokenizer = self._load(key)
-            found = patch_sweep(target, source, tokenizer, self.inputs.test, {one.label: one.heads for one in sets},
+            found = patch_sweep(target, source, tokenizer, self.inputs.test, by_label(sets),
                                 answers=answers)
-            scores = per_example(found, sets, "patch")
-            own = [{"set": patch.SOURCE.label, "mode": "patch", **answer.metrics} for answer in answers]
-            scores |= per_example(own, [patch.SOURCE], "patch")
+            scores = patch.patched_scores(found, answers, sets)
             return {"patching": patch.patching_rows(key, scores, self._resamples()), **_each(scores)}
 
         return self._kept("patching", key, make)

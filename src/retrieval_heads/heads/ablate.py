@@ -33,10 +33,8 @@ from retrieval_heads.decoding import encode_for
 from retrieval_heads.errors import ConfigError, DataError, HeadError, ModelError
 from retrieval_heads.heads.cached_prompts import batches
 from retrieval_heads.heads.hooks import Masks, Positions, head_masks, output_hooks, record_head_outputs, replace_rows
-from retrieval_heads.models.adapted import inner_layer
-from retrieval_heads.models.finite import refuse_not_finite
-from retrieval_heads.models.layout import Head, HeadLayout, head_layout, vocabulary_size
-from retrieval_heads.models.modes import evaluation_mode
+from retrieval_heads.models.layout import Head, HeadLayout, head_layout, inner_layer, vocabulary_size
+from retrieval_heads.models.modes import evaluation_mode, refuse_not_finite
 from retrieval_heads.progress import progress
 
 MODES = ("zero", "mean", "uniform")

@@ -28,9 +28,8 @@ import torch
 from torch import nn
 
 from retrieval_heads.attention.capture import capture_attention
-from retrieval_heads.models.adapted import base_model, compute_dtype, matrix_of
-from retrieval_heads.models.finite import refuse_not_finite
-from retrieval_heads.models.layout import head_layout
+from retrieval_heads.models.layout import base_model, compute_dtype, head_layout, matrix_of
+from retrieval_heads.models.modes import refuse_not_finite
 
 
 class Contribution:

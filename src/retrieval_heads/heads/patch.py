@@ -24,8 +24,7 @@ from torch import nn
 
 from retrieval_heads.errors import ModelError
 from retrieval_heads.heads.hooks import Masks, Positions, head_masks, output_hooks, record_head_outputs
-from retrieval_heads.models.adapted import base_model
-from retrieval_heads.models.layout import Head, head_layout
+from retrieval_heads.models.layout import Head, base_model, head_layout
 
 # what makes an input; the rest of a call (cache, labels, which logits) is the target's own business
 _INPUTS = ("input_ids", "attention_mask", "position_ids", "inputs_embeds", "token_type_ids")

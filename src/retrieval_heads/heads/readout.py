@@ -21,8 +21,8 @@ from retrieval_heads.attention.shared_context import CachedContext, Haystack, ca
 from retrieval_heads.data.encode import Encoded, check_ids, filled_up
 from retrieval_heads.decoding import length_batches
 from retrieval_heads.heads.contribution import Contribution, DirectPath
-from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import head_layout, vocabulary_size
+from retrieval_heads.models.modes import refuse_not_finite
 from retrieval_heads.progress import progress
 
 CELLS = 2**28

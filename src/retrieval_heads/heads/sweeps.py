@@ -41,9 +41,8 @@ from retrieval_heads.heads.cached_prompts import (
 )
 from retrieval_heads.heads.hooks import Masks, head_masks, output_hooks, record_head_outputs
 from retrieval_heads.heads.patch import check_match
-from retrieval_heads.models.finite import refuse_not_finite
 from retrieval_heads.models.layout import Head, HeadLayout, head_layout
-from retrieval_heads.models.modes import evaluation_mode
+from retrieval_heads.models.modes import evaluation_mode, refuse_not_finite
 from retrieval_heads.progress import progress
 
 

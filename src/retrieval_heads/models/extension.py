@@ -23,16 +23,9 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 @dataclass(frozen=True)
 class Extension:
-    """How a base model was extended.
+    """How a base model was extended, up to `max_length` tokens, by matrices scaled by alpha / rank.
 
-    Attributes:
-        base_name: folder name or hub id of the base, for people.
-        base_fingerprint: `fingerprint` of the base's folder, for machines.
-        rope_theta: base frequency of RoPE that the adapter was trained with.
-        max_length: tokens of the longest sequence it was trained for.
-        rank: of the LoRA matrices.
-        alpha: LoRA's numerator of the scale alpha / rank.
-        target_modules: names of the adapted projections.
+    `base_name` (folder name or hub id) is for people; `base_fingerprint` is the `fingerprint` of the base's folder.
     """
 
     base_name: str
@@ -49,11 +42,7 @@ class Extension:
 
 
 def read_extension(adapter: str | Path) -> Extension:
-    """Read and check an adapter folder's `extension.json`.
-
-    Raises:
-        ModelError: no such folder, a missing or broken file, a field that is missing or of another type.
-    """
+    """Read an adapter folder's `extension.json`; `ModelError` where that, the folder or its weights are not right."""
     folder = Path(adapter)
     if not folder.is_dir():
         raise ModelError("no such adapter folder", where=folder, remedy="Give the folder that `finetune` wrote.")
@@ -84,11 +73,7 @@ def read_extension(adapter: str | Path) -> Extension:
 def fingerprint(folder: str | Path) -> str:
     """sha256 (hex) over a model folder's config and weight files, the same wherever the folder lies.
 
-    Left out of the config: fields that change when the same model is saved again by another library version. Large
-    files are read once a process.
-
-    Raises:
-        ModelError: the config is missing or no JSON mapping.
+    Large files are read once a process. `ModelError` where the config is missing or no JSON mapping.
     """
     folder = Path(folder)
     try:
@@ -98,7 +83,7 @@ def fingerprint(folder: str | Path) -> str:
             "the config cannot be loaded", where=folder / "config.json", value=f"{type(error).__name__}: {error}",
             remedy="Restore the file.",
         ) from error
-    for name in ("transformers_version", "_name_or_path"):
+    for name in ("transformers_version", "_name_or_path"):  # change when another library version saves the same model
         config.pop(name, None)
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     if (marker := folder / "random_weights.json").is_file():

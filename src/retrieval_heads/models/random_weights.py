@@ -20,28 +20,23 @@ from retrieval_heads.paths import configs_folder
 MARKER = "random_weights.json"
 
 
-def shape_names() -> list[str]:
-    """The shapes that come with the package, `configs/shapes/NAME.json`."""
-    return sorted(path.stem for path in (configs_folder() / "shapes").glob("*.json"))
-
-
 def make_random_model(shape: str | Path, tokenizer: Path, folder: Path, seed: int = 0) -> Path:
     """Make the folder of a model with random weights; returns it.
 
     Args:
-        shape: one of `shape_names()`, or the path of a model's `config.json`.
+        shape: one that comes with the package, `configs/shapes/NAME.json`, or the path of a model's `config.json`.
         tokenizer: folder with `tokenizer.json` and `tokenizer_config.json`; its words must fit the shape's vocabulary.
-        folder: of the new model.
-        seed: of the weights.
 
     Raises:
         ConfigError: no such shape, or fewer words than the tokenizer has.
         ModelError: the tokenizer's folder lacks a file.
     """
-    path = Path(shape) if str(shape).endswith(".json") else configs_folder() / "shapes" / f"{shape}.json"
+    shapes = configs_folder() / "shapes"
+    path = Path(shape) if str(shape).endswith(".json") else shapes / f"{shape}.json"
     if not path.is_file():
+        known = sorted(one.stem for one in shapes.glob("*.json"))
         raise ConfigError("no such shape", where="--random-weights", value=str(shape),
-                          remedy=f"Use {', '.join(shape_names())}, or the path of a config.json.")
+                          remedy=f"Use {', '.join(known)}, or the path of a config.json.")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if not (tokenizer / name).is_file():
             raise ModelError(f"no {name}", where=tokenizer, remedy="Give the folder of a fast tokenizer.")

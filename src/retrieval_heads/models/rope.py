@@ -18,25 +18,18 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from retrieval_heads.errors import ModelError
-from retrieval_heads.models.adapted import base_model
+from retrieval_heads.models.layout import base_model
 
 
 def rope_theta(model: nn.Module | PreTrainedConfig) -> float:
-    """The theta of a model (plain or PEFT) or config.
-
-    Raises:
-        ModelError: the model has no RoPE, or one theta a layer type (as Gemma 3).
-    """
+    """The theta of a model (plain or PEFT) or config; `ModelError` without RoPE, or with one theta a layer type."""
     return float(_rope_parameters(_text_config(model))["rope_theta"])
 
 
 def extended_theta(config: PreTrainedConfig, length: int) -> float:
     """The theta for a greater length by NTK-aware scaling (bloc97 2023); the model's own for no greater one.
 
-    What the config's scaling reaches already (see `context_length`) is no greater length.
-
-    Raises:
-        ModelError: as in `rope_theta`.
+    What the config's scaling reaches already (see `context_length`) is no greater length. Errors as in `rope_theta`.
     """
     text = _text_config(config)
     partial = _rope_parameters(text).get("partial_rotary_factor", 1.0)
@@ -71,8 +64,7 @@ def _scaled(length: int, parameters: dict) -> int:
 def raise_length(config: PreTrainedConfig, length: int) -> None:
     """Let a model with this text config read so many tokens, where it does not yet; its frequencies stay as they are.
 
-    Raises:
-        ModelError: the frequencies follow from the length that would be raised (dynamic scaling).
+    `ModelError` where these follow from the length that would be raised (dynamic scaling).
     """
     reach, parameters = context_length(config), getattr(config, "rope_parameters", None) or {}
     if reach is None or length <= reach:
@@ -91,15 +83,10 @@ def raise_length(config: PreTrainedConfig, length: int) -> None:
 
 
 def with_rope_theta(config: PreTrainedConfig, theta: float, max_length: int | None = None) -> PreTrainedConfig:
-    """A copy of `config` with RoPE's base frequency `theta`, for building a model from.
+    """A copy of `config` with RoPE's base frequency `theta`, for building a model from; other RoPE settings stay.
 
-    Args:
-        config: of a model with RoPE; not changed.
-        theta: base frequency, above 1. Other RoPE settings (a scaling type, a partial factor) stay.
-        max_length: tokens; `max_position_embeddings` is raised to it where the model reads fewer (`raise_length`).
-
-    Raises:
-        ModelError: theta not above 1; a model without RoPE or with one theta a layer type; as in `raise_length`.
+    `max_position_embeddings` is raised to `max_length` tokens where the model reads fewer. `ModelError` for a theta not
+    above 1, and as in `rope_theta` and `raise_length`.
     """
     if not theta > 1:
         raise ModelError("RoPE theta must be above 1", where="rope_theta", value=theta, remedy="The usual is 10000 up.")
@@ -112,13 +99,9 @@ def with_rope_theta(config: PreTrainedConfig, theta: float, max_length: int | No
 
 
 def check_rope(model: nn.Module, theta: float) -> None:
-    """Assure that a built model really turns its queries and keys by the frequencies of `theta`.
+    """Assure that a built model really turns its queries and keys by the frequencies of `theta`, else `ModelError`.
 
-    The frequencies are compared with those of a rotary module newly built for `theta`, so every scaling type is
-    covered.
-
-    Raises:
-        ModelError: the model's config names another theta, the model has no rotary module, or its frequencies differ.
+    They are compared with those of a rotary module newly built for `theta`, so every scaling type is covered.
     """
     base = base_model(model)
     where = type(base).__name__

@@ -29,8 +29,7 @@ from retrieval_heads.files import clear_shortages, write_whole
 from retrieval_heads.heads.exchange import read_scores
 from retrieval_heads.locks import claimed, on_record
 from retrieval_heads.models.extension import fingerprint
-from retrieval_heads.models.folder import model_folder
-from retrieval_heads.models.load import load_config, load_tokenizer
+from retrieval_heads.models.load import load_config, load_tokenizer, model_folder
 from retrieval_heads.models.rope import context_length, extended_theta
 from retrieval_heads.parallel import resolve_device
 from retrieval_heads.rank.calibration import read_calibration

@@ -17,49 +17,28 @@ from retrieval_heads.errors import ModelError
 from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import detect
-from retrieval_heads.stages.common import (
-    EVERYTHING,
-    Made,
-    load_run,
-    make_tables,
-    metric_rows,
-    scored_answers,
-)
+from retrieval_heads.stages.common import EVERYTHING, scored_run, untuned_keys
+from retrieval_heads.stages.provide import Made, make_tables
 
 TABLES = ("base", "base_answers")
 
 TRAIN_LOG = "train_log.json"
 
+
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
-    """Make the tables `base` and `base_answers`, and the base models' rows of `head_scores`; their paths.
-
-    Raises:
-        ResultError: a part failed, or was made with other settings.
-    """
-    wanted = control_keys(profile, options.task, options.base)
-    made = make_tables(
-        profile, TABLES, wanted, score_control, grid=control_keys(profile), description="base models",
-    )
+    """Make the tables `base` and `base_answers`, and the base models' rows of `head_scores`; their paths."""
+    wanted, grid = untuned_keys(profile, options), untuned_keys(profile)
+    made = make_tables(profile, TABLES, score_control, wanted, grid, description="base models")
     return made + detect.run_base(profile, options)
-
-
-def control_keys(profile: Profile, task: str | None = None, base: str | None = None) -> list[RunKey]:
-    """What stands for the controls among the runs: one key a task, base model and control, its condition."""
-    return detect.untuned_keys(profile, task, base)
 
 
 def score_control(profile: Profile, key: RunKey, device: str) -> Made:
     """The scores of one control, which is the condition of the key, at the base length and all evaluation lengths."""
-    model, tokenizer = load_run(profile, key, device)
-    rows, scored = [], sorted({profile.base_length, *profile.eval_lengths})
-    for length in scored:
-        scores, answers = scored_answers(profile, key.task, model, tokenizer, length)
-        rows += [
-            {"task": key.task, "condition": key.condition, "base": key.base, "eval_length": length, **row}
-            for row in metric_rows(scores, key.task, profile.bootstrap)
-        ]
-    answers = [{"task": key.task, "condition": key.condition, "base": key.base, **row} for row in answers]
-    return Made({"base": rows, "base_answers": answers}, used=profile.n_test * len(scored))
+    lengths = sorted({profile.base_length, *profile.eval_lengths})
+    rows, answers, _ = scored_run(profile, key, device, lengths)
+    place = {"task": key.task, "condition": key.condition, "base": key.base}
+    return Made({"base": [{**place, **row} for row in rows], "base_answers": [{**place, **row} for row in answers]},
+                used=profile.n_test * len(lengths))
 
 
 def training_log(profile: Profile, name: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -1,6 +1,8 @@
-"""Decide the claims by the rules of `book/preregistration.md`, from the tables of all other stages.
+"""Decide the claims by the rules of a preregistration, from the tables of all other stages.
 
-Nothing is computed by a model here: the derived tables and the verdicts follow from the rows, in seconds.
+Those of `book/preregistration.md`, and for a profile that measures losses of the gold answer (`gold_loss`) those of
+`book/preregistration_pretrained.md`. Nothing is computed by a model here: the derived tables and the verdicts follow
+from the rows, in seconds.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from retrieval_heads.claims.necessity import judge_necessity
 from retrieval_heads.claims.patching import judge_patching
 from retrieval_heads.claims.prediction import correlation_rows, error_rows
 from retrieval_heads.claims.prediction_verdicts import measures_verdict, prediction_verdict
+from retrieval_heads.claims.pretrained import judge as pretrained
 from retrieval_heads.claims.run_predictors import run_predictors, run_recall
 from retrieval_heads.claims.shortfall_verdicts import judge_shortfall
 from retrieval_heads.claims.spread import spread_rows, spread_verdict
@@ -28,63 +31,62 @@ from retrieval_heads.claims.strengths import strength_rows
 from retrieval_heads.claims.subset_verdicts import subset_verdicts
 from retrieval_heads.claims.subsets import subset_rows
 from retrieval_heads.claims.verdict import Judged, Verdict, as_rows, from_rows
-from retrieval_heads.keys import Options
-from retrieval_heads.manifest import Facts
+from retrieval_heads.keys import Options, table_path
 from retrieval_heads.settings import Profile
-from retrieval_heads.stages import base, correlate, data, decide, knockout, lengths, patch
 from retrieval_heads.stages.common import EVERYTHING
-from retrieval_heads.stages.provide import comes_with_repository
+from retrieval_heads.stages.provide import comes_with_repository, stage_function, write_derived
 from retrieval_heads.store import Store, find_committed, load_table
-from retrieval_heads.tables import all_tables
+from retrieval_heads.tables import all_tables, read_table
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
-    """Make the tables of all stages, then the derived ones and the verdicts; the paths of the latter.
-
-    Raises:
-        ResultError: runs failed, or were made with other settings.
-    """
+    """Make the tables of all stages, then the derived ones and the verdicts; the paths of the latter."""
     if profile.gold_loss is not None:
-        return decide.run(profile, options)
-    for stage in (base, data, lengths, knockout, patch, correlate):
-        stage.run(profile, options)
+        return run_decide(profile, options)
+    for stage in ("base", "data", "lengths", "knockout", "patch", "correlate"):
+        stage_function(stage)(profile, options)
+    return judge(profile)
+
+
+def run_decide(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
+    """The same by the rules for the pretrained model; nothing for a profile without `gold_loss`."""
+    if profile.gold_loss is None:
+        return []
+    for stage in ("base", "data", "finetune", "gold_loss"):
+        stage_function(stage)(profile, options)
     return judge(profile)
 
 
 def judge(profile: Profile) -> list[Path]:
     """Make the derived tables and the verdicts from the tables that are there; their paths.
 
-    For a profile with `gold_loss`, by the rules of the stage `decide`.
+    With `gold_loss`, a table that is not there leaves its claims undecided: these runs come in parts.
 
     Raises:
-        ResultError: a table is missing.
+        ResultError: a table is missing, does not follow the data dictionary, or contradicts another.
     """
-    if profile.gold_loss is not None:
-        return decide.judge(profile)
-    store, inputs, made, verdicts = Store.open(profile), Inputs(profile), {}, []
+    store = Store.open(profile)
     with store.merging():
+        if profile.gold_loss is not None:
+            live = {name: table_path(profile.name, name) for name in pretrained.RAW}
+            made, verdicts = pretrained.judge({
+                name: read_table(name, path) if path.is_file() else pd.DataFrame() for name, path in live.items()})
+            return write_derived(store, {**made, "verdicts": as_rows(verdicts)})
+        inputs, made, verdicts = Inputs(profile), {}, []
         for one in JUDGES.values():
             judged = one(inputs)
             made |= judged.tables
             verdicts += judged.verdicts
         made["verdicts"] = as_rows(verdicts)
         wanted = [name for name, table in all_tables().items() if table.stage == "claims"]
-        for name in wanted:
-            store.write_part(name, "all", made[name], Facts(device="cpu", seeds=(0,)))
-        return [store.merge(name, ["all"]) for name in wanted]
+        return write_derived(store, {name: made[name] for name in wanted})
 
 
 def claim_verdicts(profile: Profile, claim: str) -> list[Verdict]:
     """The verdicts on one claim, of each task and over all: the only ones that a chapter can show.
 
-    They are read where the tables come with the repository, and otherwise computed from those that are there.
-
-    Args:
-        profile: of the study.
-        claim: `C1` to `C5`.
-
-    Raises:
-        ResultError: a table is missing.
+    They are read where the tables come with the repository, and otherwise computed from those that are there;
+    `ResultError` where one is missing.
     """
     if comes_with_repository(profile, "claims"):
         rows = load_table(profile.name, "verdicts")
@@ -93,15 +95,7 @@ def claim_verdicts(profile: Profile, claim: str) -> list[Verdict]:
 
 
 def judged_tables(profile: Profile, claim: str) -> dict[str, pd.DataFrame]:
-    """The derived tables of one claim by name; read or computed as in `claim_verdicts`.
-
-    Args:
-        profile: of the study.
-        claim: a key of `TABLES`.
-
-    Raises:
-        ResultError: a table is missing.
-    """
+    """The derived tables of one claim, a key of `TABLES`, by name; read or computed as in `claim_verdicts`."""
     if comes_with_repository(profile, "claims"):
         return {name: load_table(profile.name, name) for name in TABLES[claim]}
     return dict(JUDGES[claim](Inputs(profile)).tables)

@@ -24,11 +24,13 @@ from retrieval_heads.parallel import resolve_device
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import grid, patch
 from retrieval_heads.stages.common import adapter_path, load_run
-from retrieval_heads.stages.parts import make_part
+from retrieval_heads.stages.provide import make_part
 from retrieval_heads.store import Store
 
+TRIED = ("finetune", "detect", "knockout", "patch")
+"""Stages whose cost is told."""
+
 COLUMNS = ["task", "condition", "stage", "examples", "seconds", "load_seconds", "peak_gb", "disk_mb", "device"]
-_NAMES = ("finetune", "detect", "knockout", "patch")
 
 
 def small(profile: Profile, n: int) -> Profile:
@@ -42,24 +44,20 @@ def small(profile: Profile, n: int) -> Profile:
 
 
 def measure(profile: Profile, out: Path, conditions: Sequence[str], seconds: float | None = None) -> pd.DataFrame:
-    """Take some runs of a `small` profile through their stages; write a row each to `out` as it ends.
+    """Take the real runs of a `small` profile and those of `conditions` through their stages.
 
-    One task after the other, so that what a limit of time leaves out are whole tasks and not whole stages.
-
-    Args:
-        conditions: of these, the real one first for each task: the others are patched from it.
-        seconds: no stage is begun after so many; None for no limit.
-
-    Returns:
-        the columns `COLUMNS`: `disk_mb` is the size of what the stage left, `peak_gb` None without a GPU.
+    A row each is written to `out` as it ends, with the columns `COLUMNS`: `disk_mb` is the size of what the stage left,
+    `peak_gb` None without a GPU. No stage is begun after so many `seconds`. It goes one task after the other, so that
+    what a limit of time leaves out are whole tasks and not whole stages.
     """
     ends = None if seconds is None else time.monotonic() + seconds
     device, store, rows = resolve_device(profile.device), Store.open(profile), []
     made: dict[str, list[RunKey]] = {}
     keys = [key for key in study_grid(profile) if key.condition in (REFERENCE, *conditions)]
     store.prepare(keys)
+    # the real run first, as the others are patched from it
     for key in sorted(keys, key=lambda key: (profile.tasks.index(key.task), key.condition != REFERENCE)):
-        for step in grid.steps(profile, key):
+        for step in (step for step in grid.steps(profile, key) if step.name in TRIED):
             if ends is not None and time.monotonic() > ends:
                 break
             rows += _measured(profile, store, key, step, device)
@@ -72,7 +70,6 @@ def measure(profile: Profile, out: Path, conditions: Sequence[str], seconds: flo
 
 
 def _measured(profile: Profile, store: Store, key: RunKey, step: grid.Step, device: str) -> list[dict[str, Any]]:
-    name = next(name for name in _NAMES if step is getattr(grid, name.upper()))
     on_gpu = device.startswith("cuda")
     patch.let_go()  # the real run of the task before would take of the memory that the training plans with
     if on_gpu:
@@ -88,25 +85,25 @@ def _measured(profile: Profile, store: Store, key: RunKey, step: grid.Step, devi
     del loaded
     row = {"task": key.task, "condition": key.condition, "load_seconds": load, "peak_gb": peak,
            "device": device_name(device)}
-    adapter = _size(adapter_path(profile, key))
-    if name != "finetune":
-        examples = {"detect": profile.n_probe, "knockout": profile.knockout.n, "patch": profile.patch.n}[name]
-        return [{**row, "stage": name, "examples": examples, "seconds": taken, "disk_mb": 0.0}]
-    training = json.loads((adapter_path(profile, key) / "timing.json").read_text(encoding="utf-8"))["seconds"]
+    if step.name != "finetune":
+        examples = {"detect": profile.n_probe, "knockout": profile.knockout.n, "patch": profile.patch.n}[step.name]
+        return [{**row, "stage": step.name, "examples": examples, "seconds": taken, "disk_mb": 0.0}]
+    adapter = adapter_path(profile, key)
+    training = json.loads((adapter / "timing.json").read_text(encoding="utf-8"))["seconds"]
+    size = sum(path.stat().st_size for path in adapter.rglob("*") if path.is_file()) / 1e6
     return [
         {**row, "stage": "train", "examples": profile.n_train, "seconds": training, "load_seconds": 0.0,
-         "disk_mb": adapter},
+         "disk_mb": size},
         {**row, "stage": "evaluate", "examples": profile.n_test, "seconds": max(0.0, taken - training - load),
          "load_seconds": load, "disk_mb": 0.0},
     ]
 
 
 def estimate(measured: pd.DataFrame, profile: Profile) -> pd.DataFrame:
-    """The whole study's cost by stage, from a table of `measure`.
+    """The whole study's cost by stage, from a table of `measure`, with one further row `all`.
 
-    Returns:
-        `stage`, `runs`, `examples` (a run), `seconds` (a run, mean over what was tried), `hours` (all runs), `peak_gb`
-        (highest), `disk_gb` (all runs); one further row `all`.
+    The columns are `stage`, `runs`, `examples` (a run), `seconds` (a run, mean over what was tried), `hours` (all
+    runs), `peak_gb` (highest), `disk_gb` (all runs).
     """
     full = {
         "train": profile.n_train * profile.lora.epochs, "evaluate": profile.n_test, "detect": profile.n_probe,
@@ -126,7 +123,3 @@ def estimate(measured: pd.DataFrame, profile: Profile) -> pd.DataFrame:
     whole = {"stage": "all", "runs": n_runs, "hours": table.hours.sum(), "peak_gb": table.peak_gb.max(),
              "disk_gb": table.disk_gb.sum()}
     return pd.concat([table, pd.DataFrame([whole])], ignore_index=True)
-
-
-def _size(folder: Path) -> float:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6

@@ -14,19 +14,11 @@ import numpy as np
 
 from retrieval_heads.evaluation import answer_losses
 from retrieval_heads.heads.scores import HeadScores, score_heads
-from retrieval_heads.keys import Options, RunKey, study_grid
+from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import finetune
-from retrieval_heads.stages.common import (
-    CONTROL_SEED,
-    EVERYTHING,
-    UNTUNED,
-    Made,
-    batch_size,
-    held_out,
-    load_run,
-    make_tables,
-)
+from retrieval_heads.stages.common import EVERYTHING, batch_size, held_out, load_run, runs_of, untuned_keys
+from retrieval_heads.stages.provide import Made, make_tables
 
 TABLES = ("head_scores", "probe_loss")
 
@@ -38,39 +30,20 @@ FEW = 20
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
-    """Make the table `head_scores` of the runs and of the base models; its path.
-
-    Raises:
-        ResultError: runs failed, or were made with other settings.
-    """
+    """Make the tables of head scores of the runs and of the base models; their paths."""
     if profile.adapters is None:  # otherwise they are there, and nothing here needs how well they answer
         finetune.run(profile, options)
-    runs = study_grid(profile, options.task, options.seed, options.base)
-    return _detect(profile, [*untuned_keys(profile, options.task, options.base), *runs])
+    return _detect(profile, [*untuned_keys(profile, options), *runs_of(profile, options)])
 
 
 def run_base(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
-    """Score the heads of base models alone; the path of `head_scores`, with whatever runs have been scored too."""
-    return _detect(profile, untuned_keys(profile, options.task, options.base))
+    """The same of base models alone; the tables have whatever runs have been scored too."""
+    return _detect(profile, untuned_keys(profile, options))
 
 
-def base_keys(profile: Profile, task: str | None = None, base: str | None = None) -> list[RunKey]:
-    """What stands for the base models among the runs: one key a task and base model, with the condition `base`."""
-    return [
-        RunKey(profile.name, one_task, "base", CONTROL_SEED, one_base)
-        for one_task in profile.tasks if task in (None, one_task)
-        for one_base in profile.base_names if base in (None, one_base)
-    ]
-
-
-def untuned_keys(profile: Profile, task: str | None = None, base: str | None = None) -> list[RunKey]:
-    """The base models as they are, and with the raised theta: one key a task, base model and control."""
-    return [key.to(control) for key in base_keys(profile, task, base) for control in UNTUNED]
-
-
-def _detect(profile: Profile, keys: list[RunKey]) -> list[Path]:
-    grid = [*untuned_keys(profile), *study_grid(profile)]
-    return make_tables(profile, tables(profile), keys, scores_of_run, grid=grid, description="head detection")
+def _detect(profile: Profile, wanted: list[RunKey]) -> list[Path]:
+    grid = [*untuned_keys(profile), *runs_of(profile)]
+    return make_tables(profile, tables(profile), scores_of_run, wanted, grid, description="head detection")
 
 
 def tables(profile: Profile) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages.common import RAISED, UNTUNED
-from retrieval_heads.stages.head_sets import score_kind, score_mode
+from retrieval_heads.stages.head_sets import fitting_kind
 
 FEW_EXAMPLES = 20
 
@@ -30,9 +30,7 @@ def fitting_scores(profile: Profile, head_scores: pd.DataFrame) -> pd.DataFrame:
 
     Without those of the base models with the raised theta, which are there for what the runs gain.
     """
-    kind = head_scores.task.map({task: score_kind(profile, task) for task in profile.tasks})
-    return head_scores[(head_scores.kind == kind) & (head_scores.score_mode == score_mode(profile))
-                       & (head_scores.condition != RAISED)]
+    return fitting_kind(profile, head_scores[head_scores.condition != RAISED])
 
 
 def first_runs(scores: pd.DataFrame, profile: Profile, conditions: Iterable[str]) -> pd.DataFrame:
@@ -49,8 +47,8 @@ def retrieval_counts(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
         threshold: a head with a score above it is a retrieval head.
 
     Returns:
-        The key columns of a run, `heads`, `layers`, `beyond_chance` (of the heads), `best` (highest score), `chance`
-        (highest chance level of any head), `n_used`.
+        `heads`, `layers`, `beyond_chance` (of the heads), `best` (highest score), `chance` (highest chance level of any
+        head) and `n_used` beside the key columns.
     """
     rows = []
     for key, run in scores.groupby(RUN):
@@ -70,32 +68,6 @@ def strongest(scores: pd.DataFrame, k: int) -> pd.DataFrame:
     place = [f"({row.layer}, {row.head})" for row in best.itertuples()]
     columns = [*RUN, "where", "score", "chance", "mass"]
     return best.assign(where=place)[columns].sort_values(RUN, kind="stable")
-
-
-def base_finding(base: pd.DataFrame, heads: pd.DataFrame, base_length: int, longest: int) -> str:
-    """What the base model can do at its own length and beyond, and how many heads retrieve.
-
-    Several base models are averaged, and their heads counted one by one.
-
-    Args:
-        base: the table `base`.
-        heads: `retrieval_counts` of the base models.
-        base_length: tokens that the base model was trained to read.
-        longest: tokens of the longest examples of the study.
-    """
-    exact = base[base.metric == "exact_match"].groupby(["condition", "eval_length", "task"]).value.mean()
-    lines = [f"At {base_length:,} tokens the base model answers {_each(exact['base'][base_length])} exactly."]
-    if longest > base_length:
-        lines.append(
-            f"At {longest:,} tokens it answers {_each(exact['base'][longest])}, and with the raised RoPE theta alone "
-            f"{_each(exact['rope'][longest])}: what fine-tuning adds has to be measured from there."
-        )
-    else:
-        lines.append("This profile tests nothing beyond that length, so there is nothing to be extended.")
-    several = heads.base.nunique() > 1
-    found = "; ".join(f"{row.task}{f' ({row.base})' if several else ''}: {row.heads} heads in {row.layers} layers, "
-                      f"{row.beyond_chance} of them above their own chance level" for row in heads.itertuples())
-    return f"{' '.join(lines)} Retrieval heads: {found}.{_size(base.n)}"
 
 
 def unseen_finding(examples: pd.DataFrame) -> str:
@@ -154,13 +126,9 @@ def detection_finding(counts: pd.DataFrame) -> str:
 
 
 def cost_finding(folder: Path | None = None) -> str:
-    """What reading the attention costs over a plain forward pass, where `benchmarks/full_size.py` was run.
+    """What reading the attention costs over a plain forward pass; empty where `benchmarks/full_size.py` was not run.
 
-    Args:
-        folder: holds its table `full_size.csv`; `results/benchmarks` of the checkout when None.
-
-    Returns:
-        One sentence; empty without such a table.
+    `folder` holds its table `full_size.csv`; `results/benchmarks` of the checkout when None.
     """
     path = (folder or paths.results_folder("benchmarks")) / "full_size.csv"
     if not path.exists():
@@ -187,16 +155,11 @@ def _percents(values: pd.Series) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _signed(values: pd.Series) -> str:
-    low, high = f"{values.min():.2f}", f"{values.max():.2f}"
-    return low if low == high else f"{low} to {high}"
-
-
-def _size(n: Iterable[int], repeated: str = "") -> str:
-    """How much the numbers of examples and of runs (`repeats`) allow to be said."""
+def _size(n: Iterable[int]) -> str:
+    """How much the number of examples allows to be said."""
     least = int(min(n))
-    text = f" (n = {least} examples per run" + (f", {repeated}" if repeated else "")
-    return text + ("; so few show that the study runs, and nothing else.)" if least < FEW_EXAMPLES else ".)")
+    return f" (n = {least} examples per run" + (
+        "; so few show that the study runs, and nothing else.)" if least < FEW_EXAMPLES else ".)")
 
 
 def repeats(seeds: int, bases: int) -> str:
@@ -205,12 +168,7 @@ def repeats(seeds: int, bases: int) -> str:
 
 
 def study_size(profile: Profile, training: pd.DataFrame) -> str:
-    """How many runs the verdicts rest on, and what of the study has not been run.
-
-    Args:
-        profile: the study as it was planned.
-        training: the table `training`, one row per run.
-    """
+    """How many runs, by the table `training`, the verdicts rest on, and what of the study has not been run."""
     planned, of_seed = len(study_grid(profile)), training.groupby("seed").size()
     made = repeats(training.seed.nunique(), training.base.nunique())
     text = f"These verdicts rest on {len(training)} runs ({made})."

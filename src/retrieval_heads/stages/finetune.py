@@ -2,6 +2,9 @@
 
 Every run, whatever it was trained on, is tested on the same real examples. By how much a condition falls short of the
 real runs is therefore a mean of differences on the same examples, with an interval of its own.
+
+Some runs are scored at further lengths than that of their training, too: what was learned for one length, and what for
+more. Beside them stands the base model with the raised RoPE theta alone.
 """
 
 from __future__ import annotations
@@ -18,25 +21,29 @@ from retrieval_heads.claims.shortfall import shortfall
 from retrieval_heads.data.encode import Spilled
 from retrieval_heads.data.folder import training_file
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.keys import Options, RunKey, study_grid
+from retrieval_heads.evaluation import evaluate_each
+from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.manifest import Facts
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages.common import (
     EVERYTHING,
     HELD_OUT_SEED,
-    Made,
+    RAISED,
     adapter_path,
+    batch_size,
     files_of,
     has_adapter,
     held_out,
     load_run,
-    make_tables,
     metric_rows,
     n_training_examples,
-    scored_answers,
+    runs_of,
+    scored_run,
     study_tokenizer,
     training_examples,
+    untuned_keys,
 )
+from retrieval_heads.stages.provide import Made, make_tables
 from retrieval_heads.store import Store, load_table
 from retrieval_heads.training.finetune import finetune
 from retrieval_heads.training.training_record import read_record
@@ -48,24 +55,25 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
     """Make the adapters and the tables `training`, `losses`, `performance`, `answers` and `shortfall`; their paths.
 
     Where the profile names a folder of `adapters`, these are scored and none is trained.
-
-    Raises:
-        ResultError: runs failed, or were made with other settings.
     """
-    wanted = study_grid(profile, options.task, options.seed, options.base)
-    tables = make_tables(
-        profile, TABLES, wanted, train_and_test, grid=study_grid(profile),
-        ready=partial(has_adapter, profile), description="fine-tuning",
-    )
-    return [*tables, derive(profile)]
+    made = make_tables(profile, TABLES, train_and_test, runs_of(profile, options), runs_of(profile),
+                       ready=partial(has_adapter, profile), description="fine-tuning")
+    return [*made, derive(profile)]
+
+
+def run_lengths(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
+    """Make the table `lengths`; its path."""
+    run(profile, options)
+    wanted, grid = (at_lengths(profile, [*untuned_keys(profile, some), *runs_of(profile, some)])
+                    for some in (options, EVERYTHING))
+    return make_tables(profile, ("lengths",), score_lengths, wanted, grid, description="lengths")
 
 
 def derive(profile: Profile) -> Path:
     """Make the table `shortfall` from the table `answers` that is there; its path."""
     store = Store.open(profile)
     with store.merging():
-        answers = load_table(profile.name, "answers")
-        rows = shortfall(answers, n_resamples=profile.bootstrap)
+        rows = shortfall(load_table(profile.name, "answers"), n_resamples=profile.bootstrap)
         store.write_part("shortfall", "all", rows, Facts(seeds=(HELD_OUT_SEED,)))
         return store.merge("shortfall", ["all"])
 
@@ -73,20 +81,40 @@ def derive(profile: Profile) -> Path:
 def train_and_test(profile: Profile, key: RunKey, device: str) -> Made:
     """Fine-tune one run, unless it has been, and score it at every evaluation length."""
     record = trained(profile, key) if profile.adapters else train(profile, key, device)
-    model, tokenizer = load_run(profile, key, device)
-    performance = []
-    for length in profile.eval_lengths:
-        scores, answers = scored_answers(profile, key.task, model, tokenizer, length)
-        performance += [
+    performance, answers, predictions = scored_run(profile, key, device, profile.eval_lengths)
+    examples = held_out(profile, key.task, "test")  # the answers are to those of the longest length
+    losses = [
+        {**key.columns, **{name: entry[name] for name in ("step", "loss", "learning_rate")}} for entry in record["loss"]
+    ]
+    rows = {
+        "training": [{**key.columns, "steps": record["steps"], "tokens": record["tokens_seen"],
+                      "first_loss": losses[0]["loss"], "final_loss": losses[-1]["loss"]}],
+        "losses": losses,
+        "performance": [{**key.columns, **row} for row in performance],
+        "answers": [
+            {**key.columns, **row, "reference": _printable(example.answer), "prediction": _printable(prediction)}
+            for row, example, prediction in zip(answers, examples, predictions, strict=True)
+        ],
+    }
+    return Made(rows, tuple(sorted({key.seed, HELD_OUT_SEED})), used=profile.n_test * len(profile.eval_lengths))
+
+
+def at_lengths(profile: Profile, keys: list[RunKey]) -> list[RunKey]:
+    """The runs that are scored at further lengths: of the profile's conditions for this, and the raised theta alone."""
+    return [key for key in keys if key.condition in (RAISED, *profile.lengths.conditions)]
+
+
+def score_lengths(profile: Profile, key: RunKey, device: str) -> Made:
+    """The scores of one run at each of the further lengths."""
+    settings, rows = profile.lengths, []
+    model, tokenizer = load_run(profile, key, device, max(settings.eval_lengths))
+    for length in settings.eval_lengths:
+        examples = held_out(profile, key.task, "test", length)[: settings.n]
+        scores = evaluate_each(model, tokenizer, examples, batch_size=batch_size(model, length))
+        rows += [
             {**key.columns, "eval_length": length, **row} for row in metric_rows(scores, key.task, profile.bootstrap)
         ]
-    examples = held_out(profile, key.task, "test")  # the scores are of the longest length
-    answers = [
-        {**key.columns, **row, "reference": _printable(example.answer), "prediction": _printable(prediction)}
-        for row, example, prediction in zip(answers, examples, scores["prediction"], strict=True)
-    ]
-    rows = {**_training_rows(key, record), "performance": performance, "answers": answers}
-    return Made(rows, tuple(sorted({key.seed, HELD_OUT_SEED})), used=profile.n_test * len(profile.eval_lengths))
+    return Made({"lengths": rows}, used=settings.n * len(settings.eval_lengths))
 
 
 def train(profile: Profile, key: RunKey, device: str) -> dict[str, Any]:
@@ -123,17 +151,6 @@ def trained(profile: Profile, key: RunKey) -> dict[str, Any]:
                               where=paths.shown(folder), value=record.get(name),
                               remedy="Give the profile those of the adapter, or leave out `adapters`.")
     return record
-
-
-def _training_rows(key: RunKey, record: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    losses = [
-        {**key.columns, **{name: entry[name] for name in ("step", "loss", "learning_rate")}} for entry in record["loss"]
-    ]
-    training = {
-        **key.columns, "steps": record["steps"], "tokens": record["tokens_seen"], "first_loss": losses[0]["loss"],
-        "final_loss": losses[-1]["loss"],
-    }
-    return {"training": [training], "losses": losses}
 
 
 def _printable(text: str) -> str | None:

@@ -12,24 +12,30 @@ is begun. The same command goes on later, also on another machine to which the p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 
+from retrieval_heads import paths
 from retrieval_heads.data.conditions import kind_of
-from retrieval_heads.errors import ResultError
-from retrieval_heads.keys import Options, RunKey, lock_path, study_grid
+from retrieval_heads.errors import ResultError, StudyError
+from retrieval_heads.keys import Options, RunKey, lock_path
 from retrieval_heads.locks import POLL, locked
+from retrieval_heads.manifest import read_manifest
 from retrieval_heads.parallel import resolve_device
 from retrieval_heads.settings import REFERENCE, Profile
-from retrieval_heads.stages import base, correlate, detect, finetune, gold_loss, knockout, lengths, patch
-from retrieval_heads.stages.common import EVERYTHING, UNTUNED, Made, adapter_path
-from retrieval_heads.stages.parts import make_part, share_out
-from retrieval_heads.store import Store
+from retrieval_heads.stages import base, correlate, detect, finetune, gold_loss, knockout, patch
+from retrieval_heads.stages.common import EVERYTHING, UNTUNED, adapter_path, runs_of, untuned_keys
+from retrieval_heads.stages.provide import Compute, make_part, share_out
+from retrieval_heads.store import Store, find_committed, load_table
 from retrieval_heads.workers import current_cluster
+
+PILOT = "pilot"
+"""The table of what runs took in a trial."""
 
 LOOKS = 25
 """So many looks in a row without a process that is at the real run, and it is taken to have failed."""
@@ -37,37 +43,29 @@ LOOKS = 25
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of one run: the tables that it makes rows for, and the function that does."""
+    """One stage of one run: its name, the tables that it makes rows for, and the function that does."""
 
+    name: str
     tables: tuple[str, ...]
-    function: Callable[[Profile, RunKey, str], Made]
+    function: Compute
     after_real: bool = False
 
 
-FINETUNE = Step(finetune.TABLES, finetune.train_and_test)
-DETECT = Step(detect.TABLES, detect.scores_of_run)
-KNOCKOUT = Step(knockout.TABLES, knockout.knock_out_run)
-PATCH = Step(("patching",), patch.patch_run, after_real=True)
-KNOCKOUT_LOSSES = Step((gold_loss.KNOCKOUT,), gold_loss.knock_out_run)
-PATCHING_LOSSES = Step((gold_loss.PATCHING,), gold_loss.patch_run, after_real=True)
-LENGTHS = Step(lengths.TABLES, lengths.score_lengths)
-BASE = Step(base.TABLES, base.score_control)
+FINETUNE = Step("finetune", finetune.TABLES, finetune.train_and_test)
+DETECT = Step("detect", detect.TABLES, detect.scores_of_run)
+KNOCKOUT = Step("knockout", knockout.TABLES, knockout.knock_out_run)
+PATCH = Step("patch", ("patching",), patch.patch_run, after_real=True)
+KNOCKOUT_LOSSES = Step("gold_loss", (gold_loss.KNOCKOUT,), gold_loss.knock_out_run)
+PATCHING_LOSSES = Step("gold_loss", (gold_loss.PATCHING,), gold_loss.patch_run, after_real=True)
+LENGTHS = Step("lengths", ("lengths",), finetune.score_lengths)
+BASE = Step("base", base.TABLES, base.score_control)
 
 
 def run(profile: Profile, options: Options = EVERYTHING, seconds: float | None = None) -> list[Path]:
-    """Make the tables of all runs, or as many as time allows; the paths of the tables,
-    none when time was over.
-
-    Args:
-        seconds: nothing is begun after so many seconds; None for no limit.
-
-    Raises:
-        ResultError: runs failed, or were made with other settings.
-    """
+    """Make the tables of all runs; their paths. Nothing is begun after so many `seconds`, and then there are none."""
     ends = None if seconds is None else time.time() + seconds
-    runs = study_grid(profile, options.task, options.seed, options.base)
-    store = Store.open(profile)
-    todo = [key for key in [*base_keys(profile, options), *ordered(runs)] if unfinished(store, key)]
+    store, keys = Store.open(profile), [*untuned_keys(profile, options), *ordered(runs_of(profile, options))]
+    todo = [key for key in keys if unfinished(store, key)]
     if todo:
         store.prepare(todo)
         for keys in waves(todo):
@@ -78,16 +76,11 @@ def run(profile: Profile, options: Options = EVERYTHING, seconds: float | None =
 def merge(profile: Profile) -> list[Path]:
     """Put together whatever parts are there, also those brought from other machines, and what follows from them.
 
-    Returns:
-        the paths of the tables.
-
-    Raises:
-        ResultError: parts of other settings, or of which nothing is there.
+    The paths of the tables; `ResultError` for parts of other settings, or where nothing is there.
     """
     store = Store.open(profile)
-    keys = [*base_keys(profile, EVERYTHING), *study_grid(profile)]
     parts: dict[str, list[RunKey]] = {}
-    for key in keys:
+    for key in [*untuned_keys(profile), *runs_of(profile)]:
         for step in steps(profile, key):
             for table in step.tables:
                 parts.setdefault(table, []).append(key)
@@ -96,11 +89,6 @@ def merge(profile: Profile) -> list[Path]:
             parts = {table: wanted for table, wanted in parts.items() if len(store.todo(table, wanted)) < len(wanted)}
         made = [store.merge(table, wanted, partial=True) for table, wanted in parts.items()]
     return made if profile.gold_loss is not None else [*made, finetune.derive(profile), *correlate.derive(profile)]
-
-
-def base_keys(profile: Profile, options: Options) -> list[RunKey]:
-    """What is measured of the base models themselves."""
-    return base.control_keys(profile, options.task, options.base)
 
 
 def ordered(keys: Iterable[RunKey]) -> list[RunKey]:
@@ -131,7 +119,7 @@ def steps(profile: Profile, key: RunKey) -> list[Step]:
             found += [PATCHING_LOSSES] * bool(gold_loss.patched(profile, [key]))
         elif kind_of(key.condition).dissected:
             found += [KNOCKOUT] + ([PATCH] if key.condition != REFERENCE else [])
-    return found + ([LENGTHS] if lengths.chosen(profile, [key]) else [])
+    return found + ([LENGTHS] if finetune.at_lengths(profile, [key]) else [])
 
 
 def unfinished(store: Store, key: RunKey) -> list[Step]:
@@ -159,11 +147,10 @@ def _to_be_patched(store: Store, real: RunKey) -> list[RunKey]:
 def run_steps(store: Store, ends: float | None, key: RunKey, device: str, *, wait: bool) -> bool:
     """Take one run through what is left of its steps; stop where time is over.
 
-    Returns:
-        False where another process is at the run, with `wait` until time was over.
+    False where another process is at the run, with `wait` until time was over.
     """
     seconds = 0 if not wait else None if ends is None else max(0, ends - time.time())
-    with locked(_lock(key), seconds, what=str(key)) as held:
+    with locked(lock_path(key.profile, key), seconds, what=str(key)) as held:
         if held:
             _run_steps(store, ends, key, device)
         return held
@@ -184,15 +171,16 @@ def _run_steps(store: Store, ends: float | None, key: RunKey, device: str) -> No
 
 
 def _await_real(store: Store, ends: float | None, real: RunKey) -> None:
-    """Wait until a real run is trained and scored, or time is over.
-
-    Raises:
-        ResultError: it is not, and no process is at it: it has failed.
-    """
+    """Wait until a real run is trained and scored, or time is over; `ResultError` where it has failed."""
     looks = 0
-    while not _ready(store, real) and not _over(ends):
+    def ready() -> bool:
+        """Whether the real run is trained and scored, and its adapter here."""
+        scored = all(store.done(table, real) for table in DETECT.tables)
+        return scored and adapter_path(store.profile, real).is_dir()
+
+    while not ready() and not _over(ends):
         # real runs are begun first; but one may be between its end and the next look at what it wrote
-        with locked(_lock(real), seconds=0) as free:
+        with locked(lock_path(real.profile, real), seconds=0) as free:
             looks = looks + 1 if free else 0
         if looks > LOOKS:
             raise ResultError("the real run that this one is patched from is not finished", where=str(real),
@@ -200,16 +188,50 @@ def _await_real(store: Store, ends: float | None, real: RunKey) -> None:
         time.sleep(POLL)
 
 
-def _lock(key: RunKey) -> Path:
-    return lock_path(key.profile, key)
-
-
-def _ready(store: Store, real: RunKey) -> bool:
-    """Whether a real run is trained and scored, and its adapter here."""
-    return adapter_path(store.profile, real).is_dir() and all(store.done(table, real) for table in DETECT.tables)
-
-
 def _over(ends: float | None) -> bool:
     return ends is not None and time.time() > ends
 
 
+def plan(profile: Profile, options: Options = EVERYTHING) -> list[str]:
+    """Lines that say how many runs and steps there are, how many are left here, and what was measured of their cost."""
+    runs, controls, store = runs_of(profile, options), untuned_keys(profile, options), Store.open(profile)
+    left = {key: unfinished(store, key) for key in [*controls, *runs]}
+    trained = [key for key in runs if FINETUNE in left[key]]
+    counts = {name: len({getattr(key, name) for key in runs}) for name in ("task", "condition", "seed", "base")}
+    sizes = " x ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in counts.items())
+    return [
+        f"{len(runs)} runs: {sizes}; {len(controls)} measurements of untrained models",
+        f"left here: {len(trained)} to be trained, {sum(map(len, left.values()))} steps in all (steps are training "
+        "with test, detection, knock-out, patching, other lengths)",
+        *measured_costs(profile, len(trained)),
+    ]
+
+
+def measured_costs(profile: Profile, n_runs: int) -> list[str]:
+    """What training and scoring took in the pilot of the profile, and the benchmark's floor; where known."""
+    if find_committed(profile.name, PILOT) is None:
+        return ["no cost was measured for this profile: `python -m retrieval_heads costs` tries it"]
+    rows = load_table(profile.name, PILOT)
+    rows = rows[(rows.accumulation == profile.lora.accumulation) & (rows.lr == profile.lora.lr)
+                & (rows.task == profile.tasks[0])]
+    if rows.empty:
+        return ["the pilot did not try these settings of the fine-tuning"]
+    row, sequences = rows.iloc[0], profile.n_train * profile.lora.epochs
+    scoring = row.score_seconds * profile.n_test / row.n
+    each, made = row.train_seconds + scoring, read_manifest(paths.results_folder(profile.name) / f"{PILOT}.json")
+    device = made["device"] if made else "device that is not recorded"
+    lines = [
+        f"training: {row.train_seconds:.0f} s per run in the pilot, alone on one {device} "
+        f"({1000 * row.train_seconds / sequences:.0f} ms a sequence of {profile.train_length:,} tokens)",
+        f"scoring: {scoring:.0f} s per run for {profile.n_test} test examples ({row.score_seconds:.0f} s for {row.n})",
+        f"together {n_runs} x {each:.0f} s = {n_runs * each / 3600:.1f} hours, without detection, knock-out and "
+        "patching, which the pilot did not time",
+    ]
+    path = paths.results_folder("benchmarks") / "pretrained.csv"
+    if not path.is_file():
+        return [*lines, "floor: not measured yet (`python benchmarks/pretrained.py --help`)"]
+    floors = pd.read_csv(path)
+    if floors.empty:
+        raise StudyError("the table has no rows", where=paths.shown(path), remedy="Make it again.")
+    return [*lines, "benchmark (seconds, and the least that each can take):",
+            *floors.to_string(index=False).splitlines()]

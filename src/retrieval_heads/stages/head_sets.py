@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -36,11 +36,9 @@ from retrieval_heads.store import Store
 
 @dataclass(frozen=True)
 class HeadSet:
-    """One set of heads under a name.
+    """One set of heads under a name (`retrieval`, `random`, `intersection`, ...).
 
     Attributes:
-        name: `retrieval`, `random`, `intersection`, ...
-        heads: the heads.
         draw: number of the random draw from 1; 0 for a set that is not drawn.
         moved: heads of a control that come from another layer than those they stand for; a mean over the draws where
             it stands for several.
@@ -61,14 +59,20 @@ class HeadSet:
         return f"{self.name}/{len(self.heads)}/{self.draw}"
 
 
+NONE = HeadSet("none", ())
+"""Stands for the model as it is."""
+
+
+def by_label(sets: Iterable[HeadSet]) -> dict[str, tuple[Head, ...]]:
+    """The heads of each set by its label, as sweeps take them."""
+    return {one.label: one.heads for one in sets}
+
+
 @dataclass(frozen=True, eq=False)
 class RunHeads:
-    """The heads of one run by their scores.
+    """The heads of one run: scores and attention on the needles, float64 `[n_layers, n_heads]`, fractions.
 
-    Attributes:
-        scores: float64 `[n_layers, n_heads]`, fraction.
-        mass: float64 `[n_layers, n_heads]`, attention on the needles, fraction.
-        threshold: a head with a score above it is a retrieval head.
+    A head with a score above `threshold` is a retrieval head.
     """
 
     scores: np.ndarray
@@ -84,6 +88,11 @@ class RunHeads:
         return ranks.reshape(self.scores.shape)
 
     @property
+    def every(self) -> list[Head]:
+        """All heads of the model."""
+        return list(np.ndindex(self.scores.shape))
+
+    @property
     def retrieval(self) -> list[Head]:
         """The retrieval heads in order of layer and head."""
         return sorted(select_heads(self.scores, self.threshold))
@@ -94,11 +103,7 @@ class RunHeads:
 
 
 def score_kind(profile: Profile, task: str) -> str:
-    """The kind of score whose retrieval heads a task is about.
-
-    Raises:
-        ConfigError: the profile does not detect heads by it.
-    """
+    """The kind of score whose retrieval heads a task is about; `ConfigError` where the profile does not detect it."""
     kind = task_of(task).head_score
     if kind not in profile.detect.kinds:
         raise ConfigError(f"the task {task} needs the {kind} score", where=f"profile {profile.name}, detect.kinds",
@@ -111,6 +116,12 @@ def score_mode(profile: Profile) -> str:
     return "forced" if "forced" in profile.detect.modes else profile.detect.modes[0]
 
 
+def fitting_kind(profile: Profile, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table by the kind of score that fits each task, read from the answer as the study does."""
+    kind = rows.task.map({task: score_kind(profile, task) for task in profile.tasks})
+    return rows[(rows.kind == kind) & (rows.score_mode == score_mode(profile))]
+
+
 def score_matrix(rows: pd.DataFrame, column: str = "score") -> np.ndarray:
     """float64 `[n_layers, n_heads]` from the rows of `head_scores` of one run, kind and mode."""
     return rows.pivot(index="layer", columns="head", values=column).to_numpy(dtype=np.float64)
@@ -118,40 +129,8 @@ def score_matrix(rows: pd.DataFrame, column: str = "score") -> np.ndarray:
 
 def run_heads(profile: Profile, key: RunKey) -> RunHeads:
     """The heads of a run that has been scored; `ResultError` otherwise."""
-    rows = Store.open(profile).read_part("head_scores", key)
-    rows = rows[(rows.kind == score_kind(profile, key.task)) & (rows.score_mode == score_mode(profile))]
+    rows = fitting_kind(profile, Store.open(profile).read_part("head_scores", key))
     return RunHeads(score_matrix(rows), score_matrix(rows, "mass"), profile.detect.threshold)
-
-
-def random_controls(
-    name: str, heads: Iterable[Head], shape: tuple[int, int], exclude: Iterable[Head], draws: int, where: str,
-) -> list[HeadSet]:
-    """Random sets that are matched to `heads` by layer and disjoint from them and from `exclude`.
-
-    Where a layer has too few free heads, the nearest ones lend some, which `moved` counts.
-
-    Args:
-        name: of the sets.
-        draws: how many.
-        where: what the draws are for; their seeds follow from it.
-
-    Returns:
-        The sets; none where `heads` is empty, or the model has too few free heads for a disjoint one.
-    """
-    heads, exclude, sets = list(heads), list(exclude), []
-    if not heads:
-        return []
-    for draw in range(1, draws + 1):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # said by `moved`
-                drawn = random_heads(
-                    heads, shape, _seed(where, name, heads, draw), exclude, match="nearest",
-                )
-        except HeadError:
-            return []
-        sets.append(HeadSet(name, tuple(drawn), draw, layer_mismatch(heads, drawn)))
-    return sets
 
 
 CONTROLS = ("random", "random_group", "bottom")
@@ -160,39 +139,31 @@ of the same layers."""
 
 
 def controls(
-    name: str, heads: Iterable[Head], run: RunHeads, group_size: int, draws: int, where: str,
+    name: str, heads: Sequence[Head], run: RunHeads, barred: Iterable[Head], draws: int, where: str,
+    group_size: int = 1,
 ) -> list[HeadSet]:
-    """Draws of one of the `CONTROLS`, each disjoint from `heads` and from the run's retrieval heads.
+    """Random sets beside `heads` of a run, disjoint from them and from `barred`; their seeds follow from `where`.
 
-    Args:
-        name: of the control.
-        heads: those that it is compared with.
-        run: whose heads they are.
-        group_size: query heads a key/value head.
-        draws, where: as in `random_controls`.
-
-    Returns:
-        The sets; none where `heads` is empty, or the model has too few free heads.
+    By its name a set is one of the `CONTROLS`; any other one is matched by layer like `random`. Where a layer has too
+    few free heads, the nearest ones lend some, which `moved` counts. There is no set where `heads` is empty, or the
+    model has too few free heads. `group_size` is the number of query heads a key/value head.
     """
-    heads, shape, barred = list(heads), run.scores.shape, run.retrieval
-    if name == "random":
-        found = random_controls(name, heads, shape, barred, draws, where)
-    else:
-        found = []
-        for draw in range(1, draws + 1 if heads else 1):
-            seed = _seed(where, name, heads, draw)
-            try:
-                drawn = (group_heads(heads, shape, group_size, seed, barred) if name == "random_group"
-                         else weakest_heads(run.scores, heads, seed, barred))
-            except HeadError:
-                return []
-            found.append(HeadSet(name, tuple(drawn), draw, layer_mismatch(heads, drawn)))
-    return [
-        replace(one, moved_group=group_mismatch(heads, one.heads, group_size),
-                groups=groups_filled(one.heads, group_size))
-        for one in found
-    ]
-
-
-def _seed(where: str, name: str, heads: list[Head], draw: int) -> int:
-    return zlib.crc32(f"{where}|{name}|{len(heads)}|{draw}".encode())
+    barred, shape, sets = list(barred), run.scores.shape, []
+    for draw in range(1, draws + 1 if heads else 1):
+        seed = zlib.crc32(f"{where}|{name}|{len(heads)}|{draw}".encode())
+        try:
+            if name == "random_group":
+                drawn = group_heads(heads, shape, group_size, seed, barred)
+            elif name == "bottom":
+                drawn = weakest_heads(run.scores, heads, seed, barred)
+            else:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # said by `moved`
+                    drawn = random_heads(heads, shape, seed, barred, match="nearest")
+        except HeadError:
+            return []
+        sets.append(HeadSet(
+            name, tuple(drawn), draw, layer_mismatch(heads, drawn), group_mismatch(heads, drawn, group_size),
+            groups_filled(drawn, group_size),
+        ))
+    return sets

@@ -3,11 +3,15 @@
 Scored on held-out real examples of the training length, with teacher forcing: the answer is right when each of its
 tokens, and its end, is the model's most likely one (`forced_exact_match`). If retrieval heads are necessary, a few of
 them cost much and as many random ones of the same layers cost little (Wu et al. 2024, arXiv 2404.15574, section 4).
+
+The area between the knock-out curves of a run is one number for how much more its retrieval heads carry than others.
+Curves are of the share of right answers against the number of heads out, over log(1 + k), as the first heads matter
+most. Draws of a control are averaged within the run: they were made for it alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,34 +23,28 @@ from retrieval_heads.data.examples import plain_text
 from retrieval_heads.heads.ablate import mean_head_outputs, text_losses
 from retrieval_heads.heads.select import groups_filled
 from retrieval_heads.heads.sweeps import knockout_sweep
-from retrieval_heads.keys import Options, RunKey, study_grid
+from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.models.layout import head_layout
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import detect
-from retrieval_heads.stages.common import EVERYTHING, HELD_OUT_SEED, Made, dissected, held_out, load_run, make_tables
-from retrieval_heads.stages.head_sets import CONTROLS, HeadSet, RunHeads, controls, run_heads
-from retrieval_heads.stages.knockout_areas import area_rows
-from retrieval_heads.stages.sweeps import METRICS, Resamples, Scores, as_cells, loss, per_example, together
+from retrieval_heads.stages.common import EVERYTHING, HELD_OUT_SEED, dissected, held_out, load_run, runs_of
+from retrieval_heads.stages.head_sets import CONTROLS, NONE, HeadSet, RunHeads, by_label, controls, run_heads
+from retrieval_heads.stages.provide import Made, make_tables
+from retrieval_heads.stages.sweeps import METRICS, NAN, Resamples, Scores, as_cells, loss, per_example, together
+from retrieval_heads.stats.bootstrap import Interval
+from retrieval_heads.stats.knockout_area import area_between
 
 TABLES = ("knockout", "knockout_effects", "knockout_area", "text_loss")
-
-BASELINE = HeadSet("none", ())
 
 PLACED = ("moved", "moved_group", "groups")
 """What is said of where the heads of a set are."""
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
-    """Make the tables `knockout`, `knockout_effects`, `knockout_area` and `text_loss`; their paths.
-
-    Raises:
-        ResultError: runs failed, or were made with other settings.
-    """
+    """Make the tables `knockout`, `knockout_effects`, `knockout_area` and `text_loss`; their paths."""
     detect.run(profile, options)
-    wanted = dissected(study_grid(profile, options.task, options.seed, options.base))
-    return make_tables(
-        profile, TABLES, wanted, knock_out_run, grid=dissected(study_grid(profile)), description="knock-out",
-    )
+    wanted, grid = dissected(runs_of(profile, options)), dissected(runs_of(profile))
+    return make_tables(profile, TABLES, knock_out_run, wanted, grid, description="knock-out")
 
 
 def knock_out_run(profile: Profile, key: RunKey, device: str) -> Made:
@@ -55,51 +53,34 @@ def knock_out_run(profile: Profile, key: RunKey, device: str) -> Made:
     # beside the profile's numbers, as many as the run has retrieval heads: all of them
     counts = sorted({k for k in (*settings.k, len(heads.retrieval)) if 0 < k <= heads.scores.size})
     model, tokenizer = load_run(profile, key, device)
-    sets = knockout_sets(heads, counts, settings.draws, key.name, group_size(model))
-    probe = held_out(profile, key.task, "probe")
+    sets = knockout_sets(heads, counts, settings.draws, f"{key.name}|knockout", group_size(model))
     examples = held_out(profile, key.task, "test", profile.train_length)[: settings.n]
     resamples = Resamples(len(examples), profile.bootstrap)
     rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
     for scope in settings.scopes:
+        probe = held_out(profile, key.task, "probe")
         means = mean_head_outputs(model, tokenizer, probe, scope) if "mean" in settings.modes else None
-        by_label = {one.label: one.heads for one in [BASELINE, *sets]}
-        found = knockout_sweep(
-            model, tokenizer, examples, by_label, settings.modes, scope, means, sets_per_pass=sets_per_pass(device),
-        )
+        found = knockout_sweep(model, tokenizer, examples, by_label([NONE, *sets]), settings.modes, scope, means,
+                               sets_per_pass=sets_per_pass(device))
         for mode in settings.modes:
-            scores = per_example(found, [BASELINE, *sets], mode)
+            scores = per_example(found, [NONE, *sets], mode)
             place = {**key.columns, "mode": mode, "scope": scope}
             if not rows["knockout"]:
                 nowhere = {**key.columns, "mode": "none", "scope": "none"}
-                rows["knockout"] += set_rows(nowhere, BASELINE, scores[BASELINE], heads, resamples)
-            rows["knockout_area"] += area_rows(place, BASELINE, scores, heads.scores.size, resamples)
+                rows["knockout"] += set_rows(nowhere, NONE, scores[NONE], heads, resamples)
+            rows["knockout_area"] += area_rows(place, scores, heads.scores.size, resamples)
             for k in counts:
                 of_size = {one: scores[one] for one in sets if len(one.heads) == k}
                 rows["knockout"] += knockout_rows(place, of_size, heads, resamples)
-                rows["knockout_effects"] += effect_rows(place, k, scores[BASELINE], of_size, resamples)
+                rows["knockout_effects"] += effect_rows(place, k, scores[NONE], of_size, resamples)
     if key.condition == REFERENCE:
-        rows["text_loss"] = text_rows(profile, key, model, tokenizer, [BASELINE, *sets])
+        rows["text_loss"] = _text_rows(profile, key, model, tokenizer, [NONE, *sets])
     return Made(rows, seeds=(HELD_OUT_SEED,), used=len(examples))
 
 
 def sets_per_pass(device: str) -> int:
     """Sets of heads in one pass of the suffix: many where the launches of a pass cost more than its rows."""
     return 128 if device.startswith("cuda") else 32
-
-
-def text_rows(
-    profile: Profile, key: RunKey, model: nn.Module, tokenizer: Any, sets: Sequence[HeadSet],
-) -> list[dict[str, Any]]:
-    """The loss on plain text without each set; the mean over the draws of a random control as draw 0."""
-    ids = plain_text(tokenizer, n=profile.knockout.text_n, length=profile.base_length)
-    losses = text_losses(model, ids, {one.label: one.heads for one in sets})
-    found: dict[tuple[str, int], list[np.ndarray]] = {}
-    for one in sets:
-        found.setdefault((one.name, len(one.heads)), []).append(losses[one.label])
-    return [
-        {**key.columns, "set": name, "k": k, "loss": float(f"{np.mean(draws):.6g}"), "draws": len(draws), "n": len(ids)}
-        for (name, k), draws in found.items()
-    ]
 
 
 def group_size(model: nn.Module) -> int:
@@ -114,15 +95,30 @@ def knockout_sets(
 ) -> list[HeadSet]:
     """For each count the strongest heads, and controls, none of which is a retrieval head.
 
-    There is no control of a size for which too few heads are free.
+    There is no control of a size for which too few heads are free. Seeds of the draws follow from `where`.
     """
     sets = []
     for k in counts:
         top = heads.top(k)
         sets.append(HeadSet("retrieval", tuple(sorted(top)), groups=groups_filled(top, group_size)))
         for name in wanted:
-            sets += controls(name, top, heads, group_size, draws, f"{where}|knockout")
+            sets += controls(name, top, heads, heads.retrieval, draws, where, group_size)
     return sets
+
+
+def _text_rows(
+    profile: Profile, key: RunKey, model: nn.Module, tokenizer: Any, sets: Sequence[HeadSet],
+) -> list[dict[str, Any]]:
+    """The loss on plain text without each set; the mean over the draws of a random control as draw 0."""
+    ids = plain_text(tokenizer, n=profile.knockout.text_n, length=profile.base_length)
+    losses = text_losses(model, ids, by_label(sets))
+    found: dict[tuple[str, int], list[np.ndarray]] = {}
+    for one in sets:
+        found.setdefault((one.name, len(one.heads)), []).append(losses[one.label])
+    return [
+        {**key.columns, "set": name, "k": k, "loss": float(f"{np.mean(draws):.6g}"), "draws": len(draws), "n": len(ids)}
+        for (name, k), draws in found.items()
+    ]
 
 
 def knockout_rows(
@@ -173,16 +169,44 @@ def effect_rows(
 ) -> list[dict[str, Any]]:
     """What each set costs against the model as it is, and how much more retrieval heads cost than each control."""
     [retrieval] = [found for one, found in scores.items() if one.name == "retrieval"]
-    drawn = {name: together(scores[one] for one in sets) for name, sets in _drawn(scores).items()}
-    contrasts = {"retrieval": (baseline, retrieval)}
-    for name, found in drawn.items():
+    contrasts, drawn = {"retrieval": (baseline, retrieval)}, _drawn(scores)
+    for name, sets in drawn.items():
+        found = together(scores[one] for one in sets)
         contrasts |= {name: (baseline, found), f"retrieval_over_{name}": (found, retrieval)}
-    draws = max((len(sets) for sets in _drawn(scores).values()), default=0)
     return [
         {
             **place, "contrast": name, "k": k, "metric": metric,
             **as_cells(resamples.interval(loss(metric, before[metric], after[metric]))),
-            "n": resamples.n, "draws": draws,
+            "n": resamples.n, "draws": max(map(len, drawn.values()), default=0),
         }
         for name, (before, after) in contrasts.items() for metric in METRICS.values()
     ]
+
+
+def area_rows(
+    place: dict[str, Any], scores: Mapping[HeadSet, Scores], n_heads: int, resamples: Resamples,
+) -> list[dict[str, Any]]:
+    """One row a control: the height of its curve above that of the retrieval heads, on average, with an interval.
+
+    `scores` are of every set in one mode and scope, the model as it is among them, which has `n_heads`.
+    """
+    right = METRICS["exact_match"]
+    start = scores[NONE][right][0]
+    counts = sorted({len(one.heads) for one in scores if one.name == "retrieval"})
+
+    def point(name: str, k: int) -> np.ndarray:
+        """Mean over the draws, float64 `[n]`; NaN where there is no such set."""
+        found = [values[right][0] for one, values in scores.items() if one.name == name and len(one.heads) == k]
+        return np.mean(found, axis=0) if found else np.full(len(start), np.nan)
+
+    curves = {name: np.array([start, *(point(name, k) for k in counts)]) for name in ("retrieval", *CONTROLS)}
+    rows = []
+    for reference in CONTROLS:
+        found = area_between(curves[reference], curves["retrieval"], [0, *counts], n_heads=n_heads, axis="log",
+                             n_resamples=resamples.n_resamples, seed=resamples.seed)
+        rows.append({
+            **place, "set": reference, **as_cells(Interval(found["area"], found["low"], found["high"])),
+            "share": as_cells(Interval(found["share"], NAN, NAN))["value"], "start": float(start.mean()),
+            "k_max": found["k_last"], "n": resamples.n,
+        })
+    return rows

@@ -10,6 +10,7 @@ the source itself (`source`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,25 +21,25 @@ from torch import nn
 
 from retrieval_heads.data.example import Example
 from retrieval_heads.heads.sweeps import SourceAnswer, patch_sweep, source_answers
-from retrieval_heads.keys import Options, RunKey, study_grid
+from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.models.load import sibling_model
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import detect
 from retrieval_heads.stages.common import (
     EVERYTHING,
     HELD_OUT_SEED,
-    Made,
     adapter_path,
     dissected,
     held_out,
     load_run,
-    make_tables,
+    runs_of,
 )
-from retrieval_heads.stages.head_sets import HeadSet, RunHeads, random_controls, run_heads
+from retrieval_heads.stages.head_sets import NONE, HeadSet, RunHeads, by_label, controls, run_heads
+from retrieval_heads.stages.provide import Made, make_tables
 from retrieval_heads.stages.sweeps import Resamples, Scores, as_cells, loss, per_example, together
 from retrieval_heads.stats.bootstrap import Interval
 
-BASELINE, SOURCE = HeadSet("none", ()), HeadSet("source", ())
+SOURCE = HeadSet("source", ())
 
 RANDOM = {"random": "intersection", "random_complement": "complement"}
 """The random controls and the sets they are matched to."""
@@ -49,17 +50,11 @@ CHANGE, CLOSED, OVER_RANDOM = (
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
-    """Make the table `patching`; its path.
-
-    Raises:
-        ResultError: runs failed, or were made with other settings.
-    """
+    """Make the table `patching`; its path."""
     detect.run(profile, options)
     let_go()  # the adapters may be others than at the last call
-    wanted = targets(study_grid(profile, options.task, options.seed, options.base))
-    return make_tables(
-        profile, ("patching",), wanted, patch_run, grid=targets(study_grid(profile)), description="patching",
-    )
+    wanted, grid = targets(runs_of(profile, options)), targets(runs_of(profile))
+    return make_tables(profile, ("patching",), patch_run, wanted, grid, description="patching")
 
 
 def targets(keys: list[RunKey]) -> list[RunKey]:
@@ -69,20 +64,29 @@ def targets(keys: list[RunKey]) -> list[RunKey]:
 
 def patch_run(profile: Profile, key: RunKey, device: str) -> Made:
     """Every set of heads patched into one run."""
-    real = key.to(REFERENCE)
-    heads = run_heads(profile, real), run_heads(profile, key)
-    sets = [BASELINE, *patching_sets(*heads, profile.patch.sets, profile.patch.draws, key.name)]
-    source, tokenizer, answers = source_run(profile, real, device, profile.patch.n)
+    heads = run_heads(profile, key.to(REFERENCE)), run_heads(profile, key)
+    sets = [NONE, *patching_sets(*heads, profile.patch.sets, profile.patch.draws, key.name)]
+    found, answers = swept(profile, key, device, profile.patch.n, sets)
+    rows = patching_rows(key, patched_scores(found, answers, sets), Resamples(len(answers), profile.bootstrap))
+    return Made({"patching": rows}, seeds=(HELD_OUT_SEED,), used=len(answers))
+
+
+def swept(
+    profile: Profile, key: RunKey, device: str, n: int, sets: Iterable[HeadSet],
+) -> tuple[list[dict[str, Any]], list[SourceAnswer]]:
+    """The rows of the sweep over sets that are patched into a run, on `n` examples, and the answers of its real run."""
+    source, tokenizer, answers = _source_run(profile, key.to(REFERENCE), device, n)
     target = sibling_model(source, adapter_path(profile, key))
-    examples = patched_examples(profile, key.task, profile.patch.n)
-    found = patch_sweep(
-        target, source, tokenizer, examples, {one.label: one.heads for one in sets}, answers=answers,
-    )
-    scores = per_example(found, sets, "patch")
+    examples = patched_examples(profile, key.task, n)
+    return patch_sweep(target, source, tokenizer, examples, by_label(sets), answers=answers), answers
+
+
+def patched_scores(
+    rows: Iterable[Mapping[str, Any]], answers: Iterable[SourceAnswer], sets: Iterable[HeadSet],
+) -> dict[HeadSet, Scores]:
+    """The scores of each set from the rows of a sweep, and of the source from its answers."""
     own = [{"set": SOURCE.label, "mode": "patch", **answer.metrics} for answer in answers]
-    scores |= per_example(own, [SOURCE], "patch")
-    rows = patching_rows(key, scores, Resamples(len(examples), profile.bootstrap))
-    return Made({"patching": rows}, seeds=(HELD_OUT_SEED,), used=len(examples))
+    return per_example(rows, sets, "patch") | per_example(own, [SOURCE], "patch")
 
 
 def patched_examples(profile: Profile, task: str, n: int) -> tuple[Example, ...]:
@@ -91,9 +95,7 @@ def patched_examples(profile: Profile, task: str, n: int) -> tuple[Example, ...]
 
 
 @lru_cache(maxsize=1)
-def source_run(
-    profile: Profile, real: RunKey, device: str, n: int,
-) -> tuple[nn.Module, Any, list[SourceAnswer]]:
+def _source_run(profile: Profile, real: RunKey, device: str, n: int) -> tuple[nn.Module, Any, list[SourceAnswer]]:
     """A real run, its tokenizer and its answers, kept while the runs that are patched from it follow one another."""
     source, tokenizer = load_run(profile, real, device)
     return source, tokenizer, source_answers(source, tokenizer, patched_examples(profile, real.task, n))
@@ -101,7 +103,7 @@ def source_run(
 
 def let_go() -> None:
     """Forget the real run that is kept, and free its memory."""
-    source_run.cache_clear()
+    _source_run.cache_clear()
 
 
 def patching_sets(
@@ -111,55 +113,47 @@ def patching_sets(
 
     There is no control where too few heads are neither in R nor in S.
     """
-    r, s, shape = set(source.retrieval), set(target.retrieval), source.scores.shape
-    every = [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]
-    known = {"intersection": sorted(r & s), "complement": sorted(r - s), "all": every}
+    r, s = set(source.retrieval), set(target.retrieval)
+    known = {"intersection": sorted(r & s), "complement": sorted(r - s), "all": source.every}
     sets = [HeadSet(name, tuple(known[name])) for name in known if name in wanted]
     if {"intersection", "complement"} <= set(wanted) and len(known["complement"]) < len(known["intersection"]):
         strongest = sorted(known["intersection"], key=lambda head: -source.ranks[head])[: len(known["complement"])]
         sets.append(HeadSet("intersection_equal", tuple(sorted(strongest))))
     for name, matched in RANDOM.items():
         if "random" in wanted:
-            sets += random_controls(name, known[matched], shape, r | s, draws, f"{where}|patch")
+            sets += controls(name, known[matched], source, r | s, draws, f"{where}|patch")
     return sets
 
 
 def patching_rows(key: RunKey, scores: dict[HeadSet, Scores], resamples: Resamples) -> list[dict[str, Any]]:
     """One row a set and metric, and one for the mean of the draws of each control (draw 0)."""
-    everything, controls = dict(scores), {}
+    everything, matching = dict(scores), {}
     for name, matched in RANDOM.items():
         drawn = [one for one in scores if one.name == name]
         if drawn:
             mean = replace(drawn[0], draw=0, moved=float(np.mean([one.moved for one in drawn])))
-            controls[matched] = everything[mean] = together(scores[one] for one in drawn)
+            matching[matched] = everything[mean] = together(scores[one] for one in drawn)
     rows = []
     for one, found in everything.items():
         for metric, values in found.items():
-            before, real = scores[BASELINE][metric], scores[SOURCE][metric]
-            gained = -loss(metric, before, values)
-            share, reason = (None, "") if one in (BASELINE, SOURCE) else _closed(
-                gained, -loss(metric, before, real), resamples,
-            )
+            before, real = scores[NONE][metric], scores[SOURCE][metric]
+            gained, share, reason = -loss(metric, before, values), None, None
+            if one not in (NONE, SOURCE):
+                share, reason = _closed(gained, -loss(metric, before, real), resamples)
+            control = matching.get(one.name)
             rows.append({
                 **key.columns, "set": one.name, "draw": one.draw, "metric": metric, "n_heads": len(one.heads),
                 **as_cells(resamples.interval(values)), "n": resamples.n, "moved": one.moved,
                 **as_cells(resamples.interval(gained), CHANGE),
-                **(dict.fromkeys(CLOSED) if share is None else as_cells(share, CLOSED)), "reason": reason or None,
-                **_over_random(metric, values, controls.get(one.name), resamples),
+                **(dict.fromkeys(CLOSED) if share is None else as_cells(share, CLOSED)), "reason": reason,
+                # what a set gains more than the random sets that are matched to it
+                **(dict.fromkeys(OVER_RANDOM) if control is None else
+                   as_cells(resamples.interval(-loss(metric, control[metric], values)), OVER_RANDOM)),
             })
     return rows
 
 
-def _over_random(
-    metric: str, values: np.ndarray, control: Scores | None, resamples: Resamples,
-) -> dict[str, float | None]:
-    """What a set gains more than the random sets that are matched to it."""
-    if control is None:
-        return dict.fromkeys(OVER_RANDOM)
-    return as_cells(resamples.interval(-loss(metric, control[metric], values)), OVER_RANDOM)
-
-
-def _closed(gained: np.ndarray, gap: np.ndarray, resamples: Resamples) -> tuple[Interval | None, str]:
+def _closed(gained: np.ndarray, gap: np.ndarray, resamples: Resamples) -> tuple[Interval | None, str | None]:
     """The gain as a share of the gap `[1, n]` to the real run; None and the reason where there is no clear gap."""
     distance = resamples.interval(gap)
     if not distance.low > 0:
@@ -167,4 +161,4 @@ def _closed(gained: np.ndarray, gap: np.ndarray, resamples: Resamples) -> tuple[
     gains, gaps = resamples.means(gained), resamples.means(gap)
     # a sample in which the two runs do not differ says nothing about the share of their difference
     useful = gaps > 0
-    return resamples.between(float(gained.mean()) / distance.estimate, gains[useful] / gaps[useful]), ""
+    return resamples.between(float(gained.mean()) / distance.estimate, gains[useful] / gaps[useful]), None

@@ -113,13 +113,7 @@ def answer_loss(model: torch.nn.Module, batch: Batch, n_targets: torch.Tensor | 
 
 
 class AnswerTrainer(Trainer):
-    """Trains the adapter of a PEFT model on `batches`, in their order, in one pass.
-
-    Args:
-        model: PEFT model.
-        args: training arguments with `num_train_epochs=1`: `batches` already holds all epochs.
-        batches: the examples of each batch, e.g. laid out by `plan_batches`.
-    """
+    """Trains the adapter of a PEFT model on `batches` (of all epochs), in their order; `args` are for one epoch."""
 
     def __init__(self, model: PeftModel, args: Any, batches: Sequence[Sequence[Encoded]]) -> None:
         super().__init__(model=model, args=args, train_dataset=batches, callbacks=[

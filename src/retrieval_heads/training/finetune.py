@@ -30,35 +30,22 @@ from retrieval_heads.data.tokenizer import quiet
 from retrieval_heads.errors import DataError, ModelError, ResultError
 from retrieval_heads.files import written_by_others
 from retrieval_heads.models.extension import Extension, fingerprint
-from retrieval_heads.models.folder import model_folder, usable_device
 from retrieval_heads.models.layout import vocabulary_size
-from retrieval_heads.models.load import build_model
-from retrieval_heads.models.one_length import one_length
+from retrieval_heads.models.load import build_model, model_folder, usable_device
+from retrieval_heads.models.modes import one_length
+from retrieval_heads.training import processes
 from retrieval_heads.training.answer_trainer import AnswerTrainer, Batches, own_part, plan_batches
-from retrieval_heads.training.checkpointing import checkpoint_layers, decoder_layers, layers_with_products
-from retrieval_heads.training.lean_step import lean_step
+from retrieval_heads.training.checkpointing import checkpoint_layers, decoder_layers, layers_with_products, lean_step
 from retrieval_heads.training.lora_settings import LoraSettings
-from retrieval_heads.training.processes import (
-    all_or_none,
-    announce,
-    is_first,
-    join,
-    place,
-    several,
-    shard,
-    sharded,
-    share,
-    whole,
-)
 from retrieval_heads.training.training_record import (
-    count_tokens,
-    environment,
     examples_digest,
-    loss_log,
+    left_tidy,
+    open_work,
+    outcome,
     publish,
     read_training,
+    step_of,
 )
-from retrieval_heads.training.working_folder import left_tidy, open_work, step_of
 
 
 def finetune(
@@ -88,8 +75,8 @@ def finetune(
             not finite.
         ResultError: `out_dir` exists and is something else, or cannot be written.
     """
-    join(device)
-    out_dir, folder, examples = Path(out_dir), model_folder(base), examples
+    processes.join(device)
+    out_dir, folder = Path(out_dir), model_folder(base)
     device = _training_device(device)
     inputs = {
         "base_fingerprint": fingerprint(folder), "examples": len(examples),
@@ -100,33 +87,28 @@ def finetune(
         return _finished(out_dir, inputs, work)
     _check_examples(examples, settings)
     base_name = folder.resolve().name if Path(base).is_dir() else str(base)
-    if several():
-        announce(base=str(base), examples=[asdict(example) for example in examples], out_dir=str(out_dir),
+    if processes.several():
+        processes.announce(base=str(base), examples=[asdict(example) for example in examples], out_dir=str(out_dir),
                  settings=asdict(settings), device=device.type)
     model = _adapted_model(folder, base_name, settings, examples, device)
-    with all_or_none(), left_tidy(work, is_first()), written_by_others(work):
-        checkpoint = share(open_work(work, inputs) if is_first() else None)
+    with processes.all_or_none(), left_tidy(work, processes.is_first()), written_by_others(work):
+        checkpoint = processes.share(open_work(work, inputs) if processes.is_first() else None)
         started = time.monotonic()
         state = _train(model, examples, settings, device, work, checkpoint)
-        weights = {name: whole(weight.data) for name, weight in model.named_parameters() if "lora_" in name}
+        weights = {name: processes.whole(weight.data) for name, weight in model.named_parameters() if "lora_" in name}
         if wrong := [name for name, values in weights.items() if not values.isfinite().all()]:
             raise ModelError("the last step made weights NaN or infinite", where=wrong[0],
                              remedy="Lower the learning rate or `max_grad_norm`, or train in fp32.")
-        record = {
-            "base_name": base_name, **inputs, **count_tokens(examples, settings.epochs), "steps": state.global_step,
-            "loss": loss_log(state), "environment": environment(device),
-        }
+        record = {"base_name": base_name, **inputs, **outcome(examples, settings.epochs, state, device)}
         timing = {
             "seconds": round(time.monotonic() - started, 3),
             "resumed_from_step": step_of(Path(checkpoint)) if checkpoint else 0,
         }
-        extension = Extension(
-            base_name, inputs["base_fingerprint"], settings.rope_theta, settings.max_length, settings.rank,
-            settings.alpha, settings.target_modules,
-        )
-        if is_first():
+        if processes.is_first():
+            extension = Extension(base_name, inputs["base_fingerprint"], settings.rope_theta, settings.max_length,
+                                  settings.rank, settings.alpha, settings.target_modules)
             publish(model, weights, extension, record, timing, work, out_dir)
-        return share({**record, "timing": timing})
+        return processes.share({**record, "timing": timing})
 
 
 def follow(examples: Sequence[dict[str, Any]], settings: dict[str, Any], **job: Any) -> None:
@@ -147,7 +129,7 @@ def _finished(out_dir: Path, inputs: dict[str, Any], work: Path) -> dict[str, An
 
 def _training_device(name: str) -> torch.device:
     device = usable_device(name)
-    own = torch.cuda.current_device() if several() and device.type == "cuda" else 0  # set by `join`
+    own = torch.cuda.current_device() if processes.several() and device.type == "cuda" else 0  # set by `join`
     if device.type not in ("cpu", "cuda") or device.index not in (None, own):
         raise ModelError(
             "training runs on the CPU or on the first visible GPU", where="device", value=name,
@@ -185,7 +167,9 @@ def _adapted_model(
     with quiet():
         if settings.gradient_checkpointing:
             tokens = settings.batch_size * max(len(example.ids) for example in examples)
-            checkpoint_layers(model, layers_with_products(model, tokens, _memory(device)))
+            # what may be planned for; on the CPU, where others need the memory too, nothing
+            memory = 0.85 * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0.0
+            checkpoint_layers(model, layers_with_products(model, tokens, memory))
         adapted = get_peft_model(model, LoraConfig(
             r=settings.rank, lora_alpha=settings.alpha, target_modules=list(settings.target_modules),
             lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
@@ -194,19 +178,14 @@ def _adapted_model(
     return adapted
 
 
-def _memory(device: torch.device) -> float:
-    """Bytes that may be planned for; on the CPU, where others need the memory too, none."""
-    return 0.85 * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0.0
-
-
 def _train(
     model: PeftModel, examples: list[Encoded], settings: LoraSettings, device: torch.device, work: Path,
     checkpoint: str | None,
 ) -> TrainerState:
     plan = plan_batches([len(example.ids) for example in examples], settings.batch_size, settings.epochs, settings.seed)
     steps = math.ceil(len(plan) / settings.accumulation)
-    batches, accumulation = own_part(plan, settings.accumulation, settings.batch_size, *place())
-    saving = {"save_strategy": "no"} if settings.save_steps is None or sharded() else {
+    batches, accumulation = own_part(plan, settings.accumulation, settings.batch_size, *processes.place())
+    saving = {"save_strategy": "no"} if settings.save_steps is None or processes.sharded() else {
         "save_strategy": "steps", "save_steps": settings.save_steps, "save_total_limit": 1,
     }
     with quiet():
@@ -220,8 +199,8 @@ def _train(
             disable_tqdm=not sys.stderr.isatty(), ddp_find_unused_parameters=False,
         )
         arguments._n_gpu = min(arguments.n_gpu, 1)  # the Trainer would split each batch over all visible GPUs
-        if sharded():
-            shard(model, decoder_layers(model), arguments.device)
+        if processes.sharded():
+            processes.shard(model, decoder_layers(model), arguments.device)
         trainer = AnswerTrainer(model, arguments, Batches(examples, batches))
         with lean_step(model), lean_attention(model), one_length(model, settings.max_length):
             trainer.train(resume_from_checkpoint=checkpoint)

@@ -1,9 +1,10 @@
-"""The settings of one LoRA fine-tuning, checked against each other."""
+"""The settings of one LoRA fine-tuning, checked against each other, and the operations that a step of it needs."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 from retrieval_heads.errors import ConfigError
 
@@ -91,3 +92,22 @@ class LoraSettings:
 
 def _refuse(name: str, value: object, remedy: str) -> None:
     raise ConfigError("not a usable setting", where=f"LoRA setting `{name}`", value=value, remedy=remedy)
+
+
+def floor_tflop(shape: Any) -> dict[str, float]:
+    """TFLOP (10^12 operations) that one step cannot do without, by part: frozen projections, attention, adapters.
+
+    Products with frozen weights count in the forward pass and, for the gradient of activations, once more in the
+    backward pass; causal attention has 2 products forward and 5 backward, on half of the square each. Neither anything
+    computed again nor the logits count. `shape` has the columns of the table `lora_step` as attributes.
+    """
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    shapes = [(shape.hidden, queries), (shape.hidden, keys), (shape.hidden, keys), (queries, shape.hidden)]
+    frozen = sum(a * b for a, b in shapes) + 3 * shape.hidden * shape.intermediate
+    adapters = sum(shape.rank * (a + b) for a, b in shapes)
+    each = shape.layers * shape.tokens / 1e12
+    return {
+        "projections": 2 * 2 * frozen * each,
+        "attention": (2 + 5) * shape.tokens * queries * each,  # 2 operations, half of the square
+        "adapters": 3 * 2 * adapters * each,
+    }

@@ -13,7 +13,6 @@ A process that fails in the middle of a training ends, and the launcher then end
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -67,25 +66,19 @@ def join(device: str) -> None:
 
 
 def share(value: Any) -> Any:
-    """The first process's value, in all processes; it is sent as JSON. The others wait for it as long as it takes."""
+    """The first process's value, in all processes. The others wait for it as long as it takes."""
     if not several():
         return value
-    text = json.dumps(value).encode() if is_first() else b""
-    length = torch.tensor([len(text)])
-    distributed.broadcast(length, 0, group=_patient_group())
-    content = torch.frombuffer(bytearray(text), dtype=torch.uint8) if is_first() else torch.empty(
-        int(length), dtype=torch.uint8)
-    distributed.broadcast(content, 0, group=_patient_group())
-    return json.loads(content.numpy().tobytes())
+    values = [value]
+    distributed.broadcast_object_list(values, 0, group=_patient_group())
+    return values[0]
 
 
 @contextmanager
 def together(device: str, follow: Callable[..., Any]) -> Iterator[bool]:
     """The block is for the process that leads: True there, and False in those that have followed it to its end.
 
-    Args:
-        device: `cpu` or `cuda`.
-        follow: called in the following processes with what the leading one announces, by name.
+    These call `follow` with what the leading one announces, by name.
     """
     global _leading
     if not several():
@@ -124,11 +117,7 @@ def announce(**job: Any) -> None:
 
 @contextmanager
 def all_or_none() -> Iterator[None]:
-    """The part of a training in which processes wait for each other: whoever fails in it, ends.
-
-    Raises:
-        SystemExit: of several processes, this one failed by something that the others do not know of.
-    """
+    """The part of a training in which processes wait for each other: who fails by what others do not know of, ends."""
     try:
         yield
     except ModelError:

@@ -1,67 +1,89 @@
-"""From documents with marked spans to an `Example`: what the three official tasks have in common."""
+"""From a record of an official file to an `Example`: what the three tasks have in common.
+
+A record's fields are checked (`parse`) and become a `Source`, documents with marked spans, which `assemble` writes as a
+prompt. A record that is sound but cannot become an example is an `UnusableRecordError`: raised by default, or left out
+and counted by reason (`built`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import inspect
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import wraps
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.layout import Document, Span, place, write_citation, write_prompt
-from retrieval_heads.data.official.phrases import searched
-from retrieval_heads.data.official.text import merge, occurrences, sentences_around
-from retrieval_heads.data.official.usable import UnusableRecordError
+from retrieval_heads.data.official.answers import merge
+from retrieval_heads.data.official.records import Record, check_count, described
+from retrieval_heads.errors import ConfigError, DataError
 
-NEEDLES = ("sentence", "passage", "answer")
-
-
-def keep(n: int, gold: Collection[int], others: Sequence[int], n_documents: int | None, where: str) -> list[int]:
-    """Which of `n` documents to keep, in increasing order: the gold ones, filled up from the front of `others`.
-
-    Raises:
-        UnusableRecordError: more gold documents than `n_documents`.
-    """
-    if n_documents is None:
-        return list(range(n))
-    if len(gold) > n_documents:
-        raise UnusableRecordError(
-            "there are more gold documents than n_documents", where=where, value=f"{len(gold)} > {n_documents}",
-            remedy="Raise n_documents, or give on_unusable='drop' to leave such records out.",
-        )
-    return sorted([*gold, *others[: n_documents - len(gold)]])
+OnUnusable = Literal["raise", "drop"]
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class Held:
-    """An answer that some texts hold letter for letter: by text its needles, and whether it stands there in words of
-    its own or only inside longer ones (`5` in `2015`)."""
-
-    answer: str
-    needles: dict[int, list[Span]]
-    whole_words: bool
+def _encodable(text: str) -> str:
+    # JSON can spell half of a surrogate pair (a text cut inside an emoji), which no tokenizer takes
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("half of a surrogate pair, which is no character")
+    return text
 
 
-def find_answer(texts: Mapping[int, str], answers: Sequence[str], needle: str) -> Held | None:
-    """The first of `answers` that one of the texts holds, preferably in words of its own; None when there is none.
-
-    Looked for are only those that could be an answer's text (`phrases.searched`), unless there is none.
-
-    A text's needles are every place of the answer (`answer`), the sentences around them (`sentence`), or the whole
-    text (`passage`).
-    """
-    for whole_words in (True, False):
-        for answer in searched(answers) or answers:
-            places = {index: occurrences(text, answer, whole_words) for index, text in texts.items()}
-            held = {index: _widened(texts[index], spans, needle) for index, spans in places.items() if spans}
-            if held:
-                return Held(answer, held, whole_words)
-    return None
+def _filled(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the text is empty")
+    return text
 
 
-def _widened(text: str, places: list[Span], needle: str) -> list[Span]:
-    if needle == "answer":
-        return places
-    return sentences_around(text, places) if needle == "sentence" else [(0, len(text))]
+Text = Annotated[str, AfterValidator(_encodable)]
+"""A string as it is, empty or not."""
+Filled = Annotated[Text, AfterValidator(_filled)]
+"""A string as it is, with something to read in it."""
+Phrase = Annotated[Filled, AfterValidator(str.strip)]
+"""A question or an answer: not empty, without white space around it."""
+
+
+class Fields(BaseModel):
+    """Base of the formats: exact types (a number in quotes is no number). Extra keys are ignored: predictions files add
+    `model_*` keys, and later releases add metadata."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+F = TypeVar("F", bound=Fields)
+
+
+def parse(record: Record, fields: type[F]) -> F:
+    """The fields of a record; `DataError` for the first one that is missing, of another type or empty."""
+    try:
+        return fields.model_validate(record.data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+    missing = first["type"] == "missing"
+    value = sorted(first["input"]) if missing and isinstance(first["input"], dict) else described(first["input"])
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
+    wanted = ", ".join(name for name, field in fields.model_fields.items() if field.is_required())
+    raise DataError(
+        "the key is missing; there are others" if missing else first["msg"].removeprefix("Value error, "),
+        where=f"{record.where}, field {name}", value=value,
+        remedy=f"Give a file in the official format (keys {wanted}; further keys are ignored).",
+    )
+
+
+class UnusableRecordError(DataError):
+    """A record in the right format from which no example can be made; `reason` is the same for all of its kind."""
+
+    def __init__(self, reason: str, *, where: object = None, value: object = None, remedy: str = "") -> None:
+        remedy = remedy or "Give on_unusable='drop' to leave such records out; they are counted by reason."
+        super().__init__(reason, where=where, value=value, remedy=remedy)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -69,7 +91,6 @@ class Source:
     """A record of an official file as documents with marked spans, before anything is left out, added or numbered.
 
     Attributes:
-        task: `mdqa`, `musique` or `summhay`.
         where: file and line for messages; `file` (its name, no folder) and `line` for the example's `meta`.
         documents: all documents of the record as `(title, text)`.
         marked: index of a document -> spans in its text that are needles; these documents are gold.
@@ -91,19 +112,21 @@ class Source:
     def id(self) -> str:
         return self.meta["id"]
 
+    @property
+    def others(self) -> list[int]:
+        """Indices of the documents that are not gold."""
+        return [index for index in range(len(self.documents)) if index not in self.marked]
+
     def with_documents(self, documents: Sequence[tuple[str, str]]) -> Source:
         """The same record with other documents; the marked ones have to be where they were."""
         return replace(self, documents=tuple(documents))
 
 
 def assemble(source: Source, kept: Sequence[int], instruction: str, **more: Any) -> Example:
-    """Write the kept documents, numbered from 1, and carry the marked spans over into the prompt.
+    """Write the kept documents, numbered from 1 in the given order, and carry the marked spans over into the prompt.
 
-    Args:
-        kept: indices of the documents in the order of the prompt; all marked ones are among them.
-        instruction: a line before the documents; none when empty.
-        more: goes to the example's `meta`, with what the source has, `file`, `line`, `documents` (how many) and `gold`
-            (the numbers of the marked ones).
+    `more` goes to the example's `meta`, with what the source has, `file`, `line`, `documents` (how many) and `gold`
+    (the numbers of the marked ones).
     """
     numbered: list[Document] = [(number, *source.documents[index]) for number, index in enumerate(kept, start=1)]
     prompt, offsets = write_prompt(numbered, source.question, instruction)
@@ -116,3 +139,78 @@ def assemble(source: Source, kept: Sequence[int], instruction: str, **more: Any)
         needles=tuple(needles),
         meta={**source.meta, "file": source.file, "line": source.line, "documents": len(kept), "gold": gold, **more},
     )
+
+
+def keep(source: Source, n_documents: int | None, others: Sequence[int] | None = None) -> list[int]:
+    """Which documents to keep, in increasing order: the gold ones, filled up from the front of `others`, which are all
+    that are not gold unless they are given; `UnusableRecordError` where there are more gold ones than `n_documents`."""
+    if n_documents is None:
+        return list(range(len(source.documents)))
+    room = n_documents - len(source.marked)
+    if room < 0:
+        raise UnusableRecordError(
+            "there are more gold documents than n_documents", where=source.where,
+            value=f"{len(source.marked)} > {n_documents}",
+            remedy="Raise n_documents, or give on_unusable='drop' to leave such records out.",
+        )
+    return sorted([*source.marked, *(source.others if others is None else others)[:room]])
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise `ConfigError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ConfigError("unknown choice", where=name, value=value, remedy=f"Give one of {', '.join(choices)}.")
+
+
+def check_loading(needle: str, needles: tuple[str, ...], on_unusable: str, n_documents: int | None) -> None:
+    """Raise `ConfigError` for an argument that is out of range in every loader."""
+    check_choice("needle", needle, needles)
+    check_choice("on_unusable", on_unusable, ("raise", "drop"))
+    check_count("n_documents", n_documents)
+
+
+def listed(iterate: Callable[P, Iterator[Example]]) -> Callable[P, list[Example]]:
+    """The loader `load_TASK` of `iterate_TASK`: all examples at once. It takes over the text that says what both do."""
+    @wraps(iterate)
+    def load(*args: P.args, **kwargs: P.kwargs) -> list[Example]:
+        return list(iterate(*args, **kwargs))
+
+    load.__name__ = load.__qualname__ = iterate.__name__.replace("iterate", "load")
+    load.__signature__ = inspect.signature(iterate).replace(return_annotation="list[Example]")
+    iterate.__doc__ = f"`{load.__name__}`, one example at a time: memory does not grow with the file."
+    return load
+
+
+def built(
+    items: Iterable[T], build: Callable[[T], R], on_unusable: OnUnusable, dropped: Counter[str] | None,
+) -> Iterator[R]:
+    """What `build` makes of each item, one at a time, without those that are unusable where these are to be dropped;
+    `dropped` counts them by reason, or a warning tells the counts."""
+    count = 0
+    reasons: Counter[str] = Counter()
+    for item in items:
+        try:
+            example = build(item)
+        except UnusableRecordError as error:
+            if on_unusable == "raise":
+                raise
+            reasons[error.reason] += 1
+            last = error
+            continue
+        count += 1
+        yield example
+    if reasons and not count:
+        raise DataError(
+            f"no record is usable: {told(reasons)}", where=last.where, value=last.value,
+            remedy="Mend the file or the arguments.",
+        )
+    if dropped is not None:
+        dropped.update(reasons)
+    elif reasons:
+        total = reasons.total()
+        warnings.warn(f"left out {total} of {total + count} records: {told(reasons)}", stacklevel=3)
+
+
+def told(reasons: Counter[str]) -> str:
+    """Counts by reason in words."""
+    return "; ".join(f"{count} because {reason}" for reason, count in reasons.most_common())

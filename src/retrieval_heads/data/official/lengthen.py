@@ -1,31 +1,128 @@
-"""A record at length: documents of other records are added until its prompt has the wanted number of tokens."""
+"""A record at length: documents of other records are added until its prompt has the wanted number of tokens.
+
+Where its gold documents stand is asked for by depth: depth 0 is before all other documents, depth 1 behind them, and in
+between the share of the other documents' tokens that come before the gold one.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, islice
+from typing import Any
 
+from retrieval_heads.data.chat import template_arguments, write_chat
+from retrieval_heads.data.encode import encode
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.official.assemble import Source, assemble
-from retrieval_heads.data.official.depths import arrange, check_depths
-from retrieval_heads.data.official.frame import Frame
-from retrieval_heads.data.official.pool import Candidates, Pool, Text
-from retrieval_heads.data.official.usable import UnusableRecordError
-from retrieval_heads.errors import ConfigError
+from retrieval_heads.data.official.assemble import Source, UnusableRecordError, assemble
+from retrieval_heads.data.official.sources import Candidates, Pool, Text
+from retrieval_heads.errors import ConfigError, DataError, ModelError
 
+DEPTHS = tuple(step / 10 for step in range(11))
+"""The depths that are used unless others are asked for."""
 TOLERANCE = 0.05
 """Share of the length that may be missing when the pool is used up; more is an error."""
-
 TOO_LONG = "the gold documents alone are longer than the length"
 TOO_FEW = "the other documents are too few for the length"
 
+_NUMBER = 100
+"""Documents are counted with this number: one of three digits, as most have in a long prompt."""
 _CLOSE = 0.01
 """Share of the length below which no further document is looked for."""
 _MISSES = 100
 """Documents in a row that are too long for the rest, after which none is looked for."""
 _CHUNK = 64
 """Documents that are counted in one call of the tokenizer."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands around the documents of a prompt, and how many tokens of the reading model all of it is: a line of
+    instruction, and with `chat` the tokenizer's chat template, its generation prompt included."""
+
+    tokenizer: Any
+    instruction: str = ""
+    chat: bool = False
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    _counts: dict[Text, int] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        name = type(self.tokenizer).__name__
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise ModelError("the tokenizer gives no character offsets", where=name,
+                             remedy="Use a fast tokenizer (a folder with tokenizer.json).")
+        if self.chat and not getattr(self.tokenizer, "chat_template", None):
+            raise ModelError(
+                "the tokenizer has no chat template", where=name,
+                remedy="Put a chat_template.jinja into its folder, use an instruction-tuned one, or leave chat out.",
+            )
+        if self.template_arguments and not self.chat:
+            raise ConfigError("there is no template to be told anything", where="template arguments",
+                              value=dict(self.template_arguments), remedy="Give --chat too, or leave them out.")
+        if self.chat:
+            told = template_arguments(self.tokenizer, self.template_arguments)
+            object.__setattr__(self, "template_arguments", told)
+
+    def count(self, documents: Sequence[Text]) -> list[int]:
+        """Tokens of each document with its heading and the blank line after it; each is counted once and remembered."""
+        new = [document for document in dict.fromkeys(documents) if document not in self._counts]
+        if new:
+            texts = [f"Document {_NUMBER}: {title}".rstrip(" ") + f"\n{text}\n\n" for title, text in new]
+            ids = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+            self._counts.update(zip(new, map(len, ids), strict=True))
+        return [self._counts[document] for document in documents]
+
+    def finish(self, example: Example) -> tuple[Example, int]:
+        """The example as the model reads it, and its tokens: prompt, answer and end of sequence."""
+        finished = self._wrapped(example) if self.chat else example
+        return finished, len(encode(finished, self.tokenizer).ids)
+
+    def _wrapped(self, example: Example) -> Example:
+        """The example with its prompt as one user message in the chat template, needles moved along."""
+        where = f"example {example.meta['id']}"
+        messages = [{"role": "user", "content": example.prompt}]
+        try:
+            text, joint, template = write_chat(self.tokenizer, messages, self.template_arguments)
+        except DataError as error:
+            raise DataError(error.problem, where=where, value=error.value, remedy=error.remedy) from error
+        if text.count(example.prompt) != 1:
+            raise DataError(
+                "the chat template changes the prompt, so that needles cannot be placed in it", where=where,
+                value=text[:80], remedy="Use an instruction without white space around it, or leave chat out.",
+            )
+        start = text.index(example.prompt)
+        needles = tuple((start + first, start + last) for first, last in example.needles)
+        return replace(example, prompt=text, joint=joint, chat_template=template, needles=needles)
+
+
+def check_depths(depths: Sequence[float]) -> tuple[float, ...]:
+    """The depths as floats; `ConfigError` unless there is one and each lies in [0, 1]."""
+    if not depths or not all(isinstance(depth, int | float) and 0 <= depth <= 1 for depth in depths):
+        raise ConfigError("depths are fractions of the haystack", where="depths", value=list(depths),
+                          remedy="Give one or more numbers from 0 (first) to 1 (last).")
+    return tuple(float(depth) for depth in depths)
+
+
+def spread(depths: Sequence[float], counts: Sequence[int], seed: int | str = 0) -> list[tuple[float, ...]]:
+    """Depths for examples in turn, `counts[i]` of them for the gold documents of example `i`: the list is dealt again
+    and again, each time in another seeded order, so that each depth is used equally often and in changing company."""
+    dealt = _deal(check_depths(depths), random.Random(f"depths:{seed}"))
+    return [tuple(islice(dealt, count)) for count in counts]
+
+
+def _deal(depths: tuple[float, ...], rng: random.Random) -> Iterator[float]:
+    while True:
+        yield from rng.sample(depths, len(depths))
+
+
+def arrange(tokens: Sequence[int], depths: Sequence[float]) -> tuple[list[int], list[float]]:
+    """How many of the other documents (`tokens` of each) come before each gold one so that it is nearest to its depth,
+    and the depths that are reached; 0 where there is no other document."""
+    before = [0, *accumulate(tokens)]
+    total = before[-1]
+    slots = [min(range(len(before)), key=lambda slot: abs(before[slot] - depth * total)) for depth in depths]
+    return slots, [before[slot] / total if total else 0.0 for slot in slots]
 
 
 def lengthen(
@@ -39,13 +136,9 @@ def lengthen(
     seed at another length draws in the same order, so that a longer haystack has most of a shorter one's documents.
 
     Args:
-        source: the record.
-        pool: documents of all records.
-        frame: tokenizer, instruction and chat template.
         length: tokens of prompt, answer and end of sequence.
-        depths: one for each gold document, in the record's order, in [0, 1]; see `depths.py`.
-        seed: of the drawing and the order of the documents that are not gold.
-        apart: keys of texts that are kept away; see `Candidates`.
+        depths: one for each gold document, in the record's order, in [0, 1].
+        apart: see `Candidates`.
 
     Returns:
         The example; `meta` has what the loaders give and `length` (asked), `tokens`, and for the gold documents in
@@ -54,23 +147,20 @@ def lengthen(
 
     Raises:
         UnusableRecordError: the gold documents alone are too long, or the others too few.
-        ConfigError: another number of depths than gold documents, or a depth outside [0, 1].
     """
-    gold = sorted(source.marked)
     depths = check_depths(depths)
-    if len(depths) != len(gold):
-        raise ConfigError(
-            f"there are {len(gold)} gold documents", where=f"{source.where}, depths", value=depths,
-            remedy="Give a depth for each; `spread` deals them.",
-        )
-    haystack, budget = _haystack(source, pool, frame, length, seed, apart)
-    example, tokens = _written(source, haystack, haystack.take(budget), depths, length, seed)
+    if len(depths) != len(source.marked):
+        raise ConfigError(f"there are {len(source.marked)} gold documents", where=f"{source.where}, depths",
+                          value=depths, remedy="Give a depth for each; `spread` deals them.")
+    haystack = _Haystack(source, pool, frame, length, seed, apart)
+    budget = haystack.budget
+    example, tokens = haystack.example(budget, depths)
     if 0 <= length - tokens > _CLOSE * length:  # documents were counted a little too long
-        fuller = _written(source, haystack, haystack.take(budget + length - tokens), depths, length, seed)
+        fuller = haystack.example(budget + length - tokens, depths)
         example, tokens = fuller if tokens < fuller[1] <= length else (example, tokens)
     while tokens > length:
         budget -= tokens - length
-        example, tokens = _written(source, haystack, haystack.take(budget), depths, length, seed)
+        example, tokens = haystack.example(budget, depths)
     return example
 
 
@@ -81,45 +171,56 @@ def check_room(
     """Raise the `UnusableRecordError` of `lengthen` if the record does not fit one of the lengths or the pool does not
     fill it; cheaper than making the examples."""
     for length in {min(lengths), max(lengths)}:
-        _haystack(source, pool, frame, length, seed, apart)
-
-
-def _haystack(
-    source: Source, pool: Pool, frame: Frame, length: int, seed: int, apart: frozenset[str],
-) -> tuple[_Haystack, int]:
-    """Documents for the record, proved to be enough, and the tokens that they may have."""
-    bare = frame.finish(assemble(source, sorted(source.marked), frame.instruction))[1]
-    if bare > length:
-        raise UnusableRecordError(
-            TOO_LONG, where=source.where, value=f"{bare} tokens with question and answer, {length} allowed",
-            remedy="Raise the length, or leave the record out.",
-        )
-    haystack, needed = _Haystack(Candidates(source, pool, apart, seed), frame, length), length - bare
-    haystack.take(needed)
-    if haystack.exhausted and haystack.tokens < needed - TOLERANCE * length:
-        raise UnusableRecordError(
-            TOO_FEW, where=source.where,
-            value=f"{haystack.tokens} tokens of documents without the answer, {needed} needed",
-            remedy="Lower the length, or give more records of the task.",
-        )
-    return haystack, needed
+        _Haystack(source, pool, frame, length, seed, apart)
 
 
 class _Haystack:
-    """Candidates with their tokens; those that were drawn are kept, so that another budget starts with the same ones.
+    """Documents for a record, proved to be enough, and the `budget` of tokens that they may have; those that were drawn
+    are kept, so that another budget starts with the same ones."""
 
-    Attributes:
-        drawn: documents so far, and `tokens` of all of them.
-        exhausted: whether there are no more.
-    """
+    def __init__(
+        self, source: Source, pool: Pool, frame: Frame, length: int, seed: int, apart: frozenset[str],
+    ) -> None:
+        self._source, self._frame, self._length, self._seed = source, frame, length, seed
+        self._candidates = Candidates(source, pool, apart, seed)
+        self._rest, self._exhausted = iter(self._candidates), False
+        self._drawn: list[tuple[Text, int]] = []
+        bare = frame.finish(assemble(source, sorted(source.marked), frame.instruction))[1]
+        if bare > length:
+            raise UnusableRecordError(
+                TOO_LONG, where=source.where, value=f"{bare} tokens with question and answer, {length} allowed",
+                remedy="Raise the length, or leave the record out.",
+            )
+        self.budget = length - bare
+        self._take(self.budget)
+        had = sum(tokens for _, tokens in self._drawn)
+        if self._exhausted and had < self.budget - TOLERANCE * length:
+            raise UnusableRecordError(
+                TOO_FEW, where=source.where,
+                value=f"{had} tokens of documents without the answer, {self.budget} needed",
+                remedy="Lower the length, or give more records of the task.",
+            )
 
-    def __init__(self, candidates: Candidates, frame: Frame, length: int) -> None:
-        self.candidates, self.frame, self.length = candidates, frame, length
-        self.drawn: list[tuple[Text, int]] = []
-        self.tokens, self.exhausted = 0, False
-        self._rest = iter(candidates)
+    def example(self, budget: int, depths: Sequence[float]) -> tuple[Example, int]:
+        """The example with documents of so many tokens around the gold ones, and its own tokens."""
+        source, fillers = self._source, self._take(budget)
+        fillers = random.Random(f"{self._seed}:{source.id}").sample(fillers, len(fillers))
+        slots, reached = arrange([tokens for _, tokens in fillers], depths)
+        gold = sorted(zip(slots, depths, sorted(source.marked), reached, strict=True))
+        documents = (*source.documents, *(document for document, _ in fillers))
+        order = list(range(len(source.documents), len(documents)))
+        for slot, _, index, _ in reversed(gold):
+            order.insert(slot, index)
+        own = sum(document in source.documents for document, _ in fillers)
+        example, tokens = self._frame.finish(assemble(
+            source.with_documents(documents), order, self._frame.instruction, length=self._length,
+            depths=[round(depth, 4) for *_, depth in gold], depths_asked=[depth for _, depth, *_ in gold],
+            own=own, added=len(fillers) - own, refused=self._candidates.refused,
+        ))
+        example.meta["tokens"] = tokens
+        return example, tokens
 
-    def take(self, budget: int) -> list[tuple[Text, int]]:
+    def _take(self, budget: int) -> list[tuple[Text, int]]:
         """Documents of together at most `budget` tokens, the first ones that fit."""
         taken, misses = [], 0
         for document, tokens in self._all():
@@ -129,38 +230,15 @@ class _Haystack:
                 misses = 0
             else:
                 misses += 1
-            if budget < _CLOSE * self.length or misses == _MISSES:
+            if budget < _CLOSE * self._length or misses == _MISSES:
                 break
         return taken
 
     def _all(self) -> Iterator[tuple[Text, int]]:
-        yield from self.drawn
-        while not self.exhausted:
+        yield from self._drawn
+        while not self._exhausted:
             documents = list(islice(self._rest, _CHUNK))
-            self.exhausted = len(documents) < _CHUNK
-            counted = list(zip(documents, self.frame.count(documents), strict=True))
-            self.drawn += counted
-            self.tokens += sum(tokens for _, tokens in counted)
+            self._exhausted = len(documents) < _CHUNK
+            counted = list(zip(documents, self._frame.count(documents), strict=True))
+            self._drawn += counted
             yield from counted
-
-
-def _written(
-    source: Source, haystack: _Haystack, fillers: list[tuple[Text, int]], depths: Sequence[float], length: int,
-    seed: int,
-) -> tuple[Example, int]:
-    """The example with these documents around the gold ones, and its tokens."""
-    fillers = random.Random(f"{seed}:{source.id}").sample(fillers, len(fillers))
-    slots, reached = arrange([tokens for _, tokens in fillers], depths)
-    gold = sorted(zip(slots, depths, sorted(source.marked), reached, strict=True))
-    documents = (*source.documents, *(document for document, _ in fillers))
-    order = list(range(len(source.documents), len(documents)))
-    for slot, _, index, _ in reversed(gold):
-        order.insert(slot, index)
-    own = sum(document in source.documents for document, _ in fillers)
-    example, tokens = haystack.frame.finish(assemble(
-        source.with_documents(documents), order, haystack.frame.instruction, length=length,
-        depths=[round(depth, 4) for *_, depth in gold], depths_asked=[depth for _, depth, *_ in gold],
-        own=own, added=len(fillers) - own, refused=haystack.candidates.refused,
-    ))
-    example.meta["tokens"] = tokens
-    return example, tokens

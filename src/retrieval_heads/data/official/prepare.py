@@ -21,24 +21,29 @@ from typing import Any
 
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import write_examples
+from retrieval_heads.data.official.answers import not_searched
 from retrieval_heads.data.official.assemble import Source
-from retrieval_heads.data.official.choose import choose
-from retrieval_heads.data.official.depths import DEPTHS, check_depths, spread
-from retrieval_heads.data.official.frame import Frame
-from retrieval_heads.data.official.identity import file_facts, tokenizer_facts
-from retrieval_heads.data.official.lengthen import check_room, lengthen
+from retrieval_heads.data.official.lengthen import DEPTHS, Frame, check_depths, check_room, lengthen, spread
 from retrieval_heads.data.official.origins import origin
-from retrieval_heads.data.official.phrases import not_searched
-from retrieval_heads.data.official.pool import Pool
 from retrieval_heads.data.official.records import check_count
-from retrieval_heads.data.official.sources import official_files, read_sources, without_control_tokens, without_repeats
-from retrieval_heads.data.official.split import FEWER, Split
+from retrieval_heads.data.official.sources import (
+    Pool,
+    official_files,
+    read_sources,
+    without_control_tokens,
+    without_repeats,
+)
+from retrieval_heads.data.official.split import FEWER, Split, split
 from retrieval_heads.data.tokenizer import load_tokenizer
 from retrieval_heads.errors import ConfigError, DataError, ResultError
-from retrieval_heads.files import UNREADABLE, write_whole
+from retrieval_heads.files import UNREADABLE, content_digest, write_whole
 
 MANIFEST = "manifest.json"
 RECORDS = "records.json"
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja", "chat_template.json",
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Request:
         train, probe, test: numbers of examples.
         seed: of the split, the haystacks and the depths.
         chat, instruction, template_arguments: see `Frame`.
-        depths: dealt to the gold documents; see `depths.py`.
+        depths: dealt to the gold documents; see `lengthen.py`.
         dev: number of held-out examples of a development set; none for 0.
         train_ids: the ids of the training records, `train` of them; they are drawn where there are none.
     """
@@ -103,15 +108,13 @@ class Request:
 
 
 def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: str | Path) -> tuple[Path, bool]:
-    """Prepare a task's data folder, unless it was made by the same request already.
+    """Prepare a task's data folder, unless it was made by the same request already: the path of its manifest, and
+    whether anything was made.
 
     Args:
         official: folder of the official files (of all tasks, by their names or in a folder each).
         tokenizer: folder of the model whose tokenizer counts and whose chat template is used.
         out: data folder; the task's files go to `OUT/TASK`.
-
-    Returns:
-        The path of the manifest, and whether anything was made.
 
     Raises:
         DataError: no or unreadable official files, or too few usable records.
@@ -135,14 +138,14 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
         lengths = for_training if training else request.eval_lengths
         check_room(source, pool, frame, lengths, seed=request.seed, apart=apart)
 
-    parts = choose(sources, room, train=request.train, probe=request.probe, test=request.test, dev=request.dev,
-                   seed=request.seed, pinned=request.train_ids, dropped=dropped)
+    parts = split(sources, room, train=request.train, probe=request.probe, test=request.test, dev=request.dev,
+                  seed=request.seed, pinned=request.train_ids, dropped=dropped)
     made = {}
     for name, examples in _examples(request, parts, pool, frame):
         write_examples(folder / name, examples)
-        made[name] = _counted(examples) | file_facts(folder / name)
-    sets = {"train": parts.train, "limited": parts.limited, **{name: getattr(parts, name) for name in request.held_out}}
-    _write_json(folder / RECORDS, {name: [source.id for source in records] for name, records in sets.items()})
+        made[name] = _counted(examples) | _file_facts(folder / name)
+    ids = {name: [source.id for source in getattr(parts, name)] for name in ("train", "limited", *request.held_out)}
+    _write_json(folder / RECORDS, ids)
     manifest = {
         "arguments": arguments, "licence": origin(request.task).licence, "citation": origin(request.task).citation,
         "records": {"read": len(read), "questions": len(sources), "documents": len(pool)},
@@ -155,11 +158,14 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
     return folder / MANIFEST, True
 
 
-def file_names(request: Request) -> list[str]:
-    """The files of a request in `OUT/TASK`, without the manifest."""
-    held_out = [f"held_out/{part}_{length}.jsonl.gz" for part in request.held_out for length in request.eval_lengths]
-    short = [] if request.short_length is None else ["real_short.jsonl.gz"]
-    return ["real.jsonl.gz", "real_limited.jsonl.gz", *short, *held_out]
+def files_of(request: Request) -> dict[str, tuple[str, int]]:
+    """The files of a request in `OUT/TASK`, without the manifest: each one's set of records and length."""
+    short = {} if request.short_length is None else {"real_short.jsonl.gz": ("train", request.short_length)}
+    return {
+        "real.jsonl.gz": ("train", request.length), "real_limited.jsonl.gz": ("limited", request.length), **short,
+        **{f"held_out/{part}_{length}.jsonl.gz": (part, length)
+           for part in request.held_out for length in request.eval_lengths},
+    }
 
 
 def _check_numbers(request: Request, questions: int) -> None:
@@ -177,23 +183,16 @@ def _check_numbers(request: Request, questions: int) -> None:
 def _examples(request: Request, parts: Split, pool: Pool, frame: Frame) -> Iterator[tuple[str, list[Example]]]:
     """Each file's name and examples."""
     apart = {training: parts.kept_away(training) for training in (True, False)}
-
-    def make(sources: Sequence[Source], name: str, length: int) -> list[Example]:
+    for file, (name, length) in files_of(request).items():
+        sources = getattr(parts, name)
         # a record has the same depths at every length
-        depths = spread(request.depths, [len(source.marked) for source in sources], f"{request.seed}:{name}")
-        return [
+        known_as = {"train": "real", "limited": "real_limited"}.get(name, name)
+        depths = spread(request.depths, [len(source.marked) for source in sources], f"{request.seed}:{known_as}")
+        yield file, [
             lengthen(source, pool, frame, length, depths=dealt, seed=request.seed,
-                     apart=apart[name in ("real", "real_limited")])
+                     apart=apart[name in ("train", "limited")])
             for source, dealt in zip(sources, depths, strict=True)
         ]
-
-    yield "real.jsonl.gz", make(parts.train, "real", request.length)
-    yield "real_limited.jsonl.gz", make(parts.limited, "real_limited", request.length)
-    if request.short_length is not None:
-        yield "real_short.jsonl.gz", make(parts.train, "real", request.short_length)
-    for name in request.held_out:
-        for length in request.eval_lengths:
-            yield f"held_out/{name}_{length}.jsonl.gz", make(getattr(parts, name), name, length)
 
 
 def _arguments(request: Request, files: Sequence[Path], tokenizer: Path, frame: Frame) -> dict[str, Any]:
@@ -202,28 +201,40 @@ def _arguments(request: Request, files: Sequence[Path], tokenizer: Path, frame: 
     asked = {key: value for key, value in vars(request).items() if value or key not in ("dev", "train_ids")}
     return json.loads(json.dumps({
         **asked, "template_arguments": dict(frame.template_arguments) or None,
-        "sources": {path.name: file_facts(path) for path in files},
-        "tokenizer": tokenizer_facts(tokenizer, frame.tokenizer),
+        "sources": {path.name: _file_facts(path) for path in files},
+        "tokenizer": _tokenizer_facts(tokenizer, frame.tokenizer),
     }))
+
+
+def _file_facts(path: Path) -> dict[str, Any]:
+    digest = content_digest(path)
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def _tokenizer_facts(folder: Path, tokenizer: Any) -> dict[str, Any]:
+    files = {name: folder / name for name in TOKENIZER_FILES if (folder / name).is_file()}
+    return {
+        "name": folder.resolve().name, "class": type(tokenizer).__name__, "size": len(tokenizer),
+        "files": {name: content_digest(path) for name, path in files.items()},
+        "special_tokens": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "chat_template": getattr(tokenizer, "chat_template", None),
+    }
 
 
 def _made(folder: Path, arguments: dict[str, Any], request: Request) -> bool:
     """Whether the folder is finished; `ResultError` where it belongs to another request."""
-    names, path = file_names(request), folder / MANIFEST
+    names, path = files_of(request), folder / MANIFEST
     if path.is_file():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))["arguments"]
         except UNREADABLE as error:
-            raise ResultError(
-                "no manifest of `prepare`", where=path, value=str(error), remedy="Name another folder.",
-            ) from None
+            raise ResultError("no manifest of `prepare`", where=path, value=str(error),
+                              remedy="Name another folder.") from None
         other = [f"{key} is {before.get(key)!r} there and {arguments.get(key)!r} now"
                  for key in sorted({*before, *arguments}) if before.get(key) != arguments.get(key)]
         if other:
-            raise ResultError(
-                "the folder was prepared with other arguments", where=folder, value="; ".join(other),
-                remedy="Name another folder, or delete this one.",
-            )
+            raise ResultError("the folder was prepared with other arguments", where=folder, value="; ".join(other),
+                              remedy="Name another folder, or delete this one.")
         return all((folder / name).is_file() for name in names)
     strangers = [
         path.relative_to(folder).as_posix() for pattern in ("real*.jsonl*", "held_out/*.jsonl*")

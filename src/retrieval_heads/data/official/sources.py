@@ -1,28 +1,30 @@
-"""The records of a task's official files, with what was left out and why."""
+"""The records of a task's official files, with what was left out and why, and the pool of all their documents, each
+text once, from which haystacks are drawn."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from retrieval_heads.data.markup import control_tokens, held_token
-from retrieval_heads.data.official.assemble import Source
-from retrieval_heads.data.official.mdqa import mdqa_source
-from retrieval_heads.data.official.musique import musique_source
+from retrieval_heads.data.official.answers import Forbidden
+from retrieval_heads.data.official.assemble import Source, built, check_choice
+from retrieval_heads.data.official.questions import mdqa_source, musique_source
 from retrieval_heads.data.official.records import read_records
 from retrieval_heads.data.official.summhay import summhay_source, topic_items
-from retrieval_heads.data.official.usable import built, check_choice
 from retrieval_heads.errors import DataError
 
+Text = tuple[str, str]
+"""A document as `(title, text)`."""
 REPEATED = "another record asks the same question"
 
 
-@dataclass(frozen=True)
-class _Reader:
+class _Reader(NamedTuple):
     pattern: str
     items: Callable[[Path], Iterator[Any]]
     source: Callable[[Any, str], Source]
@@ -37,12 +39,7 @@ _READERS = {
 
 
 def official_files(folder: str | Path, task: str) -> list[Path]:
-    """The files of a task in `FOLDER/TASK` or in `FOLDER` itself, by name.
-
-    Raises:
-        DataError: none is there.
-        ConfigError: an unknown task.
-    """
+    """The files of a task in `FOLDER/TASK` or in `FOLDER` itself, by name; `DataError` where none is there."""
     check_choice("task", task, tuple(_READERS))
     folder = Path(folder)
     for place in (folder / task, folder):
@@ -57,14 +54,7 @@ def official_files(folder: str | Path, task: str) -> list[Path]:
 
 
 def read_sources(task: str, files: Sequence[Path], dropped: Counter[str] | None = None) -> list[Source]:
-    """All usable records of the files, with the loaders' default needles.
-
-    Args:
-        dropped: counts what was left out by reason.
-
-    Raises:
-        DataError: a file or record that is not in the official format, or a file without a usable record.
-    """
+    """All usable records of the files, with the loaders' default needles; `dropped` counts the others by reason."""
     reader = _READERS[task]
     counted: Counter[str] = Counter() if dropped is None else dropped
     return [
@@ -104,3 +94,61 @@ def without_control_tokens(read: Sequence[Source], tokenizer: Any, dropped: Coun
         else:
             kept.append(source)
     return kept
+
+
+def text_key(text: str) -> str:
+    """What makes two documents the same one: their text, whatever its case and white space."""
+    return " ".join(text.split()).casefold()
+
+
+class Pool:
+    """By `text_key`, the documents of records (the first title of a text is kept), and the ids of the records of which
+    a document is gold."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self.documents: dict[str, Text] = {}
+        self.gold_of: dict[str, set[str]] = {}
+        keys: dict[str, str] = {}  # the insights of a topic share its documents, whose keys are made once
+        for source in sources:
+            for index, (title, text) in enumerate(source.documents):
+                key = keys.get(text) or keys.setdefault(text, text_key(text))
+                self.documents.setdefault(key, (title, text))
+                if index in source.marked:
+                    self.gold_of.setdefault(key, set()).add(source.id)
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+
+class Candidates:
+    """The documents that may be added to a record, in a seeded order: its own first, then those of the pool.
+
+    Left out are gold documents of this record (also under another file's name), texts that are there already, texts
+    whose key (`text_key`) is in `apart`, such as gold documents of another split, and documents that hold an accepted
+    answer, of which `refused` counts how many; for a task whose answer is document numbers, those in which the insight
+    stands word for word.
+    """
+
+    def __init__(self, source: Source, pool: Pool, apart: frozenset[str], seed: int) -> None:
+        self._source, self._pool, self._apart = source, pool, apart
+        self._seen = {text_key(source.documents[index][1]) for index in source.marked}
+        self._forbidden = Forbidden(source.answers or (source.meta["insight"],))
+        self._rng = np.random.default_rng(list(f"{seed}:{source.id}".encode()))
+        self.refused = 0
+
+    def __iter__(self) -> Iterator[Text]:
+        own = [self._source.documents[index] for index in self._source.others]
+        for place in self._rng.permutation(len(own)):
+            yield from self._admitted(text_key(own[place][1]), own[place])
+        keys = list(self._pool.documents)
+        for place in self._rng.permutation(len(keys)):
+            yield from self._admitted(keys[place], self._pool.documents[keys[place]])
+
+    def _admitted(self, key: str, document: Text) -> Iterator[Text]:
+        if key in self._seen or key in self._apart or self._source.id in self._pool.gold_of.get(key, ()) or not key:
+            return
+        self._seen.add(key)
+        if self._forbidden.held_by(*document):
+            self.refused += 1
+            return
+        yield document

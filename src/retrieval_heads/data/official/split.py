@@ -7,6 +7,9 @@ are enough records:
 2. held-out sets may share some, training shares none with them (topics with a hundred documents that all insights
    share need it);
 3. training shares some, too. What is shared is counted and told.
+
+Which gold documents are kept out of a record's haystack follows from the split. So a record whose haystack they leave
+too small is given up, and the records are split again without it.
 """
 
 from __future__ import annotations
@@ -18,10 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, combinations, islice
 
-from retrieval_heads.data.official.assemble import Source
-from retrieval_heads.data.official.pinned import named
-from retrieval_heads.data.official.pool import text_key
-from retrieval_heads.data.official.usable import UnusableRecordError, told
+from retrieval_heads.data.official.assemble import Source, UnusableRecordError, told
+from retrieval_heads.data.official.sources import text_key
 from retrieval_heads.errors import DataError
 
 FEWER = ("Give all official files of the task (`fetch` brings them), lower the numbers here and n_train, n_probe and "
@@ -29,6 +30,10 @@ FEWER = ("Give all official files of the task (`fetch` brings them), lower the n
 """What to do where there are too few records."""
 
 QUESTION_WORDS = ("who", "when", "where", "what", "which", "why", "how")
+
+Room = Callable[[Source, bool, frozenset[str]], None]
+"""Raises `UnusableRecordError` for a record that has no example at the wanted lengths, those of training (True) or of
+held-out examples, given keys of texts that are kept out of its haystack."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,9 @@ class Split:
     apart: bool
     dev: list[Source] = field(default_factory=list)
 
-    @property
-    def held_out(self) -> list[Source]:
-        return [*self.probe, *self.test, *self.dev]
+    def side(self, training: bool) -> list[Source]:
+        """All records for training, or all that are held out."""
+        return [*self.train, *self.limited] if training else [*self.probe, *self.test, *self.dev]
 
     def shared_gold(self) -> dict[str, int]:
         """By pair of sets, how many gold documents they have in common (`real` and `real_limited` left out)."""
@@ -64,8 +69,7 @@ class Split:
     def kept_away(self, training: bool) -> frozenset[str]:
         """Keys of the gold documents that stay out of the haystacks of training or of held-out records: those of the
         other side, or none where the two sides share gold documents anyway."""
-        other = self.held_out if training else [*self.train, *self.limited]
-        return gold_keys(other) if self.apart else frozenset()
+        return gold_keys(self.side(not training)) if self.apart else frozenset()
 
 
 def gold_keys(sources: Iterable[Source]) -> frozenset[str]:
@@ -84,70 +88,70 @@ def group_of(source: Source) -> str:
 
 
 def split(
-    sources: Sequence[Source], *, train: int, probe: int, test: int, seed: int, dev: int = 0,
-    pinned: Sequence[str] = (),
-    check: Callable[[Source, bool], None] = lambda source, training: None, dropped: Counter[str] | None = None,
+    sources: Sequence[Source], room: Room = lambda *_: None, *, train: int, probe: int, test: int, seed: int,
+    dev: int = 0, pinned: Sequence[str] = (), dropped: Counter[str] | None = None,
 ) -> Split:
-    """Split records; insights of one topic are kept together as far as that goes.
+    """Split records so that each has enough other documents even without the gold documents of the other side; insights
+    of one topic are kept together as far as that goes.
 
     `real_limited` takes as few kinds of question as hold `train` records: the most frequent ones, or for MuSiQue those
     of the fewest hops.
 
     Args:
         sources: records without a repeated question.
+        room: asked only about records that are about to be taken.
         train, probe, test, dev: how many of each.
-        seed: of the order in which records are chosen.
         pinned: ids of the training records, `train` of them; drawn where there are none.
-        check: raises `UnusableRecordError` for a record that cannot be used, for training (True) or held out; called
-            only for records that are about to be taken.
-        dropped: counts the records that `check` refused, by reason; one that is refused twice counts once.
+        dropped: counts the records that had no room, by reason; one that is refused twice counts once.
 
     Raises:
         DataError: too few usable records, a pinned one that is missing or unusable, or `real_limited` would need every
             kind of question.
     """
-    reasons: Counter[str] = Counter() if dropped is None else dropped
-    chooser = _Chooser(sources, check, reasons, seed)
-    fixed = chooser.pinned(named(sources, pinned)) if pinned else []
+    chooser = _Chooser(sources, room, seed)
+    while True:
+        parts = _split(chooser, {"test": test, "probe": probe, "dev": dev}, train, pinned)
+        crowded = [
+            chooser.refuse(source, training, parts.kept_away(training))
+            for training in (True, False) for source in parts.side(training)
+        ]
+        if not any(crowded):
+            if dropped is not None:
+                dropped.update(chooser.refused.values())
+            return parts
+        chooser.refused.clear()
+
+
+def _split(chooser: _Chooser, numbers: dict[str, int], train: int, pinned: Sequence[str]) -> Split:
+    fixed = chooser.pinned(pinned) if pinned else []
     for disjoint, apart in ((True, True), (False, True), (False, False)):
-        held_out, taken = _held_out(chooser, {"test": test, "probe": probe, "dev": dev}, fixed, disjoint, apart)
-        held = gold_keys(chain.from_iterable(held_out.values()))
-        trained = fixed or chooser.take(train, taken, held, others=not apart)
-        counts = {"train": len(trained), **{name: len(records) for name, records in held_out.items()}}
-        if counts == {"train": train, "test": test, "probe": probe, "dev": dev}:
+        parts, taken, held = {}, {source.id for source in fixed}, gold_keys(fixed)
+        for name, n in numbers.items():
+            parts[name] = chooser.take(n, taken, held, others=not apart, training=False)
+            taken |= {source.id for source in parts[name]}
+            held |= gold_keys(parts[name]) if disjoint else frozenset()
+        held = gold_keys(chain.from_iterable(parts.values()))
+        parts["train"] = fixed or chooser.take(train, taken, held, others=not apart)
+        wanted = numbers | {"train": train}
+        if all(len(parts[name]) == n for name, n in wanted.items()):
             break
     else:
-        names = ("train", "probe", "test", *(["dev"] if dev else []))
+        names = ("train", "probe", "test", *(["dev"] if wanted["dev"] else []))
         raise DataError(
-            f"{' + '.join(str(counts[name]) for name in names)} of {len(sources)} records are usable (left out: "
-            f"{told(reasons) or 'none'})", where=f"{sources[0].task}: {' + '.join(names)}" if sources else "records",
-            value=" + ".join(str({"train": train, "test": test, "probe": probe, "dev": dev}[name]) for name in names),
-            remedy=f"{FEWER} Or lower the lengths.",
+            f"{' + '.join(str(len(parts[name])) for name in names)} of {len(chooser.order)} records are usable "
+            f"(left out: {told(Counter(chooser.refused.values())) or 'none'})",
+            where=f"{chooser.order[0].task}: {' + '.join(names)}" if chooser.order else "records",
+            value=" + ".join(str(wanted[name]) for name in names), remedy=f"{FEWER} Or lower the lengths.",
         )
-    limited, groups = _limited(chooser, train, taken - {source.id for source in fixed}, held, not apart)
-    return Split(trained, limited, held_out["probe"], held_out["test"], groups,
-                 not gold_keys([*trained, *limited]) & held, held_out["dev"])
-
-
-def _held_out(
-    chooser: _Chooser, numbers: dict[str, int], fixed: Sequence[Source], disjoint: bool, apart: bool,
-) -> tuple[dict[str, list[Source]], set[str]]:
-    """The held-out sets under a plan, and the ids that are taken by them and by the fixed training records."""
-    taken, held = {source.id for source in fixed}, gold_keys(fixed)
-    parts: dict[str, list[Source]] = {}
-    for name, n in numbers.items():
-        parts[name] = chooser.take(n, taken, held, others=not apart, training=False)
-        taken |= {source.id for source in parts[name]}
-        held |= gold_keys(parts[name]) if disjoint else frozenset()
-    return parts, taken
+    limited = chooser.limited(train, taken - {source.id for source in fixed}, held, not apart)
+    return Split(**parts, limited=limited, groups=dict(Counter(map(group_of, limited))),
+                 apart=not gold_keys([*parts["train"], *limited]) & held)
 
 
 class _Chooser:
-    """Records in a seeded order, those of a topic one after the other."""
+    """Records in a seeded order, those of a topic one after the other; `refused` has by id why one had no room."""
 
-    def __init__(
-        self, sources: Sequence[Source], check: Callable[[Source, bool], None], dropped: Counter[str], seed: int,
-    ) -> None:
+    def __init__(self, sources: Sequence[Source], room: Room, seed: int) -> None:
         rng = random.Random(f"split:{seed}")
         clusters: dict[str, list[Source]] = {}
         for source in sources:
@@ -156,18 +160,29 @@ class _Chooser:
             source for name in rng.sample(sorted(clusters), len(clusters))
             for source in rng.sample(clusters[name], len(clusters[name]))
         ]
-        self.keys = {source.id: gold_keys([source]) for source in self.order}
-        self._check, self._dropped, self._known, self._refused = check, dropped, {}, set()
+        self.refused: dict[str, str] = {}
+        self._keys = {source.id: gold_keys([source]) for source in self.order}
+        self._room, self._problems = room, dict[tuple[str, bool], str | None]()
 
-    def pinned(self, sources: list[Source]) -> list[Source]:
-        """The same records; `DataError` where one cannot be used for training."""
-        useless = [source.id for source in sources if not self.usable(source)]
+    def pinned(self, ids: Sequence[str]) -> list[Source]:
+        """The records of these ids, in their order; `DataError` where one is missing or cannot be used for training."""
+        by_id = {source.id: source for source in self.order}
+        absent = [one for one in ids if one not in by_id]
+        if absent:
+            raise DataError(
+                f"{len(absent)} of the {len(ids)} named training questions are not among the usable records",
+                where="--train-ids", value=absent[:5],
+                remedy="Give the official files that the ids were made from, under the same names; a question that "
+                "several files ask has the id of the record with the most documents.",
+            )
+        useless = [one for one in ids if not self.usable(by_id[one])]
         if useless:
             raise DataError(
-                f"{len(useless)} of the {len(sources)} named training questions cannot be used ({told(self._dropped)})",
-                where="--train-ids", value=useless[:5], remedy="Leave them out of the list, or change the lengths.",
+                f"{len(useless)} of the {len(ids)} named training questions cannot be used "
+                f"({told(Counter(self.refused.values()))})", where="--train-ids", value=useless[:5],
+                remedy="Leave them out of the list, or change the lengths.",
             )
-        return sources
+        return [by_id[one] for one in ids]
 
     def take(
         self, n: int, taken: set[str], held: frozenset[str], others: bool = False, *, training: bool = True,
@@ -178,39 +193,42 @@ class _Chooser:
     def open(self, taken: set[str], held: frozenset[str], others: bool) -> Iterator[Source]:
         """The records that may be taken, usable or not."""
         left = [source for source in self.order if source.id not in taken]
-        yield from (source for source in left if not self.keys[source.id] & held)
+        yield from (source for source in left if not self._keys[source.id] & held)
         if others:
-            yield from (source for source in left if self.keys[source.id] & held)
+            yield from (source for source in left if self._keys[source.id] & held)
+
+    def limited(self, n: int, taken: set[str], held: frozenset[str], others: bool) -> list[Source]:
+        """`n` usable records of as few kinds of question as hold so many."""
+        candidates = list(self.open(taken, held, others))
+        sizes = Counter(map(group_of, candidates))
+        by_hops = "hops" in candidates[0].meta
+        ranked = sorted(sizes, key=lambda group: (group,) if by_hops else (-sizes[group], group))
+        limited: list[Source] = []
+        for group in ranked[:-1]:
+            members = (source for source in candidates if group_of(source) == group and self.usable(source))
+            limited += islice(members, n - len(limited))
+            if len(limited) == n:
+                return limited
+        raise DataError(
+            f"real_limited would need every kind of question ({len(sizes)} of them) for its {n} records", where="train",
+            value=n, remedy="Lower the number of training examples, or give more records.",
+        )
 
     def usable(self, source: Source, training: bool = True) -> bool:
-        """Whether a record can be made into an example, for training or held out; checked once."""
-        key = (source.id, training)
-        if key not in self._known:
-            try:
-                self._check(source, training)
-                self._known[key] = True
-            except UnusableRecordError as error:
-                if source.id not in self._refused:
-                    self._dropped[error.reason] += 1
-                    self._refused.add(source.id)
-                self._known[key] = False
-        return self._known[key]
+        """Whether a record has room, for training or held out; looked at once."""
+        if (source.id, training) not in self._problems:
+            self.refuse(source, training, frozenset())
+        problem = self._problems[source.id, training]
+        if problem is not None:
+            self.refused.setdefault(source.id, problem)
+        return problem is None
 
-
-def _limited(
-    chooser: _Chooser, n: int, taken: set[str], held: frozenset[str], others: bool,
-) -> tuple[list[Source], dict[str, int]]:
-    candidates = list(chooser.open(taken, held, others))
-    sizes = Counter(map(group_of, candidates))
-    by_hops = "hops" in candidates[0].meta
-    ranked = sorted(sizes, key=lambda group: (group,) if by_hops else (-sizes[group], group))
-    limited: list[Source] = []
-    for group in ranked[:-1]:
-        members = (source for source in candidates if group_of(source) == group and chooser.usable(source))
-        limited += islice(members, n - len(limited))
-        if len(limited) == n:
-            return limited, dict(Counter(map(group_of, limited)))
-    raise DataError(
-        f"real_limited would need every kind of question ({len(sizes)} of them) for its {n} records", where="train",
-        value=n, remedy="Lower the number of training examples, or give more records.",
-    )
+    def refuse(self, source: Source, training: bool, apart: frozenset[str]) -> bool:
+        """Whether a record has no room without the documents of `apart`, which is remembered."""
+        problem = None
+        try:
+            self._room(source, training, apart)
+        except UnusableRecordError as error:
+            problem = error.reason
+        self._problems[source.id, training] = problem
+        return problem is not None

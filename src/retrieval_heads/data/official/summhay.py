@@ -8,30 +8,63 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.layout import Span
-from retrieval_heads.data.official.assemble import Source, assemble, keep
-from retrieval_heads.data.official.records import Record, check_count, read_documents
-from retrieval_heads.data.official.schema import Insight, Topic, parse
-from retrieval_heads.data.official.text import occurrences, sentences, sentences_around
-from retrieval_heads.data.official.usable import OnUnusable, UnusableRecordError, built, check_choice
+from retrieval_heads.data.official.answers import occurrences, sentences, sentences_around
+from retrieval_heads.data.official.assemble import (
+    Fields,
+    Filled,
+    OnUnusable,
+    Phrase,
+    Source,
+    UnusableRecordError,
+    assemble,
+    built,
+    check_loading,
+    keep,
+    listed,
+    parse,
+)
+from retrieval_heads.data.official.records import Record, check_count, read_records
 from retrieval_heads.errors import DataError
 
 NEEDLES = ("document", "sentence")
 QUESTION = "Which documents say that {insight}?"
-_WORD = re.compile(r"\w+")
+
+
+class Insight(Fields):
+    insight_id: Filled
+    insight: Phrase
+
+
+class Subtopic(Fields):
+    insights: list[Insight]
+
+
+class TopicDocument(Fields):
+    document_text: Filled
+    insights_included: list[str]
+
+
+class Topic(Fields):
+    topic_id: Filled
+    subtopics: Annotated[list[Subtopic], Field(min_length=1)]
+    documents: Annotated[list[TopicDocument], Field(min_length=1)]
+
 
 Item = tuple[Record, Topic, int, int, Insight]
 """A topic file, its fields, the places of a subtopic and of an insight in it, and the insight."""
 
 
-def load_summhay(
+def iterate_summhay(
     path: str | Path, limit: int | None = None, *, needle: Literal["document", "sentence"] = "document",
     n_documents: int | None = None, seed: int = 0, instruction: str = "", on_unusable: OnUnusable = "raise",
     dropped: Counter[str] | None = None,
-) -> list[Example]:
+) -> Iterator[Example]:
     """Load one example an insight: given the insight, cite the numbers of the documents that contain it.
 
     This is the task of this study, made from the official file (which asks for summaries of a subtopic with
@@ -61,36 +94,24 @@ def load_summhay(
         DataError: the file or a record is not in the official format, or see `on_unusable`.
         ConfigError: an argument out of range.
     """
-    return list(iterate_summhay(
-        path, limit, needle=needle, n_documents=n_documents, seed=seed, instruction=instruction,
-        on_unusable=on_unusable, dropped=dropped,
-    ))
-
-
-def iterate_summhay(
-    path: str | Path, limit: int | None = None, *, needle: Literal["document", "sentence"] = "document",
-    n_documents: int | None = None, seed: int = 0, instruction: str = "", on_unusable: OnUnusable = "raise",
-    dropped: Counter[str] | None = None,
-) -> Iterator[Example]:
-    """`load_summhay`, one example at a time: memory does not grow with the file."""
-    check_choice("needle", needle, NEEDLES)
-    check_choice("on_unusable", on_unusable, ("raise", "drop"))
-    check_count("n_documents", n_documents)
+    check_loading(needle, NEEDLES, on_unusable, n_documents)
     check_count("limit", limit)
 
     def build(item: Item) -> Example:
         source = summhay_source(item, needle)
-        others = sorted(set(range(len(source.documents))).difference(source.marked))
+        others = source.others
         random.Random(f"{seed}:{source.id}").shuffle(others)
-        kept = keep(len(source.documents), source.marked, others, n_documents, source.where)
-        return assemble(source, kept, instruction)
+        return assemble(source, keep(source, n_documents, others), instruction)
 
     yield from built(islice(topic_items(path), limit), build, on_unusable, dropped)
 
 
+load_summhay = listed(iterate_summhay)
+
+
 def topic_items(path: str | Path) -> Iterator[Item]:
     """Every insight of every topic of a file, in its order."""
-    for record in read_documents(path):
+    for record in read_records(path, lines=False):
         topic = parse(record, Topic)
         if not any(subtopic.insights for subtopic in topic.subtopics):
             raise DataError(
@@ -125,12 +146,10 @@ def _needles(text: str, insight: str, needle: str, where: str) -> list[Span]:
         return [(0, len(text))]
     if places := occurrences(text, insight, whole_words=False):
         return sentences_around(text, places)
-    words = _words(insight)
-    best = max(sentences(text), key=lambda span: len(words & _words(text[span[0] : span[1]])))
-    if not words & _words(text[best[0] : best[1]]):
+    words = set(re.findall(r"\w+", insight.casefold()))
+    shared = {span: len(words.intersection(re.findall(r"\w+", text[span[0] : span[1]].casefold())))
+              for span in sentences(text)}
+    best = max(shared, key=shared.__getitem__)
+    if not shared[best]:
         raise UnusableRecordError("no sentence shares a word with the insight", where=where, value=insight)
     return [best]
-
-
-def _words(text: str) -> set[str]:
-    return set(_WORD.findall(text.casefold()))

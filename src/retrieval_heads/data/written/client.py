@@ -18,8 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from retrieval_heads.data.written.cache import Cache, Reply, request_key
-from retrieval_heads.data.written.spending import Spending
+from retrieval_heads.data.written.cache import Cache, Reply, Spending, request_key
 from retrieval_heads.errors import ConfigError, StudyError
 
 URL_VARIABLE, MODEL_VARIABLE, KEY_VARIABLE = "OPENAI_BASE_URL", "OPENAI_MODEL", "OPENAI_API_KEY"
@@ -43,19 +42,8 @@ class EndpointError(StudyError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to ask, and how.
-
-    Attributes:
-        url: base address, such as `http://localhost:8000/v1`.
-        model: the model's name there.
-        key: secret of the service; local servers take any.
-        parameters: sent with each request; part of what the cache knows an answer by.
-        timeout: seconds for one answer.
-        retries: how often the library repeats a request that failed.
-
-    Raises:
-        ConfigError: see `check_parameters`.
-    """
+    """Where to ask, and how: base address, the model's name there, the service's key (local servers take any), what is
+    sent with each request, seconds for one answer, and how often the library repeats a request that failed."""
 
     url: str
     model: str
@@ -86,11 +74,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
 
 def find_endpoint(url: str | None = None, model: str | None = None, **options: Any) -> Endpoint:
     """The endpoint of the arguments, and where they are None of OPENAI_BASE_URL and OPENAI_MODEL; the key is
-    OPENAI_API_KEY.
-
-    Raises:
-        ConfigError: no address or no model: none is assumed, so that nothing is sent anywhere unasked.
-    """
+    OPENAI_API_KEY. No address and no model is assumed, so that nothing is sent anywhere unasked."""
     url = url or os.environ.get(URL_VARIABLE, "")
     model = known_model(model)
     if not url.startswith(("http://", "https://")):
@@ -114,11 +98,6 @@ def known_model(model: str | None = None) -> str:
 
 class Client:
     """Asks an endpoint, through a cache; may be used by many threads.
-
-    Args:
-        endpoint: where to ask.
-        cache: where answers are kept.
-        spending: counts requests and tokens; a new count when None.
 
     Raises:
         ConfigError: the `openai` library is not installed, or does not know a parameter.
@@ -155,11 +134,12 @@ class Client:
             lock = self._locks[key]
         with lock:  # an equal request of another thread waits, and finds the answer in the cache
             reply = self.cache.get(key)
-            if reply is not None:
+            if reply is None:
+                reply = self._ask(messages)
+                self.spending.add(reply)
+                self.cache.put(key, reply)
+            else:
                 self.spending.add_cached()
-                return reply
-            reply = self._ask(messages)
-            self.cache.put(key, reply)
             return reply
 
     def close(self) -> None:
@@ -167,22 +147,17 @@ class Client:
         self._client.close()
 
     def _ask(self, messages: list[dict[str, str]]) -> Reply:
-        tries = 0
-        while True:
-            tries += 1
+        for _ in range(NONSENSE_TRIES):
             body = self._send(messages)
             try:
-                reply = read_reply(body)
+                return read_reply(body)
             except ValueError as error:
-                if tries < NONSENSE_TRIES:
-                    continue
-                raise EndpointError(
-                    f"the answer is no chat completion ({error}), {tries} times", where=self.endpoint.url,
-                    value=body[:80], remedy="Check that the address is an OpenAI-compatible one, which mostly ends in "
-                    "/v1; answers so far are in the cache.",
-                ) from None
-            self.spending.add(reply.tokens_in, reply.tokens_out)
-            return reply
+                problem = error
+        raise EndpointError(
+            f"the answer is no chat completion ({problem}), {NONSENSE_TRIES} times", where=self.endpoint.url,
+            value=body[:80], remedy="Check that the address is an OpenAI-compatible one, which mostly ends in /v1; "
+            "answers so far are in the cache.",
+        )
 
     def _send(self, messages: list[dict[str, str]]) -> str:
         try:
@@ -206,26 +181,26 @@ class Client:
         )
 
 
-class _Message(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(strict=True)
+
+
+class _Message(_Strict):
     content: str | None = None
     refusal: str | None = None
 
 
-class _Choice(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Choice(_Strict):
     message: _Message
     finish_reason: str | None = None
 
 
-class _Usage(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Usage(_Strict):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
-class _Completion(BaseModel):
-    model_config = ConfigDict(strict=True)
+class _Completion(_Strict):
     choices: list[_Choice]
     usage: _Usage | None = None
 

@@ -15,19 +15,28 @@ the prompt and the length are those of the real example; `symbolic` has a questi
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cache
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import yaml
 
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import token_counter
 from retrieval_heads.data.scene import GRASS, Counter
-from retrieval_heads.data.written.codes import symbolic
-from retrieval_heads.data.written.fitting import Build, Piece, Scene, fit
-from retrieval_heads.data.written.haystack import (
+from retrieval_heads.data.written.real import Real
+from retrieval_heads.data.written.scenes import (
     TITLE,
+    Build,
+    Piece,
     Pool,
+    Scene,
     choose_hosts,
     fill,
+    fit,
     grass,
     heading,
     insert,
@@ -35,12 +44,24 @@ from retrieval_heads.data.written.haystack import (
     sizes,
     unit_tokens,
 )
-from retrieval_heads.data.written.real import Real
-from retrieval_heads.data.written.templates import state_fact, state_insight
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.progress import progress
 
 SYNTHETIC = ("high_high", "high_low", "low_high", "low_low", "symbolic")
+LETTERS = "bcdfghjklmnpqrstvwxz0123456789"
+KEY = 8
+"""Characters of a key."""
+LONGEST = 60
+"""Characters of a value, at most."""
+LIST = "List"
+"""Title of a document of codes."""
+INSIGHT = "The report finds this: {insight}."
+_QUOTES = "{question}"
+_AFTER = ("in", "on", "at", "by", "to", "into", "for", "as", "from", "and", "with", "of", "out", "under", "this")
+"""Words behind a participle; an adjective in -ed has a noun there."""
+_OPEN = ("to", "by", "of", "for", "with", "from", "in", "on", "at", "about", "as", "over", "like", "called", "named",
+         "known", "after", "is", "was", "are")
+"""Words that leave a question's end open, which then cannot stand before `is ANSWER`."""
 
 
 def needs_writer(condition: str) -> bool:
@@ -65,9 +86,6 @@ def make_condition(
     """One example of a condition for each real one.
 
     Args:
-        reals: real examples.
-        condition: one of `SYNTHETIC`.
-        tokenizer: a fast one.
         length: most tokens an example, prompt, answer and special tokens together; examples come close to it.
         pool: documents for the context `high`.
         written: needle documents by the real example's id, for the concept `high`.
@@ -110,7 +128,6 @@ def _among_documents(real: Real, written: list[Piece] | None, pool: Pool) -> Bui
     """Documents about other things around written needles, or with stated ones inside some of them."""
 
     def build(budget: int) -> Scene:
-        """The scene in so many tokens; without haystack for 0."""
         rng = random.Random(f"documents|{real.id}")
         drawn = pool.draw(real, rng)
         needles = written
@@ -120,7 +137,7 @@ def _among_documents(real: Real, written: list[Piece] | None, pool: Pool) -> Bui
             needles = [insert_into_text(text, host, rng) for text, host in zip(stated, hosts, strict=True)]
         others = fill(drawn, budget, f"example {real.id}") if budget else []
         rng.shuffle(others)
-        return Scene(needles, others, real.question, _answers(real))
+        return Scene(needles, others, real.question, real.accepted)
 
     return build
 
@@ -136,10 +153,136 @@ def _among_grass(real: Real, written: list[Piece] | None, count: Counter) -> Bui
         rng.shuffle(made)
         needles = written or [insert(text, grass(made.pop()), rng) for text in stated]
         others = [Piece(TITLE, " ".join(grass(size))) for size in made]
-        return Scene(needles, others, real.question, _answers(real))
+        return Scene(needles, others, real.question, real.accepted)
 
     return build
 
 
-def _answers(real: Real) -> tuple[str, ...]:
-    return () if real.cites else real.example.answers
+def symbolic(real: Real, count: Counter) -> Build:
+    """Key-value lists with random identifiers in the structure of the real example.
+
+    As in the generated text world (`chains.py`, `citation.py`): one fact is a pair in a list, a chain leads from a
+    value to the pair whose key it is, an insight is a code that stands in several lists. The asked value has as many
+    tokens as the real answer where the tokenizer allows it, and all other values have the same number of characters.
+    """
+    answer = "" if real.cites else _as_long_as(real.example, count, random.Random(f"symbolic|{real.id}|answer"))
+
+    def build(budget: int) -> Scene:
+        rng, used = random.Random(f"symbolic|{real.id}"), set()
+
+        def key() -> str:
+            while (code := _code(rng, KEY)) in used:
+                pass
+            used.add(code)
+            return code
+
+        def entry() -> str:
+            first = key()
+            if real.cites:
+                return f"{first}."
+            while (value := _code(rng, len(answer))) == answer:
+                pass
+            return f"{first}: {value}."
+
+        chain = [*(key() for _ in real.facts), answer]
+        unit = unit_tokens(count, [entry() for _ in range(50)])
+        if real.cites:
+            needles, question = [f"{chain[0]}."] * len(real.gold), f"Which documents contain {chain[0]}?"
+        else:
+            needles = [f"{first}: {value}." for first, value in pairwise(chain)]
+            question = f"What is {'the value of ' * len(needles)}{chain[0]}?"
+        made = sizes(real, budget, 0, len(needles), count([heading(LIST)])[0], unit)
+        rng.shuffle(made)
+        pieces = [insert(needle, [entry() for _ in range(made.pop() - 1)], rng, LIST) for needle in needles]
+        others = [Piece(LIST, " ".join(entry() for _ in range(size))) for size in made]
+        return Scene(pieces, others, question, () if real.cites else (answer,))
+
+    return build
+
+
+def _as_long_as(example: Example, count: Counter, rng: random.Random) -> str:
+    """An identifier with as many tokens as the answer, or as near to it as was found."""
+    candidates = [_code(rng, size) for size in range(2, LONGEST) for _ in range(6)]
+    wanted, *lengths = count([example.joint + text for text in (example.answer, *candidates)])
+    return min(zip(lengths, candidates, strict=True), key=lambda pair: abs(pair[0] - wanted))[1]
+
+
+def _code(rng: random.Random, size: int) -> str:
+    return "".join(rng.choices(LETTERS, k=size))
+
+
+class Statement(NamedTuple):
+    """A fact as a statement, the type of its question, and whether the question is quoted in it."""
+
+    text: str
+    kind: str
+    quotes: bool
+
+
+class _Template(NamedTuple):
+    pattern: re.Pattern[str]
+    statement: str
+
+
+def state_fact(question: str, answer: str) -> Statement:
+    """The statement of a fact: `who wrote X` and `Y` give `Y wrote X.`, and a question that no pattern understands is
+    quoted: `The answer to "..." is Y.`"""
+    question = " ".join(question.split())
+    bare = question.rstrip("?. ")
+    for name, template in _templates().items():
+        match = template.pattern.search(bare)
+        if match:
+            parts = {key: _in_sentence(key, value or "") for key, value in match.groupdict().items()}
+            if name == "relation":
+                template = template._replace(statement=_relations().get(parts["relation"], template.statement))
+            if "verb" in parts:
+                parts["past"], parts["third"] = _table()["verbs"][parts["verb"].lower()]
+            text = template.statement.format(question=question, answer=answer, **parts)
+            if not template.statement.startswith("{answer}"):  # which stays as it is, letter for letter
+                text = text[0].upper() + text[1:]
+            return Statement(_one_stop(text), name, _QUOTES in template.statement)
+    raise AssertionError("the last pattern of templates.yaml matches everything")
+
+
+def state_insight(insight: str) -> str:
+    """The statement of an insight, the same in each document that contains it."""
+    return INSIGHT.format(insight=insight.strip().rstrip("."))
+
+
+def _in_sentence(key: str, text: str) -> str:
+    """A part of the question in the middle of a sentence: small words that began it have no capital there."""
+    return text.lower() if key in ("in", "is", "has", "will", "done") else text
+
+
+def _one_stop(text: str) -> str:
+    return text[:-1] if text.endswith("..") else text
+
+
+def _relations() -> dict[str, str]:
+    return _table()["relations"]
+
+
+@cache
+def _table() -> dict[str, Any]:
+    text = files("retrieval_heads.data.written").joinpath("templates.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+@cache
+def _templates() -> dict[str, _Template]:
+    table = _table()
+    done, not_done = "|".join(table["done"]), "|".join(table["not_done"])
+    verb_form = rf"(?!(?:{not_done})\b)\w{{2,}}ed\b|(?:{done})\b"
+    words = {
+        "VERB": rf"(?P<verb>{'|'.join(table['verbs'])})\b",
+        "DOER": rf"(?:{'|'.join(table['doers'])})",
+        "DONE": rf"(?:{verb_form})(?=$| (?:{'|'.join(_AFTER)})\b)",
+        "NOUNS": rf"(?:(?!\w{{3,}}ing\b|{verb_form}|(?:did|does|do|is|are|was|were|has|have|had)\b)\S+(?: |$|(?= )))+",
+        "WHOLE": rf"(?!.* (?:{'|'.join(_OPEN)})$)",
+    }
+    pattern = re.compile("|".join(words))
+    return {
+        name: _Template(re.compile(pattern.sub(lambda word: words[word[0]], entry["pattern"]), re.IGNORECASE),
+                        entry["statement"])
+        for name, entry in table["types"].items()
+    }

@@ -1,35 +1,38 @@
-"""From a file of real training examples to the files of its synthetic conditions."""
+"""From a file of real training examples to the files of its synthetic conditions, and what these are compared with."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from retrieval_heads.data.examples import token_counter
-from retrieval_heads.data.jsonl import write_examples
+from retrieval_heads.data.jsonl import iterate_examples, write_examples
 from retrieval_heads.data.markup import control_tokens
-from retrieval_heads.data.official.phrases import not_searched
-from retrieval_heads.data.written.author import Order
-from retrieval_heads.data.written.checks import Fault
+from retrieval_heads.data.official.answers import not_searched
 from retrieval_heads.data.written.client import Client
-from retrieval_heads.data.written.conditions import check_conditions, make_condition, needs_writer
-from retrieval_heads.data.written.fitting import Piece, tokens_of
-from retrieval_heads.data.written.haystack import Pool, pool_of_records
-from retrieval_heads.data.written.orders import distractor_orders, needle_orders, needle_piece
-from retrieval_heads.data.written.outcome import RECORD, Outcome
+from retrieval_heads.data.written.conditions import check_conditions, make_condition, needs_writer, state_fact
+from retrieval_heads.data.written.orders import Fault, Messages, Order, distractor_orders, needle_orders
 from retrieval_heads.data.written.real import Real
-from retrieval_heads.data.written.templates import state_fact
+from retrieval_heads.data.written.scenes import Piece, Pool, needle_piece, pool_of_records, tokens_of
 from retrieval_heads.data.written.writers import EndpointWriter, Writer
 from retrieval_heads.errors import ConfigError, DataError
-from retrieval_heads.files import write_whole
+from retrieval_heads.files import write_whole, writing_whole
 
 CROWDED = "too few documents lack its answer to fill the context"
 OUTPUT_TOKENS = 1.4
 """Tokens of a word of English text, for estimates."""
+RECORD = "written.json"
+TOLD = 10
+"""Refused texts that are told one by one."""
+COMPARED = {"real": True, "real_short": True, "real_limited": False}
+"""Files that the conditions are compared with, and whether their questions are to be the same or as many others."""
+HELD_OUT = "held_out"
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,12 @@ class Plan:
     """What is to be made.
 
     Attributes:
-        reals: the real examples, in their order.
-        conditions: names of the conditions to make.
         length: most tokens an example.
         count: how many examples a condition; those whose texts fail are replaced by later ones. None for all that
             can be made.
         distractors: how many documents a language model writes for the context `high`; 0 takes the documents of
             other real examples.
-        concurrency: requests at a time.
-        attempts: how often a text is asked for.
+        concurrency, attempts: requests at a time, and how often a text is asked for.
         control: control tokens of the model to be trained, which no text may hold; see `for_tokenizer`.
     """
 
@@ -70,8 +70,12 @@ class Plan:
         return any(map(needs_writer, self.conditions))
 
     @property
+    def needs_pool(self) -> bool:
+        return any(name.endswith("_high") for name in self.conditions)
+
+    @property
     def writes_context(self) -> bool:
-        return self.distractors > 0 and any(name.endswith("_high") for name in self.conditions)
+        return self.distractors > 0 and self.needs_pool
 
     @property
     def asks(self) -> bool:
@@ -86,20 +90,58 @@ class Plan:
         """Examples to begin with, before any has to be replaced."""
         return min(self.count or len(self.reals), len(self.reals))
 
+    def orders(self, count: int | None = None) -> list[Order]:
+        """The texts of the first `count` real examples, or of all, which may have to stand in for failed ones; and
+        those of the context."""
+        needles = [order for real in self.reals[:count] for order in needle_orders(real, self.control)]
+        return needles * self.writes_needles + self.context_orders()[1] * self.writes_context
 
-def first_orders(plan: Plan) -> list[Order]:
-    """All texts that a plan asks for first, without those asked again and those in place of failed ones."""
-    return _orders(plan, plan.reals[: plan.wanted()])
+    def context_orders(self) -> tuple[list[str], list[Order]]:
+        """Titles and texts of the documents of the context."""
+        return distractor_orders(self.reals, self.distractors, control=self.control)
 
 
-def all_orders(plan: Plan) -> list[Order]:
-    """The texts of all its real examples, those that may have to stand in for failed ones too."""
-    return _orders(plan, plan.reals)
+@dataclass
+class Outcome:
+    """What was made.
 
+    Attributes:
+        files: number of examples by file.
+        dropped: by id why an example was left out.
+        refused: by text what is wrong with it.
+        distractors_dropped: number of documents of the context that were left out, by reason.
+        templates: number of statements of concept `low` by the type of their question; none where no condition has it.
+        quoting: how many of them quote the question.
+        ids: of the examples that were made.
+        not_searched: how many examples accept an answer that other documents may hold, as it is no answer's text.
+    """
 
-def _orders(plan: Plan, reals: Sequence[Real]) -> list[Order]:
-    orders = [order for real in reals for order in needle_orders(real, plan.control)] * plan.writes_needles
-    return orders + distractor_orders(plan.reals, plan.distractors, control=plan.control)[1] * plan.writes_context
+    files: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    distractors_dropped: Counter[str] = field(default_factory=Counter)
+    templates: Counter[str] = field(default_factory=Counter)
+    quoting: int = 0
+    ids: list[str] = field(default_factory=list)
+    not_searched: dict[str, int] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[str]:
+        """The outcome for a reader, line by line."""
+        for name, n in self.files.items():
+            yield f"{name}: {n} examples"
+        if self.templates:
+            yield (f"low needles: {self.templates.total()} statements, {self.quoting} of which quote their question, "
+                   "as no template fits it")
+        for reason, n in Counter(self.dropped.values()).most_common():
+            yield f"left out {n} because {reason}"
+        for place, told in islice(self.refused.items(), TOLD):
+            yield f"refused {place}: {told}"
+        if len(self.refused) > TOLD:
+            yield f"refused {len(self.refused) - TOLD} more; all are in {RECORD}"
+        for reason, n in self.distractors_dropped.most_common():
+            yield f"left out {n} documents of the context because {reason}"
+        for answer, n in self.not_searched.items():
+            yield f"not looked for elsewhere, as it is not an answer's text: {answer!r}, accepted by {n} examples"
 
 
 def produce(
@@ -108,33 +150,30 @@ def produce(
     """Write `OUT/CONDITION.jsonl.gz` for each condition, all of the same real examples, and `OUT/written.json`.
 
     Args:
-        client: for the conditions with written texts, or
-        writer: another source of texts. Examples without theirs are then left out of all conditions.
+        client: for the conditions with written texts; or
+        writer: another source of texts, and examples without theirs are left out of all conditions.
 
     Raises:
-        ConfigError: texts have to be written, and there is no client.
         DataError: fewer examples than `count`; a length that is too short, or a context that cannot be filled. Nothing
             is written then, but what was asked is in the cache.
         EndpointError, ResultError: see `Client`.
     """
-    plan, given = plan.for_tokenizer(tokenizer), writer is not None
-    if client is not None and writer is None:
+    given, out, outcome = writer is not None, Path(out), Outcome()
+    if client is not None:
         writer = EndpointWriter(client, plan.concurrency, plan.attempts)
-    if plan.asks and writer is None:
-        raise ConfigError("texts have to be written", where="client", remedy="Give an endpoint.")
-    outcome = Outcome()
     needed = plan.writes_needles or given
     written = _needles(plan, tokenizer, writer, outcome) if needed else {}
     reals = _enough([real for real in plan.reals if real.id in written] if needed else plan.reals, plan, outcome)
-    pool = _pool(plan, tokenizer, writer, outcome) if any(name.endswith("_high") for name in plan.conditions) else None
+    pool = _pool(plan, tokenizer, writer, outcome) if plan.needs_pool else None
     if given and pool is not None:  # what is left out of `real` too need not end the call
         crowded = {real.id: CROWDED for real in reals if not pool.fills(real, plan.length)}
         outcome.dropped.update(crowded)
         reals = _enough([real for real in reals if real.id not in crowded], plan, outcome)
-    out = Path(out)
     outcome.ids = [real.id for real in reals]
     if any(name.startswith("low_") for name in plan.conditions):
-        _count_templates(reals, outcome)
+        stated = [state_fact(fact.question, fact.answer) for real in reals if not real.cites for fact in real.facts]
+        outcome.templates.update(statement.kind for statement in stated)
+        outcome.quoting = sum(statement.quotes for statement in stated)
     for condition in plan.conditions:
         examples = make_condition(reals, condition, tokenizer, plan.length, pool=pool, written=written)
         write_examples(out / f"{condition}.jsonl.gz", examples)
@@ -163,13 +202,6 @@ def _enough(reals: Sequence[Real], plan: Plan, outcome: Outcome) -> list[Real]:
     return list(reals[: plan.count])
 
 
-def _count_templates(reals: Sequence[Real], outcome: Outcome) -> None:
-    facts = [fact for real in reals if not real.cites for fact in real.facts]
-    statements = [state_fact(fact.question, fact.answer) for fact in facts]
-    outcome.templates.update(statement.kind for statement in statements)
-    outcome.quoting = sum(statement.quotes for statement in statements)
-
-
 def _needles(plan: Plan, tokenizer: Any, writer: Writer, outcome: Outcome) -> dict[str, list[Piece]]:
     """Needle documents by example id; an example that lost one of its texts is replaced by a later one."""
     made: dict[str, list[Piece]] = {}
@@ -181,16 +213,14 @@ def _needles(plan: Plan, tokenizer: Any, writer: Writer, outcome: Outcome) -> di
         texts = iter(writer.texts([one for many in orders for one in many]))
         for real, many in zip(batch, orders, strict=True):
             results = [next(texts) for _ in many]
-            faults = [result.reason for result in results if isinstance(result, Fault)]
-            outcome.refused.update({
-                f"{real.id}, text {place}": result.told for place, result in enumerate(results)
-                if isinstance(result, Fault)
-            })
-            pieces = [] if faults else [needle_piece(real, index, text) for index, text in enumerate(results)]
-            if not faults and tokens_of(real, pieces, tokenizer) > plan.length:
-                faults.append("its documents are longer than the whole length")
+            faults = {place: result for place, result in enumerate(results) if isinstance(result, Fault)}
+            outcome.refused.update({f"{real.id}, text {place}": fault.told for place, fault in faults.items()})
             if faults:
-                outcome.dropped[real.id] = faults[0]
+                outcome.dropped[real.id] = next(iter(faults.values())).reason
+                continue
+            pieces = [needle_piece(real, index, text) for index, text in enumerate(results)]
+            if tokens_of(real, pieces, tokenizer) > plan.length:
+                outcome.dropped[real.id] = "its documents are longer than the whole length"
             else:
                 made[real.id] = pieces
     return made
@@ -200,25 +230,57 @@ def _pool(plan: Plan, tokenizer: Any, writer: Writer | None, outcome: Outcome) -
     count = token_counter(tokenizer)
     if not plan.writes_context:
         return pool_of_records(plan.reals, count)
-    titles, orders = distractor_orders(plan.reals, plan.distractors, control=plan.control)
+    titles, orders = plan.context_orders()
     results = writer.texts(orders)
     outcome.distractors_dropped.update(result.reason for result in results if isinstance(result, Fault))
-    documents = [(title, text) for title, text in zip(titles, results, strict=True) if isinstance(text, str)]
-    return Pool(documents, count)
+    return Pool([(title, text) for title, text in zip(titles, results, strict=True) if isinstance(text, str)], count)
 
 
-def estimate(plan: Plan, tokenizer: Any, known: Any = None) -> dict[str, int]:
-    """What a plan asks of an endpoint at first: `requests`, of which `cached`, and the `tokens_in` and `tokens_out` of
-    the others, in tokens of the given tokenizer (the endpoint's may differ by a fifth or so).
-
-    Args:
-        known: whether the answer to messages is there already; none is when None.
-    """
-    orders = first_orders(plan)
-    fresh = [order for order in orders if known is None or not known(order.messages)]
+def estimate(plan: Plan, tokenizer: Any, known: Callable[[Messages], bool]) -> dict[str, int]:
+    """What a plan asks of an endpoint at first: `requests`, of which `cached` (those whose messages are `known`), and
+    the `tokens_in` and `tokens_out` of the others, in tokens of the given tokenizer (the endpoint's may differ by a
+    fifth or so)."""
+    orders = plan.orders(plan.wanted())
+    fresh = [order for order in orders if not known(order.messages)]
     texts = [message["content"] for order in fresh for message in order.messages]
     return {
         "requests": len(orders), "cached": len(orders) - len(fresh),
         "tokens_in": sum(token_counter(tokenizer)(texts)) + 8 * len(texts) if texts else 0,
         "tokens_out": round(sum(order.wanted.words for order in fresh) * OUTPUT_TOKENS),
     }
+
+
+def check_places(real: str | Path, out: str | Path) -> None:
+    """Raise `ConfigError` where the matching `real` would replace the file that it is made from."""
+    if Path(real).resolve().parent == Path(out).resolve():
+        raise ConfigError(
+            "examples without a usable text are left out of `real` too, and this would replace the file that is read",
+            where="--out", value=str(out), remedy="Give another folder.",
+        )
+
+
+def copy_matching(real: str | Path, out: str | Path, ids: Sequence[str]) -> Iterator[str]:
+    """Write `real` and `real_short` of the examples with these ids, `real_limited` of as many, and copy what is held
+    out; each where it lies beside `real`. Yields a line on each for the user.
+
+    Where some examples have no usable text, the prepared folder has more questions in `real` than the synthetic
+    conditions have. A difference between them would then be one of questions, too.
+    """
+    check_places(real, out)
+    real, out = Path(real), Path(out)
+    wanted = set(ids)
+    ending = "".join(real.suffixes[-2:] if real.suffix == ".gz" else real.suffixes[-1:])
+    for name, same in COMPARED.items():
+        path = real if name == "real" else real.with_name(f"{name}{ending}")
+        if path.is_file():
+            examples = iterate_examples(path, limit=None if same else len(ids))
+            kept = (one for one in examples if not same or str(one.meta["id"]) in wanted)
+            n = write_examples(out / f"{name}{ending}", kept)
+            yield (f"{name}{ending}: {n} examples, "
+                   f"{'the same questions' if same else 'questions of its own, as many at most'}")
+    held_out = sorted((real.parent / HELD_OUT).glob("*.jsonl*"))
+    for path in held_out:
+        with path.open("rb") as source, writing_whole(out / HELD_OUT / path.name) as target:
+            shutil.copyfileobj(source, target)
+    if held_out:
+        yield f"{HELD_OUT}: {len(held_out)} files copied as they are"

@@ -64,18 +64,18 @@ class Real:
         return task_of(self.example.task).cites
 
     @property
+    def accepted(self) -> tuple[str, ...]:
+        """The accepted answers; none where they follow from where the needles are put."""
+        return () if self.cites else self.example.answers
+
+    @property
     def hidden(self) -> tuple[str, ...]:
         """What no other document may say: every accepted answer, or the insight whose documents are cited."""
         return (self.facts[0].question,) if self.cites else self.example.answers
 
 
 def read_real(path: str | Path, limit: int | None = None) -> list[Real]:
-    """Read a file of real training examples.
-
-    Raises:
-        DataError: as `read_examples`; an example that is not in the layout of `layout.py`, whose `gold` names no
-            document, or of `musique` without `steps`; two examples of the same id.
-    """
+    """Read a file of real training examples; `DataError` for one that cannot be taken apart, or two of one id."""
     reals = [take_apart(example) for example in iterate_examples(path, limit=limit)]
     seen: set[str] = set()
     for real in reals:

@@ -1,0 +1,215 @@
+"""Questions with a short answer: multi-document question answering (`lost-in-the-middle`, Liu et al., 2023, the files
+`nq-open-*.jsonl.gz`) and MuSiQue (Trivedi et al., 2022, `musique_ans_*.jsonl`: two to four hops over 20 paragraphs)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from retrieval_heads.data.example import Example
+from retrieval_heads.data.layout import Span
+from retrieval_heads.data.official.answers import find_answer
+from retrieval_heads.data.official.assemble import (
+    Fields,
+    Filled,
+    OnUnusable,
+    Phrase,
+    Source,
+    Text,
+    UnusableRecordError,
+    assemble,
+    built,
+    check_choice,
+    check_loading,
+    keep,
+    listed,
+    parse,
+)
+from retrieval_heads.data.official.records import Record, read_records
+from retrieval_heads.errors import DataError
+
+NEEDLES = ("sentence", "passage", "answer")
+GOLD = ("as it is", "in turn")
+
+
+class Passage(Fields):
+    title: Text
+    text: Text
+    isgold: bool
+
+
+class MdqaRecord(Fields):
+    question: Phrase
+    answers: Annotated[list[Phrase], Field(min_length=1)]
+    ctxs: Annotated[list[Passage], Field(min_length=1)]
+
+
+class Paragraph(Fields):
+    idx: int
+    title: Text
+    paragraph_text: Text
+
+
+class Step(Fields):
+    question: Text = ""
+    answer: Phrase
+    paragraph_support_idx: int | None
+
+
+class MusiqueRecord(Fields):
+    id: Filled
+    question: Phrase
+    answer: Phrase
+    answer_aliases: list[Phrase] = Field(default_factory=list)
+    paragraphs: Annotated[list[Paragraph], Field(min_length=1)]
+    question_decomposition: Annotated[list[Step], Field(min_length=1)]
+
+
+def iterate_mdqa(
+    path: str | Path, limit: int | None = None, *, needle: Literal["sentence", "passage", "answer"] = "sentence",
+    n_documents: int | None = None, instruction: str = "", on_unusable: OnUnusable = "raise",
+    dropped: Counter[str] | None = None, gold: Literal["as it is", "in turn"] = "as it is",
+) -> Iterator[Example]:
+    """Load questions over numbered passages, one of them gold (`nq-open-oracle` has only that one).
+
+    The reference answer is the first accepted one that the gold passage holds letter for letter, since a head can
+    copy no other. Its needles are all its places in the gold passage: an answer that the passage repeats can be
+    copied from each of them.
+
+    Args:
+        path: JSON Lines, `.gz`, or a JSON array; extra keys are ignored.
+        limit: read the first `limit` records only.
+        needle: the `sentence` around the answer, the whole gold `passage`, or the `answer` alone.
+        n_documents: keep at most so many passages: the gold one and the first others, in their order.
+        instruction: a line before the passages.
+        on_unusable: `raise` on a record without gold passage or whose gold passage does not hold an answer, or `drop`
+            it (the shipped files have none of either).
+        dropped: counts what was dropped by reason; without it a warning tells.
+        gold: where the gold passage stands. In a published file it is at one place in all records, so a set of them
+            `as it is` can be solved by reading that place; `in turn` puts it first, second, ..., last, first, ...
+
+    Returns:
+        Examples; `meta` has `id` (file and line, as the format has none), `file`, `line`, `documents` (how many),
+        `gold` (their numbers, from 1), `needle`, and `whole_words`: False where the answer stands in the gold passage
+        only inside longer words (`5` in `2015`), so that the needle may be no support.
+
+    Raises:
+        DataError: the file or a record is not in the official format, or see `on_unusable`.
+        ConfigError: an argument out of range.
+    """
+    check_loading(needle, NEEDLES, on_unusable, n_documents)
+    check_choice("gold", gold, GOLD)
+    turn = count()
+
+    def build(record: Record) -> Example:
+        source = mdqa_source(record, needle)
+        kept = keep(source, n_documents)
+        if gold == "in turn":
+            others = [index for index in kept if index not in source.marked]
+            here = next(turn) % (len(others) + 1)
+            kept = [*others[:here], *(index for index in kept if index in source.marked), *others[here:]]
+        return assemble(source, kept, instruction)
+
+    yield from built(read_records(path, limit), build, on_unusable, dropped)
+
+
+def iterate_musique(
+    path: str | Path, limit: int | None = None, *, needle: Literal["sentence", "passage", "answer"] = "sentence",
+    n_documents: int | None = None, instruction: str = "", on_unusable: OnUnusable = "raise",
+    dropped: Counter[str] | None = None,
+) -> Iterator[Example]:
+    """Load multi-hop questions; each step of the decomposition gives the needles of its answer in its paragraph.
+
+    The last step's answer may be any accepted one: the reference answer is the first of them that the last paragraph
+    holds letter for letter. A step's answer has to stand in the paragraph that `paragraph_support_idx` names.
+
+    Args:
+        path: JSON Lines, `.gz`, or a JSON array; extra keys are ignored.
+        limit: read the first `limit` records only.
+        needle: the `sentence` around each step's answer, the whole supporting `passage`, or the `answer` alone.
+        n_documents: keep at most so many paragraphs: the supporting ones and the first others, in their order.
+        instruction: a line before the paragraphs.
+        on_unusable: `raise` on a record with a step that has no supporting paragraph (the unanswerable ones of
+            MuSiQue-Full) or whose answer is not in it, or `drop` it (the 100 shipped records have none of either).
+        dropped: counts what was dropped by reason; without it a warning tells.
+
+    Returns:
+        Examples; `meta` has `id`, `file`, `line`, `hops`, `documents` (how many), `gold` (the numbers of the supporting
+        ones, from 1, in order of position), `needle`, `whole_words`: False where a step's answer stands in its
+        paragraph only inside longer words (`5` in `2015`), and `steps`: `question`, `answer` and paragraph `title` of
+        each step in turn (`#1` in a question is the answer of the first).
+
+    Raises:
+        DataError: the file or a record is not in the official format, or see `on_unusable`.
+        ConfigError: an argument out of range.
+    """
+    check_loading(needle, NEEDLES, on_unusable, n_documents)
+
+    def build(record: Record) -> Example:
+        source = musique_source(record, needle)
+        return assemble(source, keep(source, n_documents), instruction)
+
+    yield from built(read_records(path, limit), build, on_unusable, dropped)
+
+
+load_mdqa, load_musique = listed(iterate_mdqa), listed(iterate_musique)
+
+
+def mdqa_source(record: Record, needle: str) -> Source:
+    """The passages of a record with its needles marked; raises as `load_mdqa` does."""
+    fields = parse(record, MdqaRecord)
+    gold = {index: passage.text for index, passage in enumerate(fields.ctxs) if passage.isgold}
+    if not gold:
+        raise UnusableRecordError(
+            "no passage is gold", where=f"{record.where}, field ctxs", value=f"{len(fields.ctxs)} passages",
+        )
+    held = find_answer(gold, fields.answers, needle)
+    if held is None:
+        raise UnusableRecordError(
+            "no answer stands in the gold passage", where=f"{record.where}, field answers", value=fields.answers,
+        )
+    return Source(
+        task="mdqa", where=record.where, file=record.path.name, line=record.line,
+        documents=tuple((passage.title, passage.text) for passage in fields.ctxs), marked=held.needles,
+        question=fields.question, answers=(held.answer, *fields.answers),
+        meta={"id": f"{record.path.name}:{record.line}", "needle": needle, "whole_words": held.whole_words},
+    )
+
+
+def musique_source(record: Record, needle: str) -> Source:
+    """The paragraphs of a record with its needles marked; raises as `load_musique` does."""
+    fields = parse(record, MusiqueRecord)
+    accepted, steps = [fields.answer, *fields.answer_aliases], fields.question_decomposition
+    position = {paragraph.idx: place for place, paragraph in enumerate(fields.paragraphs)}
+    marked: dict[int, list[Span]] = {}
+    chain, whole_words = [], True
+    for number, step in enumerate(steps):
+        where = f"{record.where}, field question_decomposition[{number}]"
+        if step.paragraph_support_idx is None:
+            raise UnusableRecordError("a step has no supporting paragraph", where=where, value=step.answer)
+        if step.paragraph_support_idx not in position:
+            raise DataError(
+                "no paragraph has that idx", where=f"{where}.paragraph_support_idx", value=step.paragraph_support_idx,
+                remedy="Each step names the `idx` of one of the record's `paragraphs`.",
+            )
+        index = position[step.paragraph_support_idx]
+        paragraph, last = fields.paragraphs[index], number == len(steps) - 1
+        held = find_answer({index: paragraph.paragraph_text}, accepted if last else [step.answer], needle)
+        if held is None:
+            raise UnusableRecordError(
+                "a step's answer is not in its paragraph", where=f"{where}.answer", value=step.answer,
+            )
+        marked.setdefault(index, []).extend(held.needles[index])
+        chain.append({"question": step.question, "answer": held.answer, "title": paragraph.title})
+        whole_words &= held.whole_words
+    return Source(
+        task="musique", where=record.where, file=record.path.name, line=record.line,
+        documents=tuple((part.title, part.paragraph_text) for part in fields.paragraphs), marked=marked,
+        question=fields.question, answers=(held.answer, *accepted),
+        meta={"id": fields.id, "hops": len(steps), "needle": needle, "whole_words": whole_words, "steps": chain},
+    )
