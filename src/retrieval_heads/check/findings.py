@@ -22,7 +22,7 @@ from retrieval_heads.check.shortcuts import Lines, Shortcuts
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.jsonl import each_example, iterate_examples, scorable
-from retrieval_heads.data.layout import QUESTION
+from retrieval_heads.data.prompt_format import QUESTION
 from retrieval_heads.errors import ConfigError, DataError, StudyError
 
 REPEATS = ("prompt", "question and answer")

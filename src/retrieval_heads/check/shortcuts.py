@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_heads.data.example import Example, task_of
-from retrieval_heads.data.layout import QUESTION
+from retrieval_heads.data.prompt_format import QUESTION
 
 OFTEN = 0.25
 """Share of the examples whose answer stands outside their needles, too, from which on it is a warning."""

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from retrieval_heads.claims.head_arrays import claimed
+from retrieval_heads.claims.runs import claimed
 from retrieval_heads.figures.common import counts, over_runs, points, shared_legend, write_empty
 from retrieval_heads.figures.interval_tables import cells, with_interval
 from retrieval_heads.figures.style import WIDTH, axis, colour, in_order, marker, panels, words
