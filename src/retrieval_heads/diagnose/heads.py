@@ -24,8 +24,8 @@ from retrieval_heads.diagnose.inputs import Inputs
 from retrieval_heads.keys import RunKey
 from retrieval_heads.settings import REFERENCE, UNTUNED
 from retrieval_heads.stages.head_sets import score_matrix
-from retrieval_heads.stats.bootstrap import Interval, crossed_means, percentile_interval
-from retrieval_heads.stats.overlap import THRESHOLDS, overlap_curve
+from retrieval_heads.stats.overlap import THRESHOLDS, overlap_curve, recall_precision
+from retrieval_heads.stats.resample import crossed_means, draw, percentile_interval
 
 Parts = Mapping[RunKey, Mapping[str, Any]]
 """What `work.Work` has made, by run."""
@@ -37,7 +37,6 @@ KINDS = {"right": ("", 1), "nll": ("nll_", -1)}
 
 PATCHED = ("complement", "random_complement", "intersection", "random", "all")
 
-NAN = float("nan")
 ROUNDING = 1e-6
 """Kept scores have six digits: a mean that is no more than this above the threshold is at it."""
 
@@ -109,7 +108,7 @@ def shares(inputs: Inputs, measured: Parts, overlap: pd.DataFrame) -> Iterator[d
         pairs = [[measured[other]["each"], measured[key]["each"]] for key in inputs.runs(condition)
                  for other in _references(inputs, key) if other.condition == reference]
         drawn, estimate = _resampled(inputs, pairs, measure), float(known["value"].mean())
-        value = Interval(estimate, NAN, NAN) if drawn is None else percentile_interval(estimate, drawn)
+        value = percentile_interval(estimate, drawn)
         size = known["n_reference" if measure == "recall" else "n_heads"].mean()
         yield {**inputs.row(condition, f"{measure}_of_{reference}", value, len(known)),
                "chance": float(known["chance"].mean()), "n": round(size)}
@@ -125,8 +124,7 @@ def _resampled(inputs: Inputs, pairs: list[list[Any]], measure: str) -> np.ndarr
     if n_seeds * n == 1:
         return None
     n_resamples, rng = inputs.request.bootstrap, np.random.default_rng(0)
-    examples = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples) / n
-    seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n_resamples)
+    examples, seeds = draw(rng, n, n_resamples) / n, draw(rng, n_seeds, n_resamples)
     total, count = np.zeros(n_resamples), np.zeros(n_resamples)
     for place, pair in enumerate(pairs):
         # not by BLAS, whose sums depend on the number of threads in the last digit
@@ -134,9 +132,9 @@ def _resampled(inputs: Inputs, pairs: list[list[Any]], measure: str) -> np.ndarr
             np.einsum("be,eh->bh", examples, np.asarray(scores, dtype=np.float64).reshape(n, -1))
             > inputs.request.threshold + ROUNDING for scores in pair
         )
-        size = (reference if measure == "recall" else own).sum(axis=1)
-        share, weight = (reference & own).sum(axis=1) / np.maximum(size, 1), seeds[:, place] * (size > 0)
-        total, count = total + weight * share, count + weight
+        share = recall_precision(reference, own)[MEASURES.index(measure)]
+        weight = seeds[:, place] * ~np.isnan(share)
+        total, count = total + weight * np.nan_to_num(share), count + weight
     return (total[count > 0] / count[count > 0]) if (count > 0).any() else None
 
 

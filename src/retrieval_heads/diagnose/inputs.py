@@ -18,7 +18,7 @@ from retrieval_heads.files import content_digest
 from retrieval_heads.keys import RunKey
 from retrieval_heads.models.extension import ADAPTER_WEIGHTS, read_extension
 from retrieval_heads.settings import REFERENCE, UNTUNED
-from retrieval_heads.stats.bootstrap import Interval, bootstrap_crossed
+from retrieval_heads.stats.resample import Interval, bootstrap_crossed
 from retrieval_heads.training.lora_settings import LoraSettings
 from retrieval_heads.training_sets import Reader, SetsInputs, SetsRequest
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t
 
-from retrieval_heads.stats.bootstrap import bootstrap_crossed, crossed_means
+from retrieval_heads.stats.resample import bootstrap_crossed, crossed_means
 
 SURE = 0.95
 """Below this probability that the better of two sets is the better one, they are not told apart."""

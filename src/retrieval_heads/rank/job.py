@@ -34,7 +34,7 @@ from retrieval_heads.parallel import resolve_device
 from retrieval_heads.rank.calibration import PREDICTORS, read_calibration
 from retrieval_heads.rank.decide import compared
 from retrieval_heads.rank.result import Result
-from retrieval_heads.stats.overlap import cosine
+from retrieval_heads.stats.overlap import cosine, recall_precision
 from retrieval_heads.tables import to_csv
 from retrieval_heads.training.finetune import finetune
 from retrieval_heads.training_sets import TOKENS, Reader, SetsInputs, SetsRequest, kept
@@ -232,6 +232,5 @@ def _beside(
     """Recall of the reference's heads and cosine with its scores; NaN where they are not known."""
     if reference is None or scores is None:
         return {recall: NAN, cosine_name: NAN}
-    wanted = reference > threshold
-    share = float((scores > threshold)[wanted].mean()) if wanted.any() else NAN
-    return {recall: share, cosine_name: cosine(reference, scores)}
+    share, _ = recall_precision((reference > threshold).ravel(), (scores > threshold).ravel())
+    return {recall: float(share), cosine_name: cosine(reference, scores)}

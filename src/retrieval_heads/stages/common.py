@@ -23,7 +23,7 @@ from retrieval_heads.keys import Options, RunKey, study_grid
 from retrieval_heads.models.layout import head_layout
 from retrieval_heads.models.load import load_model, load_tokenizer, model_folder
 from retrieval_heads.settings import REFERENCE, Profile
-from retrieval_heads.stats.bootstrap import bootstrap_mean
+from retrieval_heads.stats.resample import bootstrap_mean
 
 EVERYTHING = Options()
 """No restriction: all tasks, seeds and base models of the profile."""
