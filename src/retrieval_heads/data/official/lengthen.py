@@ -48,13 +48,9 @@ class Frame:
     _counts: dict[Text, int] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        name = type(self.tokenizer).__name__
-        if not getattr(self.tokenizer, "is_fast", False):
-            raise ModelError("the tokenizer gives no character offsets", where=name,
-                             remedy="Use a fast tokenizer (a folder with tokenizer.json).")
         if self.chat and not getattr(self.tokenizer, "chat_template", None):
             raise ModelError(
-                "the tokenizer has no chat template", where=name,
+                "the tokenizer has no chat template", where=type(self.tokenizer).__name__,
                 remedy="Put a chat_template.jinja into its folder, use an instruction-tuned one, or leave chat out.",
             )
         if self.template_arguments and not self.chat:

@@ -24,11 +24,11 @@ from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.data.official.answers import not_searched
 from retrieval_heads.data.official.assemble import Source
 from retrieval_heads.data.official.lengthen import DEPTHS, Frame, check_depths, check_room, lengthen, spread
-from retrieval_heads.data.official.origins import origin
 from retrieval_heads.data.official.records import check_count
 from retrieval_heads.data.official.sources import (
     Pool,
     official_files,
+    origin,
     read_sources,
     without_control_tokens,
     without_repeats,
@@ -51,11 +51,9 @@ class Request:
     """What to prepare.
 
     Attributes:
-        task: `mdqa`, `musique` or `summhay`.
         length: tokens of the training examples.
         short_length: tokens of those of `real_short`; None makes none.
         eval_lengths: tokens of the held-out examples; `length` is always among them.
-        train, probe, test: numbers of examples.
         seed: of the split, the haystacks and the depths.
         chat, instruction, template_arguments: see `Frame`.
         depths: dealt to the gold documents; see `lengthen.py`.

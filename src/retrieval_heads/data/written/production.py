@@ -106,13 +106,10 @@ class Outcome:
     """What was made.
 
     Attributes:
-        files: number of examples by file.
-        dropped: by id why an example was left out.
-        refused: by text what is wrong with it.
+        files: number of examples by file; `ids` has those of the examples.
+        dropped, refused: by id why an example was left out, and by text what is wrong with it.
         distractors_dropped: number of documents of the context that were left out, by reason.
-        templates: number of statements of concept `low` by the type of their question; none where no condition has it.
-        quoting: how many of them quote the question.
-        ids: of the examples that were made.
+        templates: number of statements of concept `low` by the type of their question; `quoting` of them quote it.
         not_searched: how many examples accept an answer that other documents may hold, as it is no answer's text.
     """
 
@@ -266,7 +263,6 @@ def copy_matching(real: str | Path, out: str | Path, ids: Sequence[str]) -> Iter
     Where some examples have no usable text, the prepared folder has more questions in `real` than the synthetic
     conditions have. A difference between them would then be one of questions, too.
     """
-    check_places(real, out)
     real, out = Path(real), Path(out)
     wanted = set(ids)
     ending = "".join(real.suffixes[-2:] if real.suffix == ".gz" else real.suffixes[-1:])

@@ -167,6 +167,4 @@ def _chain(example: Example) -> tuple[Fact, ...]:
 
 
 def _refused(example: Example, key: str, value: object, problem: str, remedy: str) -> DataError:
-    meta = example.meta
-    where = f"{meta.get('file', 'example')}, line {meta.get('line', '?')}, key {key}"
-    return DataError(problem, where=where, value=value, remedy=remedy)
+    return DataError(problem, where=f"{example.place}, key {key}", value=value, remedy=remedy)
