@@ -141,7 +141,9 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
     made = {}
     for name, examples in _examples(request, parts, pool, frame):
         write_examples(folder / name, examples)
-        made[name] = _counted(examples) | _file_facts(folder / name)
+        tokens = [example.meta["tokens"] for example in examples]
+        counted = {"min": min(tokens), "mean": round(mean(tokens), 1), "max": max(tokens)}
+        made[name] = {"examples": len(examples), "tokens": counted} | _file_facts(folder / name)
     ids = {name: [source.id for source in getattr(parts, name)] for name in ("train", "limited", *request.held_out)}
     _write_json(folder / RECORDS, ids)
     manifest = {
@@ -244,12 +246,6 @@ def _made(folder: Path, arguments: dict[str, Any], request: Request) -> bool:
             value=strangers, remedy="Name another folder, or delete what an interrupted preparation left.",
         )
     return False
-
-
-def _counted(examples: Sequence[Example]) -> dict[str, Any]:
-    tokens = [example.meta["tokens"] for example in examples]
-    return {"examples": len(examples), "tokens": {"min": min(tokens), "mean": round(mean(tokens), 1),
-                                                  "max": max(tokens)}}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ import yaml
 
 from retrieval_heads.data.markup import control_tokens, held_token
 from retrieval_heads.data.official.answers import Forbidden
-from retrieval_heads.data.official.assemble import Source, built, check_choice
+from retrieval_heads.data.official.assemble import Source, built
 from retrieval_heads.data.official.questions import mdqa_source, musique_source
 from retrieval_heads.data.official.records import read_records
 from retrieval_heads.data.official.summhay import summhay_source, topic_items
@@ -84,7 +84,6 @@ _READERS = {
 
 def official_files(folder: str | Path, task: str) -> list[Path]:
     """The files of a task in `FOLDER/TASK` or in `FOLDER` itself, by name; `DataError` where none is there."""
-    check_choice("task", task, tuple(_READERS))
     folder = Path(folder)
     for place in (folder / task, folder):
         found = sorted(path for path in place.glob("*") if re.fullmatch(_READERS[task].pattern, path.name))
