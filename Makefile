@@ -13,7 +13,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 RUN := $(VENV)/bin/python
-BOOK := $(RUN) -m retrieval_heads.notebooks
+BOOK := $(RUN) -m tools.book
 
 # a backend chosen for scripts would leave the notebooks without pictures
 unexport MPLBACKEND

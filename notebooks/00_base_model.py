@@ -36,7 +36,7 @@ heads = fitting_scores(settings, head_scores[head_scores.condition == "base"])
 counts = retrieval_counts(heads, settings.detect.threshold)
 
 # %% tags=["remove-input"]
-figures.takeaway.takeaway(settings, base_takeaway(table, counts, settings))
+figures.page.takeaway(settings, base_takeaway(table, counts, settings))
 
 # %% mystnb={"figure": {"name": "fig-base-performance", "caption": "Exact match on held-out real examples at the longest length, of the base model as it is and with its RoPE theta raised. Bars: 95% bootstrap intervals over examples."}, "image": {"alt": "One panel for each task: points with intervals for the exact match of the base model and of the model with raised RoPE theta, at the longest length"}} tags=["hide-input"]
 figure, axes = figures.style.panels(settings.tasks, height=2.2, sharey=True)
@@ -46,7 +46,7 @@ for task, ax in zip(settings.tasks, axes, strict=True):
 figures.common.shared_legend(figure, axes, columns=4)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "base", rows="exact_match")
+figures.page.data_line(profile, "base", rows="exact_match")
 
 # %% [markdown]
 # ## Ask it yourself
@@ -116,7 +116,7 @@ shown = shown.assign(score=[figures.interval_tables.with_interval(*row) for row 
 keys = ["task", "condition", "base", "eval_length", "n"]
 wide = shown.pivot(index=keys, columns="metric", values="score").reset_index()
 wide = wide[[*keys, *(name for name in metrics if name in wide)]].rename(columns={"condition": "model", "eval_length": "tokens"} | metrics)
-HTML(figures.examples.folded_table("All scores, by length", wide.fillna("–")))
+HTML(figures.page.folded_table("All scores, by length", wide.fillna("–")))
 
 # %% [markdown]
 # ## Its retrieval heads
@@ -135,12 +135,12 @@ for task, ax in zip(settings.tasks, axes, strict=True):
 bar = figure.colorbar(axes[0].images[0], ax=axes, label="score (fraction)", shrink=0.7)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "head_scores", rows="condition base")
+figures.page.data_line(profile, "head_scores", rows="condition base")
 
 # %% tags=["hide-input"]
 names = {"heads": "retrieval heads", "layers": "in layers", "beyond_chance": "of them above chance", "best": "best score",
          "chance": "highest chance level", "n_used": "examples"}
-HTML(figures.examples.table_html(counts.drop(columns=["condition", "seed"]), names=names))
+HTML(figures.page.table_html(counts.drop(columns=["condition", "seed"]), names=names))
 
 # %% [markdown]
 # ## How it was trained
@@ -157,7 +157,7 @@ figures.training.plot_answer_loss(steps, ax=left)
 _ = figures.training.plot_exact_match_log(measured, ["mdqa", "musique", "summhay"], ax=right)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, f"{settings.bases[0]}/train_log.json")
+figures.page.data_line(profile, f"{settings.bases[0]}/train_log.json")
 
 # %% tags=["nbval-check-output", "remove-cell"]
 print("scored:", ", ".join(sorted(set(table.task))), "| models:", ", ".join(sorted(set(table.condition))))

@@ -35,7 +35,7 @@ table = load_table(profile, "examples")
 SIDE = ("real", "low_low", "symbolic")
 
 # %% tags=["remove-input"]
-figures.takeaway.takeaway(settings, data_takeaway(table))
+figures.page.takeaway(settings, data_takeaway(table))
 
 # %% [markdown]
 # ## Three kinds side by side
@@ -45,7 +45,7 @@ figures.takeaway.takeaway(settings, data_takeaway(table))
 # resembles the question most.
 
 # %% tags=["remove-input"]
-HTML(figures.examples.side_by_side(sample_examples(settings, "mdqa"), SIDE))
+HTML(figures.page.side_by_side(sample_examples(settings, "mdqa"), SIDE))
 
 # %% [markdown]
 # ## Make your own
@@ -116,15 +116,15 @@ for condition in ("real", "low_low"):  # ... or these: high_high, mid_low, symbo
 # has this relation in this form.
 
 # %% mystnb={"figure": {"name": "fig-unseen", "caption": "Share of the real test set's needle statements whose sentence form, relation, or both together never occur in the training needles, for each kind of data with examples of its own."}, "image": {"alt": "One panel for each task with a row for each kind of training data: three points for the share of test statements with an unseen sentence form, an unseen relation, and an unseen pair of both"}} tags=["hide-input"]
-train = figures.data.with_own_examples(table)
+train = figures.training.with_own_examples(table)
 order = figures.style.in_order(train.condition)
 figure, axes = figures.style.panels(settings.tasks, height=1.3 + 0.24 * len(order), sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=True):
-    figures.data.plot_unseen(train[train.task == task], ax=ax, order=order)
+    figures.training.plot_unseen(train[train.task == task], ax=ax, order=order)
 figures.common.shared_legend(figure, axes)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "examples", rows="split train")
+figures.page.data_line(profile, "examples", rows="split train")
 
 # %% tags=["hide-input"]
 Markdown(unseen_finding(table))
@@ -135,14 +135,14 @@ Markdown(unseen_finding(table))
 # A click unfolds an example, at the base model's length.
 
 # %% tags=["hide-input"]
-HTML("".join(f"<h3>{task}</h3>{figures.examples.folded_examples(sample_examples(settings, task))}" for task in TASKS))
+HTML("".join(f"<h3>{task}</h3>{figures.page.folded_examples(sample_examples(settings, task))}" for task in TASKS))
 
 # %% tags=["hide-input"]
 order = {name: place for place, name in enumerate(figures.style.in_order(table.condition))}
 ordered = table.sort_values(["task", "split", "condition", "length"], key=lambda column: column.map(order)
                             if column.name == "condition" else column, ascending=[True, False, True, True])
 counted = ordered.drop(columns=["unseen", "unseen_forms", "unseen_relations", "ngram_overlap"])
-HTML(figures.examples.folded_table("Number, length, documents, needles and words of each set of examples", counted, digits=1))
+HTML(figures.page.folded_table("Number, length, documents, needles and words of each set of examples", counted, digits=1))
 
 # %% tags=["nbval-check-output", "remove-cell"]
 print(len(relations()), "relations;", len(TASKS), "tasks;", len(CONDITIONS), "conditions")

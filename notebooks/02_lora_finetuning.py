@@ -37,28 +37,28 @@ controls, performance, shortfall, training, answers = (
     load_table(profile, name) for name in ("base", "performance", "shortfall", "training", "answers"))
 metrics = {task: figures.performance.deciding_metric(task) for task in settings.tasks}
 of_metric = shortfall[shortfall.metric == shortfall.task.map(metrics)]
-nine, sized = figures.axes.has_nine(shortfall.condition), figures.choice.has_sizes(performance.condition)
+nine, sized = figures.performance.has_nine(shortfall.condition), figures.style.has_sizes(performance.condition)
 if nine or sized:  # what the nine conditions and the numbers of examples say is worked out beside the claims
     provide(settings, "claims")
 sizes = load_table(profile, "size_effects") if sized else None
 
 # %% tags=["remove-input"]
-figures.takeaway.takeaway(settings, finetune_takeaway(shortfall, performance, controls, metrics, sizes), ["C1"])
+figures.page.takeaway(settings, finetune_takeaway(shortfall, performance, controls, metrics, sizes), ["C1"])
 
 # %% mystnb={"figure": {"name": "fig-axis-map", "caption": "Mean shortfall against real data (fraction) by realism of needle and haystack; dark is worse. Starred: the 95% interval excludes 0, and all base models agree in sign. Studies without the nine conditions show every condition instead."}, "image": {"alt": "For each task a map of three by three cells with the mean shortfall in each, needle realism from above to below and haystack realism from left to right; in a small study one row for each condition"}} tags=["hide-input"]
 figure, axes = figures.style.panels(settings.tasks, height=3.3 if nine else 2.4, sharey=not nine)
 for task, ax in zip(settings.tasks, axes, strict=True):
     rows = of_metric[of_metric.task == task]
     if nine:
-        figures.axes.plot_axis_map(rows, metrics[task], ax, figures.axes.map_top(of_metric))
+        figures.performance.plot_axis_map(rows, metrics[task], ax, figures.performance.map_top(of_metric))
     else:
         figures.performance.plot_shortfall(rows, metrics[task], ax, figures.style.in_order(of_metric.condition))
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "shortfall", rows="the nine conditions of the map, the metric on the axis")
+figures.page.data_line(profile, "shortfall", rows="the nine conditions of the map, the metric on the axis")
 
 # %% tags=["hide-input"]
-Markdown(figures.axes.axis_text(load_table(profile, "axis_effects"), settings.tasks) if nine else figures.axes.MISSING)
+Markdown(figures.performance.axis_text(load_table(profile, "axis_effects"), settings.tasks) if nine else figures.performance.MISSING)
 
 # %% [markdown]
 # ## Score two adapters yourself
@@ -136,7 +136,7 @@ for task, ax in zip(settings.tasks, axes, strict=True):
 figures.common.shared_legend(figure, axes, columns=4)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "performance", "base", rows="the metric on the axis")
+figures.page.data_line(profile, "performance", "base", rows="the metric on the axis")
 
 # %% [markdown]
 # Intervals of two runs may overlap although one is better on nearly every example that they disagree on. The comparison
@@ -149,30 +149,30 @@ for task, ax in zip(settings.tasks, axes, strict=True):
     figures.performance.plot_shortfall(of_metric[of_metric.task == task], metrics[task], ax, order, figures.performance.shortfall_reach(of_metric))
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "shortfall", rows="the metric on the axis")
+figures.page.data_line(profile, "shortfall", rows="the metric on the axis")
 
 # %% [markdown]
 # ## Other lengths, other numbers of examples
 
 # %% mystnb={"figure": {"name": "fig-lengths", "caption": "Score against length (upright line: training length); bars: least to greatest run. Second row, where the study has it: score against the number of training examples, with 95% bootstrap intervals. Points are shifted apart."}, "image": {"alt": "One panel for each task: lines of the score against the length of the text, one for each of some training conditions and one for the raised theta alone; below them, where there are any, lines of the score against the number of training examples"}} tags=["hide-input"]
-scored = figures.lengths.with_training_length(load_table(profile, "lengths"), performance, controls)
+scored = figures.training.with_training_length(load_table(profile, "lengths"), performance, controls)
 figure, axes = figures.style.panels(settings.tasks * (1 + sized), height=3.1, sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=False):
-    figures.lengths.plot_lengths(scored[scored.task == task], metrics[task], settings.train_length, ax=ax)
+    figures.training.plot_lengths(scored[scored.task == task], metrics[task], settings.train_length, ax=ax)
 for task, ax in zip(settings.tasks, axes[len(settings.tasks):], strict=False):
-    figures.lengths.plot_sizes(sizes[sizes.task == task], settings.n_train, ax=ax)
+    figures.training.plot_sizes(sizes[sizes.task == task], settings.n_train, ax=ax)
 figures.common.shared_legend(figure, axes)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "lengths", "performance", "base", *["size_effects"] * sized)
+figures.page.data_line(profile, "lengths", "performance", "base", *["size_effects"] * sized)
 
 # %% tags=["hide-input"]
 named = {task: dict.fromkeys((metrics[task], main_metric(task))) for task in settings.tasks}
 numbers = figures.interval_tables.scores_table(both[both.eval_length == settings.eval_lengths[-1]], named)
 of_first = (answers.seed == settings.seeds[0]) & (answers.base == settings.base_names[0])
 first = answers[(answers.task == settings.tasks[0]) & of_first & (answers.example < 4)]
-HTML(figures.examples.folded_table("All scores (with many runs: mean, least and greatest run)", numbers)
-     + figures.examples.folded_table("Some answers", figures.interval_tables.answers_table(first)))
+HTML(figures.page.folded_table("All scores (with many runs: mean, least and greatest run)", numbers)
+     + figures.page.folded_table("Some answers", figures.interval_tables.answers_table(first)))
 
 # %% [markdown]
 # ## How it was decided
@@ -183,13 +183,13 @@ HTML(figures.examples.folded_table("All scores (with many runs: mean, least and 
 # decides nothing. That, and the intervals with the base models fixed, were added after the runs.
 
 # %% tags=["hide-input"]
-Markdown(f"{performance_sentence(performance, controls)}\n\n{figures.verdict_table.verdict_text(claim_verdicts(settings, 'C1'))}")
+Markdown(f"{performance_sentence(performance, controls)}\n\n{figures.verdicts.verdict_text(claim_verdicts(settings, 'C1'))}")
 
 # %% tags=["nbval-check-output", "remove-cell"]
 runs = training[RUN].drop_duplicates()
 print(len(runs), "runs:", ", ".join(figures.style.in_order(runs.condition)), "| steps of each:", sorted(set(training.steps)))
 assert 0 < len(runs) <= len(study_grid(settings))
-usual = training[~training.condition.map(lambda name: figures.choice.has_sizes([name]))]
+usual = training[~training.condition.map(lambda name: figures.style.has_sizes([name]))]
 assert usual.steps.nunique() == 1, "runs have to differ in their data alone"
 assert performance.value.between(0, 1).all()
 

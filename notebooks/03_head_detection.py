@@ -36,14 +36,14 @@ provide(settings, "detect")
 table = load_table(profile, "head_scores")
 scores = findings.fitting_scores(settings, table)
 counts = figures.interval_tables.in_run_order(findings.retrieval_counts(scores, settings.detect.threshold))
-some = scores[scores.condition.isin(figures.choice.few(scores.condition, figures.heads.SHOWN))]
+some = scores[scores.condition.isin(figures.style.few(scores.condition, figures.heads.SHOWN))]
 first = findings.first_runs(some, settings, figures.heads.SHOWN)
 of_subsets = judged_tables(settings, "C2")
 subsets = of_subsets["subsets"]
 
 # %% tags=["remove-input"]
 n_heads = len(scores[["layer", "head"]].drop_duplicates())
-figures.takeaway.takeaway(settings, detection_takeaway(counts, subsets, settings.detect.threshold, n_heads), ["C2"])
+figures.page.takeaway(settings, detection_takeaway(counts, subsets, settings.detect.threshold, n_heads), ["C2"])
 
 # %% [markdown]
 # ## See where a head looks
@@ -52,7 +52,7 @@ figures.takeaway.takeaway(settings, detection_takeaway(counts, subsets, settings
 # to it while the answer is written. Choose a dark square, a retrieval head, and then a pale one.
 
 # %% tags=["remove-input"]
-HTML(figures.attention_text.shipped_adapters_html("mdqa"))
+HTML(figures.explorers.shipped_adapters_html("mdqa"))
 
 # %% [markdown]
 # ## Find a retrieval head from scratch
@@ -154,14 +154,14 @@ for (task, condition), ax in zip(maps, axes, strict=True):
 bar = figure.colorbar(axes[0].images[0], ax=axes, label="score (fraction)", shrink=0.6, aspect=30)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "head_scores", rows="the first seed and base model")
+figures.page.data_line(profile, "head_scores", rows="the first seed and base model")
 
 # %% [markdown]
 # The same for every kind of training data, as means over the seeds of the first base model. Move the threshold, and point
 # at a head to read its score.
 
 # %% tags=["remove-input"]
-HTML(figures.head_explorer.explorer_html(scores[scores["base"] == settings.base_names[0]], settings.detect.threshold, settings.tasks))
+HTML(figures.explorers.explorer_html(scores[scores["base"] == settings.base_names[0]], settings.detect.threshold, settings.tasks))
 
 # %% [markdown]
 # ## How many, and at which threshold?
@@ -173,7 +173,7 @@ for task, ax in zip(settings.tasks, axes, strict=True):
 figures.common.shared_legend(figure, axes)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "head_scores", rows="heads above each threshold, counted in each run")
+figures.page.data_line(profile, "head_scores", rows="heads above each threshold, counted in each run")
 
 # %% [markdown]
 # ## Are they the same heads?
@@ -186,32 +186,32 @@ figures.sources.data_line(profile, "head_scores", rows="heads above each thresho
 # with the repository; the weights of the other one were not kept.
 
 # %% mystnb={"figure": {"name": "fig-subsets", "caption": "Precision of each condition's heads among those of real runs of other seeds. Ticks: 97.5% of random sets of the same layers. Dashed: real beside real. Bars: 95% bootstrap intervals. Right: mean numbers of all and of gained heads."}, "image": {"alt": "One panel for each task: for each training condition a point for the precision of all its heads and one for the heads that the base model does not have, with ticks for chance and a dashed line for the ceiling"}} tags=["hide-input"]
-figure = figures.subsets.subsets_figure(subsets, settings.detect.threshold, settings.tasks)
+figure = figures.heads.subsets_figure(subsets, settings.detect.threshold, settings.tasks)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, *["subsets"] * figures.correlation.has_claims(settings), "head_scores")
+figures.page.data_line(profile, *["subsets"] * figures.correlation.has_claims(settings), "head_scores")
 
 # %% mystnb={"figure": {"name": "fig-subsets-thresholds", "caption": "The same precision over thresholds: mean over the synthetic conditions, with a band from the lowest to the highest. Dotted: 97.5% of chance. Dashed: the ceiling. Left out where real runs have less than one such head."}, "image": {"alt": "One panel for each task: precision of all heads and of gained heads against the threshold, each beside chance and ceiling"}} tags=["hide-input"]
-figure = figures.subsets.thresholds_figure(subsets, settings.detect.threshold, settings.tasks)
+figure = figures.heads.thresholds_figure(subsets, settings.detect.threshold, settings.tasks)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "head_scores")
+figures.page.data_line(profile, "head_scores")
 
 # %% [markdown]
 # Without a threshold: how the scores of a run and of real runs of other seeds agree, given the scores of the base model
 # from which all of them started (the {term}`base share <base share>`).
 
 # %% mystnb={"figure": {"name": "fig-base-share", "caption": "Rank correlation of all heads' scores with those of real runs of other seeds, as it is (squares) and given the base model's scores (diamonds). Dashed: real runs beside each other, likewise. Bars: 95% bootstrap intervals."}, "image": {"alt": "One panel for each task: for each training condition a square for the rank correlation of its scores with the real run's, and a diamond for the same given the base model's scores, beside a dashed line for real runs among each other"}} tags=["hide-input"]
-figure = figures.subsets.share_figure(of_subsets["base_share"], settings.tasks)
+figure = figures.heads.share_figure(of_subsets["base_share"], settings.tasks)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, *["base_share"] * figures.correlation.has_claims(settings), "head_scores")
+figures.page.data_line(profile, *["base_share"] * figures.correlation.has_claims(settings), "head_scores")
 
 # %% tags=["hide-input"]
 best = figures.interval_tables.in_run_order(findings.strongest(first, 3)).drop(columns="seed")
 best = best.rename(columns={"where": "head", "chance": "chance level", "mass": "attention mass"})
-HTML(figures.examples.folded_table("Numbers of heads, by run or condition", figures.interval_tables.counts_table(counts))
-     + figures.examples.folded_table("The three strongest heads (layer, head) of the mapped runs", best))
+HTML(figures.page.folded_table("Numbers of heads, by run or condition", figures.interval_tables.counts_table(counts))
+     + figures.page.folded_table("The three strongest heads (layer, head) of the mapped runs", best))
 
 # %% [markdown]
 # ## How it was decided
@@ -222,7 +222,7 @@ HTML(figures.examples.folded_table("Numbers of heads, by run or condition", figu
 
 # %% tags=["hide-input"]
 found = f"{findings.detection_finding(counts)} {findings.cost_finding()}"
-Markdown(f"{found}\n\n{figures.verdict_table.verdict_text(claim_verdicts(settings, 'C2'))}")
+Markdown(f"{found}\n\n{figures.verdicts.verdict_text(claim_verdicts(settings, 'C2'))}")
 
 # %% tags=["nbval-check-output", "remove-cell"]
 sizes = scores.groupby(RUN).size()

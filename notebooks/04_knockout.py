@@ -39,7 +39,7 @@ order = figures.style.in_order(table.condition)
 answered = [task for task in settings.tasks if task != "summhay"] or settings.tasks  # of summhay nothing is exact
 
 # %% tags=["remove-input"]
-figures.takeaway.takeaway(settings, knockout_takeaway(effects, {task: ks[task] for task in answered}, mode, scope), ["C4"])
+figures.page.takeaway(settings, knockout_takeaway(effects, {task: ks[task] for task in answered}, mode, scope), ["C4"])
 
 # %% mystnb={"figure": {"name": "fig-knockout-curves", "caption": "Exact match (teacher forced) of runs on real data as more heads are silenced (mode zero). Lines: mean over runs; bars: 95% bootstrap intervals; small marks: single runs and draws. Random lines end where too few heads are left."}, "image": {"alt": "One panel for each task: exact match against the number of heads knocked out; the line of retrieval heads falls to zero, that of random heads of the same layers stays level"}} tags=["hide-input"]
 parts = figures.knockout.knockout_panels(table[table["mode"].isin([mode, "none"]) & table.task.isin(answered)], ["real"])
@@ -50,7 +50,7 @@ for (_, rows), ax in zip(parts, axes, strict=True):
 figures.common.shared_legend(figure, axes)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "knockout", rows=f"condition real, mode {mode}, metric forced_exact_match; the file has every mode and task")
+figures.page.data_line(profile, "knockout", rows=f"condition real, mode {mode}, metric forced_exact_match; the file has every mode and task")
 
 # %% [markdown]
 # ## Knock a head out yourself
@@ -174,10 +174,10 @@ for (task, k), ax in zip(ks.items(), axes, strict=True):
 figures.common.shared_legend(figure, axes)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "knockout_effects", rows=f"the k of each panel, mode {mode}, scope {scope}, metric forced_exact_match")
+figures.page.data_line(profile, "knockout_effects", rows=f"the k of each panel, mode {mode}, scope {scope}, metric forced_exact_match")
 
 # %% tags=["hide-input"]
-HTML(figures.examples.folded_table("The numbers (with many runs: mean, least and greatest run)",
+HTML(figures.page.folded_table("The numbers (with many runs: mean, least and greatest run)",
                                    figures.interval_tables.effects_table(shown[shown.k == shown.task.map(ks)])))
 
 # %% [markdown]
@@ -190,11 +190,11 @@ HTML(figures.examples.folded_table("The numbers (with many runs: mean, least and
 shown = areas[(areas["mode"] == mode) & (areas.scope == scope) & (areas["set"] == "random")]
 figure, axes = figures.style.panels(settings.tasks, height=1.6 + figures.performance.ROW * len(order), sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=True):
-    figures.areas.plot_areas(shown[shown.task == task], ax=ax, order=order)
+    figures.knockout.plot_areas(shown[shown.task == task], ax=ax, order=order)
 figures.common.shared_legend(figure, axes)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "knockout_area", rows=f"set random, mode {mode}, scope {scope}")
+figures.page.data_line(profile, "knockout_area", rows=f"set random, mode {mode}, scope {scope}")
 
 # %% [markdown]
 # ## Only where something is to be retrieved?
@@ -203,14 +203,14 @@ figures.sources.data_line(profile, "knockout_area", rows=f"set random, mode {mod
 # with the same heads out.
 
 # %% mystnb={"figure": {"name": "fig-knockout-specificity", "caption": "Rise of the loss of runs on real data with heads out (mode zero), on answers (at the answer positions) and on plain text (everywhere). Lines: mean over runs; bars: least to greatest run."}, "image": {"alt": "One panel for each task: four lines of the rise of the loss against the number of heads knocked out, for retrieval and random heads, on answers and on plain text"}} tags=["hide-input"]
-costs = figures.areas.specificity_costs(load_table(profile, "text_loss"), table)
+costs = figures.knockout.specificity_costs(load_table(profile, "text_loss"), table)
 figure, axes = figures.style.panels(settings.tasks, height=3.2, sharey=True)
 for task, ax in zip(settings.tasks, axes, strict=True):
-    figures.areas.plot_specificity(costs[costs.task == task], ax=ax)
+    figures.knockout.plot_specificity(costs[costs.task == task], ax=ax)
 figures.common.shared_legend(figure, axes, columns=2)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "text_loss", "knockout", rows="condition real, mode zero, metric nll")
+figures.page.data_line(profile, "text_loss", "knockout", rows="condition real, mode zero, metric nll")
 
 # %% [markdown]
 # ## Closer controls
@@ -224,7 +224,7 @@ closer = judged_tables(settings, "C4")["controls"]
 Markdown(control_sentence(closer) or "There are no such controls here.")
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, *["controls"] * figures.correlation.has_claims(settings), "knockout")
+figures.page.data_line(profile, *["controls"] * figures.correlation.has_claims(settings), "knockout")
 
 # %% [markdown]
 # ## How it was decided
@@ -234,7 +234,7 @@ figures.sources.data_line(profile, *["controls"] * figures.correlation.has_claim
 # the right answers with them, while as many random ones take less than a quarter.
 
 # %% tags=["hide-input"]
-Markdown(figures.verdict_table.verdict_text(claim_verdicts(settings, "C4")))
+Markdown(figures.verdicts.verdict_text(claim_verdicts(settings, "C4")))
 
 # %% tags=["nbval-check-output", "remove-cell"]
 runs = table[RUN].drop_duplicates()

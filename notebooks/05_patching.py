@@ -35,13 +35,13 @@ table = load_table(profile, "patching")
 judged = judge_patching(table, n_resamples=settings.bootstrap)
 
 # %% tags=["remove-input"]
-figures.takeaway.takeaway(settings, patching_takeaway(judged.tables["sufficiency"]), ["C5"])
+figures.page.takeaway(settings, patching_takeaway(judged.tables["sufficiency"]), ["C5"])
 
 # %% mystnb={"figure": {"name": "fig-patching", "caption": "Gain in exact match (teacher forced) by patching in sets of heads of the run on real data. Diamonds: means with 95% bootstrap intervals; small points: conditions. Small studies show the scores themselves."}, "image": {"alt": "One panel for each task: for the intersection, the complement, random heads as many as either, and all heads, what is gained in exact match or the exact match itself when they are patched in from the run on real data"}} tags=["hide-input"]
-figure = figures.sufficiency.patching_figure(table, judged.tables["sufficiency"], settings.tasks)
+figure = figures.patching.patching_figure(table, judged.tables["sufficiency"], settings.tasks)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "patching", rows="metric forced_exact_match")
+figures.page.data_line(profile, "patching", rows="metric forced_exact_match")
 
 # %% [markdown]
 # ## Patch one model into another yourself
@@ -161,10 +161,10 @@ with patch_heads(target, source, heads, positions=rows):
 # ## The share of the gap
 
 # %% mystnb={"figure": {"name": "fig-gap-closed", "caption": "Share of the gap to the real run that each set of heads closes, by training data of the patched runs; right: number of runs with a gap. Dashed: the real run. Bars: 95% bootstrap intervals over these runs."}, "image": {"alt": "One panel for each task: for each training condition whose runs have a gap, points for the share of the gap that is closed by the intersection, the complement, matched random heads and all heads; a dashed line at one"}} tags=["hide-input"]
-figure = figures.sufficiency.closed_figure(judged.tables["sufficiency"], settings.tasks)
+figure = figures.patching.closed_figure(judged.tables["sufficiency"], settings.tasks)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "patching", rows="runs with a gap, metric forced_exact_match")
+figures.page.data_line(profile, "patching", rows="runs with a gap, metric forced_exact_match")
 
 # %% [markdown]
 # The intersection has many more heads than the complement. At *equal numbers*, as many are patched of each as the
@@ -172,10 +172,10 @@ figures.sources.data_line(profile, "patching", rows="runs with a gap, metric for
 # exact match within a run.
 
 # %% tags=["hide-input"]
-equal = figures.sufficiency.equal_table(judged.tables["sufficiency_equal"])
-HTML(figures.sufficiency.patching_folded(table, judged.tables["sufficiency"])
-     + figures.examples.folded_table("At equal numbers", equal)
-     + figures.examples.folded_table("Runs that speak against the claim, one by one", figures.sufficiency.against_table(judged.tables["sufficiency_against"])))
+equal = figures.patching.equal_table(judged.tables["sufficiency_equal"])
+HTML(figures.patching.patching_folded(table, judged.tables["sufficiency"])
+     + figures.page.folded_table("At equal numbers", equal)
+     + figures.page.folded_table("Runs that speak against the claim, one by one", figures.patching.against_table(judged.tables["sufficiency_against"])))
 
 # %% [markdown]
 # ## How it was decided
@@ -186,7 +186,7 @@ HTML(figures.sufficiency.patching_folded(table, judged.tables["sufficiency"])
 # decides it, which was changed after the runs. It is decided over all tasks; single tasks are shown beside it.
 
 # %% tags=["hide-input"]
-Markdown(figures.verdict_table.verdict_text(claim_verdicts(settings, "C5")))
+Markdown(figures.verdicts.verdict_text(claim_verdicts(settings, "C5")))
 
 # %% tags=["nbval-check-output", "remove-cell"]
 runs = table[RUN].drop_duplicates()

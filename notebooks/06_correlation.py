@@ -23,7 +23,7 @@ from retrieval_heads.stages import correlate
 from retrieval_heads.stages.claims import claim_verdicts
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.store import load_table
-from retrieval_heads.takeaways.prediction import correlation_takeaway
+from retrieval_heads.takeaways.heads import correlation_takeaway
 
 figures.style.use_style()
 settings = load_profile(profile)
@@ -36,13 +36,13 @@ tables = ("run_predictors", "correlation_runs")
 claims = {name: load_table(profile, name) for name in tables} if figures.correlation.has_claims(settings) else None
 
 # %% tags=["remove-input"]
-figures.takeaway.takeaway(settings, correlation_takeaway(conditions, claims, settings.detect.threshold), ["C3"])
+figures.page.takeaway(settings, correlation_takeaway(conditions, claims, settings.detect.threshold), ["C3"])
 
 # %% mystnb={"figure": {"name": "fig-recall-performance", "caption": "Performance against recall of the real runs' heads, one point for each condition. Lines, of named conditions: lowest to highest run (one seed: 95% intervals over examples). Axes cover the points only."}, "image": {"alt": "One panel for each task: points of performance against recall of heads, one for each training condition, four of them named, with the rank correlation above"}} tags=["hide-input"]
 figure = figures.correlation.performance_figure(settings, conditions, claims)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, *(["run_predictors", "correlation_runs"] if claims else ["overlap", "performance"]))
+figures.page.data_line(profile, *(["run_predictors", "correlation_runs"] if claims else ["overlap", "performance"]))
 
 # %% [markdown]
 # ## Compute it yourself
@@ -113,10 +113,10 @@ figures.correlation.plot_over_thresholds(claims["correlation_runs"] if claims el
 figures.common.shared_legend(figure, axes)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "correlation_runs" if claims else "overlap", rows="predictor recall, method spearman, conditions all")
+figures.page.data_line(profile, "correlation_runs" if claims else "overlap", rows="predictor recall, method spearman, conditions all")
 
 # %% tags=["hide-input"]
-HTML(figures.examples.folded_table("Every task", figures.correlation.thresholds_table(claims["correlation_runs"])) if claims else "<p>One seed: there is no other real run to compare with.</p>")
+HTML(figures.page.folded_table("Every task", figures.correlation.thresholds_table(claims["correlation_runs"])) if claims else "<p>One seed: there is no other real run to compare with.</p>")
 
 # %% [markdown]
 # ## How it is measured
@@ -133,10 +133,10 @@ HTML(figures.examples.folded_table("Every task", figures.correlation.thresholds_
 # ## Overlap with the real run of the same seed
 
 # %% mystnb={"figure": {"name": "fig-overlap", "caption": "Recall and precision of each run's heads against the real run of the same seed. Dotted: chance level within layers, with a 95% band. Upright line: the study's threshold; n: heads there."}, "image": {"alt": "Two panels for each task, recall and precision of retrieval heads against the threshold: one line for each training condition and the base model, with dotted chance levels below"}} tags=["hide-input"]
-figure = figures.overlap.overlap_figure(paired, settings.detect.threshold, settings.tasks)
+figure = figures.correlation.overlap_figure(paired, settings.detect.threshold, settings.tasks)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "overlap", rows="measures recall and precision, the same seed and base model")
+figures.page.data_line(profile, "overlap", rows="measures recall and precision, the same seed and base model")
 
 # %% [markdown]
 # ## How it was decided
@@ -146,7 +146,7 @@ figures.sources.data_line(profile, "overlap", rows="measures recall and precisio
 # {doc}`03_head_detection`.)
 
 # %% tags=["hide-input"]
-Markdown(figures.verdict_table.verdict_text(claim_verdicts(settings, "C3")))
+Markdown(figures.verdicts.verdict_text(claim_verdicts(settings, "C3")))
 
 # %% tags=["nbval-check-output", "remove-cell"]
 print("compared with the real run:", sorted(set(overlap.condition)))

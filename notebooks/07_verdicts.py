@@ -23,7 +23,7 @@ from retrieval_heads.config import load_profile
 from retrieval_heads.stages.findings import study_size
 from retrieval_heads.stages.provide import provide
 from retrieval_heads.store import load_table
-from retrieval_heads.takeaways.prediction import verdicts_takeaway
+from retrieval_heads.takeaways.heads import verdicts_takeaway
 
 figures.style.use_style()
 settings = load_profile(profile)
@@ -33,28 +33,28 @@ tasks = "all" if "all" in set(correlations.task) else settings.tasks[0]
 title = "mean over all tasks" if tasks == "all" else tasks
 
 # %% tags=["remove-input"]
-figures.takeaway.takeaway(settings, verdicts_takeaway(verdicts, choice))
+figures.page.takeaway(settings, verdicts_takeaway(verdicts, choice))
 
 # %% mystnb={"figure": {"name": "fig-regret", "caption": "Choosing a training set: how much worse the synthetic set that each quantity chooses is than the best one (regret). Dashed: a random choice. Bars and band: 95% bootstrap intervals over base models and seeds."}, "image": {"alt": "A list of predictors with points for the regret of the training set chosen by each, the smallest on top, beside a dashed line for a random choice"}} tags=["hide-input"]
 shown = choice[(choice.task == tasks) & (choice.candidates == "synthetic")]
-figure, axes = figures.style.panels([title], columns=1, height=figures.prediction.list_height(shown, "regret"), width=figures.style.WIDTH)
-figures.prediction.plot_regret(shown, ax=axes[0])
+figure, axes = figures.style.panels([title], columns=1, height=figures.verdicts.list_height(shown, "regret"), width=figures.style.WIDTH)
+figures.verdicts.plot_regret(shown, ax=axes[0])
 figures.common.shared_legend(figure, axes, columns=2)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "choice", rows=f"task {tasks}, candidates synthetic")
+figures.page.data_line(profile, "choice", rows=f"task {tasks}, candidates synthetic")
 
 # %% [markdown]
 # ## Every claim and question
 
 # %% tags=["remove-input", "verdicts"]
-HTML(figures.verdict_table.verdicts_html(verdicts))
+HTML(figures.verdicts.verdicts_html(verdicts))
 
 # %% tags=["remove-input", "verdicts"]
 Markdown(study_size(settings, load_table(profile, "training")))
 
 # %% tags=["hide-input"]
-HTML(f"<details><summary>Task by task</summary>{figures.verdict_table.task_verdicts_html(verdicts, settings.tasks)}</details>")
+HTML(f"<details><summary>Task by task</summary>{figures.verdicts.task_verdicts_html(verdicts, settings.tasks)}</details>")
 
 # %% [markdown]
 # ## Decide one yourself
@@ -111,12 +111,12 @@ print("in the report:", table.to_dict())
 known = correlations[(correlations.task == tasks) & (correlations.method == "spearman") & (correlations.base == "all")
                      & (correlations.conditions == "all") & (correlations.threshold == settings.detect.threshold)
                      & (correlations.given == "nothing")]
-figure, axes = figures.style.panels(["tasks with heads, ranks within each" if tasks == "all" else tasks], columns=1, height=figures.prediction.list_height(known, "estimate"), width=figures.style.WIDTH)
-figures.prediction.plot_predictors(known, ax=axes[0])
+figure, axes = figures.style.panels(["tasks with heads, ranks within each" if tasks == "all" else tasks], columns=1, height=figures.verdicts.list_height(known, "estimate"), width=figures.style.WIDTH)
+figures.verdicts.plot_predictors(known, ax=axes[0])
 figures.common.shared_legend(figure, axes)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "correlation_runs", rows=f"task {tasks}, method spearman, conditions all, base all, the study's threshold")
+figures.page.data_line(profile, "correlation_runs", rows=f"task {tasks}, method spearman, conditions all, base all, the study's threshold")
 
 # %% [markdown]
 # ## Predicting a condition that was left out
@@ -128,11 +128,11 @@ figures.sources.data_line(profile, "correlation_runs", rows=f"task {tasks}, meth
 # %% tags=["hide-input"]
 errors = load_table(profile, "prediction_errors")
 left_out = errors[(errors.conditions == "all") & (errors.task == tasks) & (errors.reference == "mean")]
-numbers = figures.prediction.errors_table(left_out)
-HTML(figures.examples.table_html(numbers) if len(numbers) <= 15 else figures.examples.folded_table("The error of each predictor", numbers))
+numbers = figures.verdicts.errors_table(left_out)
+HTML(figures.page.table_html(numbers) if len(numbers) <= 15 else figures.page.folded_table("The error of each predictor", numbers))
 
 # %% tags=["remove-input"]
-figures.sources.data_line(profile, "prediction_errors", rows=f"task {tasks}, conditions all, reference mean")
+figures.page.data_line(profile, "prediction_errors", rows=f"task {tasks}, conditions all, reference mean")
 
 # %% tags=["nbval-check-output", "remove-cell"]
 print("decided by rules:", ", ".join(sorted(set(verdicts.claim))))

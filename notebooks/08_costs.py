@@ -20,14 +20,14 @@ from IPython.display import HTML, Markdown
 from retrieval_heads import figures
 from retrieval_heads.config import load_profile
 from retrieval_heads.stages.costs import estimate
-from retrieval_heads.takeaways.own import costs_takeaway
+from retrieval_heads.takeaways.training import costs_takeaway
 
 figures.style.use_style()
 summary, passes, steps, tried, whole = map(figures.costs.benchmark_table, ("full_size", "passes", "lora_step", "costs", "costs_full"))
 one = summary.iloc[0]
 about = f"{one.device}, {one.parameters / 1e9:.2f}B parameters, {one.tokens:,} tokens, {one['dtype']}"
 # %% tags=["remove-input"]
-figures.takeaway.takeaway(load_profile(profile), costs_takeaway(summary, whole), small="")
+figures.page.takeaway(load_profile(profile), costs_takeaway(summary, whole), small="")
 
 # %% mystnb={"figure": {"name": "fig-costs-seconds", "caption": "Seconds of each pass at full size. Bars: medians; points: single rounds; orange strokes: the floor, from operations and bytes. The bar of many questions is for all of them together."}, "image": {"alt": "Five horizontal bars of seconds with an orange stroke for the floor across each; the procedure of Wu et al. is the longest; a plain pass and detection are the shortest and equally long"}} tags=["hide-input"]
 figure, axes = figures.style.panels(["8B shape, 32,768 tokens"], columns=1, height=3.2, width=figures.style.WIDTH)
@@ -35,7 +35,7 @@ figures.costs.plot_seconds(summary, passes, ax=axes[0])
 figures.common.shared_legend(figure, axes)
 
 # %% tags=["remove-input"]
-figures.sources.data_line("benchmarks", "full_size", "passes")
+figures.page.data_line("benchmarks", "full_size", "passes")
 
 # %% [markdown]
 # ## Time it yourself
@@ -92,7 +92,7 @@ print(f"reading {scores.scores.size} heads: {1000 * (time.perf_counter() - start
 Markdown(f"Measured on one {about}; torch {one.torch}, transformers {one.transformers}.")
 
 # %% tags=["hide-input"]
-HTML(figures.examples.table_html(summary.assign(what=figures.costs.names_of(summary))[["what", "seconds", "peak_gb", "seconds_per_question", "to_plain", "floor_seconds", "share"]], names={
+HTML(figures.page.table_html(summary.assign(what=figures.costs.names_of(summary))[["what", "seconds", "peak_gb", "seconds_per_question", "to_plain", "floor_seconds", "share"]], names={
     "peak_gb": "peak GB", "seconds_per_question": "seconds per question", "to_plain": "times a plain pass",
     "floor_seconds": "floor, seconds", "share": "floor over measured"}))
 
@@ -103,7 +103,7 @@ HTML(figures.examples.table_html(summary.assign(what=figures.costs.names_of(summ
 
 # %% tags=["hide-input"]
 targets = figures.costs.speed_table(figures.costs.benchmark_table("targets"), steps)
-HTML(figures.examples.table_html(figures.costs.shown_targets(targets)))
+HTML(figures.page.table_html(figures.costs.shown_targets(targets)))
 
 # %% tags=["hide-input"]
 Markdown(figures.costs.targets_text(targets))
@@ -117,7 +117,7 @@ Markdown(figures.costs.targets_text(targets))
 
 # %% tags=["hide-input"]
 lora = figures.costs.lora_table(steps)
-HTML(figures.examples.table_html(lora.assign(variant=lora.variant.map(figures.costs.VARIANTS)), names={
+HTML(figures.page.table_html(lora.assign(variant=lora.variant.map(figures.costs.VARIANTS)), names={
     "peak_gb": "peak GB", "times_faster": "times faster", "share": "floor over measured"}))
 
 # %% [markdown]
@@ -127,7 +127,7 @@ HTML(figures.examples.table_html(lora.assign(variant=lora.variant.map(figures.co
 # conditions, three seeds. *Seconds* are per run, *hours* of all runs on one card.
 
 # %% tags=["hide-input"]
-HTML(figures.examples.table_html(whole, digits=1, names={"examples": "examples per run", "peak_gb": "peak GB", "disk_gb": "disk, GB"}))
+HTML(figures.page.table_html(whole, digits=1, names={"examples": "examples per run", "peak_gb": "peak GB", "disk_gb": "disk, GB"}))
 
 # %% tags=["nbval-check-output", "remove-cell"]
 print("targets met:", (targets.met == "yes").sum(), "of", len(targets))

@@ -58,7 +58,7 @@ finding = figures.diagnosis.finding(result, "anywhere", "at_end")
 
 # %% tags=["remove-input"]
 few = f"Only the first {limit} examples of each file are used here: this shows how the commands work." if limit else ""
-figures.takeaway.takeaway(load_profile(profile), [finding], small=few)
+figures.page.takeaway(load_profile(profile), [finding], small=few)
 
 # %% mystnb={"figure": {"name": "fig-own-by-place", "caption": "Score on real test examples, by the third of the documents in which the needle stands. Bars: 95% bootstrap intervals over examples, which are few in each third."}, "image": {"alt": "For each third of the documents, points with intervals for the untuned model and those trained on real examples, on needles anywhere and on needles at the end"}} tags=["hide-input"]
 _ = figures.diagnosis.plot_by_place(by_place, result.metric)
@@ -88,7 +88,7 @@ _ = figures.diagnosis.plot_by_place(by_place, result.metric)
 # with the documents that say nothing of the answer left out and the needle <mark>marked</mark>:
 
 # %% tags=["hide-input"]
-HTML(figures.examples.example_html(sets["anywhere"][0]))
+HTML(figures.page.example_html(sets["anywhere"][0]))
 
 # %% [markdown]
 # `check` reads every line, finds the needles and says where they stand, counts in tokens of the model, and looks for
@@ -154,7 +154,7 @@ _ = figures.diagnosis.plot_places(sets)
 
 # %% tags=["hide-input"]
 losses = result.tables["training"].groupby("condition")["mean_loss"].mean().to_dict()
-HTML(figures.examples.table_html(figures.diagnosis.score_table(result, losses)))
+HTML(figures.page.table_html(figures.diagnosis.score_table(result, losses)))
 
 # %% [markdown]
 # *Loss in training* is the mean over all steps, in nats a token. In the one epoch here each step is on examples that are

@@ -30,13 +30,13 @@ settings = load_profile(STUDY)
 tables = said.present(settings)
 
 # %% tags=["remove-input"]
-figures.takeaway.takeaway(settings, said.takeaway(tables, settings), small="")
+figures.page.takeaway(settings, said.takeaway(tables, settings), small="")
 
 # %% mystnb={"figure": {"name": "fig-pretrained-f1", "caption": "Token F1 on held-out real questions at 16,384 tokens, by training data. Bars: 95% bootstrap intervals over examples. Rows without a mark: runs that are not there yet."}, "image": {"alt": "A row for each kind of training data with a point for the F1 of its runs where there are some, beside the model with a raised theta alone, which answers next to nothing"}} tags=["hide-input"]
 figure = figures.pretrained.performance_figure(tables, settings)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(STUDY, "performance", "base", rows="F1 at the training length")
+figures.page.data_line(STUDY, "performance", "base", rows="F1 at the training length")
 
 # %% [markdown]
 # ## What was done
@@ -61,13 +61,13 @@ Markdown(f"{said.state(tables, settings)} {said.contrasts(tables)}")
 figure = figures.pretrained.maps_figure(tables, settings.detect.threshold)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(STUDY, "head_scores", rows="copy score, gold answer")
+figures.page.data_line(STUDY, "head_scores", rows="copy score, gold answer")
 
 # %% tags=["remove-input"]
 Markdown(said.heads(tables, settings))
 
 # %% tags=["remove-input"]
-HTML(figures.head_explorer.explorer_html(said.copy_scores(tables["head_scores"]), settings.detect.threshold, settings.tasks))
+HTML(figures.explorers.explorer_html(said.copy_scores(tables["head_scores"]), settings.detect.threshold, settings.tasks))
 
 # %% [markdown]
 # ## See where a head looks
@@ -133,7 +133,7 @@ print("loss of the gold answers:", f"{ten_questions.losses('low_low').none.mean(
 figure = figures.pretrained.recall_figure(tables)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(STUDY, "set_points", "set_correlation")
+figures.page.data_line(STUDY, "set_points", "set_correlation")
 
 # %% tags=["remove-input"]
 Markdown(said.recall(tables))
@@ -145,7 +145,7 @@ Markdown(said.recall(tables))
 figure = figures.pretrained.effects_figure(tables)
 
 # %% tags=["remove-input"]
-figures.sources.data_line(STUDY, "loss_effects", rows="shares")
+figures.page.data_line(STUDY, "loss_effects", rows="shares")
 
 # %% tags=["remove-input"]
 Markdown(f"{said.knockout(tables)} {said.patching(tables)}")

@@ -15,7 +15,7 @@ from retrieval_heads.data import make_examples
 from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.data.tokenizer import BASE_PATH, embedded_tokenizer
 from retrieval_heads.errors import ResultError
-from retrieval_heads.figures.costs import benchmark_table, lora_table, speed_table, study_text, targets_text
+from retrieval_heads.figures.costs import benchmark_table, lora_table, speed_table, targets_text
 from retrieval_heads.models.random_weights import make_random_model, random_seed
 from retrieval_heads.stages.costs import COLUMNS, estimate, small
 from retrieval_heads.training.lora_settings import floor_tflop
@@ -177,12 +177,6 @@ def test_what_the_chapter_says_follows_from_the_tables() -> None:
     assert table.met.tolist() == ["yes", "no", "no", "no"]
     assert table.missed_by.tolist()[1:] == pytest.approx([0.2, 1 - 5 / 4.1 / 1.3, 1 / 80])
     assert targets_text(table).startswith("1 of 4 targets are met. **Not met: b (20.00, at least 25: missed by 20%); ")
-    whole = pd.DataFrame({"stage": ["train", "patch", "all"], "runs": [3, 2, 3], "hours": [36.0, 12.0, 48.0],
-                          "disk_gb": [1.0, 0.0, 1.0]})
-    assert study_text(whole).startswith("3 runs take about 48 hours of one card (2.0 days)")
-    assert "75%, is `train`" in study_text(whole)
-    assert "Patching is not in it" not in study_text(whole)
-    assert "Patching is not in it" in study_text(whole[whole.stage != "patch"])
 
 
 def test_the_committed_measurements_agree_with_each_other(tmp_path) -> None:

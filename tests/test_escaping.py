@@ -16,7 +16,7 @@ from tiny_study import save_tiny_base
 from retrieval_heads.cli import main
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.jsonl import write_examples
-from retrieval_heads.figures.examples import example_html, folded_examples, folded_table
+from retrieval_heads.figures.page import example_html, folded_examples, folded_table
 from retrieval_heads.figures.style import use_style
 
 EVIL = '"\'></td><script>alert(1)</script><svg onload=alert(2)><x-evil onclick=alert(3) href="javascript:4">'

@@ -11,36 +11,38 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from retrieval_heads.claims.patching import judge_patching
-from retrieval_heads.claims.verdict import VERDICTS
+from retrieval_heads.claims.verdict import VERDICTS, Verdict
 from retrieval_heads.config import load_profile
 from retrieval_heads.figures.correlation import (
+    CHOSEN,
     NAMED,
     NOTHING,
     OTHERS,
     has_claims,
+    overlap_figure,
     plot_over_thresholds,
     plot_runs,
     recall_rows,
     thresholds_table,
 )
-from retrieval_heads.figures.overlap import CHOSEN, overlap_figure
-from retrieval_heads.figures.prediction import errors_table, list_height, plot_predictors, plot_regret
-from retrieval_heads.figures.style import words
-from retrieval_heads.figures.subsets import plot_subsets, plot_thresholds, subsets_figure
-from retrieval_heads.figures.sufficiency import (
+from retrieval_heads.figures.heads import subsets_figure, thresholds_figure
+from retrieval_heads.figures.patching import (
     against_table,
     closed_figure,
     equal_table,
     patching_figure,
     patching_html,
-    plot_closed,
     plot_gains,
 )
-from retrieval_heads.figures.verdict_table import (
+from retrieval_heads.figures.style import words
+from retrieval_heads.figures.verdicts import (
     AGAINST,
     CLAIMS,
     badge,
-    finding_of_tables,
+    errors_table,
+    list_height,
+    plot_predictors,
+    plot_regret,
     task_verdicts_html,
     verdict_text,
     verdicts_html,
@@ -170,7 +172,7 @@ def test_many_conditions_are_compared_over_all_of_them():
 
 def test_share_of_the_gap_has_a_row_for_each_condition_with_one():
     shares = judged_of(patching_of())
-    ax = plot_closed(shares.tables["sufficiency"])
+    ax = closed_figure(shares.tables["sufficiency"], ["mdqa"]).axes[0]
     assert set(labels(ax)) == set(map(words, MANY))
     assert said(ax).split() == ["6"] * 6
     height = closed_figure(shares.tables["sufficiency"], ["mdqa"]).get_figheight()
@@ -201,7 +203,7 @@ def subsets_of(n_real=20.0, precision=0.9) -> pd.DataFrame:
 
 
 def test_precision_stands_beside_chance_ceiling_and_numbers_of_heads():
-    ax = plot_subsets(subsets_of(), 0.1)
+    ax = subsets_figure(subsets_of(), 0.1, ["mdqa"]).axes[0]
     assert set(labels(ax)) == set(map(words, MANY))
     assert [text.get_text() for text in ax.texts] == ["20, 0.0"] * len(MANY)
     assert "real beside real, all heads" in ax.get_legend_handles_labels()[1]
@@ -212,7 +214,8 @@ def test_precision_stands_beside_chance_ceiling_and_numbers_of_heads():
 def test_precision_over_thresholds_is_a_mean_of_the_synthetic_conditions():
     rows = subsets_of()
     rows.loc[(rows.condition == "real_limited") & (rows.heads == "all"), "precision"] = 0.1
-    line = next(line for line in plot_thresholds(rows, 0.1).lines if line.get_label() == "all heads")
+    ax = thresholds_figure(rows, 0.1, ["mdqa"]).axes[0]
+    line = next(line for line in ax.lines if line.get_label() == "all heads")
     assert list(line.get_ydata()) == pytest.approx([0.9, 0.9])
 
 
@@ -220,8 +223,8 @@ def test_precision_over_thresholds_is_a_mean_of_the_synthetic_conditions():
     (subsets_of(n_real=0.5), "less than"), (subsets_of(precision=NAN), "several seeds"), (subsets_of()[:0], "several"),
 ])
 def test_subsets_of_nothing_say_why(rows, why):
-    assert why in said(plot_subsets(rows, 0.1))
-    assert why in said(plot_thresholds(rows, 0.1))
+    assert why in said(subsets_figure(rows, 0.1, ["mdqa"]).axes[0])
+    assert why in said(thresholds_figure(rows, 0.1, ["mdqa"]).axes[0])
 
 
 def test_points_of_runs_leave_out_real_and_controls():
@@ -274,4 +277,5 @@ def test_many_conditions_have_lines_for_some():
 
 def test_one_seed_has_no_claims_to_read():
     assert not has_claims(load_profile("smoke"))
-    assert "**not supported**" in finding_of_tables(verdicts_of(), "C1")
+    whole = [Verdict(**row) for row in verdicts_of(("C1",)).to_dict("records")]
+    assert "C1 is **not supported**: an <area> 0.00 [-0.20, 0.10] fraction" in verdict_text(whole)

@@ -12,10 +12,10 @@ import matplotlib.pyplot as plt
 from matplotlib.container import ErrorbarContainer
 
 from retrieval_heads.claims.axes import CELLS
-from retrieval_heads.figures import axes, lengths, performance, style
-from retrieval_heads.figures.choice import breaks, few, group, has_sizes
+from retrieval_heads.figures import performance, style, training
+from retrieval_heads.figures.common import condition_rows
 from retrieval_heads.figures.interval_tables import answers_table, by_condition, scores_table, with_range
-from retrieval_heads.figures.training import plot_answer_loss
+from retrieval_heads.figures.style import few, group, has_sizes
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,9 @@ def means(ax) -> list[float]:
 def test_the_groups_of_conditions() -> None:
     order = ["base", "real", "real_limited", "high_high", "symbolic", "high_high-symbolic", "real_short", "real_4x"]
     assert [group(name) for name in order] == [0, 1, 1, 2, 2, 3, 4, 5]
-    assert breaks(order) == [0.5, 2.5, 4.5, 5.5, 6.5]
+    ax = plt.figure().subplots()
+    condition_rows(ax, order)
+    assert [line.get_ydata()[0] for line in ax.lines] == [0.5, 2.5, 4.5, 5.5, 6.5]
     assert has_sizes(order)
     assert not has_sizes(order[:-1])
     assert few(["symbolic", "mid_mid", "real"], ["real"]) == ["real", "mid_mid", "symbolic"]
@@ -84,23 +86,24 @@ def test_the_shortfall_has_a_row_for_each_condition_and_room_for_all_intervals()
 
 
 def test_the_map_shows_needles_from_above_and_haystacks_from_the_left_and_stars_what_counts() -> None:
-    ax = axes.plot_axis_map(shortfalls(), "exact_match")
+    ax = performance.plot_axis_map(shortfalls(), "exact_match")
     assert [text.get_text() for text in ax.texts] == [
         "0.00", "0.01", "0.02", "0.03", "0.04*", "0.05*", "0.06*", "0.07*", "0.08"]
     shown = [tick.get_text() for tick in ax.get_yticklabels()]
     assert shown == [style.words(name) for name in ("high", "mid", "low")]
     assert "haystack" in ax.get_xlabel()
-    some = axes.plot_axis_map(shortfalls(("high_high", "symbolic")), "exact_match", ax=plt.figure().subplots())
+    some = performance.plot_axis_map(shortfalls(("high_high", "symbolic")), "exact_match", ax=plt.figure().subplots())
     assert [text.get_text() for text in some.texts] == ["0.00", *"–" * 8]
-    assert axes.has_nine([*CELLS, "real"])
-    assert not axes.has_nine(CELLS[1:])
+    assert performance.has_nine([*CELLS, "real"])
+    assert not performance.has_nine(CELLS[1:])
     none = pd.DataFrame(columns=["task", "scale", "effect", "value", "low", "high", "n", "n_seeds", "n_bases",
                                  "same_sign", "reason"])
-    assert axes.axis_text(none, ["mdqa"]) == axes.MISSING
+    assert performance.axis_text(none, ["mdqa"]) == performance.MISSING
 
 
 def test_a_map_without_any_of_the_nine_can_be_drawn() -> None:
-    ax = axes.plot_axis_map(shortfalls(("symbolic",)), "exact_match", top=axes.map_top(shortfalls(("symbolic",))))
+    table = shortfalls(("symbolic",))
+    ax = performance.plot_axis_map(table, "exact_match", top=performance.map_top(table))
     assert [text.get_text() for text in ax.texts] == ["–"] * 9
 
 
@@ -108,12 +111,12 @@ def test_the_training_length_is_of_the_same_runs() -> None:
     table = pd.concat([scores(("real",), seeds=(1,), at=(512, 2048)), scores(("rope",), (0,), at=(512,))])
     table.loc[table.eval_length == 2048, "value"] = 0.0
     base = scores(("base", "rope"), at=(512, 2048)).drop(columns="seed").drop_duplicates()
-    joined = lengths.with_training_length(table, scores(("real", "symbolic")), base)
+    joined = training.with_training_length(table, scores(("real", "symbolic")), base)
     assert set(joined.condition) == {"real", "rope"}
     real = joined[(joined.condition == "real") & (joined.metric == "f1")]
     assert real.groupby("eval_length").size().to_dict() == {512: 2, 2048: 2}
     assert real[real.eval_length == 2048].value.tolist() == [0.6, 0.6]
-    ax = lengths.plot_lengths(joined, "f1", trained=2048)
+    ax = training.plot_lengths(joined, "f1", trained=2048)
     assert [one.get_label() for one in ax.containers] == [style.words(name) for name in ["rope", "real"]]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["512", "2,048"]
 
@@ -122,15 +125,16 @@ def test_sizes_have_a_line_for_each_condition() -> None:
     table = pd.DataFrame([
         {"task": "mdqa", "condition": condition, "scale": scale, "metric": "exact_match", "value": 0.5, "low": 0.4,
          "high": 0.6, "n": 160} for condition in ("real", "low_low") for scale in (0.25, 1.0, 4.0)])
-    ax = lengths.plot_sizes(table, 200)
+    ax = training.plot_sizes(table, 200)
     assert [one.get_label() for one in ax.containers] == [style.words(name) for name in ["real", "low_low"]]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["50", "200", "800"]
-    assert lengths.plot_sizes(table.iloc[:0], 200).containers == []
+    assert training.plot_sizes(table.iloc[:0], 200).containers == []
 
 
 def test_losses_over_powers_of_ten_have_labels_that_can_be_read() -> None:
     style.use_style()
-    ax = plot_answer_loss(pd.DataFrame([{"tokens": 1e6 * step, "answer_loss": 10.0**-step} for step in range(5)]))
+    steps = [{"tokens": 1e6 * step, "answer_loss": 10.0**-step} for step in range(5)]
+    ax = training.plot_answer_loss(pd.DataFrame(steps))
     ax.figure.canvas.draw()
     assert {"0.001", "0.01", "0.1", "1"} <= {label.get_text() for label in ax.get_yticklabels()}
     assert not any(label.get_text() for label in ax.get_yticklabels(minor=True))

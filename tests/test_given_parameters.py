@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from retrieval_heads import paths
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.notebooks.given import check_parameters
+from retrieval_heads.figures.style import check_parameters
 
 DEFAULTS = 'profile = "smoke"\nlimits = {"smoke": 3}\n'
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
-from retrieval_heads.notebooks import landing as module
-from retrieval_heads.notebooks.landing import landing, paper_rows
-from retrieval_heads.notebooks.layout import Layout
 from retrieval_heads.store import load_table
+from tools.book import landing as module
+from tools.book.landing import landing, paper_rows
+from tools.book.layout import Layout
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,13 +13,12 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from retrieval_heads.notebooks import NotebookError
-from retrieval_heads.notebooks.__main__ import main
-from retrieval_heads.notebooks.build import build_book, gather_pages, html_problems, stored_problems
-from retrieval_heads.notebooks.check import page_problems
-from retrieval_heads.notebooks.layout import STORED_PROFILE, Layout
-from retrieval_heads.notebooks.source import differences, parameter_values, read_source
-from retrieval_heads.notebooks.status import read_status
+from tools.book import NotebookError
+from tools.book.__main__ import main
+from tools.book.build import build_book, gather_pages, html_problems, stored_problems
+from tools.book.check import page_problems
+from tools.book.layout import STORED_PROFILE, Layout, read_status
+from tools.book.run import differences, parameter_values, read_source
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.py"))

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from official_samples import GOLD, mdqa, musique, save, topic
 
-from retrieval_heads.data.layout import place, write_citation, write_prompt
 from retrieval_heads.data.official import load_mdqa, load_musique, load_summhay
 from retrieval_heads.data.official.answers import sentences
+from retrieval_heads.data.prompt_format import place, write_citation, write_prompt
 from retrieval_heads.errors import ConfigError, DataError
 
 

@@ -14,7 +14,7 @@ import pytest
 from retrieval_heads import paths
 from retrieval_heads.claims.verdict import ALL, VERDICTS, Verdict
 from retrieval_heads.config import load_profile
-from retrieval_heads.figures.verdict_table import task_verdicts_html, verdict_text, verdicts_html
+from retrieval_heads.figures.verdicts import task_verdicts_html, verdict_text, verdicts_html
 from retrieval_heads.stages import claims
 from retrieval_heads.store import load_table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from retrieval_heads.notebooks.pace import BUILD, USUAL, Pace
+from tools.book.run import BUILD, USUAL, Pace
 
 
 def test_what_is_left_shrinks_and_follows_the_speed_of_the_machine():

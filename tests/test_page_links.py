@@ -11,13 +11,15 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from retrieval_heads import paths
 from retrieval_heads.errors import ResultError
-from retrieval_heads.figures import sources
-from retrieval_heads.figures.verdict_table import CLAIMS, FIGURES
+from retrieval_heads.figures import page as sources
+from retrieval_heads.figures.verdicts import CLAIMS, FIGURES
 from retrieval_heads.manifest import Facts, write_manifest
-from retrieval_heads.notebooks.check import figures
-from retrieval_heads.notebooks.data_page import MADE_FROM, data_page, figures_of
-from retrieval_heads.notebooks.layout import Layout
-from retrieval_heads.notebooks.links import (
+from retrieval_heads.store import load_table
+from retrieval_heads.tables import all_tables
+from tools.book.check import figures
+from tools.book.data_page import MADE_FROM, data_page, figures_of
+from tools.book.layout import Layout
+from tools.book.links import (
     copy_linked,
     dead_links,
     mend_code_pages,
@@ -25,9 +27,7 @@ from retrieval_heads.notebooks.links import (
     open_alone,
     without_dead_links,
 )
-from retrieval_heads.notebooks.source import read_source
-from retrieval_heads.store import load_table
-from retrieval_heads.tables import all_tables
+from tools.book.run import read_source
 
 ROOT = Path(__file__).parents[1]
 RUNS = {"base", "data", "finetune", "lengths", "detect", "knockout", "patch", "gold_loss"}
@@ -96,7 +96,7 @@ def test_the_site_gets_the_linked_files_and_links_that_lead_nowhere_are_found(ch
     (chapters / "00_line.html").write_text(f"<article>{text}</article>")
     copy_linked(checkout)
     assert (checkout.html / "results/report/shortfall.csv").read_text() == "a\n"
-    assert dead_links(checkout, "book/chapters/00_line") == [
+    assert [problem for _, problem in dead_links(checkout, "book/chapters/00_line")] == [
         "book/chapters/00_line: the link to data.html#made-else leads to no such place",
         "book/chapters/00_line: the link to gone.html leads nowhere",
         "book/chapters/00_line: the link to ../../results/report/gone.csv leads nowhere",
@@ -141,7 +141,7 @@ def test_verdicts_lead_to_figures_that_exist_and_every_figure_has_its_data() -> 
         named |= {f"{source.stem}.html#{figure['name']}": source.stem for figure in figures(notebook)}
         for cell, after in pairwise(notebook.cells):
             if "figure" in cell.metadata.get("mystnb", {}):
-                assert after.source.startswith("figures.sources.data_line("), cell.metadata.mystnb.figure.name
+                assert after.source.startswith("figures.page.data_line("), cell.metadata.mystnb.figure.name
                 assert after.metadata.tags == ["remove-input"]
     assert set(FIGURES.values()) <= set(named)
     assert set(CLAIMS) - set(FIGURES) == {"Q4"}, "whether the heads of two base models are alike is drawn nowhere"
@@ -158,9 +158,9 @@ def test_pages_of_source_code_lose_their_dead_links(checkout) -> None:
     code.write_text('<article><ul><li><a href="builtins.html">builtins</a></li></ul>'
                     '<a class="viewcode-back" href="../page.html#known">[docs]</a>def one'
                     '<a class="viewcode-back" href="../page.html#unknown">[docs]</a>def two</article>')
-    assert len(dead_links(checkout, "_modules/index")) == 2
+    assert len(list(dead_links(checkout, "_modules/index"))) == 2
     mend_code_pages(checkout)
-    assert dead_links(checkout, "_modules/index") == []
+    assert not list(dead_links(checkout, "_modules/index"))
     text = code.read_text()
     assert "page.html#known" in text
     assert "def two" in text

@@ -10,9 +10,8 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from retrieval_heads.notebooks.build import report_problems, verdicts_block
-from retrieval_heads.notebooks.layout import Layout
-from retrieval_heads.notebooks.status import read_status, table_digests
+from tools.book.build import report_problems, verdicts_block
+from tools.book.layout import Layout, read_status, table_digests
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.py"))

@@ -16,13 +16,13 @@ from retrieval_heads.bases import base_digest, base_path
 from retrieval_heads.claims.shortfall import shortfall
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import ConfigError, ModelError
-from retrieval_heads.figures.examples import table_html
 from retrieval_heads.figures.interval_tables import in_run_order
+from retrieval_heads.figures.page import table_html
 from retrieval_heads.keys import RUN, Options, RunKey, study_grid
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import base, correlate, data, detect, finetune
 from retrieval_heads.stages.findings import retrieval_counts
-from retrieval_heads.stats.bootstrap import bootstrap_crossed
+from retrieval_heads.stats.resample import bootstrap_crossed
 from retrieval_heads.store import Store, load_table
 
 COMPUTED = ((base, "score_control"), (data, "describe_set"), (finetune, "train_and_test"), (detect, "scores_of_run"))

@@ -7,13 +7,19 @@ import pytest
 from bs4 import BeautifulSoup
 
 from retrieval_heads.config import load_profile
-from retrieval_heads.figures.takeaway import takeaway_html
+from retrieval_heads.figures.page import takeaway_html
 from retrieval_heads.stages.findings import unseen_finding
 from retrieval_heads.store import load_table
-from retrieval_heads.takeaways.heads import knockout_takeaway, of_synthetic_heads, patching_takeaway, subset_sentence
-from retrieval_heads.takeaways.prediction import correlation_takeaway, verdicts_takeaway
+from retrieval_heads.takeaways import listed, p_value
+from retrieval_heads.takeaways.heads import (
+    correlation_takeaway,
+    knockout_takeaway,
+    of_synthetic_heads,
+    patching_takeaway,
+    subset_sentence,
+    verdicts_takeaway,
+)
 from retrieval_heads.takeaways.training import data_takeaway, finetune_takeaway
-from retrieval_heads.wording import listed, p_value
 
 NAN = float("nan")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from retrieval_heads import evaluate, retrieval_scores
-from retrieval_heads.claims.score_arrays import claim_column
+from retrieval_heads.claims.arrays import claim_column
 from retrieval_heads.cli import main
 from retrieval_heads.config import load_profile
 from retrieval_heads.data import make_examples

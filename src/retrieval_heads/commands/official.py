@@ -18,7 +18,7 @@ from retrieval_heads.data.official.sources import origin, origins
 from retrieval_heads.errors import ConfigError
 
 if TYPE_CHECKING:
-    from retrieval_heads.check.places import Places
+    from retrieval_heads.check.shortcuts import Places
     from retrieval_heads.data.example import Example
 
 LOADERS = {"mdqa": "iterate_mdqa", "musique": "iterate_musique", "summhay": "iterate_summhay"}
@@ -79,7 +79,7 @@ def add_convert(verbs: argparse._SubParsersAction) -> None:
 
 
 def _convert(parsed: argparse.Namespace) -> None:
-    from retrieval_heads.check.places import Places
+    from retrieval_heads.check.shortcuts import Places
     from retrieval_heads.data import official
     from retrieval_heads.data.jsonl import write_examples
     from retrieval_heads.data.official.assemble import UnusableRecordError

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.layout import QUESTION
 from retrieval_heads.data.markup import control_tokens
+from retrieval_heads.data.prompt_format import QUESTION
 from retrieval_heads.errors import DataError, ModelError
 from retrieval_heads.files import unwritable
 

@@ -1,6 +1,8 @@
-"""Figure of performance against what the heads of a run have in common with those of the real run."""
+"""Figures of chapter 06: performance against what the heads of a run have in common with those of the real run."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,65 +10,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from retrieval_heads.claims.head_arrays import claimed
-from retrieval_heads.figures.common import shared_legend, write_empty
-from retrieval_heads.figures.interval_tables import with_interval
-from retrieval_heads.figures.style import (
-    WIDTH,
-    axis,
-    colour,
-    in_order,
-    interval_bars,
-    marker,
-    metric_label,
-    panels,
-    words,
-)
+from retrieval_heads.claims.runs import claimed
+from retrieval_heads.figures.common import counts, over_runs, points, shared_legend, write_empty
+from retrieval_heads.figures.interval_tables import cells, with_interval
+from retrieval_heads.figures.style import WIDTH, axis, colour, in_order, marker, panels, words
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages.provide import at_hand
-from retrieval_heads.wording import p_value
+from retrieval_heads.takeaways import p_value
 
-LABELS = {
-    "recall": "recall of the real run's heads (fraction)", "cosine": "cosine with the real run's scores",
-    "precision": "precision of heads (fraction)", "jaccard": "Jaccard of heads (fraction)",
-    "n_heads": "retrieval heads (number)",
-}
 NAMED = ("real_limited", "high_high", "low_low", "symbolic")
 """Conditions that have a colour and a name where there are many; the others are grey points."""
 
 OTHERS = "another condition"
 
+CHOSEN = ("base", "real_limited", "high_high", "high_low", "low_high", "low_low", "symbolic")
+"""Conditions whose overlap has a line where there are more than these."""
+
 NOTHING = pd.DataFrame(columns=["predictor", "method", "conditions", "base", "task", "threshold", "estimate", "given"])
 """Stands for the table `correlation_runs` of a study with one seed."""
 
+_MEASURES = {"recall": "recall (fraction of\nthe real run's heads)",
+             "precision": "precision (fraction\nof the run's heads)"}
 _BASE_LOOKS = (("D", "#de8f05"), ("s", "#029e73"), ("^", "#cc78bc"))
-
-
-def plot_correlation(
-    conditions: pd.DataFrame, predictor: str = "recall", outcome: str = "f1", ax: Axes | None = None,
-) -> Axes:
-    """A point for each condition, with the 95% bootstrap interval of the performance over examples.
-
-    Args:
-        conditions: rows of one task as `stages.correlate.conditions_table` gives them; the predictor has no interval.
-        predictor: across, one of the table's columns.
-        outcome: upwards, `exact_match` or `f1`.
-        ax: drawn on; a new one when None.
-    """
-    ax = axis(ax)
-    for condition in in_order(conditions.condition):
-        own = conditions[conditions.condition == condition]
-        bars = interval_bars(own[outcome], own[f"{outcome}_low"], own[f"{outcome}_high"])
-        ax.errorbar(
-            own[predictor], own[outcome], bars, fmt=marker(condition), color=colour(condition),
-            markersize=6, capsize=2, elinewidth=0.8, label=words(condition),
-        )
-    ax.set_ylim(-0.04, 1.06)
-    ax.set_xlabel(LABELS.get(predictor, predictor))
-    ax.set_ylabel(f"{metric_label(outcome)} (fraction)")
-    if predictor not in ("n_heads",):
-        _around(ax, conditions[predictor])
-    return ax
 
 
 def has_claims(profile: Profile) -> bool:
@@ -74,38 +39,46 @@ def has_claims(profile: Profile) -> bool:
     return len(profile.seeds) > 1 and at_hand(profile, "claims")
 
 
-def performance_figure(
-    profile: Profile, conditions: pd.DataFrame, claims: dict[str, pd.DataFrame] | None,
-) -> Figure:
+def performance_figure(profile: Profile, conditions: pd.DataFrame, claims: dict[str, pd.DataFrame] | None) -> Figure:
     """Performance against recall, one panel per task: over runs beside real runs of other seeds, or of the same seed.
 
-    Args:
-        profile: of the study.
-        conditions: as `stages.correlate.conditions_table` gives them, for a study without tables of the claims.
-        claims: the tables `run_predictors` and `correlation_runs`; None when there are none.
+    The latter, from `stages.correlate.conditions_table`, is for a study without the tables of the claims.
     """
     columns = min(3, len(profile.tasks))
-    height = 3.6 if columns > 1 else 3.2
-    figure, axes = panels(profile.tasks, columns=columns, height=height, width=WIDTH, sharey=claims is None)
+    figure, axes = panels(profile.tasks, columns=columns, height=3.6 if columns > 1 else 3.2, width=WIDTH,
+                          sharey=claims is None)
+    found = {} if claims is None else recall_rows(claims["correlation_runs"], profile.detect.threshold)
     for task, ax in zip(profile.tasks, axes, strict=True):
         if claims is None:
-            plot_correlation(conditions[conditions.task == task], ax=ax)
+            plot_correlation(conditions[conditions.task == task], ax)
         else:
-            found = recall_rows(claims["correlation_runs"], profile.detect.threshold)
-            plot_runs(claims["run_predictors"].query("task == @task"), found=found.get(task), ax=ax)
+            plot_runs(claims["run_predictors"].query("task == @task"), found.get(task), ax)
         if ax is not axes[0]:
             ax.set_ylabel("")
     shared_legend(figure, axes, columns=4)
     return figure
 
 
+def plot_correlation(conditions: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """F1 against recall: a point for each condition, with the 95% bootstrap interval of F1 over examples.
+
+    The rows are those of one task from `stages.correlate.conditions_table`.
+    """
+    ax = axis(ax)
+    for condition in in_order(conditions.condition):
+        own = conditions[conditions.condition == condition]
+        points(ax, own.recall, own, ("f1", "f1_low", "f1_high"), fmt=marker(condition), color=colour(condition),
+               markersize=6, capsize=2, elinewidth=0.8, label=words(condition))
+    ax.set(ylim=(-0.04, 1.06), xlabel="recall of the real run's heads (fraction)", ylabel="token F1 (fraction)")
+    _around(ax, conditions.recall)
+    return ax
+
+
 def plot_runs(runs: pd.DataFrame, found: pd.Series | None = None, ax: Axes | None = None) -> Axes:
     """A point for each condition at the means of its runs; some are named, and have lines to their extreme runs.
 
-    Args:
-        runs: rows of the table `run_predictors` of one task; `real`, controls and sizes are passed over.
-        found: the row of the table `correlation_runs`, written above the panel.
-        ax: drawn on; a new one when None.
+    Of the rows of `run_predictors` of one task, `real`, controls and sizes are passed over. Above the panel stands what
+    was `found`, a row of `correlation_runs`.
     """
     ax = axis(ax)
     rows = runs[runs.condition.isin([name for name in claimed(runs.condition.unique()) if name != REFERENCE])]
@@ -140,63 +113,7 @@ def _found_text(found: pd.Series | None) -> str:
     n = f"{found.n_conditions:.0f} conditions, {found.n_runs:.0f} runs"
     if pd.isna(found.estimate):
         return f"no rank correlation\n{n}"
-    interval = "" if pd.isna(found.low) else f" [{found.low:.2f}, {found.high:.2f}]".replace("-0.00", "0.00")
-    return f"Spearman {found.estimate:.2f}{interval},\n{p_value(found.p)}; {n}"
-
-
-def recall_rows(correlations: pd.DataFrame, threshold: float) -> dict[str, pd.Series]:
-    """The rank correlation of recall with performance at one threshold, over all conditions, by task (and `all`)."""
-    rows = _recall(correlations)
-    return {row["task"]: row for _, row in rows[np.isclose(rows.threshold, threshold)].iterrows()}
-
-
-def plot_over_thresholds(correlations: pd.DataFrame, threshold: float, ax: Axes | None = None) -> Axes:
-    """The rank correlation of recall with performance over thresholds, all tasks together, and of each base model.
-
-    Args:
-        correlations: the table `correlation_runs`.
-        threshold: the study's, marked.
-        ax: drawn on; a new one when None.
-    """
-    ax = axis(ax)
-    every = _recall(correlations, base=None)
-    every = every[(every["task"] == "all") & every.estimate.notna()].sort_values("threshold")
-    if every.empty:
-        write_empty(ax, "no rank correlation is defined\nwith so few conditions")
-        return ax
-    whole = every[every["base"] == "all"]
-    ax.errorbar(whole.threshold, whole.estimate, interval_bars(whole.estimate, whole.low, whole.high), fmt="o-",
-                color="#0173b2", capsize=2, elinewidth=1, label="all base models")
-    for (name, own), (mark, tone) in zip(every[every["base"] != "all"].groupby("base"), _BASE_LOOKS, strict=False):
-        bars = interval_bars(own.estimate, own.low, own.high)
-        ax.errorbar(own.threshold + 0.006, own.estimate, bars, fmt=mark, color=tone, capsize=2, elinewidth=1,
-                    label=name)
-    ax.axvline(threshold, color="#333333", linewidth=0.8, linestyle="--")
-    ax.axhline(0, color="#666666", linewidth=0.8)
-    ax.set(ylim=(-1.05, 1.05), xlabel="threshold of the score (fraction)", ylabel="Spearman's correlation\nof recall")
-    return ax
-
-
-def thresholds_table(correlations: pd.DataFrame) -> pd.DataFrame:
-    """The rank correlation of recall with performance over thresholds, one column per task; dashes where undefined.
-
-    Args:
-        correlations: the table `correlation_runs`.
-    """
-    rows = _recall(correlations)
-    rows = rows.assign(cell=[
-        with_interval(*row) for row in rows[["estimate", "low", "high"]].to_numpy(dtype=float)
-    ])
-    wide = rows.pivot(index="threshold", columns="task", values="cell").reset_index()
-    names = {"all": "tasks with heads", "every": "all tasks"}
-    tasks = [name for name in wide if name not in ("threshold", *names)]
-    return wide[["threshold", *tasks, *(name for name in names if name in wide)]].rename(columns=names)
-
-
-def _recall(correlations: pd.DataFrame, base: str | None = "all") -> pd.DataFrame:
-    rows = correlations[(correlations.predictor == "recall") & (correlations.method == "spearman")
-                        & (correlations.conditions == "all") & (correlations.given == "nothing")]
-    return rows if base is None else rows[rows["base"] == base]
+    return f"Spearman {with_interval(found.estimate, found.low, found.high)},\n{p_value(found.p)}; {n}"
 
 
 def _around(ax: Axes, values: pd.Series) -> None:
@@ -205,3 +122,92 @@ def _around(ax: Axes, values: pd.Series) -> None:
     least, most = (known.min(), known.max()) if len(known) else (0, 1)
     pad = max(0.02, 0.15 * (most - least))
     ax.set_xlim(max(-0.04, least - pad), min(1.06, most + pad))
+
+
+def recall_over_conditions(correlations: pd.DataFrame, base: str | None = "all") -> pd.DataFrame:
+    """The rows of `correlation_runs` on recall over all conditions; of every base model with None."""
+    rows = correlations[(correlations.predictor == "recall") & (correlations.method == "spearman")
+                        & (correlations.conditions == "all") & (correlations.given == "nothing")]
+    return rows if base is None else rows[rows["base"] == base]
+
+
+def recall_rows(correlations: pd.DataFrame, threshold: float) -> dict[str, pd.Series]:
+    """The rank correlation of recall with performance at one threshold, over all conditions, by task (and `all`)."""
+    rows = recall_over_conditions(correlations)
+    return {row["task"]: row for _, row in rows[np.isclose(rows.threshold, threshold)].iterrows()}
+
+
+def plot_over_thresholds(correlations: pd.DataFrame, threshold: float, ax: Axes | None = None) -> Axes:
+    """The rank correlation of recall with performance over thresholds, all tasks together, and of each base model.
+
+    From the table `correlation_runs`; the study's threshold is marked.
+    """
+    ax = axis(ax)
+    every = recall_over_conditions(correlations, base=None)
+    every = every[(every["task"] == "all") & every.estimate.notna()].sort_values("threshold")
+    if every.empty:
+        write_empty(ax, "no rank correlation is defined\nwith so few conditions")
+        return ax
+    columns, look = ("estimate", "low", "high"), {"capsize": 2, "elinewidth": 1}
+    whole = every[every["base"] == "all"]
+    points(ax, whole.threshold, whole, columns, fmt="o-", color="#0173b2", label="all base models", **look)
+    for (name, own), (mark, tone) in zip(every[every["base"] != "all"].groupby("base"), _BASE_LOOKS, strict=False):
+        points(ax, own.threshold + 0.006, own, columns, fmt=mark, color=tone, label=name, **look)
+    ax.axvline(threshold, color="#333333", linewidth=0.8, linestyle="--")
+    ax.axhline(0, color="#666666", linewidth=0.8)
+    ax.set(ylim=(-1.05, 1.05), xlabel="threshold of the score (fraction)", ylabel="Spearman's correlation\nof recall")
+    return ax
+
+
+def thresholds_table(correlations: pd.DataFrame) -> pd.DataFrame:
+    """The rank correlation of recall over thresholds, from `correlation_runs`: one column per task."""
+    rows = recall_over_conditions(correlations).rename(columns={"estimate": "value"})
+    wide = rows.assign(cell=cells(rows)).pivot(index="threshold", columns="task", values="cell").reset_index()
+    names = {"all": "tasks with heads", "every": "all tasks"}
+    tasks = [name for name in wide if name not in ("threshold", *names)]
+    return wide[["threshold", *tasks, *(name for name in names if name in wide)]].rename(columns=names)
+
+
+def overlap_figure(overlap: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> Figure:
+    """Recall on the left and precision on the right, one row of panels a task; chosen conditions where there are many.
+
+    From rows of the table `overlap` of one kind and score mode a task, each run beside one real run.
+    """
+    many = overlap.condition.nunique() > len(CHOSEN)
+    rows = overlap[overlap.condition.isin(CHOSEN)] if many else overlap
+    places = [(task, measure) for task in tasks for measure in _MEASURES]
+    figure, axes = panels([f"{task}, {measure}" for task, measure in places], columns=2,
+                          height=min(3.2, 6.4 / len(tasks)), width=WIDTH)
+    for (task, measure), ax in zip(places, axes, strict=True):
+        plot_overlap(rows[rows.task == task], measure, threshold, ax)
+        if task != tasks[-1]:
+            ax.set_xlabel("")
+    shared_legend(figure, axes, columns=4)
+    return figure
+
+
+def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float, ax: Axes | None = None) -> Axes:
+    """A line for each condition: recall or precision against the threshold that makes a head a retrieval head.
+
+    The dotted line in the same colour is its chance level for sets with as many heads in each layer, and the band
+    around it holds 95% of such sets. A line ends where a set has no head. Runs are averaged. An upright line marks the
+    study's threshold, with the number of heads of the real run.
+    """
+    ax = axis(ax)
+    rows = overlap[overlap.measure == measure]
+    columns = ("value", "layer_chance", "layer_chance_low", "layer_chance_high")
+    for condition in in_order(rows.condition):
+        own = over_runs(rows[rows.condition == condition], ["threshold"], columns).sort_values("threshold")
+        one = colour(condition)
+        ax.fill_between(own.threshold, own.layer_chance_low, own.layer_chance_high, color=one, alpha=0.07, linewidth=0)
+        ax.plot(own.threshold, own.layer_chance, ":", color=one, linewidth=1.4)
+        ax.plot(own.threshold, own.value, "-", marker=marker(condition), color=one, markersize=5,
+                label=words(condition))
+    ax.axvline(threshold, color="#333333", linewidth=0.8, linestyle="--")
+    n = counts(rows.loc[rows.threshold == threshold, "n_reference"])
+    ax.annotate(f"n = {n} heads of the real run", (0.5, 0.03), xycoords="axes fraction", ha="center",
+                fontsize="x-small", bbox={"facecolor": "white", "linewidth": 0, "pad": 1})
+    ax.set_yticks(np.linspace(0, 1, 6))
+    ax.set(xlim=(0, 1.04 * rows.threshold.max()), xlabel="threshold of the score (fraction)",
+           ylabel=_MEASURES[measure], ylim=(-0.22, 1.06))  # the number of heads stands below the data
+    return ax

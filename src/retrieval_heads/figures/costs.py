@@ -32,12 +32,7 @@ _BAR, _FLOOR, _PASS = "#56b4e9", "#d55e00", "#000000"
 
 
 def benchmark_table(name: str, folder: Path | None = None) -> pd.DataFrame:
-    """A table of measurements; `ResultError` where there is none.
-
-    Args:
-        name: of a file of `results/benchmarks`, without its ending.
-        folder: another one than that of the checkout.
-    """
+    """A table of measurements, a file of `results/benchmarks` or another folder; `ResultError` where there is none."""
     path = (folder or paths.results_folder("benchmarks")) / f"{name}.csv"
     if not path.is_file():
         raise ResultError("no such table of measurements", where=path,
@@ -51,13 +46,7 @@ def names_of(summary: pd.DataFrame) -> list[str]:
 
 
 def plot_seconds(summary: pd.DataFrame, passes: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Median seconds as bars, each round as a point, and the floor as a stroke across the bar.
-
-    Args:
-        summary: the table `full_size`.
-        passes: the table `passes`.
-        ax: drawn on; a new one when None.
-    """
+    """Median seconds (table `full_size`) as bars, each round (table `passes`) as a point, and the floor as a stroke."""
     ax = axis(ax)
     rows = summary.iloc[::-1].reset_index(drop=True)
     ax.barh(rows.index, rows.seconds, color=_BAR, height=0.6, label="median")
@@ -74,11 +63,8 @@ def plot_seconds(summary: pd.DataFrame, passes: pd.DataFrame, ax: Axes | None = 
 
 
 def lora_table(steps: pd.DataFrame) -> pd.DataFrame:
-    """A row a variant: `variant`, `steps`, `seconds` (median), `peak_gb`, `times_faster` than the default, `share` of
-    the floor.
-
-    Args:
-        steps: the table `lora_step`.
+    """From the table `lora_step`, one row per variant: `variant`, `steps`, `seconds` (median), `peak_gb`,
+    `times_faster` than the default, `share` of the floor.
     """
     by = steps.groupby("variant", sort=False)
     shape = next(steps.itertuples())
@@ -91,11 +77,7 @@ def lora_table(steps: pd.DataFrame) -> pd.DataFrame:
 
 def speed_table(targets: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     """Every target with what was reached: `target`, `limit`, `reached`, `met` (yes, no), `missed_by` (fraction of the
-    limit; empty where met).
-
-    Args:
-        targets: the table `targets`.
-        steps: the table `lora_step`.
+    limit; empty where met); from the tables `targets` and `lora_step`.
     """
     ours = lora_table(steps).set_index("variant").loc["ours"]
     lora = pd.DataFrame([
@@ -123,16 +105,4 @@ def targets_text(table: pd.DataFrame) -> str:
         parts = [f"{row.target} ({row.reached:.2f}, {row.limit}: missed by {row.missed_by:.0%})"
                  for row in missed.itertuples()]
         text += f" **Not met: {'; '.join(parts)}.**"
-    return text
-
-
-def study_text(estimate: pd.DataFrame) -> str:
-    """What the whole study takes, in words, from the table `costs_full`; says so where a stage was not tried."""
-    whole, stages = estimate[estimate.stage == "all"].iloc[0], estimate[estimate.stage != "all"]
-    first = stages.loc[stages.hours.idxmax()]
-    text = (f"{whole.runs:.0f} runs take about {whole.hours:.0f} hours of one card ({whole.hours / 24:.1f} days), and "
-            f"{whole.disk_gb:.1f} GB of disk for the adapters; most of it, {first.hours / whole.hours:.0%}, is "
-            f"`{first.stage}`.")
-    if "patch" not in set(stages.stage):
-        text += " Patching is not in it: the measurement ended before the first run that is patched."
     return text

@@ -1,4 +1,4 @@
-"""A diagnosis on a page: where needles stand, scores by that place, the finding in words, and the report in a frame.
+"""Figures and words of chapter 09: where needles stand, scores by that place, what was found, the report in a frame.
 
 A `result` is what `diagnose` returns, a `diagnose.compare.Result`.
 """
@@ -15,10 +15,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.figures.interval_tables import with_interval
-from retrieval_heads.figures.style import axis, colour, interval_bars, marker, metric_label
+from retrieval_heads.figures.common import points
+from retrieval_heads.figures.interval_tables import DASH, with_interval
+from retrieval_heads.figures.style import axis, colour, marker, metric_label
 from retrieval_heads.settings import REFERENCE, UNTUNED
-from retrieval_heads.stats.bootstrap import Interval, bootstrap_crossed
+from retrieval_heads.stats.resample import Interval, bootstrap_crossed
 
 
 def places(examples: Sequence[Example]) -> np.ndarray:
@@ -27,14 +28,8 @@ def places(examples: Sequence[Example]) -> np.ndarray:
 
 
 def plot_places(sets: Mapping[str, Sequence[Example]], ax: Axes | None = None) -> Axes:
-    """A row for each set of examples with needles: a stroke where each first needle begins.
-
-    Args:
-        sets: by name, from the top.
-        ax: drawn on; a new one when None.
-    """
-    ax = axis(ax)
-    looks = _looks(sets)
+    """A row for each set of examples with needles, from the top: a stroke where each first needle begins."""
+    ax, looks = axis(ax), _looks(sets)
     for row, (name, examples) in enumerate(sets.items()):
         ax.vlines(places(examples), row - 0.3, row + 0.3, color=looks[name][0], linewidth=1.4)
     ax.set_yticks(range(len(sets)), [f"{name} ({len(examples)})" for name, examples in sets.items()])
@@ -44,31 +39,20 @@ def plot_places(sets: Mapping[str, Sequence[Example]], ax: Axes | None = None) -
 
 
 def by_place(result: Any) -> pd.DataFrame:
-    """The score of each condition by the place of the needle: the rows of the table `by_place` for the score.
-
-    Returns:
-        one row per condition and place that has examples: `condition`, `part`, `value`, `low`, `high`, `n` (examples).
-    """
+    """The score by the place of the needle, one row per condition and place: the table `by_place`, with `part`."""
     table = result.tables["by_place"]
     return table[table["measure"] == "score"].rename(columns={"place": "part"}).reset_index(drop=True)
 
 
 def plot_by_place(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> Axes:
-    """Points with intervals for each place of the needle, side by side for the conditions.
-
-    Args:
-        table: of `by_place`.
-        metric: what its values are, for the axis.
-        ax: drawn on; a new one when None.
-    """
+    """Points with intervals for each place of the needle, side by side for the conditions."""
     ax = axis(ax)
     parts = list(dict.fromkeys(table["part"]))
     looks = _looks(table["condition"].unique())
     for number, (name, (tone, shape)) in enumerate(looks.items()):
         own = table[table["condition"] == name].set_index("part").reindex(parts)
-        at = np.arange(len(parts)) + 0.14 * (number - (len(looks) - 1) / 2)
-        ax.errorbar(at, own["value"], yerr=interval_bars(own["value"], own["low"], own["high"]), color=tone,
-                    marker=shape, linestyle="", capsize=3, label=name)
+        points(ax, np.arange(len(parts)) + 0.14 * (number - (len(looks) - 1) / 2), own, color=tone, marker=shape,
+               linestyle="", capsize=3, label=name)
     sizes = table.drop_duplicates("part").set_index("part")["n"]
     ax.set_xticks(range(len(parts)), [f"{part}\n({sizes[part]} examples)" for part in parts])
     ax.set(ylim=(-0.03, 1.03), ylabel=f"{metric_label(metric)} (0 to 1)", xlabel="where the needle stands")
@@ -77,11 +61,9 @@ def plot_by_place(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> A
 
 
 def score_table(result: Any, losses: Mapping[str, float]) -> pd.DataFrame:
-    """One row a condition: score, difference to no fine-tuning, recall of the real run's heads and its chance level.
+    """One row per condition: score, difference to no fine-tuning, recall of the real run's heads and its chance level.
 
-    Args:
-        result: of `diagnose`.
-        losses: by condition, mean loss over all steps of its fine-tunings, nats a token.
+    `losses`, in nats a token, are means over all steps of its fine-tunings.
     """
     rows = []
     for condition in result.inputs.conditions:
@@ -96,7 +78,9 @@ def score_table(result: Any, losses: Mapping[str, float]) -> pd.DataFrame:
 
 def difference(result: Any, one: str, other: str) -> Interval:
     """How much better one set's model answers the same examples than another's, with its 95% bootstrap interval."""
-    return bootstrap_crossed(_scores(result, one) - _scores(result, other))
+    ours, theirs = (result.tables["answers"].query("condition == @name").pivot(
+        index="seed", columns="example", values=result.metric).to_numpy(dtype=float) for name in (one, other))
+    return bootstrap_crossed(ours - theirs)
 
 
 def finding(result: Any, sound: str, flawed: str) -> str:
@@ -116,25 +100,11 @@ def finding(result: Any, sound: str, flawed: str) -> str:
     else:
         text += (f"That the flawed set teaches less **is not shown** here: `{sound}` is ahead by {told} on the same "
                  f"examples, of which {len(result.inputs.test)} are too few.")
-    return f"{text} {_heads(result, sound, flawed)}"
+    return f"{text} {_heads(result, sound, flawed, gap.low > 0)}"
 
 
-def framed(report: str, title: str, height: str = "38rem") -> str:
-    """A whole HTML report as a part of a page: in a frame of its own, which runs no script and is scrolled.
-
-    Args:
-        report: the report's file as text.
-        title: what it is, for those who do not see it.
-        height: of the frame, as CSS.
-    """
-    # IPython warns of HTML that begins with a frame, so it stands in a block
-    return (f'<div class="framed-report"><iframe title="{escape(title)}" sandbox loading="lazy" '
-            f'style="width: 100%; height: {height}; border: 1px solid #8888; border-radius: 6px" '
-            f'srcdoc="{escape(report)}"></iframe></div>')
-
-
-def _heads(result: Any, sound: str, flawed: str) -> str:
-    """Which share of the real run's heads each set has, beside chance and no fine-tuning."""
+def _heads(result: Any, sound: str, flawed: str, apart: bool) -> str:
+    """Which share of the real run's heads each set has, beside chance; `apart`: whether scores tell the sets apart."""
     found = {name: result.of(name, "recall_of_real") for name in (sound, flawed, UNTUNED)}
     if any(row is None for row in found.values()):
         return "The real run has no retrieval head here, so nothing can be said of heads."
@@ -143,26 +113,25 @@ def _heads(result: Any, sound: str, flawed: str) -> str:
             f"`{flawed}` {shares[flawed]}, and the model without fine-tuning {shares[UNTUNED]}. ")
     if found[flawed]["high"] < found[sound]["low"]:
         return f"{text}The flawed set misses more of them."
-    text += "That the flawed set misses more of them is not shown"
-    return f"{text}: here scores tell the sets apart, not heads." if difference(result, sound, flawed).low > 0 \
-        else f"{text}."
+    return (f"{text}That the flawed set misses more of them is not shown"
+            + (": here scores tell the sets apart, not heads." if apart else "."))
 
 
-def _scores(result: Any, condition: str) -> np.ndarray:
-    """The score of each run on each test example: float64 `[runs, n]`."""
-    own = result.tables["answers"].query("condition == @condition")
-    return own.pivot(index="seed", columns="example", values=result.metric).to_numpy(dtype=float)
+def framed(report: str, title: str) -> str:
+    """A whole HTML report as a part of a page: in a frame of its own, which runs no script and is scrolled."""
+    # IPython warns of HTML that begins with a frame, so it stands in a block
+    return (f'<div class="framed-report"><iframe title="{escape(title)}" sandbox loading="lazy" '
+            f'style="width: 100%; height: 38rem; border: 1px solid #8888; border-radius: 6px" '
+            f'srcdoc="{escape(report)}"></iframe></div>')
 
 
 def _told(row: pd.Series | None) -> str:
-    return "–" if row is None else with_interval(row["value"], row["low"], row["high"])
+    return DASH if row is None else with_interval(row["value"], row["low"], row["high"])
 
 
 def _looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker by name: those of the study's untrained and real models, and others for sets of one's own."""
-    own = cycle(_OWN)
-    return {name: (colour(_LIKE[name]), marker(_LIKE[name])) if name in _LIKE else next(own) for name in names}
-
-
-_LIKE = {UNTUNED: "base", REFERENCE: REFERENCE, "real_train": REFERENCE, "real_eval": "base"}
-_OWN = tuple((colour(name), marker(name)) for name in ("high_high", "high_low", "low_high", "low_low", "symbolic"))
+    like = {UNTUNED: "base", REFERENCE: REFERENCE, "real_train": REFERENCE, "real_eval": "base"}
+    own = cycle(("high_high", "high_low", "low_high", "low_low", "symbolic"))
+    alike = {name: like.get(name) or next(own) for name in names}
+    return {name: (colour(condition), marker(condition)) for name, condition in alike.items()}

@@ -1,23 +1,27 @@
-"""Figures of performance on held-out real examples, by what a model was trained on."""
+"""Figures of chapters 00 and 02: performance on held-out real examples, and what each training set falls short by."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 
-from retrieval_heads.claims.score_arrays import claim_column, metric_name
-from retrieval_heads.figures.choice import breaks
-from retrieval_heads.figures.common import counts
-from retrieval_heads.figures.style import axis, colour, in_order, interval_bars, metric_label, words
-
-FILLS = (("o", True), ("o", False), ("s", True), ("s", False))
-"""Marker of the single runs of each base model, and whether it is filled."""
+from retrieval_heads.claims.arrays import claim_column, metric_name
+from retrieval_heads.claims.axes import CELLS, axis_sentence
+from retrieval_heads.data.conditions import LEVELS
+from retrieval_heads.figures.common import condition_rows, counts, plural, points
+from retrieval_heads.figures.style import axis, colour, in_order, metric_label
 
 ROW = 0.22
 """Inches of a row of a figure with a row for each condition."""
+
+MISSING = "This study does not have all nine conditions of needle and haystack, so there is no map of them."
+
+_FILLS = (("o", True), ("o", False), ("s", True), ("s", False))
+"""Marker of the single runs of each base model, and whether it is filled."""
 
 
 def deciding_metric(task: str) -> str:
@@ -30,21 +34,15 @@ def plot_performance(
 ) -> Axes:
     """A row for each condition, at the longest length: the mean of its runs with its interval, and the single runs.
 
-    The bars are the runs' 95% bootstrap intervals over examples, averaged over the runs.
-
-    Args:
-        table: rows of the tables `performance` and `base` of one task.
-        metric: which metric.
-        ax: drawn on; a new one when None.
-        order: conditions from above, also such as have no rows; those of the table when None.
+    From rows of `performance` and `base` of one task; `order` may have conditions without rows. The bars are the runs'
+    95% bootstrap intervals over examples, averaged over the runs.
     """
     ax = axis(ax)
     rows = table[(table.metric == metric) & (table.eval_length == table.eval_length.max())]
-    order = in_order(rows.condition) if order is None else list(order)
     if (rows.condition == "real").any():
         ax.axvline(rows[rows.condition == "real"].value.mean(), color=colour("real"), linewidth=1, linestyle=":",
                    label="mean of the real runs")
-    plot_runs(rows, order, ax)
+    plot_runs(rows, in_order(rows.condition) if order is None else order, ax)
     ax.set_xlim(-0.04, 1.04)
     ax.set_xlabel(f"{metric_label(metric)} (fraction)\nn = {counts(rows.n)} examples,\n{runs_each(rows)}")
     return ax
@@ -53,30 +51,26 @@ def plot_performance(
 def plot_runs(rows: pd.DataFrame, order: Sequence[str], ax: Axes, unable: Collection[str] = ()) -> None:
     """A row for each condition: the mean of its runs with the mean of their intervals, and the single runs below.
 
-    Args:
-        rows: one row per run.
-        order: conditions from above, also such as have no rows.
-        ax: drawn on.
-        unable: conditions whose mean gets an open mark.
+    Conditions that are `unable` to do the task get an open mark.
     """
     bases = sorted(rows["base"].unique())
+    looks = dict(zip(bases, (_FILLS[number % len(_FILLS)] for number in range(len(bases))), strict=True))
     for place, condition in enumerate(order):
         own, tone = rows[rows.condition == condition], colour(condition)
         if own.empty:
             continue
-        mean = own[["value", "low", "high"]].mean()
-        ax.errorbar(
-            [mean.value], [place], xerr=interval_bars([mean.value], [mean.low], [mean.high]), fmt="D", markersize=5.5,
-            color=tone, markerfacecolor="white" if condition in unable else tone, markeredgecolor="#222222",
-            markeredgewidth=0.8, elinewidth=1.2, zorder=3,
-        )
-        for number, name in enumerate(bases if len(own) > 1 else ()):
-            form, filled = FILLS[number % len(FILLS)]
+        points(ax, [place], own[["value", "low", "high"]].mean().to_frame().T, across=True, fmt="D", markersize=5.5,
+               color=tone, markerfacecolor="white" if condition in unable else tone, markeredgecolor="#222222",
+               markeredgewidth=0.8, elinewidth=1.2, zorder=3)
+        for number, (name, (form, filled)) in enumerate(looks.items() if len(own) > 1 else ()):
             single = own[own["base"] == name].value
             shift = 0.3 * (number - (len(bases) - 1) / 2) if len(bases) > 1 else 0.25
             ax.plot(single, np.full(len(single), place + shift), form, color=tone, markersize=3.5,
                     markerfacecolor=tone if filled else "white", markeredgewidth=0.9, zorder=4)
-    _entries(ax, bases)
+    ax.plot([], [], "D", color="#888888", markeredgecolor="#222222", markersize=5.5, label="mean over runs")
+    for name, (form, filled) in looks.items():
+        ax.plot([], [], form, color="#333333", markerfacecolor="#333333" if filled else "white", markersize=3.5,
+                label=f"run from {name}" if len(bases) > 1 else "single run")
     condition_rows(ax, order)
 
 
@@ -86,31 +80,20 @@ def plot_shortfall(
 ) -> Axes:
     """By how much each condition falls short of the real runs, with the 95% interval of the paired differences.
 
-    Args:
-        table: rows of the table `shortfall` of one task.
-        metric: which metric.
-        ax: drawn on; a new one when None.
-        order: conditions from above, also such as have no rows; those of the table when None.
-        reach: largest difference of the axis; that of the table when None.
+    From rows of the table `shortfall` of one task. `reach` is the largest difference of the axis.
     """
     ax = axis(ax)
-    rows = table[table.metric == metric].set_index("condition")
-    order = in_order(rows.index) if order is None else list(order)
+    rows = table[table.metric == metric]
+    order = in_order(rows.condition) if order is None else list(order)
     ax.axvline(0, color="#333333", linewidth=1)
     for place, condition in enumerate(order):
-        if condition not in rows.index:
-            continue
-        one = rows.loc[condition]
-        bars = interval_bars([one.value], [one.low], [one.high])
-        ax.errorbar([one.value], [place], xerr=bars, fmt="o", color=colour(condition), markersize=5, elinewidth=1.4,
-                    capsize=2)
+        if len(own := rows[rows.condition == condition]):
+            points(ax, [place], own, across=True, fmt="o", color=colour(condition), markersize=5, elinewidth=1.4,
+                   capsize=2)
     condition_rows(ax, order)
     reach = shortfall_reach(table) if reach is None else reach
     ax.set_xlim(-0.4 * reach, reach)
-    repeated = " x ".join(
-        f"{number} {name}{'' if number == '1' else 's'}"
-        for number, name in ((counts(rows.n_seeds), "seed"), (counts(rows.n_bases), "base model"))
-    )
+    repeated = f"{plural(counts(rows.n_seeds), 'seed')} x {plural(counts(rows.n_bases), 'base model')}"
     ax.set_xlabel(f"shortfall in {metric_label(metric)}\n(fraction; n = {counts(rows.n)} examples,\n{repeated})",
                   fontsize="small")
     return ax
@@ -122,26 +105,52 @@ def shortfall_reach(table: pd.DataFrame) -> float:
     return max(0.1, 1.06 * float(np.nanmax(values)), -1.06 / 0.4 * float(np.nanmin(values)))
 
 
-def condition_rows(ax: Axes, order: Sequence[str]) -> None:
-    """A row for each condition, with a line where another group begins."""
-    ax.set_yticks(range(len(order)), [words(name) for name in order])
-    ax.tick_params(axis="y", labelsize="small")
-    ax.set_ylim(len(order) - 0.5, -0.5)
-    for place in breaks(order):
-        ax.axhline(place, color="#999999", linewidth=0.7)
-    ax.grid(axis="y", visible=False)
-
-
-def _entries(ax: Axes, bases: Sequence[str]) -> None:
-    ax.plot([], [], "D", color="#888888", markeredgecolor="#222222", markersize=5.5, label="mean over runs")
-    for number, name in enumerate(bases):
-        form, filled = FILLS[number % len(FILLS)]
-        ax.plot([], [], form, color="#333333", markerfacecolor="#333333" if filled else "white", markersize=3.5,
-                label=f"run from {name}" if len(bases) > 1 else "single run")
-
-
 def runs_each(rows: pd.DataFrame) -> str:
     """Number of runs of each trained condition, for a label."""
     trained = rows[~rows.condition.isin(["base", "rope"])]
-    each = counts((trained if len(trained) else rows).groupby("condition").size())
-    return f"{each} {'run' if each == '1' else 'runs'} each"
+    return f"{plural(counts((trained if len(trained) else rows).groupby('condition').size()), 'run')} each"
+
+
+def has_nine(conditions: Iterable[str]) -> bool:
+    """Whether all nine conditions of needle and haystack are among these."""
+    return set(CELLS) <= set(conditions)
+
+
+def map_top(shortfall: pd.DataFrame) -> float:
+    """The largest shortfall of the nine conditions, for one scale of colours in all panels."""
+    return max(0.1, shortfall[shortfall.condition.isin(CELLS)].value.max())
+
+
+def plot_axis_map(shortfall: pd.DataFrame, metric: str, ax: Axes | None = None, top: float | None = None) -> Axes:
+    """The mean shortfall in a task by realism of needle (rows) and haystack (columns), with the numbers in the cells.
+
+    Starred are those that count: the 95% interval excludes 0, and all base models have one sign. `top` is the shortfall
+    of the darkest colour.
+    """
+    ax = axis(ax, (3.4, 3.0))
+    rows = shortfall[(shortfall.metric == metric) & shortfall.condition.isin(CELLS)]
+    own = rows.set_index("condition").reindex(CELLS)
+    star = ((own.low > 0) | (own.high < 0)) & own.same_sign.eq(True)
+    text = [f"{value:.2f}{'*' if counted else ''}".replace("-0.00", "0.00")
+            for value, counted in zip(own.value, star, strict=True)]
+    shape = (len(LEVELS), len(LEVELS))
+    sns.heatmap(
+        own.value.to_numpy(dtype=float).reshape(shape), annot=np.reshape(text, shape), fmt="", vmin=0,
+        vmax=own.value.max() if top is None else top, cmap="mako_r", ax=ax, cbar=False, linewidths=1,
+        linecolor="white", xticklabels=LEVELS, yticklabels=LEVELS, square=True,
+    )
+    ax.grid(False)
+    for place in np.flatnonzero(own.value.isna()):  # which the map leaves out
+        ax.text(place % shape[1] + 0.5, place // shape[1] + 0.5, "–", ha="center", va="center", color="#333333")
+    ax.set_ylabel("concept expression\n(needle)")
+    ax.tick_params(left=False, bottom=False)
+    if len(rows):
+        ax.set_xlabel(f"context diversity (haystack)\n{metric_label(metric)}, n = {counts(rows.n)}\n"
+                      f"examples, {plural(counts(rows.n_seeds), 'seed')}")
+    return ax
+
+
+def axis_text(effects: pd.DataFrame, tasks: Sequence[str]) -> str:
+    """What the axes cost in each task that has an estimate, as Markdown."""
+    found = {task: axis_sentence(effects, task) for task in tasks}
+    return "\n".join(f"- **{task}.** {text}" for task, text in found.items() if text) or MISSING

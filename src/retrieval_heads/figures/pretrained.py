@@ -1,4 +1,4 @@
-"""Figures and the table of the chapter on the pretrained model; an empty panel says what is not there yet."""
+"""Figures and the table of chapter 10, on the pretrained model; an empty panel says what is not there yet."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from matplotlib.figure import Figure
 
 from retrieval_heads import ten_questions
 from retrieval_heads.claims.verdict import ALL
-from retrieval_heads.figures.attention_text import text_html
-from retrieval_heads.figures.common import write_empty
+from retrieval_heads.figures.common import points, write_empty
+from retrieval_heads.figures.explorers import text_html
 from retrieval_heads.figures.heads import plot_head_map
-from retrieval_heads.figures.paper import PAPER
 from retrieval_heads.figures.performance import ROW, plot_performance
-from retrieval_heads.figures.style import axis, colour, in_order, interval_bars, marker, panels, words
-from retrieval_heads.figures.verdict_table import CLAIMS, badge, effect_text
+from retrieval_heads.figures.style import colour, in_order, marker, panels, words
+from retrieval_heads.figures.verdicts import CLAIMS, PAPER, badge, effect_text, table_of_verdicts
 from retrieval_heads.heads.select import bottom_heads, select_heads
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.takeaways.pretrained import THETA, copy_scores
@@ -85,9 +84,9 @@ def effects_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def _plot_effects(
-    tables: Mapping[str, pd.DataFrame], intervention: str, condition: str, effect: str, label: str, ax: Axes | None,
+    tables: Mapping[str, pd.DataFrame], intervention: str, condition: str, effect: str, label: str, ax: Axes,
 ) -> None:
-    ax, rows = axis(ax), tables.get("loss_effects", pd.DataFrame(columns=["value"])).dropna(subset=["value"])
+    rows = tables.get("loss_effects", pd.DataFrame(columns=["value"])).dropna(subset=["value"])
     if len(rows):
         rows = rows[(rows.intervention == intervention) & (rows.condition == condition) & (rows.effect == effect)]
     if rows.empty:
@@ -96,8 +95,7 @@ def _plot_effects(
     for control, own in rows.groupby("control"):
         name, tone, form = CONTROLS.get(control, (control, "#555555", "."))
         own = own.sort_values("k")
-        ax.errorbar(own.k, own.value, yerr=interval_bars(own.value, own.low, own.high), fmt=f"{form}-", color=tone,
-                    label=name, markersize=4, capsize=2)
+        points(ax, own.k, own, fmt=f"{form}-", color=tone, label=name, markersize=4, capsize=2)
     ax.axhline(0, color="#333333", linewidth=0.8)
     ax.set(xlabel="heads (number)", ylabel=label)
     ax.legend(fontsize="x-small")
@@ -126,23 +124,14 @@ def three_studies_html(report: pd.DataFrame, pretrained: pd.DataFrame) -> str:
     Args:
         report, pretrained: the tables `verdicts`; an empty one has dashes.
     """
-    known = [{row.claim: row for row in rows.itertuples() if row.task == ALL} if len(rows) else {}
-             for rows in (report, pretrained)]
-    own = {row.claim: row.detail for row in pretrained.itertuples() if row.task != ALL} if len(pretrained) else {}
-    body = "".join(
-        f"<tr><td><strong>{claim}</strong> {escape(CLAIMS[claim])}</td><td>{escape(PAPER[claim])}</td>"
-        + "".join(f"<td>{_found(one.get(claim))}</td>" for one in known) + f"<td>{_why(own.get(claim, ''))}</td></tr>"
-        for claim in PAPER)
-    heads = ("Claim", "The paper, second hand", "Small models", "Pretrained model", "What decided")
-    return (f'<table class="dataframe verdicts"><thead><tr>{"".join(f"<th>{one}</th>" for one in heads)}</tr></thead>'
-            f"<tbody>{body}</tbody></table>")
-
-
-def _found(row: object | None) -> str:
-    if row is None:
-        return "–"
-    return f"{badge(row.verdict)}<br><small>{escape(effect_text(row.effect, row.low, row.high, row.unit))}</small>"
-
-
-def _why(text: str) -> str:
-    return f"<details><summary>the counts</summary>{escape(text.replace('`', ''))}</details>" if text else "–"
+    small, large = ({row.claim: row for row in rows.itertuples() if row.task == ALL} for rows in (report, pretrained))
+    counts = {row.claim: row.detail.replace("`", "") for row in pretrained.itertuples() if row.task != ALL}
+    body = ""
+    for claim, said in PAPER.items():
+        found = (f"{badge(row.verdict)}<br><small>{escape(effect_text(row))}</small>" if row else "–"
+                 for row in (small.get(claim), large.get(claim)))
+        why = f"<details><summary>the counts</summary>{escape(counts[claim])}</details>" if counts.get(claim) else "–"
+        cells = (f"<strong>{claim}</strong> {escape(CLAIMS[claim])}", escape(said), *found, why)
+        body += f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    return table_of_verdicts(
+        ("Claim", "The paper, second hand", "Small models", "Pretrained model", "What decided"), body)

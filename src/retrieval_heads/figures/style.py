@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -19,7 +20,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from retrieval_heads.data.conditions import CONDITIONS, LEVELS
-from retrieval_heads.notebooks.given import check_parameters
+from retrieval_heads.errors import ConfigError
 
 BASE_CONDITIONS = ("base", "rope")
 """The model without any fine-tuning: as it is, and with the raised RoPE theta alone."""
@@ -71,8 +72,7 @@ def use_style() -> None:
     Text stays text, which keeps a picture small and sharp. DejaVu Sans, by which matplotlib lays it out, is wider than
     the fonts that stand in for it, so nothing overlaps where it is missing.
 
-    Every chapter begins by it, so a parameter that the chapter does not have is refused here, too; see
-    `notebooks.given`.
+    Every chapter begins by it, so a parameter that the chapter does not have is refused here, too.
     """
     check_parameters()
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", font_scale=0.85, rc={
@@ -88,10 +88,53 @@ def use_style() -> None:
         set_matplotlib_formats("svg", metadata={"Date": None, "Creator": None})
 
 
+def check_parameters(cells: Sequence[str] | None = None) -> None:
+    """Refuse what papermill was asked for and the notebook does not have, where papermill alone only warns.
+
+    Args:
+        cells: the code cells that were run, in order; None for those of the notebook that this is called in, if any.
+
+    Raises:
+        ConfigError: an injected name that the cell before it does not set.
+    """
+    if cells is None:
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        cells = shell.user_ns.get("In", ()) if shell is not None else ()
+    for place, cell in enumerate(cells):
+        if place and cell.startswith("# Parameters\n"):  # the cell that papermill puts behind the one tagged so
+            known, given = ([target.id for one in ast.parse(code).body if isinstance(one, ast.Assign)
+                             for target in one.targets if isinstance(target, ast.Name)]
+                            for code in (cells[place - 1], cell))
+            if unknown := [name for name in given if name not in known]:
+                raise ConfigError("unknown parameter", where="papermill", value=", ".join(unknown),
+                                  remedy=f"The parameters of this notebook are: {', '.join(known)}.")
+
+
 def in_order(conditions: Iterable[str]) -> list[str]:
     """The conditions, each once, in the common order; unknown ones come last, in their own."""
     found = list(dict.fromkeys(conditions))
     return sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
+def few(conditions: Iterable[str], chosen: Sequence[str], most: int = 8) -> list[str]:
+    """The conditions in order where there are at most so many, else those of them that are among the chosen ones."""
+    order = in_order(conditions)
+    return order if len(order) <= most else [name for name in order if name in chosen]
+
+
+def group(condition: str) -> int:
+    """Which group a condition is in: 0 untrained, 1 real, 2 synthetic, 3 mixtures, 4 controls, 5 sizes."""
+    known = CONDITIONS.get(condition)
+    if condition in BASE_CONDITIONS:
+        return 0
+    if known is None or known.sized:
+        return 5
+    return 4 if known.control else 3 if len(known.members) > 1 else 2 if known.synthetic else 1
+
+
+def has_sizes(conditions: Iterable[str]) -> bool:
+    """Whether some of the conditions differ from another in the number of examples only."""
+    return any(name in CONDITIONS and CONDITIONS[name].sized for name in conditions)
 
 
 def words(condition: str) -> str:

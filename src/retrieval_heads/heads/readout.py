@@ -141,7 +141,7 @@ def _readout(
     one: Encoded, largest: np.ndarray, mass: np.ndarray, written: np.ndarray, n_answer: int, seed: int
 ) -> HeadReadout:
     """One example's part of what was read, `[n_layers, n_heads, n_rows]`; the question's rows begin at `n_answer`."""
-    n, asked = one.answer_length, slice(n_answer, n_answer + len(question_rows(one)))
+    n, asked = one.answer_length, range(n_answer, n_answer + len(question_rows(one)))
     nothing, room = np.full(mass.shape[:2], np.nan, dtype=np.float32), displaced_spans(one, seed=seed) is not None
     return HeadReadout(
         largest[:, :, :n], mass[:, :, :n].mean(-1, dtype=np.float64),

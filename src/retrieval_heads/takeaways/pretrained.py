@@ -9,20 +9,19 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from retrieval_heads.claims.pretrained.effects import MOST
 from retrieval_heads.claims.pretrained.judge import DERIVED, RAW
-from retrieval_heads.claims.pretrained.loading import LEAST_SEEDS
+from retrieval_heads.claims.pretrained.loading import LEAST_SEEDS, MOST
 from retrieval_heads.claims.verdict import ALL, UNDECIDED
-from retrieval_heads.errors import ResultError
 from retrieval_heads.keys import study_grid, table_path
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.store import find_committed, load_table
-from retrieval_heads.wording import listed, p_value
+from retrieval_heads.takeaways import listed, p_value
 
 Tables = Mapping[str, pd.DataFrame]
 NAMES = tuple(dict.fromkeys((*RAW, *DERIVED, "base", "performance", "training", "lengths", "examples", "verdicts")))
 THETA, UNTUNED = "rope", ("base", "rope")
 NOT_YET = "not there yet"
+_NAMED = {"base": "the model as it is", THETA: "theta alone", REFERENCE: "real training"}
 
 
 def present(profile: Profile) -> dict[str, pd.DataFrame]:
@@ -39,9 +38,8 @@ def present(profile: Profile) -> dict[str, pd.DataFrame]:
 
 def takeaway(tables: Tables, profile: Profile) -> list[str]:
     """The box at the head of the chapter: verdicts, how much is there, what answers, heads and interventions say."""
-    parts = [verdicts(tables), answers(tables, profile), heads(tables, profile), recall(tables), knockout(tables),
-             patching(tables)]
-    return [parts[0], state(tables, profile), *(one for one in parts[1:] if NOT_YET not in one)]
+    parts = (answers(tables, profile), heads(tables, profile), recall(tables), knockout(tables), patching(tables))
+    return [verdicts(tables), state(tables, profile), *(one for one in parts if NOT_YET not in one)]
 
 
 def state(tables: Tables, profile: Profile) -> str:
@@ -52,11 +50,10 @@ def state(tables: Tables, profile: Profile) -> str:
     counts = {what: len(runs_of(tables, name)) for what, name in measured}
     if not counts["trained and tested"]:
         return f"Of {planned} planned runs none is there yet."
-    seeds = seeds_of(tables)
-    sets = runs_of(tables, "performance").condition.nunique()
-    text = (f"Of {planned} planned runs, " + listed([f"{n} {'is' if n == 1 else 'are'} {what}"
-                                                     for what, n in counts.items()])
-            + f": {seeds} of {len(profile.seeds)} seeds, {sets} of {len(profile.conditions)} training sets.")
+    done = listed([f"{n} {'is' if n == 1 else 'are'} {what}" for what, n in counts.items()])
+    tested = runs_of(tables, "performance")
+    text = (f"Of {planned} planned runs, {done}: {tested.seed.nunique()} of {len(profile.seeds)} seeds, "
+            f"{tested.condition.nunique()} of {len(profile.conditions)} training sets.")
     told = len(runs_of(tables, "answers"))
     if told < counts["trained and tested"]:
         text += f" The single answers, by which C1 and C3 are decided, are there of {told} of the tested runs."
@@ -68,27 +65,25 @@ def verdicts(tables: Tables) -> str:
     """How many of the claims are decided, and how."""
     rows = tables.get("verdicts", pd.DataFrame(columns=["claim", "task", "verdict"]))
     whole = rows[rows["task"] == ALL].set_index("claim").verdict
-    decided = whole[whole != UNDECIDED]
-    if decided.empty:
+    if (whole == UNDECIDED).all():
         return "On the pretrained model nothing is decided: no rule has the runs that it needs, or none came out."
-    by_verdict = [f"{listed(sorted(claims.index))} {'is' if len(claims) == 1 else 'are'} {verdict}"
-                  for verdict, claims in decided.groupby(decided)]
-    rest = sorted(set(whole.index) - set(decided.index))
-    if rest:
-        by_verdict.append(f"{listed(rest)} {'is' if len(rest) == 1 else 'are'} not decided")
-    return f"On the pretrained model, {listed(by_verdict)}."
+    found = sorted(whole.groupby(whole), key=lambda one: (one[0] == UNDECIDED, one[0]))  # the undecided come last
+    told = [f"{listed(sorted(claims.index))} {'is' if len(claims) == 1 else 'are'} {verdict}"
+            for verdict, claims in found]
+    return f"On the pretrained model, {listed(told)}."
 
 
 def answers(tables: Tables, profile: Profile) -> str:
     """F1 after each of the named kinds of training, beside theta alone."""
-    mean = f1_by_set(tables, profile)
-    if mean.empty:
+    if "performance" not in tables:
         return f"What fine-tuned models answer is {NOT_YET}."
-    known = mean.drop(labels=[THETA], errors="ignore")
-    words = [f"{known[name]:.2f} after `{name}`" for name in known.sort_values(ascending=False).index]
+    rows = pd.concat([tables[name] for name in ("performance", "base") if name in tables], ignore_index=True)
+    rows = rows[(rows.metric == "f1") & (rows.eval_length == profile.train_length) & (rows.task == profile.tasks[0])]
+    mean = rows[rows.condition != "base"].groupby("condition").value.mean().sort_values(ascending=False)
+    words = [f"{value:.2f} after `{name}`" for name, value in mean.items() if name != THETA]
     shown = words if len(words) <= 4 else [words[0], words[1], f"down to {words[-1]}"]
     alone = f"; theta alone reaches {mean[THETA]:.2f}" if THETA in mean else ""
-    seeds = seeds_of(tables)
+    seeds = runs_of(tables, "performance").seed.nunique()
     chance = "" if seeds >= LEAST_SEEDS else (
         f" With {seeds} of {len(profile.seeds)} seeds, differences between trained models cannot be told from luck.")
     return f"At {profile.train_length:,} tokens the F1 of answers is {listed(shown)}{alone}.{chance}"
@@ -118,13 +113,11 @@ def heads(tables: Tables, profile: Profile) -> str:
              REFERENCE: "{n} after training on real examples"}
     said = [text.format(n=f"{above[name]:.0f}") for name, text in parts.items() if name in above.index]
     which = next((name for name in (REFERENCE, THETA, "base") if name in above.index), above.index[0])
-    layer, head, score = strongest(table, which)
+    mean = table[table.condition == which].groupby(["layer", "head"]).score.mean()
+    layer, head = mean.idxmax()
     after = "" if set(above.index) - set(UNTUNED) else " Heads of trained models are still to be scored."
     return (f"Of {n_heads} heads, so many have a copy score above {at:g}: {listed(said)}. The strongest is head {head} "
-            f"of layer {layer} ({score:.2f}, {NAMED.get(which, which)}).{after}")
-
-
-NAMED = {"base": "the model as it is", THETA: "theta alone", REFERENCE: "real training"}
+            f"of layer {layer} ({mean.max():.2f}, {_NAMED.get(which, which)}).{after}")
 
 
 def recall(tables: Tables) -> str:
@@ -161,11 +154,7 @@ def patching(tables: Tables) -> str:
 
 
 def differences(report: pd.DataFrame, pretrained: pd.DataFrame) -> str:
-    """Where the small and the pretrained study differ.
-
-    Args:
-        report, pretrained: the tables `verdicts`.
-    """
+    """Where the small and the pretrained study differ, from their tables `verdicts`."""
     one, other = (rows[rows["task"] == ALL].set_index("claim").verdict for rows in (report, pretrained))
     both = [claim for claim in sorted(set(one.index) & set(other.index)) if other[claim] != UNDECIDED]
     if not both:
@@ -175,49 +164,23 @@ def differences(report: pd.DataFrame, pretrained: pd.DataFrame) -> str:
     return ("The two studies agree on " if not unlike else "The two studies differ on ") + listed(unlike or both) + "."
 
 
-def f1_by_set(tables: Tables, profile: Profile) -> pd.Series:
-    """Mean F1 over seeds at the training length, by training set, with theta alone."""
-    parts = [tables[name] for name in ("performance", "base") if name in tables]
-    if "performance" not in tables:
-        return pd.Series(dtype=float)
-    rows = pd.concat(parts, ignore_index=True)
-    rows = rows[(rows.metric == "f1") & (rows.eval_length == profile.train_length) & (rows.task == profile.tasks[0])]
-    return rows[rows.condition != "base"].groupby("condition").value.mean()
-
-
 def copy_scores(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the score that the claims are about."""
     return table[(table.kind == "copy") & (table.score_mode == "forced")]
 
 
-def strongest(table: pd.DataFrame, condition: str) -> tuple[int, int, float]:
-    """Layer, head and mean score of the strongest head of a condition."""
-    mean = table[table.condition == condition].groupby(["layer", "head"]).score.mean()
-    if mean.empty:
-        raise ResultError("no head of this condition was scored", where="table head_scores", value=condition,
-                          remedy="Take one of those that are there.")
-    layer, head = mean.idxmax()
-    return int(layer), int(head), float(mean.max())
-
-
 def runs_of(tables: Tables, name: str) -> pd.DataFrame:
     """The trained runs that a table has rows of: task, condition and seed."""
-    if name not in tables:
-        return pd.DataFrame(columns=["task", "condition", "seed"])
-    rows = tables[name][["task", "condition", "seed"]].drop_duplicates()
+    keys = ["task", "condition", "seed"]
+    rows = tables.get(name, pd.DataFrame(columns=keys))[keys].drop_duplicates()
     return rows[~rows.condition.isin(UNTUNED)]
-
-
-def seeds_of(tables: Tables) -> int:
-    """The number of seeds of which trained runs were tested."""
-    return int(runs_of(tables, "performance").seed.nunique())
 
 
 def _effects(tables: Tables, intervention: str, condition: str, effect: str) -> dict[str, pd.Series]:
     """By control, the row of an effect at the most heads."""
-    rows = tables.get("loss_effects")
-    if rows is None:
+    if "loss_effects" not in tables:
         return {}
+    rows = tables["loss_effects"]
     rows = rows[(rows.intervention == intervention) & (rows.condition == condition) & (rows.effect == effect)
                 & (rows.k == MOST) & rows.value.notna()]
     return {row.control: row for _, row in rows.iterrows()}

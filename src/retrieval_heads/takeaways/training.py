@@ -1,4 +1,4 @@
-"""What the chapters on the base model, the texts and the fine-tuning found."""
+"""What chapters 00, 01, 02 and 08 found: the base model, the texts, the fine-tuning, the costs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ import pandas as pd
 
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.settings import REFERENCE, Profile
-from retrieval_heads.wording import listed
+from retrieval_heads.takeaways import listed
 
 
 def base_takeaway(base: pd.DataFrame, counts: pd.DataFrame, profile: Profile) -> list[str]:
-    """What the untrained model can do at its own length and beyond, and how many heads it has.
-
-    Args:
-        base: the table `base`.
-        counts: `findings.retrieval_counts` of the base models.
-        profile: of both.
-    """
+    """What the untrained model can do at its own length and beyond, and how many heads it has."""
     exact = base[base.metric == "exact_match"].groupby(["condition", "eval_length", "task"]).value.mean()
     longest = profile.eval_lengths[-1]
     own = f"At {profile.base_length:,} tokens the base model answers {_each(exact['base'][profile.base_length])}"
@@ -35,11 +29,7 @@ def base_takeaway(base: pd.DataFrame, counts: pd.DataFrame, profile: Profile) ->
 
 
 def data_takeaway(examples: pd.DataFrame) -> list[str]:
-    """What the training examples of each kind never show of the test set.
-
-    Args:
-        examples: the table.
-    """
+    """What the training examples of each kind never show of the test set, from the table `examples`."""
     train = examples[examples.split == "train"]
     own = train[train.condition.map(lambda name: not kind_of(name).members)]
     shares = own.groupby("condition")[["unseen_forms", "unseen_relations"]].mean()
@@ -59,12 +49,7 @@ def finetune_takeaway(
 ) -> list[str]:
     """How far synthetic data fall short, what training adds at all, and what more examples do.
 
-    Args:
-        shortfall: the table.
-        performance: the table.
-        base: the table.
-        metrics: the deciding metric of each task.
-        sizes: the table `size_effects`; None without runs of other sizes.
+    `metrics` are those by which the tasks are judged; without runs of other sizes there are no `sizes`.
     """
     rows = shortfall[(shortfall.metric == shortfall.task.map(metrics))
                      & shortfall.condition.map(lambda name: kind_of(name).synthetic and not kind_of(name).members)]
@@ -86,6 +71,19 @@ def finetune_takeaway(
     if sizes is not None and "low_low" in set(sizes.condition):
         sentences.append(_sizes(sizes, "low_low"))
     return sentences
+
+
+def costs_takeaway(summary: pd.DataFrame, whole: pd.DataFrame) -> list[str]:
+    """What reading all heads costs beside a plain pass, and what the study costs (the last row of `costs_full`)."""
+    found = summary.set_index("what")
+    one, many = found.loc["detection"], found.loc["detection_many"]
+    return [
+        f"Reading all heads of an 8B model at {summary.tokens.iloc[0]:,} tokens takes {one.to_plain:.3f} times the "
+        f"time of a plain pass, and {one.peak_to_plain:.3f} times its memory.",
+        f"It is {one.faster_than_wu:.1f} times faster than the procedure of Wu et al.; with "
+        f"{many.questions:.0f} questions on one haystack, {many.faster_than_wu:.0f} times per question.",
+        f"The whole study at this size takes about {whole.hours.iloc[-1]:,.0f} hours of one card.",
+    ]
 
 
 def _sizes(sizes: pd.DataFrame, condition: str) -> str:
