@@ -115,7 +115,7 @@ def _heads(parsed: argparse.Namespace) -> None:
     longer = made_for is not None and length > made_for and parsed.adapter is None
     theta = extended_theta(config, length) if longer else None
     kinds = {task_of(one.task).head_score for one in examples}
-    kind = parsed.kind or ("insight" if kinds == {"insight"} else "copy")
+    kind = parsed.kind or (kinds.pop() if len(kinds) == 1 else "copy")
     model, _ = load_model(folder, parsed.adapter, resolve_device(parsed.device), rope_theta=theta,
                           max_length=length if longer else None)
     with lines(), named(f"{len(examples)} examples"):

@@ -119,11 +119,7 @@ def _open(avoid: frozenset[str]) -> dict[str, tuple[Relation, ...]]:
 
 
 def fill(scene: Scene, make: Callable[[], Document], budget: int, count: Counter) -> None:
-    """Add documents from `make` until no more fit into `budget` tokens; the order is then shuffled by the caller.
-
-    Raises:
-        DataError: the documents that are there already do not fit.
-    """
+    """Add documents from `make` until no more fit into the budget; `DataError` where those that are there do not."""
     used = sum(count_documents(scene.documents, count))
     if used > budget:
         raise DataError(
