@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from retrieval_heads import fetch
 from retrieval_heads.commands import add_template_arguments, json_object
 from retrieval_heads.data.official.lengthen import DEPTHS
-from retrieval_heads.data.official.origins import origin, origins
 from retrieval_heads.data.official.prepare import Request, prepare
 from retrieval_heads.data.official.records import read_ids
+from retrieval_heads.data.official.sources import origin, origins
 from retrieval_heads.errors import ConfigError
 
 if TYPE_CHECKING:
