@@ -24,12 +24,11 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import pretrained_tables as simulated  # noqa: E402
 
-from retrieval_heads.claims.pretrained import necessity, patching, prediction, shortfall, subsets  # noqa: E402
-from retrieval_heads.claims.pretrained.loading import NAMED, SYNTHETIC  # noqa: E402
-from retrieval_heads.claims.pretrained.strengths import probed  # noqa: E402
+from retrieval_heads.claims.pretrained import interventions, prediction, shortfall, subsets  # noqa: E402
+from retrieval_heads.claims.pretrained.loading import NAMED, SYNTHETIC, probed  # noqa: E402
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED  # noqa: E402
 from retrieval_heads.data.conditions import kind_of  # noqa: E402
-from retrieval_heads.stats.bootstrap import bootstrap_two_level  # noqa: E402
+from retrieval_heads.stats.resample import bootstrap_two_level  # noqa: E402
 
 REPORT = ROOT / "results/report"
 TASKS = ("mdqa", "musique")
@@ -181,11 +180,11 @@ def _c3(points: pd.DataFrame, n_resamples: int) -> Counts:
 
 def c4_exchangeable(rng: np.random.Generator, n_resamples: int) -> Counts:
     """The strongest heads and all controls cost the same, with the gold document as without."""
-    rises = dict.fromkeys(("retrieval", *necessity.CONTROLS), 0.2)
+    rises = dict.fromkeys(("retrieval", *interventions.CONTROLS), 0.2)
     table = simulated.knockouts(rng, rises, without=0.2, of_seeds=0.03)
-    rows = necessity.necessity_rows(table, "mdqa", n_resamples=n_resamples)
-    over = rows[rows["effect"] == necessity.OVER]
-    verdict = necessity.verdict(rows.assign(intervention="knockout"), "mdqa").verdict
+    rows = interventions.necessity_rows(table, "mdqa", n_resamples=n_resamples)
+    over = rows[rows["effect"] == interventions.OVER]
+    verdict = interventions.necessity_verdict(rows.assign(intervention="knockout"), "mdqa").verdict
     return {"the rise over a control lies above 0": (int((over["low"] > 0).sum()), len(over)),
             "C4 supported or in part": (int(verdict in (SUPPORTED, IN_PART)), 1)}
 
@@ -201,11 +200,11 @@ def c5_whole(rng: np.random.Generator, n_resamples: int) -> Counts:
 
 
 def _c5(rng: np.random.Generator, shares: dict[str, float], n_resamples: int) -> Counts:
-    rows = patching.patching_rows(simulated.patches(rng, shares, of_seeds=0.03), "mdqa", n_resamples=n_resamples)
+    rows = interventions.patching_rows(simulated.patches(rng, shares, of_seeds=0.03), "mdqa", n_resamples=n_resamples)
     pooled = rows[rows["condition"] == "all"].set_index(["effect", "k", "control"])
-    over = pooled.loc[(patching.CLOSED_OVER, 14, patching.RANDOM), "low"]
-    closed = pooled.loc[(patching.CLOSED, 14, "retrieval"), "high"]
-    verdict = patching.verdict(rows, "mdqa").verdict
+    over = pooled.loc[(interventions.CLOSED_OVER, 14, interventions.LAYERS), "low"]
+    closed = pooled.loc[(interventions.CLOSED, 14, "retrieval"), "high"]
+    verdict = interventions.patching_verdict(rows, "mdqa").verdict
     if shares["retrieval"] == 1:
         return {"the share closed lies below 1": (int(closed < 1), 1), "C5 supported": (int(verdict == SUPPORTED), 1)}
     return {"more than random heads": (int(over > 0), 1),

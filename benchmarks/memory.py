@@ -97,7 +97,7 @@ READERS = {
                          "from retrieval_heads.diagnose.inputs import read_inputs\n"
                          "read_inputs(Request(MODEL, {'a': Path(FILE)}, Path(PROBE), Path(OUT)))"),
     "rank --train": ("training", "from retrieval_heads.rank import Request, job\n"
-                     "job._read(Request(MODEL, {'a': Path(FILE), 'b': Path(FILE)}, Path(PROBE), Path(OUT)), 'cpu')"),
+                     "job.read_inputs(Request(MODEL, {'a': Path(FILE), 'b': Path(FILE)}, Path(PROBE), Path(OUT)))"),
     "finetune of a study": ("training", "from retrieval_heads.config import load_profile\n"
                             "from retrieval_heads.keys import study_grid\nfrom retrieval_heads.stages import finetune\n"
                             "finetune.finetune = lambda base, examples, *_: print(sum(len(e.ids) for e in examples))\n"

@@ -13,8 +13,7 @@ from pathlib import Path
 from retrieval_heads import cli
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["retrieval_heads.stages.claims", "retrieval_heads.diagnose.charts",
-                                 "retrieval_heads.diagnose.report",
+_context.set_forkserver_preload(["retrieval_heads.stages.claims", "retrieval_heads.diagnose.report",
                                  "retrieval_heads.rank.job", "forked"])
 
 

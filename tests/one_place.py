@@ -12,7 +12,7 @@ from pathlib import Path
 
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import write_examples
-from retrieval_heads.data.layout import place, write_prompt
+from retrieval_heads.data.prompt_format import place, write_prompt
 
 TOWNS = ("Arle", "Bosk", "Cray", "Dunn", "Eyot", "Frome", "Garth", "Hythe", "Ivel", "Joss", "Kell", "Lund", "Maze",
          "Ness")

@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from retrieval_heads.check import check_files
-from retrieval_heads.check.places import PARTS
+from retrieval_heads.check.shortcuts import PARTS
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.data.tokenizer import embedded_tokenizer

@@ -90,6 +90,14 @@ def test_answers_that_are_numbers_of_documents_need_not_stand_in_needles(check):
     assert check(record("nine", hour="ten", task="summhay")).odd["answer_in_no_needle"].count == 0
 
 
+def test_a_file_of_several_tasks_is_told_so(check):
+    found = check(record(), record("ten", task="musique"))
+    [warning] = found.warnings()
+    assert warning == ("the examples are of several tasks (musique, train): such a file can be trained on, but "
+                       "`diagnose --eval` and `rank --probe` take one task at a time")
+    assert found.as_json()["tasks"] == {"train": 1, "musique": 1}
+
+
 def test_lengths_above_the_limits(check):
     found = check(record(), record("ten", more=" in winter" * 20), short=5, middle=60, long=1000)
     assert {name: lines.first for name, lines in found.exceeded.items()} == {"short": [1, 2], "middle": [2]}

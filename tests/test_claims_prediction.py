@@ -7,8 +7,13 @@ import pandas as pd
 import pytest
 from claim_tables import CONDITIONS, TASKS, head_scores, other_tables, planted, runs_table
 
-from retrieval_heads.claims.prediction import COMPARED, correlation_rows, error_rows
-from retrieval_heads.claims.prediction_verdicts import measures_verdict, prediction_verdict
+from retrieval_heads.claims.prediction import (
+    COMPARED,
+    correlation_rows,
+    error_rows,
+    measures_verdict,
+    prediction_verdict,
+)
 from retrieval_heads.claims.run_predictors import PREDICTORS, run_predictors, run_recall
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED
 from retrieval_heads.errors import ResultError

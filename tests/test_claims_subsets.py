@@ -1,4 +1,4 @@
-"""C2: a planted subset is found, chance is that of `stats.overlap`, and each verdict can be reached."""
+"""C2: a planted subset is found in sets and strengths, chance is that of stats.overlap, each verdict can be reached."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from claim_tables import CONDITIONS, SYNTHETIC, head_scores, planted
+from scipy import stats
 
-from retrieval_heads.claims.base_share import base_share_rows
-from retrieval_heads.claims.chance import layer_chance
-from retrieval_heads.claims.head_arrays import claimed, mixtures, synthetic
-from retrieval_heads.claims.pairs import pair_intervals, pair_means
-from retrieval_heads.claims.subset_verdicts import subset_verdicts
-from retrieval_heads.claims.subsets import subset_rows
+from retrieval_heads.claims.arrays import pair_intervals, pair_means
+from retrieval_heads.claims.runs import claimed, mixtures, synthetic
+from retrieval_heads.claims.strengths import base_share_rows, strength_rows
+from retrieval_heads.claims.subsets import subset_rows, subset_verdicts
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED
 from retrieval_heads.errors import ResultError
-from retrieval_heads.stats.base_model import gained_overlap, partial_score_correlation
-from retrieval_heads.stats.overlap import overlap
+from retrieval_heads.stats.correlation import correlate
+from retrieval_heads.stats.overlap import layer_chance, overlap
+from retrieval_heads.tables import conform
 
 FEW = {"n_resamples": 50}
 
@@ -44,6 +44,20 @@ def test_the_synthetic_conditions_are_ten_and_sizes_and_controls_are_left_out() 
     assert not {"real_short", "real_shuffled", "real_4x", "base"} & set(claimed([*CONDITIONS, "real_short", "real_4x"]))
 
 
+def gained_overlap(real: np.ndarray, run: np.ndarray, base: np.ndarray, threshold: float) -> dict[str, float]:
+    """Of the heads that the base model does not have: overlap, and its chance from all sets with the same layers."""
+    of_real, of_run = ((scores > threshold) & ~(base > threshold) for scores in (real, run))
+    chances = np.ones(1)
+    for width, n_real, n_run in zip((base <= threshold).sum(1), of_real.sum(1), of_run.sum(1), strict=True):
+        chances = np.convolve(chances, stats.hypergeom.pmf(np.arange(n_run + 1), max(width, 1), n_real, n_run))
+    common, n = np.arange(len(chances)), of_run.sum()
+    return {
+        "precision": (of_real & of_run).sum() / n, "recall": (of_real & of_run).sum() / of_real.sum(),
+        "precision_layer_chance": chances @ common / n, "n_synthetic": n, "subset_layer_chance": chances[n],
+        "precision_layer_chance_high": np.argmax(chances.cumsum() >= 0.975 - 1e-12) / n,
+    }
+
+
 def test_chance_of_many_pairs_is_that_of_each() -> None:
     rng = np.random.default_rng(1)
     scores = rng.random((20, 3, 5, 8))
@@ -52,7 +66,7 @@ def test_chance_of_many_pairs_is_that_of_each() -> None:
     sets = [((one > 0.6) & candidates).sum(axis=-1) for one in (run, real)]
     expected, quantile, inside = layer_chance(*sets, candidates.sum(axis=-1))
     for i in range(20):
-        row = gained_overlap(np.where(real[i] > 0.6, 1, 0), np.where(run[i] > 0.6, 1, 0), base[i] >= 0.7, 0.5)
+        row = gained_overlap(real[i] > 0.6, run[i] > 0.6, base[i] >= 0.7, 0.5)
         n = sets[0][i].sum()
         assert expected[i] / n == pytest.approx(row["precision_layer_chance"])
         assert quantile[i] / n == pytest.approx(row["precision_layer_chance_high"])
@@ -162,13 +176,16 @@ def test_the_partial_correlation_is_that_of_the_pairs() -> None:
             run, real = (matrix(table, column, condition=condition, seed=one) for column, condition, one in (
                 (half, "low_low", seed), (opposite, "real", other)))
             for ranks in found:
-                found[ranks].append(partial_score_correlation(
-                    run, real, base, within_layers=ranks == "layer", n_permutations=1))
+                groups = np.repeat(np.arange(len(base)), base.shape[1]) if ranks == "layer" else None
+                found[ranks].append({
+                    name: correlate(one.ravel(), two.ravel(), groups=groups, n_resamples=1, n_permutations=1,
+                                    covariate=base.ravel() if name == "partial" else None)["estimate"]
+                    for name, one, two in (("partial", run, real), ("correlation", run, real), ("base", base, run))})
     for ranks, pairs in found.items():
         mean = pd.DataFrame(pairs).mean(numeric_only=True)
         row = rows.loc[("low_low", ranks)]
         assert row[["partial", "correlation"]].tolist() == pytest.approx(mean[["partial", "correlation"]].tolist())
-        assert row["base_run"] == pytest.approx(mean["base_first"])
+        assert row["base_run"] == pytest.approx(mean["base"])
 
 
 def test_intervals_need_three_seeds_and_widen_with_the_chance_of_seeds() -> None:
@@ -183,7 +200,7 @@ def test_intervals_need_three_seeds_and_widen_with_the_chance_of_seeds() -> None
 
 
 def test_nothing_is_decided_where_the_real_runs_have_no_heads(monkeypatch) -> None:
-    monkeypatch.setattr("retrieval_heads.claims.subset_verdicts.too_few", lambda *_: "")
+    monkeypatch.setattr("retrieval_heads.claims.subsets.too_few", lambda *_: "")
     rows = pd.DataFrame([
         {"task": "summhay", "condition": condition, "heads": "all", "threshold": 0.1, "precision": 0.0, "chance": 0.0,
          "chance_high": 0.0, "normalised": 0.0, "n_heads": n_heads, "bases_above": 0, "n_bases": 2,
@@ -195,3 +212,34 @@ def test_nothing_is_decided_where_the_real_runs_have_no_heads(monkeypatch) -> No
     assert "The real runs have 0.25 heads on average" in verdict.detail
     rows.loc[rows.condition == "real", "n_heads"] = 5.0
     assert subset_verdicts(rows)[0].verdict == "not supported"
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    masks = planted(rng, {"real": 1.0, "high_high": 0.5, "symbolic": 0.0}, n_real=16, n_base=4, outside=0.0,
+                    tasks=("mdqa",), seeds=(1, 2, 3))
+    return head_scores(rng, masks, noise=0.0)
+
+
+def test_shares_of_planted_heads_come_back(table) -> None:
+    table = table[table["condition"] != "rope"]
+    rows = conform("strengths", strength_rows(table, n_resamples=100, n_permutations=20)).set_index("condition")
+    assert set(rows["heads"]) == {"all"}  # the base model at its own length is no measure of what was gained
+    # strengths: .51 of a head, .01 elsewhere (192 heads); the sums are 20 and 12 heads of .5 and 192 x .01
+    assert rows.loc["real", "recall"] == pytest.approx(1.0)
+    assert rows.loc["high_high", "recall"] == pytest.approx((12 * 0.5 + 1.92) / (20 * 0.5 + 1.92))
+    assert rows.loc["symbolic", "recall"] == pytest.approx((4 * 0.5 + 1.92) / (20 * 0.5 + 1.92))
+    assert rows["precision"].to_numpy() == pytest.approx(1.0)
+    assert (rows["chance_high"] < 0.9).all()
+    assert rows.loc["real", "rank_biased_overlap"] == pytest.approx(1.0)
+    assert (rows["n_pairs"] == 2 * 6).all()
+
+
+def test_what_is_gained_is_told_of_where_the_base_was_scored_at_the_same_length(table) -> None:
+    rows = strength_rows(table, n_resamples=100, n_permutations=20)
+    gained = rows[rows["heads"] == "gained"].set_index("condition")
+    assert gained.loc["high_high", "recall"] == pytest.approx(0.5)  # 8 of the 16 that real runs gain
+    assert gained.loc["high_high", "precision"] == pytest.approx(1.0)
+    assert np.isnan(gained.loc["symbolic", "precision"])  # gains nothing
+    assert gained.loc["symbolic", "recall"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from pretrained_tables import answers, heads, knockouts, probe_losses
 
@@ -10,7 +11,9 @@ from retrieval_heads.claims.pretrained import judge as rules
 from retrieval_heads.claims.pretrained.judge import judge
 from retrieval_heads.config import load_profile
 from retrieval_heads.keys import table_path
+from retrieval_heads.manifest import Facts, sha256, write_manifest
 from retrieval_heads.stages import claims
+from retrieval_heads.store import derived_tables, load_table
 from retrieval_heads.tables import get_table, read_table, to_csv
 
 NAMES = ("real", "high_high", "low_low", "symbolic")
@@ -33,6 +36,8 @@ def write(profile, tables) -> None:
             if column not in rows and not get_table(name).columns[columns.index(column)].absent:
                 rows = rows.assign(**{column: 0.0})
         path.write_bytes(to_csv(rows[[column for column in columns if column in rows]]))
+        write_manifest(path.with_suffix(".json"), Facts(), table=name, profile=profile.name, config_hash="",
+                       base_digest=None, sha256=sha256(path.read_bytes()), rows=len(rows))
 
 
 def test_tables_on_disk_give_the_verdicts_that_the_rules_give(profile) -> None:
@@ -51,6 +56,15 @@ def test_tables_on_disk_give_the_verdicts_that_the_rules_give(profile) -> None:
     assert set(found["claim"]) == {"C1", "C2", "C3", "C4", "C5"}
     assert "Not known" in found.set_index(["claim", "task"]).loc[("C5", "mdqa"), "detail"]  # nothing was patched
     assert len(read_table("contrasts", paths[0])) == 4 * len(NAMES)
+
+
+def test_what_follows_from_the_tables_of_the_repository_is_made_again_without_the_runs(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("RETRIEVAL_HEADS_HOME", str(tmp_path))
+    profile = load_profile("pretrained")
+    committed = {name: load_table(profile.name, name) for name in derived_tables(profile)}
+    assert set(committed) == {*rules.DERIVED, "verdicts"}
+    for path in claims.judge(profile):
+        pd.testing.assert_frame_equal(load_table(profile.name, path.stem), committed[path.stem])
 
 
 def test_nothing_is_decided_before_there_are_runs_and_nothing_is_made_for_other_profiles(profile) -> None:

@@ -18,7 +18,7 @@ from retrieval_heads.data.example import Example
 from retrieval_heads.data.task import CITATION_METRICS
 from retrieval_heads.errors import ConfigError, DataError, ModelError
 from retrieval_heads.evaluation import evaluate, evaluate_each, forced_exact, greedy_answers
-from retrieval_heads.stats.bootstrap import bootstrap_mean
+from retrieval_heads.stats.resample import bootstrap_mean
 
 
 def plain_greedy(model, ids, end: int, limit: int) -> list[int]:

@@ -68,7 +68,9 @@ def test_oddities_of_published_files_are_said_and_do_no_harm():
     ("content", "message"),
     [
         ('{"0-0": [0.1', "no JSON"), ("[1, 2]", "no scores by head"), ("{}", "no scores by head"),
-        ({"layer0": [0.1]}, "layer0.*as in 12-3"), ({"0-0": [0.1], "0--1": [0.1]}, "names no head"),
+        ({"layer0": [0.1]}, "layer0.*as in 12-3"),
+        *(({"0-0": [0.1], name: [0.1]}, "names no head")
+          for name in ("12", "12-", "-3", "a-b", "1-2-3", "1 - 2", "1--2", "")),
         ('{"0-0": [0.1], "0-0": [0.2]}', "0-0: a head twice"), ({"0-0": [0.1], "00-0": [0.1]}, "a head twice"),
         *(({"0-0": values}, "no list of scores") for values in ([], 0.1, {"a": 1}, None)),
         ('{"0-0": [0.1, NaN]}', "item 1: no finite number"), ('{"0-0": [1e999]}', "no finite number"),

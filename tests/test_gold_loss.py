@@ -7,7 +7,7 @@ import pytest
 
 from conftest import FAMILIES
 from retrieval_heads.data import make_examples
-from retrieval_heads.data.without_gold import without_gold
+from retrieval_heads.data.prompt_format import without_gold
 from retrieval_heads.evaluation import answer_losses, evaluate_each
 from retrieval_heads.stages.gold_loss import CONTROLS, patching_sets
 from retrieval_heads.stages.head_sets import RunHeads, controls
@@ -26,7 +26,7 @@ def test_the_loss_beside_an_answer_is_that_of_a_pass_of_its_own(tiny_model, tiny
 
 
 def test_without_its_gold_documents_an_example_has_the_same_question_and_fewer_documents():
-    for task in ("mdqa", "summhay"):
+    for task in ("mdqa", "musique", "summhay"):
         [example] = make_examples(task=task, condition="real", length=512, n=1, seed=3)
         found = without_gold(example)
         assert found.needles == ()

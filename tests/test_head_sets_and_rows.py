@@ -22,7 +22,7 @@ from retrieval_heads.stages.head_sets import (
     score_mode,
 )
 from retrieval_heads.stages.sweeps import METRICS, Resamples, loss
-from retrieval_heads.stats.bootstrap import bootstrap_difference, bootstrap_mean, bootstrap_two_level
+from retrieval_heads.stats.resample import bootstrap_difference, bootstrap_mean, bootstrap_two_level
 from retrieval_heads.tables import conform
 
 KEY = RunKey("toy", "mdqa", "symbolic", 0, "tiny")

@@ -9,8 +9,8 @@ import pytest
 from scipy.integrate import trapezoid
 
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.stats.bootstrap import bootstrap_crossed, bootstrap_mean
-from retrieval_heads.stats.knockout_area import area_between, area_weights
+from retrieval_heads.stats.areas import area_between, area_weights
+from retrieval_heads.stats.resample import bootstrap_crossed, bootstrap_mean
 
 K = [0, 1, 2, 4, 8, 16, 32, 64]
 SETTINGS = {"k": K, "n_heads": 64, "n_resamples": 50}

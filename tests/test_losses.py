@@ -14,7 +14,7 @@ from conftest import FAMILIES
 from retrieval_heads.data import make_examples
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.examples import plain_text
-from retrieval_heads.data.layout import QUESTION
+from retrieval_heads.data.prompt_format import QUESTION
 from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import ConfigError, DataError, HeadError
 from retrieval_heads.evaluation import answer_losses

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from pretrained_tables import RANKED, SYNTHETIC, TRAINED, answers, heads, knockouts, patches, probe_losses
 
-from retrieval_heads.claims.pretrained import necessity, patching, prediction, shortfall, subsets
+from retrieval_heads.claims.pretrained import interventions, prediction, shortfall, subsets
 from retrieval_heads.claims.pretrained.judge import DERIVED, judge, over_tasks
-from retrieval_heads.claims.pretrained.strengths import probed
+from retrieval_heads.claims.pretrained.loading import probed
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
 from retrieval_heads.errors import ResultError
 from retrieval_heads.tables import conform
@@ -144,9 +144,9 @@ def test_c3_points_are_means_of_the_tables(rng) -> None:
 
 
 def c4(table: pd.DataFrame, **settings: int) -> Verdict:
-    rows = necessity.necessity_rows(table, "mdqa", **FEW | settings).assign(intervention="knockout")
+    rows = interventions.necessity_rows(table, "mdqa", **FEW | settings).assign(intervention="knockout")
     assert len(conform("loss_effects", rows)) == len(rows)
-    return necessity.verdict(rows, "mdqa")
+    return interventions.necessity_verdict(rows, "mdqa")
 
 
 @pytest.mark.parametrize(("rises", "settings", "expected"), [
@@ -160,7 +160,7 @@ def c4(table: pd.DataFrame, **settings: int) -> Verdict:
     ({"retrieval": 0.8, "random": 0.02}, {"counts": (3, 7)}, UNDECIDED),
 ])
 def test_c4(rng, rises, settings, expected) -> None:
-    controls = dict.fromkeys(necessity.CONTROLS, rises["random"])
+    controls = dict.fromkeys(interventions.CONTROLS, rises["random"])
     assert c4(knockouts(rng, {"retrieval": rises["retrieval"]} | controls, **settings)).verdict == expected
 
 
@@ -170,9 +170,9 @@ def test_c4_needs_every_control(rng) -> None:
 
 
 def c5(table: pd.DataFrame, **settings: int) -> Verdict:
-    rows = patching.patching_rows(table, "mdqa", **FEW | settings).assign(intervention="patching")
+    rows = interventions.patching_rows(table, "mdqa", **FEW | settings).assign(intervention="patching")
     assert len(conform("loss_effects", rows)) == len(rows)
-    return patching.verdict(rows, "mdqa")
+    return interventions.patching_verdict(rows, "mdqa")
 
 
 @pytest.mark.parametrize(("shares", "settings", "expected"), [
@@ -193,7 +193,7 @@ def test_all_claims_from_tables_and_a_second_seed_of_the_resampling_leaves_the_v
     tables = answers(rng, {name: 0.2 if name == "real" else 0.05 for name in names}, n=200)
     tables |= heads(rng, {name: (1.0 if name == "real" else 0.6, 0.0) for name in names}, n=60)
     tables["probe_loss"] = probe_losses(rng, dict.fromkeys(names, 1.0))
-    tables["knockout_losses"] = knockouts(rng, {"retrieval": 0.8} | dict.fromkeys(necessity.CONTROLS, 0.02))
+    tables["knockout_losses"] = knockouts(rng, {"retrieval": 0.8} | dict.fromkeys(interventions.CONTROLS, 0.02))
     tables["patching_losses"] = patches(rng, {"retrieval": 0.5, "random_layer": 0.05, "all": 0.95})
     first, second = ([(one.claim, one.task, one.verdict) for one in judge(tables, seed=seed, **FEW)[1]]
                      for seed in (0, 1))

@@ -17,10 +17,9 @@ from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.heads.exchange import write_scores
-from retrieval_heads.rank import job, measure
-from retrieval_heads.rank.calibration import Calibration, calibration, read_calibration
+from retrieval_heads.rank import job
+from retrieval_heads.rank.calibration import PREDICTORS, Calibration, calibration, read_calibration
 from retrieval_heads.rank.decide import compared
-from retrieval_heads.rank.predictors import PREDICTORS, ranked
 from retrieval_heads.rank.result import Result
 
 SETS = ("high_high", "low_low")
@@ -75,8 +74,8 @@ def test_the_verb_and_its_second_call(files: Path, tmp_path: Path, capsys, monke
     assert found["n_train"] == {"high_high": 3, "low_low": 3}
     assert any("few probe examples (3)" in line for line in found["warnings"])
     kept = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    monkeypatch.setattr("retrieval_heads.rank.measure.finetune", None)  # whatever is made anew would fail
-    monkeypatch.setattr("retrieval_heads.rank.measure.load_model", None)
+    monkeypatch.setattr("retrieval_heads.rank.job.finetune", None)  # whatever is made anew would fail
+    monkeypatch.setattr("retrieval_heads.rank.job.load_model", None)
     assert main(wanted) == 0
     assert capsys.readouterr().out == first
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == kept
@@ -89,8 +88,8 @@ def test_more_seeds_and_sets_use_what_is_there(files: Path, tmp_path: Path, caps
     assert main(arguments(files, out, "--seeds", "0")) == 0
     assert "one seed shows no spread" in capsys.readouterr().out
     made = []
-    real = measure.finetune
-    monkeypatch.setattr(measure, "finetune", lambda *given: made.append(given[2].name) or real(*given))
+    real = job.finetune
+    monkeypatch.setattr(job, "finetune", lambda *given: made.append(given[2].name) or real(*given))
     more = arguments(files, out, "--seeds", "0", "1", sets=(*SETS, "real"))
     assert main(more) == 0
     assert sorted(made) == ["high_high__s1", "low_low__s1", "real__s0", "real__s1"]
@@ -206,7 +205,7 @@ def result(**changes) -> Result:
     each = {"a": np.full(4, 0.3), "b": np.full(4, 0.1), "c": np.array([0.0, 0.2, 0.0, 0.2])}
     losses = {name: np.stack([one, one + 0.001]) for name, one in each.items()}
     given = {
-        "values": values, "ranks": ranked(values), "calibration": None, "n_probe": 4, "spread": values * 0,
+        "values": values, "calibration": None, "n_probe": 4, "spread": values * 0,
         "untuned": {"probe_loss": 1.0}, "n_seeds": 2, "flaws": {"a": "", "b": "", "c": ""}, "set_warnings": {},
         "n_train": {"a": 9, "b": 9, "c": 8}, "compared": compared(losses, np.ones(4)), "n_real_heads": 2,
         "n_base_heads": 0, "real_loss": None,
@@ -240,9 +239,9 @@ def test_ranks_order_and_warnings():
     assert beside not in result(calibration=measured, n_real_heads=None).text()  # no ranking by heads was made
     free = found.values.assign(ngram_overlap=[0.1, 0.9, 0.8])
     same = "The order is the same as that by overlap of word pairs, which needs no fine-tuning."
-    assert same in result(calibration=measured, values=free, ranks=ranked(free)).text()
+    assert same in result(calibration=measured, values=free).text()
     other = free.assign(ngram_overlap=[0.9, 0.8, 0.1])
-    assert same not in result(calibration=measured, values=other, ranks=ranked(other)).text()
+    assert same not in result(calibration=measured, values=other).text()
 
 
 def test_a_flawed_set_stands_last_whatever_its_loss():

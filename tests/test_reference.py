@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from retrieval_heads.cli import parsers
-from retrieval_heads.rank.predictors import PREDICTORS
+from retrieval_heads.rank.calibration import PREDICTORS
 from retrieval_heads.rank.result import Result
 from retrieval_heads.tables import all_tables, follow, verb_tables
 from tools.book.reference import table_text, verb_text
@@ -109,7 +109,7 @@ def test_keys_and_kinds_are_said() -> None:
 def test_the_table_of_rank_follows_its_dictionary() -> None:
     values = pd.DataFrame({name: [0.5, 0.7] for name in PREDICTORS}, index=["a", "b"])
     made = Result(
-        values, values.rank(), None, 40, {"a": 5, "b": 5}, values, {"probe_loss": 0.9}, 3, [], {"a": "", "b": ""}, {},
+        values, None, 40, {"a": 5, "b": 5}, values, {"probe_loss": 0.9}, 3, [], {"a": "", "b": ""}, {},
         6, 6, None, 0.1, 512, 1e4, {},
     ).table()
     table = verb_tables()["rank"]["rank"]

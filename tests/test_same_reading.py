@@ -73,6 +73,15 @@ def test_what_one_verb_refuses_all_refuse(base: Path, tmp_path: Path, capsys, la
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_of_several_tasks_is_told_by_check_and_refused_as_real_examples(base: Path, tmp_path: Path, capsys):
+    calls = verbs(base, write(tmp_path, record(3, task="mdqa", answer="rose")), tmp_path / "out")
+    assert main(calls.pop("check")) == 0
+    assert "warning: the examples are of several tasks (mdqa, summhay)" in capsys.readouterr().out
+    for verb, call in calls.items():
+        assert main(call) == 2, verb
+        assert "own.jsonl: examples of several tasks (got ['mdqa', 'summhay'])" in capsys.readouterr().err
+
+
 def test_template_arguments_that_no_template_reads_are_refused_by_all(base: Path, tmp_path: Path, capsys):
     path = write(tmp_path, record(3))
     cases = {'{"warmth": 1}': "warmth: the chat template does not read it", "[1]": "not a JSON object"}

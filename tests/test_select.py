@@ -17,9 +17,7 @@ from retrieval_heads.heads.select import (
     group_heads,
     group_mismatch,
     groups_filled,
-    head_names,
     layer_mismatch,
-    parse_heads,
     random_heads,
     select_heads,
     weakest_heads,
@@ -142,20 +140,6 @@ def test_the_k_best_and_the_k_worst():
 def test_what_is_no_finite_table_is_refused(scores):
     with pytest.raises(HeadError, match=r"layers x heads"):
         select_heads(scores)
-
-
-@given(heads=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200))))
-@settings(max_examples=50, deadline=None)
-def test_names_survive_a_round_trip(heads):
-    assert parse_heads(head_names(heads)) == heads
-
-
-def test_names_are_those_of_the_score_files():
-    assert head_names([(12, 3)]) == ["12-3"]
-    assert parse_heads({"12-3": [0.5, 0.7], "0-11": [0.1]}) == [(12, 3), (0, 11)]
-    for name in ("12", "12-", "-3", "a-b", "1-2-3", "1 - 2", "1--2", ""):
-        with pytest.raises(HeadError, match="12-3"):
-            parse_heads([name])
 
 
 SHAPE, SIZE = (4, 12), 3

@@ -22,7 +22,7 @@ from retrieval_heads.keys import RUN, Options, RunKey, study_grid
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import base, correlate, data, detect, finetune
 from retrieval_heads.stages.findings import retrieval_counts
-from retrieval_heads.stats.bootstrap import bootstrap_crossed
+from retrieval_heads.stats.resample import bootstrap_crossed
 from retrieval_heads.store import Store, load_table
 
 COMPUTED = ((base, "score_control"), (data, "describe_set"), (finetune, "train_and_test"), (detect, "scores_of_run"))

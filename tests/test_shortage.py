@@ -20,7 +20,7 @@ from retrieval_heads.cli import main
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.jsonl import write_examples
-from retrieval_heads.diagnose import Request, answers, diagnose
+from retrieval_heads.diagnose import Request, diagnose, work
 from retrieval_heads.errors import ResultError
 from retrieval_heads.files import shortage, write_whole
 from retrieval_heads.training.finetune import finetune
@@ -125,7 +125,7 @@ def test_a_command_without_memory_keeps_what_was_finished(verb: str, folder: Pat
 
 
 def test_python_gets_our_error_too(folder: Path, tmp_path, monkeypatch):
-    monkeypatch.setattr(answers, "evaluate_each", out_of_memory)
+    monkeypatch.setattr(work, "evaluate_each", out_of_memory)
     request = Request(str(folder / "base"), {"high": folder / "high.jsonl"}, folder / "eval.jsonl", tmp_path / "out")
     with pytest.raises(ResultError, match="out of memory on the device"):
         diagnose(request, "cpu")

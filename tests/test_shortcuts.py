@@ -9,8 +9,7 @@ import pytest
 from one_place import question, questions, write_case
 
 from retrieval_heads.check import check_files
-from retrieval_heads.check.places import Places, document_of, name_of, place_of
-from retrieval_heads.check.shortcuts import Shortcuts, quotes
+from retrieval_heads.check.shortcuts import Places, Shortcuts, document_of, name_of, place_of, quotes
 from retrieval_heads.data import make_examples
 from retrieval_heads.data.example import Example
 

@@ -11,16 +11,15 @@ import pytest
 from one_place import questions, write_case
 from tiny_study import save_tiny_base
 
-from retrieval_heads.check.places import places
+from retrieval_heads.check.shortcuts import places
 from retrieval_heads.data.example import Example
 from retrieval_heads.diagnose import Request
-from retrieval_heads.diagnose.answers import without_needles
-from retrieval_heads.diagnose.by_place import unevenness
-from retrieval_heads.diagnose.compare import Result, result
+from retrieval_heads.diagnose.compare import Result, result, unevenness
 from retrieval_heads.diagnose.inputs import Inputs, read_inputs
 from retrieval_heads.diagnose.limits import warnings
 from retrieval_heads.diagnose.report import report
 from retrieval_heads.diagnose.verdict import performance, verdict
+from retrieval_heads.diagnose.work import without_needles
 from retrieval_heads.settings import UNTUNED
 
 SHARE = {UNTUNED: (0.14, 0.29, 0.17), "real": (0.14, 0.29, 0.17), "A": (0.14, 0.14, 0.17), "B": (0.86, 0.0, 0.0)}
@@ -145,6 +144,9 @@ def test_leaks_of_question_or_needle_are_counted(inputs: Inputs, tmp_path: Path)
     request = replace(inputs.request, evaluation=folder / "A.jsonl", train={"B": folder / "B.jsonl"}, real_train=None)
     assert read_inputs(request).leaked == {"B": 20}  # the same questions, in other prompts
     assert read_inputs(replace(request, train={"A": folder / "real.jsonl"})).leaked == {"A": 0}
+    lines = (folder / "A.jsonl").read_text(encoding="utf-8").splitlines()
+    (folder / "twice.jsonl").write_text("\n".join([*lines, lines[0]]) + "\n", encoding="utf-8")
+    assert read_inputs(replace(request, evaluation=folder / "twice.jsonl")).leaked == {"B": 21}  # each that is known
 
 
 def test_uneven_gains_have_a_small_probability_and_even_ones_a_uniform_one():

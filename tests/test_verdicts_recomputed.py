@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from retrieval_heads import paths
-from retrieval_heads.claims.prediction_verdicts import LEVEL, LOW
-from retrieval_heads.claims.score_arrays import task_scores
-from retrieval_heads.stats.ends import crossed_ends
-from retrieval_heads.stats.run_correlation import correlate_runs
-from retrieval_heads.stats.selection import choices, summarise_regret
+from retrieval_heads.claims.arrays import task_scores
+from retrieval_heads.claims.prediction import LEVEL, LOW
+from retrieval_heads.stats.prediction import choices, summarise_regret
+from retrieval_heads.stats.resample import crossed_ends
+from retrieval_heads.stats.runs import correlate_runs
 from retrieval_heads.store import load_table
 
 SYNTHETIC = [f"{concept}_{context}" for concept in ("high", "mid", "low") for context in ("high", "mid", "low")]

@@ -1,13 +1,17 @@
-"""A study that takes a second: a tiny random model with the base's tokenizer, and a profile file for it."""
+"""A study that takes a second: a tiny random model with the base's tokenizer, a profile and training sets for it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from retrieval_heads.data.example import Example
+from retrieval_heads.data.examples import make_examples
+from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.paths import configs_folder
 
@@ -25,6 +29,23 @@ def save_tiny_base(folder: Path, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def write_sets(folder: Path) -> list[Example]:
+    """A tiny base, two training sets of unequal size, a real one, and `eval.jsonl` of 6 real examples, given back.
+
+    They are called citations, so that heads are scored by where they look: a random model copies nothing.
+    """
+    def made(**which) -> list[Example]:
+        return [replace(one, task="summhay", answer="[1]", answers=("[1]",))
+                for one in make_examples(task="mdqa", length=200, seed=0, **which)]
+
+    save_tiny_base(folder / "base")
+    for name, n in (("high_high", 3), ("low_low", 2), ("real", 3)):
+        write_examples(folder / f"{name}.jsonl", made(condition=name, n=n))
+    held_out = made(condition="real", n=6, split="test")
+    write_examples(folder / "eval.jsonl", held_out)
+    return held_out
 
 
 def write_profile(path: Path, *bases: Path, **changes) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.layout import place, write_citation, write_prompt
+from retrieval_heads.data.prompt_format import place, write_citation, write_prompt
 from retrieval_heads.data.written.real import Real, take_apart
 
 PLACES = ("Abend", "Borlo", "Cantra", "Dorin", "Elmeth", "Fosk", "Gundal", "Hirst", "Ibran", "Jolt", "Kesk", "Lunt")

@@ -7,9 +7,9 @@ the generation config: a chat model ends its turns by another token than its tex
 
 In float32 a batch gives the tokens that its prompts give one by one. Prompts are padded on the right: no position of a
 causal model sees what follows it, so the long pass over the prompts needs no mask, which would cost it the fast causal
-kernel and length x length values a row. Only the short passes after it mask the padding, in the cache. Where a layer
-forgets what leaves its window, or keeps something else than keys and values, padding between prompt and answer would be
-in the way: there it is on the left, and masked.
+kernel and length x length values for each row. Only the short passes after it mask the padding, in the cache. Where a
+layer forgets what leaves its window, or keeps something else than keys and values, padding between prompt and answer
+would be in the way: there it is on the left, and masked.
 """
 
 from __future__ import annotations
@@ -113,19 +113,11 @@ def greedy_tokens(
     model: nn.Module, prompts: Sequence[Ids], batches: Iterable[Sequence[int]], stop: Callable[[int], bool],
     max_new_tokens: int, references: Sequence[Ids] | None = None,
 ) -> tuple[list[list[int]], list[float]]:
-    """The greedy continuation of each prompt, the token that ended it among them.
+    """The greedy continuation of each prompt, the token that ended it among them, and the losses of references.
 
-    Args:
-        model: a causal language model in evaluation mode.
-        prompts: token ids of each prompt, not empty.
-        batches: indices of the prompts of each batch, every prompt in one.
-        stop: whether a token ends an answer.
-        max_new_tokens: longest answer, in tokens.
-        references: answers whose losses are wanted too, for models that keep all keys. They come from the same pass
-            over the prompt, which takes nearly all the time at great lengths.
-
-    Returns:
-        a list of ids for each prompt, in order, and the mean loss in nats per token of each reference.
+    Every prompt is in one of the batches (of indices), and `stop` says whether a token ends an answer. For models that
+    keep all keys there can be `references`, answers whose mean loss in nats per token is wanted too: it comes from the
+    same pass over the prompt, which takes nearly all the time at great lengths.
 
     Raises:
         ModelError: weights or activations that are NaN or infinite; an adapter that is not a change of weights.

@@ -24,7 +24,7 @@ from retrieval_heads.decoding import answer_ends, encode_for, greedy_tokens, len
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.models.modes import evaluation_mode, refuse_not_finite
 from retrieval_heads.progress import progress
-from retrieval_heads.stats.bootstrap import RESAMPLES, bootstrap_mean
+from retrieval_heads.stats.resample import RESAMPLES, bootstrap_mean
 
 SLACK = 8
 """Tokens that an answer may take beyond the longest accepted one before decoding stops."""

@@ -154,7 +154,7 @@ class Store:
         own = [self._digest_of(name) for name in self.profile.base_names]
         committed = None
         if None in own:
-            committed = read_manifest(paths.results_folder(self.profile.name) / "answers.json")
+            committed = read_manifest(paths.results_folder(self.profile.name) / "base_answers.json")
         return _together(own) if committed is None else committed["base_digest"]
 
     def _data_digest(self, part: Part) -> str | None:
@@ -222,9 +222,12 @@ def load_table(profile: str, table: str) -> pd.DataFrame:
     return frame
 
 
-def derived_tables() -> list[str]:
-    """The tables that follow from other tables, without a model."""
-    return ["shortfall", "overlap", *(name for name, table in all_tables().items() if table.stage == "claims")]
+def derived_tables(profile: Profile) -> list[str]:
+    """The tables of a profile that follow from other tables, without a model."""
+    of_stage = {name: table.stage for name, table in all_tables().items()}
+    if profile.gold_loss is not None:
+        return [*(name for name, stage in of_stage.items() if stage == "decide"), "verdicts"]
+    return ["shortfall", "overlap", *(name for name, stage in of_stage.items() if stage == "claims")]
 
 
 def publish(profile: Profile, names: Iterable[str] | None = None) -> list[Path]:

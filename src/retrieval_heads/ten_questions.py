@@ -105,7 +105,7 @@ def attention() -> dict[str, Any]:
         stored = json.loads(gzip.decompress((folder() / ATTENTION).read_bytes()))
         stored["runs"] = {run: _dense(*one) for run, one in stored["runs"].items()}
         return stored
-    from retrieval_heads.attention.answer import answer_attention, tokens_of
+    from retrieval_heads.heads.readout import answer_attention, tokens_of
 
     example, read = questions()[SHOWN], {}
     for run in COMPARED:

@@ -194,19 +194,11 @@ def attention_rows(
     query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | Window | None, rows: torch.Tensor,
     scaling: float | None, first: int = 0,
 ) -> torch.Tensor:
-    """Attention probabilities of some query rows, as SDPA would weigh the values.
+    """float32 `[batch, n_heads, n_rows, n_keys]`: attention probabilities of some rows, as SDPA would weigh the values.
 
-    Args:
-        query: `[batch, n_heads, n_queries, head_dim]`, after rotary embedding.
-        key: `[batch, n_kv_heads, n_keys, head_dim]`; each key head serves n_heads / n_kv_heads query heads in a row.
-        mask: as given to SDPA, boolean (True: attend) or additive, `[batch or 1, n_heads or 1, n_queries, n_keys]`;
-            None stands for the causal mask, a `Window` for that of a sliding window.
-        rows: int64 `[batch, n_rows]`, indices into the queries.
-        scaling: factor of the scores; None stands for 1/sqrt(head_dim).
-        first: no row is before this one, so that without a mask all rows see the keys up to it.
-
-    Returns:
-        float32 `[batch, n_heads, n_rows, n_keys]`.
+    Query `[batch, n_heads, n_queries, head_dim]`, key `[batch, n_kv_heads, n_keys, head_dim]` and mask (boolean, True:
+    attend, or additive) are as given to SDPA; no mask stands for the causal one, no scaling for 1/sqrt(head_dim).
+    `rows` int64 `[batch, n_rows]` are indices into the queries, none of them before `first`.
     """
     batch, n_heads, n_queries, head_dim = query.shape
     n_kv_heads, n_keys, n_rows = key.shape[1], key.shape[2], rows.shape[1]

@@ -39,11 +39,8 @@ def find_haystacks(encoded: Sequence[Encoded], ends: Sequence[int]) -> tuple[lis
     """Examples to be run together, in order of their first members, and the indices of the others.
 
     Sorted by their tokens, examples that begin alike are neighbours; they are joined as long as that saves tokens.
-
-    Args:
-        encoded: the examples.
-        ends: for each of them how many leading tokens can be in a common beginning: those before the first position
-            that something is wanted of. Less than `prompt_length`.
+    `ends` says for each how many leading tokens can be in a common beginning: those before the first position that
+    something is wanted of, less than `prompt_length`.
     """
     groups: list[tuple[list[int], np.ndarray]] = []
     for index in sorted(range(len(encoded)), key=lambda index: (encoded[index].ids, index)):

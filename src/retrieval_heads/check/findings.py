@@ -1,18 +1,35 @@
-"""What was found in one file of examples, and what of it calls for a warning."""
+"""Check files of examples: what each holds, what of it calls for a warning, and what is the same in two places.
+
+Every line is read, whatever is wrong with those before it. What is compared are digests of 8 bytes, so memory grows by
+some 100 bytes a key and not with the texts; of a million different texts, two are alike by chance in 1 of 3e7 cases.
+"""
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import islice
+from os.path import exists, samefile
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from retrieval_heads.check.lines import Lines
-from retrieval_heads.check.sameness import LEAKS, REPEATS, Shared
-from retrieval_heads.check.shortcuts import Shortcuts
-from retrieval_heads.errors import StudyError
+from retrieval_heads.check.shortcuts import Lines, Shortcuts
+from retrieval_heads.data.encode import Encoded, encode_all
+from retrieval_heads.data.example import Example, task_of
+from retrieval_heads.data.jsonl import each_example, iterate_examples, scorable
+from retrieval_heads.data.prompt_format import QUESTION
+from retrieval_heads.errors import ConfigError, DataError, StudyError
+
+REPEATS = ("prompt", "question and answer")
+"""In which ways an example can repeat another one of its own file."""
+
+LEAKS = ("prompt", "question", "needle and answer")
+"""In which ways an example can be known from another file."""
 
 ODD = {
     "without_needles": "have no needle: heads cannot be scored on them",
@@ -22,6 +39,71 @@ ODD = {
     "answer_in_space": "have white space around the answer",
 }
 """What can be odd about an example, by its name in `Findings.odd`."""
+
+TOGETHER = 16
+"""Examples that are tokenised at a time."""
+
+_NUMBER = re.compile(r"(?<![\w-])\d+")  # differs from line to line and is no reason of its own; not that of UTF-8
+_WORD = re.compile(r"\w+")
+
+
+@dataclass
+class Shared:
+    """How many examples share something with an earlier one (or with another file), and the lines of the first pair."""
+
+    count: int = 0
+    first: tuple[int, int] | None = None
+
+    def lines(self, other: str) -> str:
+        """The first pair in words, `other` before the second line; empty without one."""
+        return f" (first: line {self.first[0]}, {other} {self.first[1]})" if self.first else ""
+
+
+class Seen:
+    """The keys of all examples of a file, each with the line where it stands first."""
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, int], int] = {}
+
+    def add(self, example: Example) -> None:
+        for key in keys(example, {*REPEATS, *LEAKS}):
+            self._lines.setdefault(key, example.meta["line"])
+
+    def count(self, example: Example, into: Mapping[str, Shared]) -> None:
+        """Count `example` in each of the ways of `into` in which one of those seen is the same."""
+        for way, shared in into.items():
+            line = next((self._lines[key] for key in keys(example, (way,)) if key in self._lines), None)
+            if line is not None:
+                shared.count += 1
+                shared.first = shared.first or (example.meta["line"], line)
+
+
+def keys(example: Example, ways: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """By what an example is known in some ways, as `(way, digest)`; nothing where it lacks what is compared."""
+    question = question_of(example)
+    texts = {
+        "prompt": [(example.prompt,)],
+        "question": [(question,)] * bool(question),
+        "question and answer": [(question, example.answer)] * bool(question),
+        "needle and answer": [(text, example.answer) for text in dict.fromkeys(example.needle_texts())],
+    }
+    for way in ways:
+        for one in texts[way]:
+            # surrogates can stand in a `question` of the user's, which no check has seen
+            content = "\0".join(one).encode("utf-8", "surrogatepass")
+            yield way, int.from_bytes(blake2b(content, digest_size=8).digest(), "big")
+
+
+def question_of(example: Example) -> str:
+    """The question in small letters, without punctuation: the key `question`, else what follows the last `Question:`.
+
+    Empty where there is neither: then questions cannot be compared.
+    """
+    given = example.meta.get("question")
+    if not isinstance(given, str):
+        _, found, given = example.prompt.rpartition(QUESTION)
+        given = given if found else ""
+    return " ".join(_WORD.findall(given.casefold()))
 
 
 @dataclass
@@ -72,9 +154,6 @@ class Findings:
         """Records that are broken because a needle was not found in the prompt, or has no token."""
         return sum(count for reason, count in self.broken.items() if "needle" in reason)
 
-    def leaks_from(self, file: str) -> dict[str, Shared]:
-        return self.leaks.setdefault(file, {way: Shared() for way in LEAKS})
-
     def warnings(self) -> list[str]:
         """What does not keep the file from being used, but from being trusted; one sentence each."""
         counted = (
@@ -89,34 +168,135 @@ class Findings:
             f"{one.count} of {self.usable} examples have the {way} of one in {file}{one.lines('line')}"
             for file, leaks in self.leaks.items() for way, one in leaks.items() if one.count
         ]
+        if len(self.tasks) > 1:
+            found.append(f"the examples are of several tasks ({', '.join(sorted(self.tasks))}): such a file can be "
+                         "trained on, but `diagnose --eval` and `rank --probe` take one task at a time")
         return self.shortcuts.warnings() + found
 
     def as_json(self) -> dict[str, Any]:
         """The findings as JSON values; spreads are `min`, `median`, `max`, or None without an example."""
-        error = self.first_broken or self.unreadable
+        error, cuts = self.first_broken or self.unreadable, self.shortcuts
+        lines = {**self.odd, "answer_outside_needles": cuts.outside, "answer_in_question": cuts.in_question,
+                 "question_quotes_needle": cuts.quoting}
         return {
             "file": self.file, "records": self.records, "usable": self.usable, "broken": dict(self.broken),
             "needles_lost": self.needles_lost, "first_broken": None if error is None else str(error),
-            "tasks": dict(self.tasks), "tokens": spread(self.tokens), "answer_tokens": spread(self.answer_tokens),
-            "needles": spread(self.needles),
+            "tasks": dict(self.tasks), **{
+                name: {"min": min(values), "median": median(values), "max": max(values)} if values else None
+                for name, values in (("tokens", self.tokens), ("answer_tokens", self.answer_tokens),
+                                     ("needles", self.needles))
+            },
             "longer_than": {name: {"tokens": limit, "examples": self.exceeded.get(name, Lines()).count}
                             for name, limit in self.limits.items()},
             **{name: one.count for name, one in self.odd.items()},
-            "first_lines": {name: one.first for name, one in self._lines().items() if one.count},
-            **self.shortcuts.as_json(), "repeats": _counts(self.repeats),
+            "first_lines": {name: one.first for name, one in lines.items() if one.count},
+            **cuts.as_json(), "repeats": _counts(self.repeats),
             "leaks": {file: _counts(leaks) for file, leaks in self.leaks.items()}, "warnings": self.warnings(),
         }
 
-    def _lines(self) -> dict[str, Lines]:
-        cuts = self.shortcuts
-        return {**self.odd, "answer_outside_needles": cuts.outside, "answer_in_question": cuts.in_question,
-                "question_quotes_needle": cuts.quoting}
-
-
-def spread(values: array) -> dict[str, float] | None:
-    """Least, median and greatest of some numbers; None when there are none."""
-    return {"min": min(values), "median": median(values), "max": max(values)} if values else None
+    def add(self, example: Example, encoded: Encoded) -> None:
+        """Count one more usable example."""
+        self.usable += 1
+        self.tasks[example.task] += 1
+        self.tokens.append(len(encoded.ids))
+        self.answer_tokens.append(encoded.answer_length)
+        self.needles.append(len(example.needles))
+        self.shortcuts.add(example)
+        line = example.meta["line"]
+        for name, limit in self.limits.items():
+            if len(encoded.ids) > limit:
+                self.exceeded.setdefault(name, Lines()).add(line)
+        found = {
+            "without_needles": not example.needles,
+            "prompt_ends_in_space": example.prompt[-1].isspace() and example.joint[:1].isspace(),
+            "answer_in_space": example.answer != example.answer.strip(),
+        }
+        if example.needles and not task_of(example.task).cites:
+            answer = encoded.ids[encoded.prompt_length : encoded.prompt_length + encoded.answer_length]
+            inside = {token for start, end in encoded.needles for token in encoded.ids[start:end]}
+            found["answer_in_no_needle"] = not any(example.answer in text for text in example.needle_texts())
+            found["answer_shares_no_token"] = inside.isdisjoint(answer)
+        for name in filter(found.__getitem__, found):
+            self.odd[name].add(line)
 
 
 def _counts(shared: Mapping[str, Shared]) -> dict[str, Any]:
     return {way: {"examples": one.count, "first_lines": list(one.first or [])} for way, one in shared.items()}
+
+
+def check_files(
+    files: Sequence[str | Path], tokenizer: Any, limits: Mapping[str, int] | None = None,
+    against: Sequence[str | Path] = (),
+) -> list[Findings]:
+    """What is to be said of each file; see `Findings`.
+
+    Memory does not grow with the texts, but by some numbers for each example.
+
+    Args:
+        files: in the format of `data.jsonl`, packed or not. A file that is missing has `unreadable` and nothing else.
+        tokenizer: the fast one of the model that will read the examples.
+        limits: by name, numbers of tokens that an example should not exceed.
+        against: files that shall have no example in common with `files`, such as test sets.
+
+    Raises:
+        ConfigError: one of `files` is among `against`: every example would be known from itself.
+        DataError: a record of `against` that is no example.
+        ModelError: a tokenizer without offsets.
+    """
+    for path in files:
+        if any(exists(path) and exists(other) and samefile(path, other) for other in against):
+            raise ConfigError("the file is to be compared with itself", where="--against", value=str(path),
+                              remedy="Leave it out of the files that are checked, or out of --against.")
+    known = {str(path): Seen() for path in against}
+    for path, seen in known.items():
+        for example in iterate_examples(path, tokenizer=tokenizer):
+            seen.add(example)
+    return [_check(Path(path), tokenizer, Findings(str(path), limits or {}), known) for path in files]
+
+
+def _check(path: Path, tokenizer: Any, findings: Findings, known: Mapping[str, Seen]) -> Findings:
+    if not path.is_file():
+        findings.unreadable = DataError("no such file", where=path, remedy="Check the path.")
+        return findings
+    own = Seen()
+    for outcome in _encoded(path, tokenizer):
+        if isinstance(outcome, DataError):
+            findings.broken[_NUMBER.sub("N", outcome.problem)] += 1
+            findings.first_broken = findings.first_broken or outcome
+            continue
+        example, encoded = outcome
+        findings.add(example, encoded)
+        own.count(example, findings.repeats)
+        own.add(example)
+        for file, seen in known.items():
+            seen.count(example, findings.leaks.setdefault(file, {way: Shared() for way in LEAKS}))
+    return findings
+
+
+def _encoded(path: Path, tokenizer: Any) -> Iterator[tuple[Example, Encoded] | DataError]:
+    """The examples of a file with their tokens; in the place of one that is broken or cannot be scored its error."""
+    records = each_example(path, tokenizer=tokenizer)
+    while group := [_scorable(one) for one in islice(records, TOGETHER)]:
+        examples = [one for one in group if isinstance(one, Example)]
+        try:
+            found: Iterator[Encoded | DataError] = iter(encode_all(examples, tokenizer))
+        except DataError:  # one of them; the others are good
+            found = (_encoded_alone(one, tokenizer, path) for one in examples)
+        for outcome in group:
+            encoded = outcome if isinstance(outcome, DataError) else next(found)
+            yield encoded if isinstance(encoded, DataError) else (outcome, encoded)
+
+
+def _scorable(outcome: Example | DataError) -> Example | DataError:
+    try:
+        return outcome if isinstance(outcome, DataError) else scorable(outcome)
+    except DataError as error:
+        return error
+
+
+def _encoded_alone(example: Example, tokenizer: Any, path: Path) -> Encoded | DataError:
+    try:
+        return encode_all([example], tokenizer)[0]
+    except DataError as error:
+        return DataError(error.problem, where=f"{path}, line {example.meta['line']}", value=error.value,
+                         remedy=error.remedy)

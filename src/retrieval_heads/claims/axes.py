@@ -1,56 +1,58 @@
-"""Which axis of realism costs more, the needle's or the haystack's, and whether the two interact (beside claim C1)."""
+"""Beside claim C1: which axis of realism costs more, whether the two interact (Q2), and what more examples make up for.
+
+The floor of a metric alone makes an interaction, since what is lost already cannot be lost again. So it counts only
+when the difference of differences has the same sign on the scale of log-odds too (Loftus 1978, doi 10.3758/BF03197461).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.claims.head_arrays import need
-from retrieval_heads.claims.repeated import cells, frame, one_sign
-from retrieval_heads.claims.score_arrays import TaskScores, task_scores
-from retrieval_heads.data.conditions import LEVELS
+from retrieval_heads.claims.arrays import TaskScores, counts, task_scores
+from retrieval_heads.claims.runs import cells, frame, from_cells, need, one_sign
+from retrieval_heads.claims.verdict import ALL, NOT, SUPPORTED, UNDECIDED, Verdict
+from retrieval_heads.data.conditions import CONDITIONS, LEVELS
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.stats.bootstrap import RESAMPLES, Interval
 from retrieval_heads.stats.factorial import SCALES, factorial_effects
-
-COLUMNS = ("task", "scale", "effect", "value", "low", "high", "n", "n_seeds", "n_bases", "same_sign", "reason")
+from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN, Interval, bootstrap_crossed
 
 CELLS = tuple(f"{concept}_{context}" for concept in LEVELS for context in LEVELS)
 """Conditions in the order of `factorial_effects`: concept expression, then context diversity, from the most real."""
+
+RULE = (
+    "Supported in a task when the interval of the difference of differences of the extreme levels excludes 0, with one "
+    "sign in each base model and the same sign on the scale of log-odds; over tasks when that holds, with one sign, in "
+    "at least two."
+)
 
 
 def axis_effects(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
     """The effects of `stats.factorial` of the nine conditions, on both scales, for each task that has them all.
 
     The cost of a condition is `real` less its score, paired by base model, seed and example; on the scale `log_odds` it
-    is the error, 1 - score. Columns `COLUMNS`: `value` in fractions or log-odds, `same_sign` in each base model, `n`
-    examples. No rows for a task that lacks a condition.
-
-    Raises:
-        ResultError: as in `task_scores`.
+    is the error, 1 - score. No rows for a task that lacks a condition.
     """
     rows = []
     for one in task_scores(answers):
         scores, bases = one.together([REFERENCE, *CELLS])
         if scores.size:
             rows += [row for scale in SCALES for row in _rows(one, scores, bases, scale, n_resamples)]
-    return frame(rows, COLUMNS)
+    return frame(rows, "axis_effects")
 
 
 def _rows(one: TaskScores, scores: np.ndarray, bases: tuple[str, ...], scale: str, n_resamples: int) -> list[dict]:
     costs = scores[0] - scores[1:] if scale == "difference" else 1 - scores[1:]
     costs = costs.reshape(len(LEVELS), len(LEVELS), *costs.shape[1:])
-    *_, n_bases, n_seeds, n = costs.shape
-    effects = factorial_effects(costs, scale=scale, n_resamples=n_resamples)
     by_base = pd.DataFrame({
         name: factorial_effects(costs[:, :, index], scale=scale, n_resamples=1).set_index("effect")["estimate"]
         for index, name in enumerate(bases)
     })
     return [
         {"task": one.task, "scale": scale, "effect": row.effect,
-         **cells(Interval(row.estimate, row.low, row.high)), "n": n, "n_seeds": n_seeds, "n_bases": n_bases,
-         "same_sign": one_sign(by_base.loc[row.effect], one.bases), "reason": row.reason or None}
-        for row in effects.itertuples()
+         **cells(Interval(row.estimate, row.low, row.high)), **counts(costs),
+         "same_sign": one_sign(by_base.loc[row.effect], one.bases), "reason": row.reason}
+        for row in factorial_effects(costs, scale=scale, n_resamples=n_resamples).itertuples()
     ]
 
 
@@ -58,9 +60,9 @@ def axis_sentence(effects: pd.DataFrame, task: str) -> str:
     """Which axis costs more in a task, and whether they interact; empty without rows of it.
 
     A difference counts when its interval excludes 0 and it has one sign in all base models; an interaction also needs
-    the same sign on the scale of log-odds, as the floor of a metric alone makes one.
+    the same sign on the scale of log-odds.
     """
-    need(effects, COLUMNS, "axis_effects")
+    need(effects, "axis_effects")
     rows = effects[effects["task"] == task].set_index(["scale", "effect"])
     if rows.empty:
         return ""
@@ -69,12 +71,12 @@ def axis_sentence(effects: pd.DataFrame, task: str) -> str:
     text = (f"From the most to the least real level, concept expression costs {concept.value:.3f} "
             f"({concept.low:.3f} to {concept.high:.3f}) and context diversity {context.value:.3f} "
             f"({context.low:.3f} to {context.high:.3f}); ")
-    if _counts(more):
+    if _beyond(more):
         text += f"{'concept expression' if more.value > 0 else 'context diversity'} costs more. "
     else:
         text += "which costs more is not decided. "
     odds = rows.loc[("log_odds", "interaction")]
-    if not _counts(both):
+    if not _beyond(both):
         return text + "No interaction is shown."
     if odds.value * both.value <= 0:
         return text + "They interact in the metric, but not with the same sign in log-odds, so no interaction is shown."
@@ -82,5 +84,94 @@ def axis_sentence(effects: pd.DataFrame, task: str) -> str:
                    f"alone, by {abs(both.value):.3f}, with the same sign in log-odds.")
 
 
-def _counts(row: pd.Series) -> bool:
+def _beyond(row: pd.Series) -> bool:
+    """Whether an effect lies beyond its interval, with one sign in all base models."""
     return bool((row.low > 0 or row.high < 0) and row.same_sign)
+
+
+def interaction_verdicts(effects: pd.DataFrame) -> list[Verdict]:
+    """Question Q2: one verdict per task and one over all, from the table `axis_effects`."""
+    need(effects, "axis_effects")
+    rows = effects[effects["effect"] == "interaction"]
+    of_tasks = [_of_task(task, part.set_index("scale")) for task, part in rows.groupby("task", sort=False)]
+    signs = [one.effect > 0 for one in of_tasks if one.verdict == SUPPORTED]
+    detail = "; ".join(f"{one.task}: {one.verdict}" for one in of_tasks) or "No task has all nine conditions."
+    if max(signs.count(True), signs.count(False)) >= 2:
+        verdict = SUPPORTED
+    else:
+        verdict = NOT if len(of_tasks) >= 2 and not signs else UNDECIDED
+    return [*of_tasks, _verdict(ALL, verdict, (None, None, None), len(of_tasks), "tasks", f"{detail}.")]
+
+
+def _of_task(task: str, scales: pd.DataFrame) -> Verdict:
+    own, odds = scales.loc["difference"], scales.loc["log_odds"]
+    numbers = from_cells(own)
+    if None in numbers:
+        return _verdict(task, UNDECIDED, numbers, int(own["n"]), "examples", "There is no interval.")
+    alike = own["value"] * odds["value"] > 0
+    detail = (f"In log-odds {odds['value']:.2f} ({odds['low']:.2f} to {odds['high']:.2f}), "
+              f"{'the same' if alike else 'another'} sign.")
+    return _verdict(task, SUPPORTED if _beyond(own) and alike else NOT, numbers, int(own["n"]), "examples", detail)
+
+
+def _verdict(task: str, verdict: str, numbers: tuple, n: int, n_of: str, detail: str) -> Verdict:
+    return Verdict("Q2", task, verdict, "what both axes at their lowest cost beyond the sum of each alone", *numbers,
+                   "fraction", n, n_of, RULE, detail, "02_lora_finetuning", "axis_effects")
+
+
+def sized_names() -> dict[str, dict[float, str]]:
+    """For each condition of the sweep over sizes, the name of each size, from the smallest; 1 is the condition itself.
+
+    Empty where there are no sized conditions.
+    """
+    found: dict[str, dict[float, str]] = {}
+    for name, condition in CONDITIONS.items():
+        if condition.scale != 1 and len(condition.members) == 1:
+            found.setdefault(condition.members[0], {1.0: condition.members[0]})[float(condition.scale)] = name
+    return {name: dict(sorted(sizes.items())) for name, sizes in found.items()}
+
+
+def size_effects(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
+    """Mean score by condition and size, and how far it falls short of `real` with the usual number of examples.
+
+    Only conditions with some run of another size.
+    """
+    rows = []
+    for one in task_scores(answers):
+        for condition, sizes in sized_names().items():
+            known = {scale: name for scale, name in sizes.items() if name in one.conditions}
+            if set(known) - {1.0}:
+                rows += [_size_row(one, condition, scale, name, n_resamples) for scale, name in known.items()]
+    return frame((row for row in rows if row), "size_effects")
+
+
+def _size_row(one: TaskScores, condition: str, scale: float, name: str, n_resamples: int) -> dict | None:
+    scores, bases = one.together([name] if name == REFERENCE else [name, REFERENCE])
+    if not scores.size:
+        return None
+    shortfall = {**cells(UNKNOWN), "same_sign": False}
+    if name != REFERENCE:
+        shortfall = one.difference(scores[1] - scores[0], bases, n_resamples)
+    value, low, high = from_cells(shortfall)
+    return {
+        "task": one.task, "condition": condition, "scale": scale, "metric": one.metric,
+        **cells(bootstrap_crossed(scores[0], n_resamples=n_resamples)), "shortfall": value, "shortfall_low": low,
+        "shortfall_high": high, **counts(scores), "same_sign": shortfall["same_sign"],
+    }
+
+
+def size_sentence(effects: pd.DataFrame, task: str) -> str:
+    """Whether the largest number of synthetic examples makes up for the difference in a task; empty without rows."""
+    need(effects, "size_effects")
+    rows = effects[(effects["task"] == task) & (effects["condition"] != REFERENCE) & (effects["scale"] > 1)]
+    parts = []
+    for row in rows.itertuples():
+        numbers = f"{row.shortfall:.3f} ({row.shortfall_low:.3f} to {row.shortfall_high:.3f})"
+        if row.shortfall_low > 0 and row.same_sign:
+            parts.append(f"still falls short by {numbers}")
+        elif row.shortfall_high < 0 and row.same_sign:
+            parts.append(f"is better, shortfall {numbers}")
+        else:
+            parts.append(f"is not shown to fall short, nor to make up for it: {numbers}")
+        parts[-1] = f"`{row.condition}` with {row.scale:g} times as many examples {parts[-1]}"
+    return f"Beside `real` with the usual number, {'; '.join(parts)}." if parts else ""

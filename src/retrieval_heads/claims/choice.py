@@ -1,21 +1,23 @@
 """Can a training set be chosen by its heads on 20 probe examples? (question Q1 of book/preregistration.md)
 
 In each task, base model and seed the candidate with the best predictor is taken, and its regret is what it falls short
-of the best candidate, each being worth its mean performance over the seeds (`stats.selection`). The real run's heads
+of the best candidate, each being worth its mean performance over the seeds (`stats.prediction`). The real run's heads
 are those of the other seeds, also on 20 examples. Training loss, overlap of word sequences and the probe loss (of all
 probe examples) need no real run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
-from retrieval_heads.claims.head_arrays import mixtures, need, synthetic, without_blanks
 from retrieval_heads.claims.run_predictors import OUTCOME
+from retrieval_heads.claims.runs import frame, from_cells, mixtures, need, synthetic
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, plain
 from retrieval_heads.keys import RUN
-from retrieval_heads.stats.bootstrap import RESAMPLES, Interval
-from retrieval_heads.stats.selection import choices, summarise_regret
+from retrieval_heads.stats.prediction import choices, summarise_regret
+from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN
 
 SYNTHETIC, WITH_MIXTURES = "synthetic", "with_mixtures"
 """Values of the column `candidates`."""
@@ -29,14 +31,6 @@ PREDICTORS = {
 }
 """What a set is chosen by, and which values promise performance."""
 
-MEASURES = ("regret", "random_regret", "gain", "agreement", "behind_recall_few")
-COLUMNS = (
-    "candidates", "task", "predictor", *(f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high")),
-    "bases_gaining", "bases_behind", "n_bases", "hits", "n_choices", "n_candidates", "reason",
-)
-
-NAN = float("nan")
-
 RULE = (
     "Supported when the regret is smaller than that of a random choice and of the training loss, both beyond the "
     "interval and in each base model; in part when it is smaller than that of a random choice only; not supported when "
@@ -45,24 +39,8 @@ RULE = (
 
 
 def choice_rows(runs: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
-    """The table `choice`: what it costs to choose a training set by each predictor.
-
-    Args:
-        runs: the table `run_predictors`.
-        n_resamples: of the bootstrap over base models and seeds.
-
-    Returns:
-        `COLUMNS`. One row for `candidates` (`synthetic` conditions, or these and mixtures), `task` (and `all`, the mean
-        over tasks) and predictor: `regret`, `random_regret`, `gain` (random less regret), `agreement` (Kendall's tau-a
-        with performance over the candidates), `behind_recall_few` (regret less that of choosing by `recall_few`:
-        positive where the heads choose better), each with `_low` and `_high`; `bases_gaining` and `bases_behind` of
-        `n_bases` (base models in which gain and `behind_recall_few` are positive), `hits` (share of choices without
-        regret), `n_choices`, `n_candidates`, `reason`. A predictor that is not defined in any run has no row.
-
-    Raises:
-        ResultError: a column that is not there.
-    """
-    need(runs, [*RUN, OUTCOME, *PREDICTORS], "run_predictors")
+    """The table `choice`: what it costs to choose by each predictor that is defined in some run."""
+    need(runs, "run_predictors", [*RUN, OUTCOME, *PREDICTORS])
     names = runs["condition"].unique()
     candidates = {SYNTHETIC: synthetic(names), WITH_MIXTURES: [*synthetic(names), *mixtures(names)]}
     rows = []
@@ -71,8 +49,7 @@ def choice_rows(runs: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataF
         known = {one: way for one, way in PREDICTORS.items() if part[one].notna().any()}
         if OURS in known:
             rows.append(_rows(part, known, n_resamples).assign(candidates=name, n_candidates=len(conditions)))
-    table = pd.concat(rows, ignore_index=True)[list(COLUMNS)] if rows else pd.DataFrame(columns=list(COLUMNS))
-    return without_blanks(table, "reason")
+    return frame(pd.concat(rows, ignore_index=True) if rows else [], "choice")
 
 
 def _rows(part: pd.DataFrame, predictors: dict[str, str], n_resamples: int) -> pd.DataFrame:
@@ -98,20 +75,13 @@ def _of_bases(chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def choice_verdict(choice: pd.DataFrame) -> Verdict:
-    """The verdict on Q1, of all tasks together, among the synthetic conditions.
-
-    Args:
-        choice: the table `choice`.
-
-    Raises:
-        ResultError: a column that is not there.
-    """
-    need(choice, COLUMNS, "choice")
+    """The verdict on Q1, of all tasks together, among the synthetic conditions."""
+    need(choice, "choice")
     rows = choice[choice["candidates"] == SYNTHETIC]
     rows = rows if rows["task"].nunique() == 1 else rows[rows["task"] == ALL]
     rows = rows.set_index("predictor")
     if OURS not in rows.index or THEIRS not in rows.index or pd.isna(rows.loc[OURS, "gain_low"]):
-        return _verdict(UNDECIDED, Interval(NAN, NAN, NAN), 0, "There are no choices of several seeds to compare.")
+        return _verdict(UNDECIDED, UNKNOWN, 0, "There are no choices of several seeds to compare.")
     ours, theirs = rows.loc[OURS], rows.loc[THEIRS]
     over_random = ours["gain_low"] > 0 and ours["bases_gaining"] == ours["n_bases"]
     over_loss = theirs["behind_recall_few_low"] > 0 and theirs["bases_behind"] == theirs["n_bases"]
@@ -127,8 +97,7 @@ def choice_verdict(choice: pd.DataFrame) -> Verdict:
               f"({ours['gain_low']:.3f} to {ours['gain_high']:.3f}) more, and against the training loss, which loses "
               f"{theirs['behind_recall_few']:.3f} ({theirs['behind_recall_few_low']:.3f} to "
               f"{theirs['behind_recall_few_high']:.3f}) more, this is decided; {_against_others(rows)}")
-    found = Interval(*(float(ours[f"regret{end}"]) for end in ("", "_low", "_high")))
-    return _verdict(verdict, found, int(ours["n_choices"]), detail)
+    return _verdict(verdict, from_cells(ours, "regret"), int(ours["n_choices"]), detail)
 
 
 def _against_others(rows: pd.DataFrame) -> str:
@@ -142,9 +111,8 @@ def _against_others(rows: pd.DataFrame) -> str:
     return text + (f" Not shown to be better than a random choice: {', '.join(weak)}." if weak else "")
 
 
-def _verdict(verdict: str, found: Interval, n: int, detail: str) -> Verdict:
+def _verdict(verdict: str, found: Iterable[float | None], n: int, detail: str) -> Verdict:
     return Verdict(
         "Q1", ALL, verdict, "regret of the training set chosen by recall on 20 probe examples, against a random choice "
-        "and the training loss", *plain(found),
-        "fraction", n, "choices", RULE, detail, "06_correlation", "choice",
+        "and the training loss", *plain(found), "fraction", n, "choices", RULE, detail, "06_correlation", "choice",
     )

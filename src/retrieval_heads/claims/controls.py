@@ -10,33 +10,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.claims.head_arrays import claimed
 from retrieval_heads.claims.necessity import ABLE, METRIC, MODE, SCOPE
-from retrieval_heads.claims.repeated import frame
+from retrieval_heads.claims.runs import claimed, frame
 from retrieval_heads.keys import RUN
 
 SETS = ("retrieval", "random", "random_group", "bottom")
 
-COLUMNS = ("task", "set", "n_runs", "k", "groups", "moved", "moved_group", "taken", "least", "most", "text_cost",
-           "n_text")
-
-
 def control_rows(knockout: pd.DataFrame, text_loss: pd.DataFrame) -> pd.DataFrame:
     """The table `controls`: all retrieval heads of the able runs knocked out, and as many of each control.
 
-    Args:
-        knockout: the table; rows without the column `groups` are of an earlier version, with other controls, and give
-            no row.
-        text_loss: the table.
-
-    Returns:
-        Columns `COLUMNS`, one row a task and set: `n_runs`; means over them of `k` (heads out), `groups` (key/value
-        groups that these are in), `moved` and `moved_group` (heads from another layer, or group, than those they stand
-        for); `taken`, the share of all right answers that is lost, with the `least` and the `most` of single runs;
-        `text_cost`, nats a token on plain text, mean over the `n_text` runs that read it.
+    A knock-out without the column `groups` is of an earlier version, with other controls, and gives no row.
     """
     if "groups" not in knockout:
-        return frame([], COLUMNS)
+        return frame([], "controls")
     rows = knockout[(knockout["metric"] == METRIC) & (knockout["draw"] == 0)]
     rows = rows[rows["condition"].isin(claimed(rows["condition"].unique()))]
     start = rows[(rows["set"] == "none") & (rows["value"] >= ABLE)][[*RUN, "value"]].rename(columns={"value": "start"})
@@ -49,7 +35,7 @@ def control_rows(knockout: pd.DataFrame, text_loss: pd.DataFrame) -> pd.DataFram
             own = part[part["set"] == name]
             if len(own):
                 found.append({"task": task, "set": name, **_row(own, costs)})
-    return frame(found, COLUMNS)
+    return frame(found, "controls")
 
 
 def _row(own: pd.DataFrame, costs: pd.Series) -> dict[str, Any]:

@@ -4,17 +4,33 @@ The quantity is the area between the knock-out curves of random and of retrieval
 the table `knockout_area`. Runs count that answer at least a fifth of the examples before anything is knocked out: what
 cannot be lost cannot be knocked out. A sign counts when the mean area has it in every base model, so a base model
 without such a run leaves the claim undecided.
+
+Beside it stands whether the heads are there for retrieval: what their knock-out costs on plain text. The unit is what
+as many random heads of the same layers cost at the same place: *excess* = (cost of retrieval heads - cost of random
+heads) / cost of random heads, a ratio of sums over runs. It is compared with the excess on the task, in the negative
+log-likelihood of the answer, so that both are of a loss. The knock-out is that of all retrieval heads; on plain text at
+all positions, on the task at those that predict the answer.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from retrieval_heads.claims.head_arrays import claimed, need, synthetic
-from retrieval_heads.claims.repeated import cells, frame, one_row_a_key, one_sign, ratio
-from retrieval_heads.claims.specificity import specificity, specificity_sentence
+from retrieval_heads.claims.runs import (
+    cells,
+    claimed,
+    frame,
+    from_cells,
+    need,
+    one_row_a_key,
+    one_sign,
+    ratio,
+    sums,
+    synthetic,
+)
 from retrieval_heads.claims.verdict import (
     ALL,
     IN_PART,
@@ -27,22 +43,15 @@ from retrieval_heads.claims.verdict import (
     too_few,
 )
 from retrieval_heads.keys import RUN
-from retrieval_heads.stats.bootstrap import RESAMPLES, Interval
+from retrieval_heads.stats.resample import NAN, RESAMPLES, percentile_interval
 
-MODE, SCOPE, METRIC, AXIS = "zero", "answer", "forced_exact_match", "log"
+MODE, SCOPE, METRIC, LOSS = "zero", "answer", "forced_exact_match", "nll"
 
 ABLE = 0.2
 """Share of right answers that a run needs to be tested."""
 
 MOST, LITTLE = 0.5, 0.25
 """Shares of the right answers: retrieval heads have to take at least the first, random ones less than the second."""
-
-COLUMNS = (
-    "task", "condition", "n_runs", "n_able", "start", "n_retrieval", "n_area", "area", "area_low", "area_high",
-    "n_above", "n_below", "same_sign", "k_max_least", "k_max_most", "n_shares", "share_retrieval",
-    "share_retrieval_low", "share_retrieval_high", "share_random", "share_random_low", "share_random_high",
-    "ten_retrieval", "ten_retrieval_low", "ten_retrieval_high", "ten_random", "ten_random_low", "ten_random_high",
-)
 
 TEN = 10
 """Heads that the paper knocks out, whatever the number of retrieval heads."""
@@ -59,14 +68,7 @@ def judge_necessity(
     knockout: pd.DataFrame, areas: pd.DataFrame, text_loss: pd.DataFrame | None = None, *,
     n_resamples: int = RESAMPLES,
 ) -> Judged:
-    """Claim C4 from the tables `knockout`, `knockout_area` and `text_loss`.
-
-    Returns:
-        The tables `necessity` and `specificity` (empty without `text_loss`), and the verdicts.
-
-    Raises:
-        ResultError: a column that is not there, or a row that stands twice.
-    """
+    """Claim C4 from the tables `knockout`, `knockout_area` and `text_loss`, without which `specificity` is empty."""
     runs = able_runs(knockout, areas)
     tables = {
         "necessity": necessity(runs, n_resamples=n_resamples),
@@ -76,15 +78,13 @@ def judge_necessity(
 
 
 def able_runs(knockout: pd.DataFrame, areas: pd.DataFrame) -> pd.DataFrame:
-    """One row a run that heads were knocked out of.
+    """One row per run that heads were knocked out of.
 
-    Returns:
-        The key columns of a run; `start` (share of right answers before); `able`; `n_retrieval`; `without_retrieval`
-        and `without_random` (share of right answers without all retrieval heads, and without as many random ones: NaN
-        where the run has none, or too few heads are free for a control), the same as `ten_retrieval` and `ten_random`
-        without ten; `area`, `low`, `high`, `k_max`.
+    `start` is the share of right answers before; `without_retrieval` and `without_random` those without all retrieval
+    heads, and without as many random ones (NaN where the run has none, or too few heads are free for a control);
+    `ten_retrieval` and `ten_random` those without ten; `area`, `low`, `high`, `k_max` are of the area.
     """
-    need(knockout, [*RUN, "mode", "scope", "set", "draw", "k", "metric", "value", "n_retrieval"], "knockout")
+    need(knockout, "knockout", [*RUN, "mode", "scope", "set", "draw", "k", "metric", "value", "n_retrieval"])
     rows = knockout[(knockout["metric"] == METRIC) & (knockout["draw"] == 0)]
     rows = rows[rows["condition"].isin(claimed(rows["condition"].unique()))]
     start = one_row_a_key(rows[rows["set"] == "none"], RUN, "knockout").set_index(RUN)
@@ -99,49 +99,31 @@ def able_runs(knockout: pd.DataFrame, areas: pd.DataFrame) -> pd.DataFrame:
 
 
 def _areas(areas: pd.DataFrame) -> pd.DataFrame:
-    """The area of each run beside random heads; where there are several ends, up to the last that all runs have."""
-    need(areas, [*RUN, "mode", "scope", "set", "value", "low", "high", "k_max"], "knockout_area")
+    """The area of each run beside random heads."""
+    need(areas, "knockout_area", [*RUN, "mode", "scope", "set", "value", "low", "high", "k_max"])
     rows = areas[(areas["mode"] == MODE) & (areas["scope"] == SCOPE) & (areas["set"] == "random")]
-    rows = rows[rows["axis"] == AXIS] if "axis" in rows else rows
-    if rows.duplicated(RUN).any():
-        n_runs = len(rows[RUN].drop_duplicates())
-        shared = rows.groupby("k_max")["value"].count().loc[lambda counts: counts == n_runs]
-        rows = rows[rows["k_max"] == shared.index.max()] if len(shared) else rows
     rows = one_row_a_key(rows, RUN, "knockout_area").set_index(RUN)
     return rows[["value", "low", "high", "k_max"]].astype(float).rename(columns={"value": "area"})
 
 
 def necessity(runs: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
-    """Counts and means of the able runs of each task and condition, of each task (`all`), and of all of them.
-
-    Args:
-        runs: as `able_runs` gives them.
-        n_resamples: of the bootstrap over seeds and base models.
-
-    Returns:
-        Columns `COLUMNS`: `n_runs` knocked out, `n_able`; of the able ones `start` and `n_retrieval` (means), `n_area`
-        (with an area), `area` (mean, with interval), `n_above` and `n_below` (runs whose own interval lies above or
-        below 0), `same_sign` (of the mean area in each base model that was studied), `k_max_least` and `k_max_most`
-        (ends of the curves); of the `n_shares` with a control the share of all right answers that is taken by all
-        retrieval heads, and by as many random ones. Empty cells where no run is able.
-    """
+    """Counts and means of the able runs of each task and condition, of each task (`all`), and of all of them."""
     groups: list[tuple[tuple[str, str], pd.DataFrame]] = list(runs.groupby(["task", "condition"]))
     groups += [((task, ALL), part) for task, part in runs.groupby("task")]
     groups += [((ALL, ALL), runs)] if len(runs) else []
     return frame(({"task": task, "condition": condition, **_row(part, runs["base"].unique(), n_resamples)}
-                  for (task, condition), part in groups), COLUMNS)
+                  for (task, condition), part in groups), "necessity")
 
 
 def _row(part: pd.DataFrame, bases: Any, n_resamples: int) -> dict[str, Any]:
     able = part[part["able"]]
     area = able.dropna(subset=["area"])
     shares = able.dropna(subset=["without_retrieval", "without_random"])
-    taken = {
-        f"{cell}_{name}": ratio(known.assign(taken=known["start"] - known[f"{place}_{name}"]), "taken", "start",
-                                n_resamples=n_resamples)
-        for cell, place, known in (("share", "without", shares), ("ten", "ten", able))
-        for name in ("retrieval", "random")
-    }
+    taken: dict[str, Any] = {}
+    for cell, place, known in (("share", "without", shares), ("ten", "ten", able)):
+        for name in ("retrieval", "random"):
+            lost = known.assign(taken=known["start"] - known[f"{place}_{name}"])
+            taken |= cells(ratio(lost, "taken", "start", n_resamples=n_resamples), f"{cell}_{name}")
     return {
         "n_runs": len(part), "n_able": len(able), "start": able["start"].mean(),
         "n_retrieval": able["n_retrieval"].mean(), "n_area": len(area),
@@ -149,31 +131,80 @@ def _row(part: pd.DataFrame, bases: Any, n_resamples: int) -> dict[str, Any]:
         "n_above": int((able["low"] > 0).sum()), "n_below": int((able["high"] < 0).sum()),
         "same_sign": one_sign(area.groupby("base")["area"].mean(), bases),
         "k_max_least": area["k_max"].min(), "k_max_most": area["k_max"].max(), "n_shares": len(shares),
-        **{key: cell for name, interval in taken.items() for key, cell in cells(interval, name).items()},
+        **taken,
     }
 
 
+def specificity(
+    runs: pd.DataFrame, knockout: pd.DataFrame, text_loss: pd.DataFrame | None, *, n_resamples: int = RESAMPLES,
+) -> pd.DataFrame:
+    """The excess on plain text and on the task, and the difference of the two, of the able runs with all losses."""
+    if text_loss is None or text_loss.empty:
+        return frame([], "specificity")
+    need(text_loss, "text_loss", [*RUN, "set", "k", "loss"])
+    need(knockout, "knockout", [*RUN, "mode", "scope", "set", "draw", "k", "metric", "value"])
+    nll = knockout[(knockout["metric"] == LOSS) & (knockout["draw"] == 0)]
+    nll = nll[(nll["set"] == "none") | ((nll["mode"] == MODE) & (nll["scope"] == SCOPE))]
+    nll = nll.rename(columns={"value": "loss"})
+    able = runs[runs["able"] & (runs["n_retrieval"] > 0)]
+    costs = able[[*RUN, "n_retrieval"]].merge(_costs(text_loss, able, "text"), on=RUN).merge(
+        _costs(nll, able, "task"), on=RUN).dropna()
+    return frame((row for task, part in costs.groupby("task") for row in _excess_rows(task, part, n_resamples)),
+                 "specificity")
+
+
+def _costs(losses: pd.DataFrame, runs: pd.DataFrame, place: str) -> pd.DataFrame:
+    """Loss without all retrieval heads, and without as many random ones, less that of the run as it is."""
+    sized = losses.merge(runs[[*RUN, "n_retrieval"]], on=RUN, suffixes=("_row", ""))
+    sized = sized[(sized["set"] == "none") | (sized["k"] == sized["n_retrieval"])]
+    sized = one_row_a_key(sized[sized["set"].isin(["none", "retrieval", "random"])], [*RUN, "set"], f"losses, {place}")
+    wide = sized.pivot(index=RUN, columns="set", values="loss").reindex(columns=["none", "retrieval", "random"])
+    costs = {f"{place}_{name}": wide[name] - wide["none"] for name in ("retrieval", "random")}
+    return pd.DataFrame(costs).reset_index()
+
+
+def _excess_rows(task: str, part: pd.DataFrame, n_resamples: int) -> list[dict]:
+    total, samples = sums(part, [f"{place}_{name}" for place in ("text", "task") for name in ("retrieval", "random")],
+                          n_resamples=n_resamples)
+    rows, excess, drawn = [], [], []
+    for place, top, unit in (("text", 0, 1), ("task", 2, 3)):
+        value, resampled, reason = NAN, None, "random heads cost nothing, so there is no unit"
+        if total[unit] > 0:
+            value, reason = total[top] / total[unit] - 1, None
+            if samples is not None and (samples[:, unit] > 0).all():
+                resampled = samples[:, top] / samples[:, unit] - 1
+            else:
+                reason = "no interval: one run, or random heads cost nothing in a sample"
+        excess.append(value)
+        drawn.append(resampled)
+        rows.append({"task": task, "place": place, "cost_retrieval": total[top] / len(part),
+                     "cost_random": total[unit] / len(part), **cells(percentile_interval(value, resampled)),
+                     "n": len(part), "reason": reason})
+    both = None if any(one is None for one in drawn) else drawn[1] - drawn[0]
+    value = excess[1] - excess[0]
+    reason = "no interval in one of the two" if both is None else None
+    if np.isnan(value):
+        reason = "no unit in one of the two"
+    return [*rows, {"task": task, "place": "difference", "cost_retrieval": None, "cost_random": None,
+                    **cells(percentile_interval(value, both)), "n": len(part), "reason": reason}]
+
+
 def verdicts(necessity: pd.DataFrame, specificity: pd.DataFrame) -> list[Verdict]:
-    """One verdict a task, and that over all tasks."""
-    need(necessity, COLUMNS, "necessity")
+    """One verdict per task, and that over all tasks."""
+    need(necessity, "necessity")
     totals = necessity[necessity["condition"] == ALL].set_index("task")
     few = too_few(len(synthetic(necessity.loc[necessity["condition"] != ALL, "condition"])))
     of_tasks = [_of_task(task, row, specificity, few) for task, row in totals.iterrows() if task != ALL]
     if not of_tasks:
         return []
-    return [*of_tasks, over_tasks(of_tasks, _area(totals.loc[ALL]))]
-
-
-def _area(row: pd.Series) -> Interval:
-    return Interval(*(float(row[name]) for name in ("area", "area_low", "area_high")))
+    return [*of_tasks, over_tasks(of_tasks, from_cells(totals.loc[ALL], "area"))]
 
 
 def _of_task(task: str, row: pd.Series, specificity: pd.DataFrame, few: str) -> Verdict:
-    effect = (None if pd.isna(number) else number for number in _area(row))
     return Verdict(
         "C4", task, UNDECIDED if few else _decide(row),
-        "area between the knock-out curves of random and of retrieval heads", *effect, "share of right answers",
-        int(row["n_able"]), "runs", RULE,
+        "area between the knock-out curves of random and of retrieval heads", *from_cells(row, "area"),
+        "share of right answers", int(row["n_able"]), "runs", RULE,
         " ".join(part for part in (few, _detail(row), specificity_sentence(specificity, task)) if part), CHAPTER,
         "necessity",
     )
@@ -207,3 +238,26 @@ def _detail(row: pd.Series) -> str:
     collapse = "is seen here too" if row["ten_retrieval"] >= MOST else "is not seen here"
     return text + (f" The ten strongest alone take {row['ten_retrieval']:.0%}, ten random ones "
                    f"{row['ten_random']:.0%}: the collapse at ten heads that is reported of the paper {collapse}.")
+
+
+def specificity_sentence(table: pd.DataFrame, task: str) -> str:
+    """Whether the heads are specific for retrieval, in a task; empty where no able run was tried on plain text."""
+    need(table, "specificity")
+    rows = table[table["task"] == task].set_index("place")
+    if rows.empty:
+        return ""
+    text, of_task, difference = rows.loc["text"], rows.loc["task"], rows.loc["difference"]
+    costs = (f"On plain text all retrieval heads cost {text['cost_retrieval']:.3f} nats a token (perplexity times "
+             f"{np.exp(text['cost_retrieval']):.1f}), as many random ones {text['cost_random']:.3f}; on the task "
+             f"{of_task['cost_retrieval']:.2f} and {of_task['cost_random']:.2f}.")
+    unproven = "So they are of general use, and their specificity for retrieval is unproven"
+    if pd.isna(difference["value"]):
+        return f"{costs} {unproven}: random heads cost nothing, so their cost is no unit to compare the two in."
+    excess = (f"In units of the cost of random heads that is an excess of {text['value']:,.1f} on plain text and of "
+              f"{of_task['value']:,.1f} on the task")
+    if difference["low"] > 0:
+        there = ", though more than random heads there too" if text["low"] > 0 else ""
+        return f"{costs} {excess}: they cost less where nothing is to be retrieved{there}."
+    if difference["high"] < 0 or (pd.isna(difference["low"]) and difference["value"] <= 0):
+        return f"{costs} {excess}, not less than on the task, so the heads are of general use."
+    return f"{costs} {unproven}: {excess[:1].lower()}{excess[1:]}, and neither is shown to be larger."

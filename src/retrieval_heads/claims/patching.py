@@ -11,23 +11,31 @@ runs' own intervals it could hardly be found: `power_of_runs` says how rarely.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 from scipy.stats import norm
 
-from retrieval_heads.claims.head_arrays import claimed, need, synthetic
 from retrieval_heads.claims.necessity import ABLE, METRIC
-from retrieval_heads.claims.patched_sets import against, equal_numbers, sufficiency
-from retrieval_heads.claims.repeated import one_row_a_key, one_sign, ratio
+from retrieval_heads.claims.runs import cells, claimed, frame, need, one_row_a_key, one_sign, ratio, synthetic
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Judged, Verdict, plain, too_few
 from retrieval_heads.keys import RUN
-from retrieval_heads.stats.bootstrap import RESAMPLES, Interval
+from retrieval_heads.stats.resample import RESAMPLES, Interval
 
 INTERVALS = [f"{name}{end}" for name in ("change", "closed", "over_random") for end in ("", "_low", "_high")]
 
 Z = 1.96
 """Half the width of a normal 95% interval, in standard errors."""
+
+SETS = ("intersection", "complement", "random", "random_complement", "intersection_equal", "all")
+
+CONTRASTS = {
+    "complement_over_intersection": ("complement", "intersection_equal"),
+    "complement_over_random": ("complement", "random_complement"),
+    "intersection_over_random": ("intersection_equal", "random_complement"),
+}
+"""Comparisons of sets with as many heads as the complement has; the random ones are of the complement's layers."""
 
 CHAPTER = "05_patching"
 RULE = (
@@ -42,15 +50,7 @@ SHARES = (0.8, 0.9)
 
 
 def judge_patching(patching: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> Judged:
-    """Claim C5 from the table `patching`.
-
-    Returns:
-        The tables `sufficiency`, `sufficiency_equal` and `sufficiency_against`, and the verdicts: of each task for
-        show, and over all runs, which is that of the claim.
-
-    Raises:
-        ResultError: a column that is not there, or a row that stands twice.
-    """
+    """Claim C5 from the table `patching`; the verdicts of the tasks are for show, that of all runs is the claim's."""
     rows = patched(patching)
     tables = {
         "sufficiency": sufficiency(rows, n_resamples=n_resamples),
@@ -61,14 +61,9 @@ def judge_patching(patching: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> J
 
 
 def patched(patching: pd.DataFrame) -> pd.DataFrame:
-    """The rows of every set of heads of every patched run, with what is known of its gap.
-
-    Returns:
-        The key columns of a run, `set`, `n_heads`, `n`, `change`, `closed`, `over_random` with their `_low` and
-        `_high`, and the same for all sets of a run: `gap` (whether there is one that counts), `counted` (whether the
-        run is on a synthetic condition).
-    """
-    need(patching, [*RUN, "set", "draw", "metric", "n_heads", "n", "value", *INTERVALS], "patching")
+    """The rows of every set of heads of every patched run, with `gap` (whether it has one that counts) and `counted`
+    (whether it is on a synthetic condition)."""
+    need(patching, "patching", [*RUN, "set", "draw", "metric", "n_heads", "n", "value", *INTERVALS])
     rows = patching[(patching["metric"] == METRIC) & (patching["draw"] == 0)]
     conditions = rows["condition"].unique()
     rows = one_row_a_key(rows[rows["condition"].isin(claimed(conditions))], [*RUN, "set"], "patching")
@@ -80,8 +75,80 @@ def patched(patching: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(counted=rows["condition"].isin(synthetic(conditions))).reset_index(drop=True)
 
 
+def _groups(rows: pd.DataFrame) -> Iterator[tuple[str, str, bool, pd.DataFrame]]:
+    """Task, condition, whether it counts, and rows: of each condition, and of the counted ones of a task and of all."""
+    for (task, condition), part in rows.groupby(["task", "condition"]):
+        yield task, condition, bool(part["counted"].all()), part
+    counted = rows[rows["counted"]]
+    for task, part in counted.groupby("task"):
+        yield task, ALL, True, part
+    if len(counted):
+        yield ALL, ALL, True, counted
+
+
+def sufficiency(rows: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
+    """Each set of heads in each task and condition; `all` stands for the conditions that count, and for all tasks."""
+    bases, found = rows["base"].unique(), []
+    for task, condition, counted, part in _groups(rows):
+        for name in SETS:
+            own = part[part["set"] == name]
+            if len(own):
+                found.append({"task": task, "condition": condition, "set": name, "counted": counted,
+                              **_row(own, bases, n_resamples)})
+    return frame(found, "sufficiency")
+
+
+def _row(own: pd.DataFrame, bases: Any, n_resamples: int) -> dict[str, Any]:
+    gap = own[own["gap"]]
+    return {
+        "n_runs": len(own), "n_gap": len(gap), "n_heads": gap["n_heads"].mean(),
+        **cells(ratio(gap, "change", n_resamples=n_resamples), "change"),
+        **cells(ratio(gap, "closed", n_resamples=n_resamples), "closed"),
+        **_counts(gap),
+        "same_sign": one_sign(gap.groupby("base")["change"].mean(), bases),
+    }
+
+
+def equal_numbers(rows: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
+    """Sets compared at equal numbers of heads, in the runs with a gap that have both, with some head in each."""
+    bases, found = rows["base"].unique(), []
+    for task, condition, counted, part in _groups(rows[rows["gap"]]):
+        for contrast, (first, second) in CONTRASTS.items():
+            one, two = (part[(part["set"] == name) & (part["n_heads"] > 0)].set_index(RUN) for name in (first, second))
+            same = one["n_heads"] == two["n_heads"].reindex(one.index)
+            both = one.assign(difference=one["change"] - two["change"].reindex(one.index))[same].reset_index()
+            if both.empty:
+                continue
+            found.append({
+                "task": task, "condition": condition, "contrast": contrast,
+                **cells(ratio(both, "difference", n_resamples=n_resamples)), "n_runs": len(both),
+                "n_heads": both["n_heads"].mean(), "n_first_better": int((both["difference"] > 0).sum()),
+                "n_second_better": int((both["difference"] < 0).sum()),
+                "same_sign": one_sign(both.groupby("base")["difference"].mean(), bases), "counted": counted,
+            })
+    return frame(found, "sufficiency_equal")
+
+
+def against(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every run with a gap that speaks against the claim, one row per case.
+
+    Cases: `hurts` (patching the intersection is worse than nothing, beyond the interval; `value` is the change),
+    `whole` (it closes the whole gap by the estimate; the share), `under_random` (it helps less than random heads,
+    beyond the interval; the difference).
+    """
+    own = rows[(rows["set"] == "intersection") & rows["gap"]]
+    cases = (("hurts", "change", own["change_high"] < 0), ("whole", "closed", own["closed"] >= 1),
+             ("under_random", "over_random", own["over_random_high"] < 0))
+    found = [
+        {**{name: row[name] for name in RUN}, "case": case, "value": row[column], "low": row[f"{column}_low"],
+         "high": row[f"{column}_high"], **{name: row[name] for name in ("n_heads", "n", "counted")}}
+        for case, column, where in cases for row in own[where].to_dict("records")
+    ]
+    return frame(found, "sufficiency_against").sort_values([*RUN, "case"], ignore_index=True)
+
+
 def verdicts(rows: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> list[Verdict]:
-    """One verdict a task and that over all runs, from the rows of `patched`."""
+    """One verdict per task and that over all runs, from the rows of `patched`."""
     every = rows[rows["set"] == "intersection"]
     if every.empty:
         return []
@@ -109,11 +176,13 @@ def _verdict(task: str, every: pd.DataFrame, bases: Any, few: str, n_resamples: 
 
 
 def _counts(runs: pd.DataFrame) -> dict[str, int]:
-    """Of runs with a gap: in how many the intersection helps, hurts, ..., each beyond the interval."""
+    """Of runs with a gap: in how many a set helps, hurts, ..., each beyond the interval; `whole` by the estimate."""
     return {
-        "helps": int((runs["change_low"] > 0).sum()), "hurts": int((runs["change_high"] < 0).sum()),
-        "over": int((runs["over_random_low"] > 0).sum()), "open": int((runs["closed_high"] < 1).sum()),
-        "whole": int((runs["closed"] >= 1).sum()), "controls": int(runs["over_random"].notna().sum()),
+        "n_helped": int((runs["change_low"] > 0).sum()), "n_hurt": int((runs["change_high"] < 0).sum()),
+        "n_controls": int(runs["over_random"].notna().sum()),
+        "n_over_random": int((runs["over_random_low"] > 0).sum()),
+        "n_under_random": int((runs["over_random_high"] < 0).sum()),
+        "n_open": int((runs["closed_high"] < 1).sum()), "n_whole": int((runs["closed"] >= 1).sum()),
     }
 
 
@@ -138,11 +207,11 @@ def _decide(runs: pd.DataFrame, closed: Interval, bases: Any) -> str:
     if not n or not one_sign(runs.groupby("base")["change"].mean(), bases):
         return UNDECIDED
     better = runs["change"].mean() > 0
-    if count["whole"] > n / 2 or (count["hurts"] > count["helps"] and not better):
+    if count["n_whole"] > n / 2 or (count["n_hurt"] > count["n_helped"] and not better):
         return NOT
-    if not (better and count["helps"] > n / 2 and not count["hurts"]):
+    if not (better and count["n_helped"] > n / 2 and not count["n_hurt"]):
         return UNDECIDED
-    if not count["over"] > n / 2:
+    if not count["n_over_random"] > n / 2:
         return IN_PART
     return SUPPORTED if _open(runs, closed) else UNDECIDED
 
@@ -152,15 +221,15 @@ def _detail(own: pd.DataFrame, runs: pd.DataFrame, closed: Interval, bases: Any)
         return f"None of {len(own)} synthetic runs has a gap to a real run that answers {ABLE:.0%} of the examples."
     count = _counts(runs)
     text = (
-        f"Of {len(runs)} synthetic runs with a gap ({len(own)} in all) the intersection helps in {count['helps']} and "
-        f"hurts in {count['hurts']}, helps more than random heads in {count['over']} ({count['controls']} have such a "
-        f"control) and closes the whole gap by its estimate in {count['whole']}."
+        f"Of {len(runs)} synthetic runs with a gap ({len(own)} in all) the intersection helps in {count['n_helped']} "
+        f"and hurts in {count['n_hurt']}, helps more than random heads in {count['n_over_random']} "
+        f"({count['n_controls']} have such a control) and closes the whole gap by its estimate in {count['n_whole']}."
     )
     if not pd.isna(closed.high):
         said = "leaves a part of it open" if _open(runs, closed) else "does not show that a part of it stays open"
         text += f" The pooled share {said}."
     power = [f"{power_of_runs(runs, share):.0%} of runs for a true share of {share}" for share in SHARES]
-    text += (f" By its own interval a part stays open in {count['open']} runs; with so few examples a run this would "
+    text += (f" By its own interval a part stays open in {count['n_open']} runs; with so few examples a run this would "
              f"show in {' and in '.join(power)}, so it decides nothing.")
     if not one_sign(runs.groupby("base")["change"].mean(), bases):
         text += " The mean change has not one sign in all base models, or one has no gap."

@@ -1,8 +1,9 @@
 """Claim C3: does the recall of heads correlate with performance, and is it worth more than cheaper predictors?
 
-Correlations are over conditions, ranks taken within tasks (`stats.run_correlation`); a condition that is left out is
-predicted from the others by a line through the means of each task (`stats.prediction`). Real runs, controls and other
-numbers of examples do not count. As mixtures share examples with other conditions, all is repeated without them.
+Correlations are over conditions, ranks taken within tasks (`stats.runs`); a condition that is left out is predicted
+from the others by a line through the means of each task (`stats.prediction`). Real runs, controls and other numbers of
+examples do not count. As mixtures share examples with other conditions, all is repeated without them. Question Q3 asks
+whether attention mass or the contribution predict better.
 
 Over tasks (`all`) count those whose real runs have at least one head on average, as for claim C2: without heads there
 is nothing to recall. Beside them stand all tasks of the study (`every`), which is how it was fixed beforehand.
@@ -16,17 +17,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.claims.head_arrays import claimed, mixtures, need, without_blanks
-from retrieval_heads.claims.run_predictors import OUTCOME, PREDICTORS, THRESHOLD
+from retrieval_heads.claims.run_predictors import CHEAPER, OUTCOME, PREDICTORS, THRESHOLD
+from retrieval_heads.claims.runs import claimed, frame, mixtures, need
 from retrieval_heads.claims.subsets import LEAST_HEADS
-from retrieval_heads.claims.verdict import ALL
+from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, plain, too_few
 from retrieval_heads.keys import RUN
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.stats.bootstrap import RESAMPLES
 from retrieval_heads.stats.correlation import METHODS, PERMUTATIONS
 from retrieval_heads.stats.prediction import BASELINE, left_out_errors, summarise_errors
-from retrieval_heads.stats.run_correlation import correlate_runs
-from retrieval_heads.stats.runs import balanced, condition_means
+from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN
+from retrieval_heads.stats.runs import balanced, condition_means, correlate_runs
+
+LOW, STRONG, LEVEL = 0.4, 0.7, 0.05
+"""Of the rule: the interval's lower end, a strong correlation, the level of the permutation test."""
+
+RULE = (
+    "Supported with an interval over conditions above 0.4 and a permutation p below 0.05, in part with the second "
+    "only, and the same sign in each base model; otherwise not supported with an interval below 0.7. Tasks count whose "
+    "real runs have at least one head on average."
+)
+RULE_OF_MEASURES = (
+    "Supported when the strongest heads by mass and by contribution both predict left-out conditions with a smaller "
+    "absolute error than recall, beyond the interval over conditions and in each base model; in part with one; not "
+    "supported when both have a larger one."
+)
+CHAPTER = "06_correlation"
 
 EVERY = "every"
 """Beside `all` a value of the column `task`: all tasks of the study, also those without heads."""
@@ -49,12 +64,6 @@ COMPARED = (
 )
 """Pairs of a predictor and the reference that its errors are compared with."""
 
-COLUMNS = (
-    "conditions", "base", "task", "predictor", "given", "threshold", "method", "estimate", "low", "high", "p",
-    "n_conditions", "n_runs", "left_out", "reason",
-)
-
-
 def parts(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The runs that count, by the name of what they are: with and without mixtures."""
     counting = runs[runs["condition"].isin(claimed(runs["condition"].unique())) & (runs["condition"] != REFERENCE)]
@@ -74,22 +83,13 @@ def correlation_rows(
     """The table `correlation_runs`: each predictor with performance, over conditions.
 
     Args:
-        runs: the table `run_predictors`.
         recall: the table `run_recall`, for the correlation of recall over thresholds; None to leave it out.
-        predictors: columns of `runs`.
         threshold: the one that heads were taken by in `runs`.
-        n_resamples, n_permutations: of the interval over conditions and of the permutation test.
 
-    Returns:
-        `COLUMNS`. One row for `conditions` (`all` or `unmixed`), `base` (`all`: averaged over base models; recall with
-        mixtures also in each), `task` (and, of several, `all` and `every`, ranks within tasks), predictor, `given`
-        (`nothing`; recall also with the part of each of `GIVEN` taken out), `threshold` (of the heads; recall at each)
-        and `method` (Kendall only at the study's threshold and with mixtures).
-
-    Raises:
-        ResultError: a column that is not there.
+    Recall stands also by base model, at each threshold, and with the part of each of `GIVEN` taken out; Kendall's tau
+    only at the study's threshold and with mixtures.
     """
-    need(runs, [*RUN, OUTCOME, *predictors], "run_predictors")
+    need(runs, "run_predictors", [*RUN, OUTCOME, *predictors])
     settings = {"n_resamples": n_resamples, "n_permutations": n_permutations}
     found: list[pd.DataFrame] = []
     usual = with_heads(runs) if "n_heads" in runs else sorted(runs["task"].unique())
@@ -115,8 +115,7 @@ def correlation_rows(
                 add(table, "recall", given=given, **here, method=METHODS[0])
             for base, own in table.groupby("base"):
                 add(own, "recall", **here | {"base": base}, method=METHODS[0])
-    table = pd.concat(found, ignore_index=True)[list(COLUMNS)] if found else pd.DataFrame(columns=list(COLUMNS))
-    return without_blanks(table, "left_out", "reason")
+    return frame(pd.concat(found, ignore_index=True) if found else [], "correlation_runs")
 
 
 def _over_tasks(table: pd.DataFrame, tasks: Sequence[str], predictor: str, **settings: Any) -> pd.DataFrame:
@@ -139,23 +138,8 @@ def error_rows(
     """The table `prediction_errors`: how well a left-out condition is predicted by one quantity beside another.
 
     A pair is compared in the conditions in which recall and both are defined. A predictor that is not defined in some
-    runs of a condition stands there with its mean over the others.
-
-    Args:
-        runs: the table `run_predictors`.
-        compared: pairs of a predictor and a reference; `mean` is the mean of the other conditions.
-        n_resamples: of the bootstrap over conditions.
-
-    Returns:
-        One row for `conditions`, `task` (and, of several, `all` and `every`), `predictor` and `reference`: `error` with
-        `error_low` and
-        `error_high`, `reference_error`, `gain` (reference less predictor: positive where the predictor is better) with
-        `gain_low` and `gain_high`, `skill`, `bases_better` of `n_bases` (base models in which the gain is positive),
-        `n_conditions`, `finding` (better or worse where the interval excludes 0 and all base models agree; not shown
-        to be better otherwise), `reason`. Without three conditions in a task there is no row of it.
-
-    Raises:
-        ResultError: a column that is not there.
+    runs of a condition stands there with its mean over the others. The finding is better or worse where the interval
+    excludes 0 and all base models agree. Without three conditions in a task there is no row.
     """
     compared, tasks = list(compared), sorted(runs["task"].unique())
     rows = _error_rows(runs, compared, n_resamples)
@@ -172,53 +156,161 @@ def error_rows(
 
 def _error_rows(runs: pd.DataFrame, compared: list[tuple[str, str]], n_resamples: int) -> pd.DataFrame:
     """The rows of `error_rows` of each task, and of all of these runs."""
-    names = list(dict.fromkeys(name for pair in compared for name in pair if name != BASELINE))
-    need(runs, [*RUN, OUTCOME, "recall", *names], "run_predictors")
+    names = list(dict.fromkeys([OUTCOME, "recall", *(name for pair in compared for name in pair if name != BASELINE)]))
+    need(runs, "run_predictors", [*RUN, *names])
     rows: list[pd.DataFrame] = []
     for conditions, table in parts(runs).items():
         known, _ = balanced(table, [OUTCOME, "recall"])
-        bases = [own for _, own in table.merge(known[RUN], on=RUN).groupby("base")]
-        errors = [_Errors(_means(one, names), names) for one in (table.merge(known[RUN], on=RUN), *bases)]
-        for predictor, reference in compared:
-            own, *by_base = (one.of(predictor, reference) for one in errors)
+        table = table.merge(known[RUN], on=RUN)
+        means = [condition_means(one, names).assign(base=ALL, seed=0)
+                 for one in (table, *(own for _, own in table.groupby("base")))]
+        for pair in compared:
+            own, *by_base = (_errors(one, [name for name in pair if name != BASELINE]) for one in means)
             if own.empty:
                 continue
-            summary = summarise_errors(own, [predictor], reference, n_resamples=n_resamples)
-            gains = [_gains(one, predictor, reference) for one in by_base if len(one)]
-            better = summary["task"].map(lambda task, gains=gains: sum(one.get(task, 0) > 0 for one in gains))
-            worse = summary["task"].map(lambda task, gains=gains: sum(one.get(task, 0) < 0 for one in gains))
+            summary = summarise_errors(own, pair[:1], pair[1], n_resamples=n_resamples)
+            gains = pd.DataFrame([_gains(one, *pair) for one in by_base if len(one)])
+            better, worse = ((sign * gains > 0).sum().reindex(summary["task"], fill_value=0).to_numpy()
+                             for sign in (1, -1))
             agreed = [(summary["gain_low"] > 0) & (better == len(gains)),
                       (summary["gain_high"] < 0) & (worse == len(gains))]
             rows.append(summary.assign(
                 conditions=conditions, bases_better=better, n_bases=len(gains),
                 finding=np.select(agreed, [BETTER, WORSE], NOT_SHOWN)))
-    columns = ["conditions", "task", "predictor", "reference", "error", "error_low", "error_high", "reference_error",
-               "gain", "gain_low", "gain_high", "skill", "bases_better", "n_bases", "n_conditions", "finding", "reason"]
-    table = pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)
-    return without_blanks(table, "reason")
+    return frame(pd.concat(rows, ignore_index=True) if rows else [], "prediction_errors")
 
 
-def _means(runs: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    means = condition_means(runs, list(dict.fromkeys([OUTCOME, "recall", *names])))
-    return means.assign(base=ALL, seed=0)
+def _errors(means: pd.DataFrame, predictors: list[str]) -> pd.DataFrame:
+    """Left-out errors of the predictors in the conditions in which they and recall are defined."""
+    defined = means.dropna(subset=["recall", *predictors])
+    return left_out_errors(defined, predictors, OUTCOME) if len(defined) else defined
 
 
-def _gains(errors: pd.DataFrame, predictor: str, reference: str) -> dict[str, float]:
+def _gains(errors: pd.DataFrame, predictor: str, reference: str) -> pd.Series:
     """By task, and of all: by how much the predictor's mean error is smaller."""
     gain = errors[reference] - errors[predictor]
-    return {**gain.groupby(errors["task"]).mean().to_dict(), ALL: float(gain.mean())}
+    return pd.concat([gain.groupby(errors["task"]).mean(), pd.Series({ALL: gain.mean()})])
 
 
-class _Errors:
-    """Left-out errors of all predictors, computed once for each set of conditions that a pair is defined in."""
+def prediction_verdict(
+    correlations: pd.DataFrame, errors: pd.DataFrame | None = None, threshold: float = THRESHOLD
+) -> Verdict:
+    """The verdict on claim C3, of all tasks together (of the task, where there is one only); `errors` are for what
+    recall is worth."""
+    need(correlations, "correlation_runs")
+    of_recall = correlations[(correlations["method"] == "spearman") & (correlations["conditions"] == ALL)
+                             & (correlations["predictor"] == "recall")]
+    own = _pooled(of_recall)
+    recall = _near(own, threshold)
+    plainly = recall[recall["given"] == NOTHING]
+    of_all, of_bases = plainly[plainly["base"] == ALL], plainly[plainly["base"] != ALL]
+    if of_all.empty or pd.isna(of_all.iloc[0]["estimate"]):
+        reason = "no runs to compare in a task with heads" if of_all.empty else of_all.iloc[0]["reason"]
+        return _c3(UNDECIDED, UNKNOWN, 0, f"{reason[:1].upper()}{reason[1:]}. {_left(correlations, threshold)}")
+    row = of_all.iloc[0]
+    few = too_few(int(row["n_conditions"]), "condition")
+    agree = bool((of_bases["estimate"] > 0).all())
+    if few:
+        verdict = UNDECIDED
+    elif row["p"] < LEVEL and row["estimate"] > 0 and agree:
+        verdict = SUPPORTED if row["low"] > LOW else IN_PART
+    else:
+        verdict = NOT if row["high"] < STRONG else UNDECIDED
+    said = [few] if few else []
+    said += [f"P = {row['p']:.3g}."]
+    if verdict in (SUPPORTED, IN_PART) and row["high"] < STRONG:
+        said.append("The interval lies below 0.7, so the correlation is not strong.")
+    said += [*_every(_near(of_recall, threshold), row), *_beside(correlations, recall, own, threshold)]
+    worths = [] if errors is None else worth(errors)
+    said += [f"Recall {'; '.join(worths)}."] if worths else []
+    return _c3(verdict, row[["estimate", "low", "high"]], int(row["n_conditions"]), " ".join(said))
 
-    def __init__(self, means: pd.DataFrame, names: list[str]) -> None:
-        self.means, self.names, self.known = means, list(dict.fromkeys(["recall", *names])), {}
 
-    def of(self, *pair: str) -> pd.DataFrame:
-        defined = self.means[["recall", *(name for name in pair if name != BASELINE)]].notna().all(axis=1).to_numpy()
-        if defined.tobytes() not in self.known:
-            rows = self.means[defined]
-            names = [name for name in self.names if rows[name].notna().all()]
-            self.known[defined.tobytes()] = left_out_errors(rows, names, OUTCOME)[0] if len(rows) else rows
-        return self.known[defined.tobytes()]
+def _every(of_recall: pd.DataFrame, row: pd.Series) -> list[str]:
+    """What comes out over all tasks, where some of them have no heads, as the rule was fixed beforehand."""
+    rows = of_recall[(of_recall["task"] == EVERY) & (of_recall["base"] == ALL) & (of_recall["given"] == NOTHING)]
+    if rows.empty or rows.iloc[0]["n_runs"] == row["n_runs"]:
+        return []
+    one = rows.iloc[0]
+    return [f"This is over the tasks whose real runs have at least one head on average, which was decided afterwards, "
+            f"as in C2; over every task, as was fixed beforehand, it is {_with_interval(one)}, p = {one['p']:.3g}."]
+
+
+def _beside(
+    correlations: pd.DataFrame, recall: pd.DataFrame, every_threshold: pd.DataFrame, threshold: float,
+) -> list[str]:
+    """What the correlation hangs on: base model, mixtures, threshold, and what recall shares with other quantities."""
+    of_bases = recall[(recall["base"] != ALL) & (recall["given"] == NOTHING)]
+    each = [f"{row['base']} {_with_interval(row)}" for row in of_bases.to_dict("records")]
+    said = [f"By base model: {', '.join(each)}."] if each else []
+    unmixed = correlations[(correlations["method"] == "spearman") & (correlations["predictor"] == "recall")
+                           & (correlations["conditions"] == UNMIXED) & (correlations["base"] == ALL)]
+    said += [f"Without mixtures it is {_with_interval(row)}, p = {row['p']:.3g}."
+             for row in _near(_pooled(unmixed), threshold).to_dict("records")]
+    curve = every_threshold[(every_threshold["base"] == ALL) & (every_threshold["given"] == NOTHING)]
+    known = [f"{one.estimate:.2f} at {one.threshold:g}" for one in curve.sort_values("threshold").itertuples()
+             if not pd.isna(one.estimate)]
+    said += [f"Over thresholds of the score it is {', '.join(known)}."] if len(known) > 1 else []
+    given = recall[(recall["given"] != NOTHING) & recall["estimate"].notna()]
+    shares = [f"{_with_interval(row)} given {row['given']}" for row in given.to_dict("records")]
+    return [*said, *([f"It is {', and '.join(shares)}."] if shares else [])]
+
+
+def _with_interval(row: Any) -> str:
+    interval = "" if pd.isna(row["low"]) else f" ({row['low']:.2f} to {row['high']:.2f})"
+    return f"{row['estimate']:.2f}{interval}".replace("-0.00", "0.00")
+
+
+def worth(errors: pd.DataFrame) -> list[str]:
+    """What recall is worth beside each cheaper predictor and the mean of the others: phrases that follow `recall`."""
+    rows = _pooled(errors[(errors["conditions"] == ALL) & (errors["predictor"] == "recall")])
+    rows = rows[rows["reference"].isin(["mean", *CHEAPER])]
+    return [f"is {one.finding} than {one.reference} (absolute error {one.error:.3f} against {one.reference_error:.3f})"
+            for one in rows.itertuples()]
+
+
+def measures_verdict(errors: pd.DataFrame) -> Verdict:
+    """Q3: do the strongest heads by attention mass, or by contribution, predict better than the copy score's recall?"""
+    need(errors, "prediction_errors")
+    rows = _pooled(errors[(errors["conditions"] == ALL) & (errors["predictor"] == "recall")], EVERY)
+    rows = rows[rows["reference"].isin(["mass_top", "contribution_top"])]
+    # the rows say what recall gains on the measure: worse recall is a better measure
+    better, worse = int((rows["finding"] == WORSE).sum()), int((rows["finding"] == BETTER).sum())
+    verdict = UNDECIDED
+    if better:
+        verdict = SUPPORTED if better == len(rows) > 1 else IN_PART
+    elif worse == len(rows) > 1:
+        verdict = NOT
+    said = [f"{one.reference}: {-one.gain:+.3f} ({-one.gain_high:+.3f} to {-one.gain_low:+.3f})."
+            for one in rows.itertuples()]
+    best = UNKNOWN if rows.empty else -rows.sort_values("gain").iloc[0][["gain", "gain_high", "gain_low"]].astype(float)
+    return Verdict(
+        "Q3", ALL, verdict, "absolute error of recall less that of the better of mass_top and contribution_top",
+        *plain(best), "fraction", 0 if rows.empty else int(rows["n_conditions"].min()), "conditions", RULE_OF_MEASURES,
+        " ".join(said) or "Neither was measured.", CHAPTER, "prediction_errors",
+    )
+
+
+def _pooled(rows: pd.DataFrame, name: str = ALL) -> pd.DataFrame:
+    """The rows of the tasks together; those of the task, where there is only one."""
+    return rows if rows["task"].nunique() == 1 and name not in set(rows["task"]) else rows[rows["task"] == name]
+
+
+def _near(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """The rows of one threshold of the heads."""
+    return rows[np.isclose(rows["threshold"].astype(float), threshold)]
+
+
+def _left(rows: pd.DataFrame, threshold: float) -> str:
+    rest = _near(rows[rows["predictor"].isin(["cosine", "mean_strength"]) & (rows["conditions"] == ALL)
+                      & (rows["method"] == "spearman")], threshold)
+    rest = _pooled(rest, ALL if (rest["task"] == ALL).any() else EVERY)
+    left = [f"{one.predictor} {one.estimate:.2f} (p = {one.p:.3g})" for one in rest[rest["base"] == ALL].itertuples()]
+    return f"What is left to correlate: {', '.join(left) or 'nothing'}."
+
+
+def _c3(verdict: str, found: Iterable[float], n: int, detail: str) -> Verdict:
+    return Verdict(
+        "C3", ALL, verdict, "Spearman's correlation of recall with performance over conditions, ranks within tasks",
+        *plain(found), "rank correlation", n, "conditions", RULE, detail, CHAPTER, "correlation_runs",
+    )

@@ -3,47 +3,31 @@
 Heads are compared with those of the real runs of the same base model and *other* seeds, and the values averaged over
 these, so that a shared random start counts for nothing. Two ways make two matrices comparable: sets of retrieval heads
 (above a threshold), and the n strongest heads of either run, n being the number of the real run's retrieval heads; the
-second has no threshold for measures that are no copy score, and recall and precision are the same.
+second has no threshold for measures that are not a copy score, and recall and precision are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.claims.head_arrays import TaskHeads, claimed, need, task_heads
-from retrieval_heads.claims.pairs import known_mean
-from retrieval_heads.data.example import task_of
+from retrieval_heads.claims.arrays import EXACT, SCORE, TaskHeads, claim_column, flat, known_mean, task_heads
+from retrieval_heads.claims.runs import claimed, need
 from retrieval_heads.keys import RUN
-from retrieval_heads.stats.overlap import THRESHOLDS
+from retrieval_heads.stats.overlap import THRESHOLDS, cosines, recall_precision
 
 THRESHOLD = 0.1
 
-OF_HEADS = {
-    "recall": "share of the real run's retrieval heads that the run has",
-    "precision": "share of the run's retrieval heads that the real run has",
-    "cosine": "cosine of the scores with the real run's",
-    "mean_strength": "mean score, in the run, of the real run's retrieval heads",
-    "n_heads": "number of retrieval heads of the run",
-    "base_overlap": "share of the un-tuned base model's retrieval heads that the run still has",
-    "score_top": "share of the real run's n strongest heads by score that are among the run's n strongest",
-    "mass_cosine": "cosine of the attention mass on the needles with the real run's",
-    "mass_top": "as score_top, by attention mass",
-    "query_mass_cosine": "cosine of the attention from the question to the needles with the real run's",
-    "query_mass_top": "as score_top, by attention from the question",
-    "contribution_cosine": "cosine of the contributions to the logits with the real run's",
-    "contribution_top": "as score_top, by contribution",
-    "recall_few": "recall from the scores of 20 probe examples, of the run and of the real run",
-    "cosine_few": "cosine of the scores from 20 probe examples",
-}
-"""Predictors from head scores, and what they are."""
+OF_HEADS = (
+    "recall", "precision", "cosine", "mean_strength", "n_heads", "base_overlap", "score_top", "mass_cosine", "mass_top",
+    "query_mass_cosine", "query_mass_top", "contribution_cosine", "contribution_top", "recall_few", "cosine_few",
+)
+"""Predictors from head scores; the data dictionary says what they are."""
 
-CHEAPER = {
-    "training_loss": "low", "probe_loss": "low", "ngram_overlap": "high", "base_overlap": "high",
-}
-"""Predictors that need no real run, with the values that promise performance."""
+CHEAPER = ("training_loss", "probe_loss", "ngram_overlap", "base_overlap")
+"""Predictors that need no real run."""
 
 PREDICTORS = (*OF_HEADS, "training_loss", "probe_loss", "ngram_overlap")
 OUTCOME = "performance"
@@ -55,29 +39,19 @@ def run_predictors(
     head_scores: pd.DataFrame, answers: pd.DataFrame, training: pd.DataFrame, probe_loss: pd.DataFrame,
     examples: pd.DataFrame, *, threshold: float = THRESHOLD,
 ) -> pd.DataFrame:
-    """The table `run_predictors`: one row a run of the conditions that the claims are about, `real` among them.
+    """The table `run_predictors`: one row per run of the conditions that the claims are about, `real` among them.
 
-    Args:
-        head_scores, answers, training, probe_loss, examples: the tables of these names.
-        threshold: a head with a score above is a retrieval head.
-
-    Returns:
-        The key columns of a run, `performance` (exact match; citation F1 for `summhay`; mean over the test examples)
-        and `PREDICTORS`, NaN where not defined: without another real seed, heads or the quantity itself.
-
-    Raises:
-        ResultError: a column that is not there, or as in `head_arrays.task_heads`.
+    `PREDICTORS` are NaN where not defined: without another real seed, heads or the quantity itself.
     """
     of_heads = [
         _rows(one, _of_heads(one, threshold))
         for one in task_heads(head_scores, ("score", "score_few", *_MEASURES))
     ]
-    need(answers, [*RUN, "exact_match", "score"], "answers")
-    need(training, [*RUN, "final_loss"], "training")
-    need(probe_loss, [*RUN, "loss"], "probe_loss")
-    need(examples, ["task", "condition", "split", "ngram_overlap"], "examples")
-    cites = answers["task"].map(lambda task: task_of(task).cites)
-    value = answers["score"].where(cites, answers["exact_match"])
+    need(answers, "answers", [*RUN, EXACT, SCORE])
+    need(training, "training", [*RUN, "final_loss"])
+    need(probe_loss, "probe_loss", [*RUN, "loss"])
+    need(examples, "examples", ["task", "condition", "split", "ngram_overlap"])
+    value = answers[SCORE].where(answers["task"].map(claim_column) == SCORE, answers[EXACT])
     table = answers[RUN].assign(performance=value).groupby(RUN, as_index=False)[OUTCOME].mean()
     table = table[table["condition"].isin(claimed(table["condition"].unique()))]
     if of_heads:
@@ -90,15 +64,7 @@ def run_predictors(
 
 
 def run_recall(head_scores: pd.DataFrame, thresholds: Iterable[float] = THRESHOLDS) -> pd.DataFrame:
-    """The table `run_recall`: recall, precision and number of heads of each run over thresholds.
-
-    Args:
-        head_scores, thresholds: as in `subsets.subset_rows`.
-
-    Returns:
-        The key columns of a run, `threshold`, `recall`, `precision` (means over the real runs of other seeds; NaN where
-        not defined), `n_heads`.
-    """
+    """Recall, precision (means over the real runs of other seeds) and number of heads of each run over thresholds."""
     rows = [
         _rows(one, _set_measures(one, "score", float(threshold))).assign(threshold=float(threshold))
         for one in task_heads(head_scores) for threshold in thresholds
@@ -123,12 +89,10 @@ def _rows(one: TaskHeads, measures: dict[str, np.ndarray]) -> pd.DataFrame:
 def _of_heads(one: TaskHeads, threshold: float) -> dict[str, np.ndarray]:
     found = _set_measures(one, "score", threshold)
     found["recall_few"] = _set_measures(one, "score_few", threshold)["recall"]
-    of_base = one.base["score"] > threshold
-    common = ((one.runs["score"] > threshold) & of_base[:, None]).sum(axis=(-2, -1))
-    n_base = of_base.sum(axis=(-2, -1))[:, None]
-    found["base_overlap"] = np.where(n_base, common / np.maximum(n_base, 1), np.nan)
+    heads, of_base = (flat(scores) > threshold for scores in (one.runs["score"], one.base["score"]))
+    found["base_overlap"] = recall_precision(of_base[:, None], heads)[0]
     for name, column in (("cosine", "score"), ("cosine_few", "score_few"), *((f"{m}_cosine", m) for m in _MEASURES)):
-        found[name] = _cosine(one, column)
+        found[name] = _over_real(one, column, lambda run, real: cosines(real, run))
     for column in ("score", *_MEASURES):
         found[f"{column}_top"] = _top_overlap(one, column, threshold)
     return found
@@ -136,40 +100,33 @@ def _of_heads(one: TaskHeads, threshold: float) -> dict[str, np.ndarray]:
 
 def _set_measures(one: TaskHeads, column: str, threshold: float) -> dict[str, np.ndarray]:
     """Of `[conditions, bases, seeds]`: recall, precision, mean strength and number of heads."""
-    runs, real = one.runs[column], one.real(column)
-    flat = runs.reshape(*runs.shape[:3], -1)
-    n_heads = np.where(np.isnan(flat).any(axis=-1), np.nan, (flat > threshold).sum(axis=-1))
-    found = {"n_heads": n_heads}
-    if real is None:
-        return found | {name: np.full(n_heads.shape, np.nan) for name in ("recall", "precision", "mean_strength")}
-    heads = (real.reshape(*real.shape[:2], -1) > threshold).astype(np.float64)
-    common = np.einsum("cbsx,btx->cbst", (flat > threshold).astype(np.float64), heads, optimize=True)
-    strength = np.einsum("cbsx,btx->cbst", flat, heads)
-    n_real, n_run = heads.sum(axis=-1)[None, :, None], n_heads[..., None]
-    for name, part, whole in (
-        ("recall", common, n_real), ("precision", common, n_run), ("mean_strength", strength, n_real),
-    ):
-        share = part / np.where(whole > 0, whole, np.nan)
-        found[name] = _over_real(one, np.where(np.isnan(n_run), np.nan, share), real)
-    return found
+    def strength(run: np.ndarray, real: np.ndarray) -> np.ndarray:
+        n = (real > threshold).sum(axis=-1)
+        return (run * (real > threshold)).sum(axis=-1) / np.where(n > 0, n, np.nan)
+
+    runs = flat(one.runs[column])
+    return {
+        "n_heads": np.where(np.isnan(runs).any(axis=-1), np.nan, (runs > threshold).sum(axis=-1)),
+        "recall": _over_real(one, column, lambda run, real: recall_precision(real > threshold, run > threshold)[0]),
+        "precision": _over_real(one, column, lambda run, real: recall_precision(real > threshold, run > threshold)[1]),
+        "mean_strength": _over_real(one, column, strength),
+    }
 
 
-def _over_real(one: TaskHeads, pairs: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """Means `[conditions, bases, seeds]` of `[..., seeds of the real run]` over real runs of other seeds."""
-    there = np.isfinite(real).all(axis=(-2, -1))[None, :, None]
-    return known_mean(np.where(one.other_seeds & there, pairs, np.nan), -1)
+def _over_real(
+    one: TaskHeads, column: str, measure: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Means `[conditions, bases, seeds]` of a measure of every run and every real run of another seed.
 
-
-def _cosine(one: TaskHeads, column: str) -> np.ndarray:
-    runs, real = one.runs[column], one.real(column)
-    if real is None:
+    `measure` gets both as arrays that broadcast to `[conditions, bases, seeds, seeds of the real run, heads]`.
+    """
+    runs = flat(one.runs[column])
+    if one.reference is None:
         return np.full(runs.shape[:3], np.nan)
-    units = []
-    for scores in (runs, real):
-        flat = scores.reshape(*scores.shape[:-2], -1)
-        norm = np.sqrt((flat * flat).sum(axis=-1, keepdims=True))
-        units.append(flat / np.where(norm > 0, norm, np.nan))
-    return _over_real(one, np.einsum("cbsx,btx->cbst", *units), real)
+    there = np.isfinite(runs).all(axis=-1)
+    pairs = measure(runs[:, :, :, None], runs[one.reference][:, None])
+    return known_mean(one.of_other_seeds(
+        np.where(there[..., None] & there[one.reference][:, None], pairs, np.nan)), -1)
 
 
 def _top_overlap(one: TaskHeads, column: str, threshold: float) -> np.ndarray:
@@ -177,22 +134,17 @@ def _top_overlap(one: TaskHeads, column: str, threshold: float) -> np.ndarray:
 
     n is the number of the real run's retrieval heads (by score). Equal values are in order of mass, layer and head.
     """
-    real = one.real("score")
-    if real is None:
+    if one.reference is None:
         return np.full(one.runs[column].shape[:3], np.nan)
-    n = (real > threshold).sum(axis=(-2, -1))
+    n = (flat(one.runs["score"][one.reference]) > threshold).sum(axis=-1)[:, None, :, None]
     places = _places(one, column)
-    top_real = places[one.conditions.index("real")] < n[..., None]  # [bases, seeds of the real run, heads]
-    top_run = places[:, :, :, None] < n[:, None, :, None]  # [conditions, bases, seeds, seeds of the real run, heads]
-    common = (top_run & top_real[:, None]).sum(axis=-1)
-    there = np.isfinite(one.runs[column]).all(axis=(-2, -1))[..., None]
-    share = np.where(there & (n[:, None] > 0), common / np.maximum(n[:, None], 1), np.nan)
-    return _over_real(one, share, one.real(column))
+    share, _ = recall_precision(places[one.reference][:, None] < n, places[:, :, :, None] < n)
+    return _over_real(one, column, lambda run, real: share)
 
 
 def _places(one: TaskHeads, column: str) -> np.ndarray:
     """int `[conditions, bases, seeds, heads]`: 0 for the strongest head."""
-    values, mass = (np.nan_to_num(one.runs[name]).reshape(*one.runs[name].shape[:3], -1) for name in (column, "mass"))
+    values, mass = (np.nan_to_num(flat(one.runs[name])) for name in (column, "mass"))
     order = np.lexsort((-mass, -values), axis=-1)
     places = np.empty_like(order)
     np.put_along_axis(places, order, np.broadcast_to(np.arange(order.shape[-1]), order.shape), axis=-1)

@@ -8,6 +8,8 @@ Monte Carlo error of 0 counts as 0.
 
 Two base models are hardly a sample of base models. So beside the interval that decides stands the one with the base
 models fixed, and in how many of them, taken by themselves, the difference lies above 0.
+
+The condition for a test is that training on real data adds something to the raised RoPE theta alone.
 """
 
 from __future__ import annotations
@@ -18,32 +20,45 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.claims.head_arrays import synthetic
-from retrieval_heads.claims.repeated import cells, frame, one_sign
-from retrieval_heads.claims.score_arrays import EXACT, SCORE, TaskScores, claim_column, task_scores
+from retrieval_heads.claims.arrays import (
+    EXACT,
+    RAISED,
+    SCORE,
+    TaskScores,
+    claim_column,
+    counts,
+    fractions,
+    task_scores,
+)
+from retrieval_heads.claims.axes import axis_effects, axis_sentence, size_effects, size_sentence
+from retrieval_heads.claims.runs import cells, frame, from_cells, need, one_row_a_key, one_sign, synthetic
 from retrieval_heads.claims.verdict import (
     ALL,
     NEEDED,
+    NOT,
+    SUPPORTED,
+    UNDECIDED,
+    Judged,
+    Verdict,
+    over_tasks,
     plain,
+    too_few,
 )
+from retrieval_heads.errors import ResultError
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.stats.bootstrap import (
+from retrieval_heads.stats.resample import (
+    MANY,
     RESAMPLES,
+    Ends,
     Interval,
-    bootstrap_crossed,
+    crossed_ends,
     crossed_means,
+    draw,
     percentile_interval,
 )
-from retrieval_heads.stats.ends import MANY, Ends, crossed_ends
-
-NAN = float("nan")
 
 ASKED, REFUTING = 10, 2
 """`NEEDED` of so many conditions have to fall short; more than the second that do better refute the claim."""
-
-COLUMNS = ("task", "condition", "metric", "value", "low", "high", "low_error", "high_error", "fixed_low", "fixed_high",
-           "bases_above", "resamples", "n", "n_seeds", "n_bases", "same_sign")
-MEAN_COLUMNS = ("task", "metric", "value", "low", "high", "n_conditions", "n", "n_seeds", "n_bases", "same_sign")
 
 CHAPTER = "02_lora_finetuning"
 RULE = (
@@ -54,19 +69,25 @@ RULE = (
 )
 
 
+def judge_shortfall(
+    answers: pd.DataFrame, base_answers: pd.DataFrame | None = None, *, n_resamples: int = RESAMPLES,
+    n_deciding: int = MANY,
+) -> Judged:
+    """Claim C1 from the tables `answers` and `base_answers`, without which no task can be decided."""
+    tables = {
+        "shortfall": shortfall(answers, n_resamples=n_resamples, n_deciding=n_deciding),
+        "mean_shortfall": mean_shortfall(answers, n_resamples=n_resamples),
+        "training_gain": gains(answers, base_answers, n_resamples=n_resamples),
+        "axis_effects": axis_effects(answers, n_resamples=n_resamples),
+        "size_effects": size_effects(answers, n_resamples=n_resamples),
+    }
+    return Judged(tables, tuple(verdicts(tables)))
+
+
 def shortfall(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES, n_deciding: int = MANY) -> pd.DataFrame:
-    """By how much each condition falls short of `real`, in exact match and in the score of the task.
+    """By how much each condition with a run beside a real one falls short, in exact match and the score of the task.
 
-    Args:
-        answers: the table.
-        n_resamples: of each bootstrap.
-        n_deciding: of those of the synthetic conditions in the metric of the claim, on which the verdict hangs.
-
-    Returns:
-        Columns `COLUMNS`: `value` is a difference of fractions, positive when `real` is better; `low_error` and
-        `high_error` the Monte Carlo errors of the ends; `fixed_low`, `fixed_high` the interval with these base models
-        as all there is; `bases_above` in how many of them by themselves the interval lies above 0; `n` examples;
-        `same_sign`: the mean has this sign in each base model. Conditions without a run beside a real one are left out.
+    `n_deciding` are the samples of the synthetic conditions in the metric of the claim, on which the verdict hangs.
     """
     rows = []
     for column in (EXACT, SCORE):
@@ -75,7 +96,7 @@ def shortfall(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES, n_deciding
             others = [name for name in one.conditions if name not in (REFERENCE, *deciding)]
             for names, count in ((deciding, n_deciding), (others, n_resamples)):
                 rows += _differences(one, names, count)
-    return frame(rows, COLUMNS).sort_values(list(COLUMNS[:3]), ignore_index=True)
+    return frame(rows, "shortfall").sort_values(["task", "condition", "metric"], ignore_index=True)
 
 
 def _differences(one: TaskScores, names: Iterable[str], n_resamples: int) -> Iterator[dict[str, Any]]:
@@ -86,22 +107,20 @@ def _differences(one: TaskScores, names: Iterable[str], n_resamples: int) -> Ite
         if scores.size:
             alike.setdefault((bases, scores.shape), []).append((name, scores[0] - scores[1]))
     for (bases, _), found in alike.items():
-        differences = np.stack([values for _, values in found])
-        ends = crossed_ends(differences, n_resamples=n_resamples)
+        ends = crossed_ends(np.stack([values for _, values in found]), n_resamples=n_resamples)
         for i, (name, values) in enumerate(found):
             drawn, fixed = ends["drawn"][i], ends["fixed"][i]
             by_base = pd.Series(values.mean(axis=(1, 2)), index=list(bases))
-            n_bases, n_seeds, n = values.shape
             yield {
                 "task": one.task, "condition": name, "metric": one.metric, **cells(drawn.interval),
                 **dict(zip(("low_error", "high_error"), plain(drawn[3:]), strict=True)),
                 **dict(zip(("fixed_low", "fixed_high"), plain(fixed[1:3]), strict=True)),
-                "bases_above": sum(above(ends[str(base)][i]) for base in range(n_bases)), "resamples": n_resamples,
-                "n": n, "n_seeds": n_seeds, "n_bases": n_bases, "same_sign": one_sign(by_base, one.bases),
+                "bases_above": sum(_above(ends[str(base)][i]) for base in range(len(bases))), "resamples": n_resamples,
+                **counts(values), "same_sign": one_sign(by_base, one.bases),
             }
 
 
-def above(ends: Ends) -> bool:
+def _above(ends: Ends) -> bool:
     """Whether an interval lies above 0 by more than the Monte Carlo error of its end."""
     return bool(ends.low - ends.low_error > 0)
 
@@ -110,17 +129,17 @@ def mean_shortfall(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd
     """The mean difference over the synthetic conditions of each task, and over all tasks, by the metric of the claims.
 
     Over tasks the base models are drawn jointly, seeds and examples within each task; tasks and conditions are all
-    there is. Columns `MEAN_COLUMNS`.
+    there is.
     """
-    rows, differences = [], {}
+    rows, differences = [], []
     for one in task_scores(answers):
         names = synthetic(one.conditions)
         scores, bases = one.together([REFERENCE, *names])
         if not names or not scores.size:
             continue
-        differences[one.task] = scores[0] - scores[1:].mean(axis=0)
+        differences.append(scores[0] - scores[1:].mean(axis=0))
         rows.append({"task": one.task, "metric": one.metric, "n_conditions": len(names),
-                     **_difference(differences[one.task], bases, one.bases, n_resamples)})
+                     **one.difference(differences[-1], bases, n_resamples)})
     if len({row["n_bases"] for row in rows}) == 1 and len(rows) > 1:
         together = _over_tasks(differences, n_resamples)
         rows.append({
@@ -128,25 +147,125 @@ def mean_shortfall(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd
             **{name: min(row[name] for row in rows) for name in ("n_conditions", "n", "n_seeds", "n_bases")},
             "same_sign": all(row["same_sign"] and row["value"] * together.estimate > 0 for row in rows),
         })
-    return frame(rows, MEAN_COLUMNS)
+    return frame(rows, "mean_shortfall")
 
 
-def _difference(differences: np.ndarray, bases: tuple, every: tuple, n_resamples: int) -> dict[str, Any]:
-    """Cells of the differences `[bases, seeds, examples]`; `every` names the base models of the study."""
-    n_bases, n_seeds, n = differences.shape
-    by_base = pd.Series(differences.mean(axis=(1, 2)), index=list(bases))
-    return {**cells(bootstrap_crossed(differences, n_resamples=n_resamples)), "n": n, "n_seeds": n_seeds,
-            "n_bases": n_bases, "same_sign": one_sign(by_base, every)}
-
-
-def _over_tasks(differences: Mapping[str, np.ndarray], n_resamples: int) -> Interval:
-    estimate = float(np.mean([one.mean() for one in differences.values()]))
+def _over_tasks(differences: list[np.ndarray], n_resamples: int) -> Interval:
+    estimate = float(np.mean([one.mean() for one in differences]))
     samples = [crossed_means(one, kept=(0,), n_resamples=n_resamples, seed=index)
-               for index, one in enumerate(differences.values())]
+               for index, one in enumerate(differences)]
     if any(one is None for one in samples):
-        return Interval(estimate, NAN, NAN)
+        return percentile_interval(estimate, None)
     by_base = np.mean(samples, axis=0)  # [samples, bases]
-    n_bases = by_base.shape[1]
-    rng = np.random.default_rng(len(samples))
-    weights = rng.multinomial(n_bases, np.full(n_bases, 1 / n_bases), size=n_resamples) / n_bases
-    return percentile_interval(estimate, (weights * by_base).sum(axis=1))
+    weights = draw(len(samples), by_base.shape[1], n_resamples)
+    return percentile_interval(estimate, (weights * by_base).mean(axis=1))
+
+
+def gains(
+    answers: pd.DataFrame, base_answers: pd.DataFrame | None = None, *, n_resamples: int = RESAMPLES
+) -> pd.DataFrame:
+    """Mean of `real` less the raised theta alone, paired by base model and example, by the metric of the claims.
+
+    Base models without one of the two are left out; `same_sign` is then False.
+    """
+    rows = []
+    for one in task_scores(answers) if base_answers is not None else ():
+        scores, bases = one.together([REFERENCE])
+        found = _gain(one, scores[0], bases, base_answers, n_resamples) if scores.size else None
+        if found:
+            rows.append({"task": one.task, "metric": one.metric, **found, "paired": True})
+    return frame(rows, "training_gain")
+
+
+def _gain(
+    one: TaskScores, real: np.ndarray, bases: tuple[str, ...], base_answers: pd.DataFrame, n_resamples: int,
+) -> dict[str, Any] | None:
+    column = claim_column(one.task)
+    need(base_answers, "base_answers", ["task", "condition", "base", "example", EXACT, SCORE])
+    rows = base_answers[(base_answers["task"] == one.task) & (base_answers["condition"] == RAISED)]
+    rows = one_row_a_key(rows, ["base", "example"], "base_answers").sort_values(["base", "example"])
+    known = [name for name in bases if (rows["base"] == name).any()]
+    if not known:
+        return None
+    of_bases = [rows[rows["base"] == name] for name in known]
+    if any(tuple(part["example"]) != one.examples for part in of_bases):
+        raise ResultError("other examples than in the table answers", where=f"table base_answers, {one.task}",
+                          value=[len(part) for part in of_bases],
+                          remedy=f"Score the same {len(one.examples)} examples.")
+    alone = np.stack([fractions(part[column], f"table base_answers, column {column}") for part in of_bases])
+    return one.difference(real[[bases.index(name) for name in known]] - alone[:, None, :], known, n_resamples)
+
+
+def verdicts(tables: Mapping[str, pd.DataFrame]) -> list[Verdict]:
+    """One verdict per task, and that over all tasks."""
+    for name in ("shortfall", "mean_shortfall"):
+        need(tables[name], name)
+    means, gain = (tables[name].set_index("task") for name in ("mean_shortfall", "training_gain"))
+    of_tasks = [
+        _of_task(task, tables, *(table.loc[task] if task in table.index else None for table in (means, gain)))
+        for task in sorted(tables["shortfall"]["task"].unique())
+    ]
+    if not of_tasks:
+        return []
+    return [*of_tasks, over_tasks(of_tasks, from_cells(means.loc[ALL]) if ALL in means.index else None)]
+
+
+def _of_task(
+    task: str, tables: Mapping[str, pd.DataFrame], mean: pd.Series | None, gain: pd.Series | None,
+) -> Verdict:
+    rows = tables["shortfall"][tables["shortfall"]["task"] == task]
+    rows = rows[rows["condition"].isin(synthetic(rows["condition"].unique()))]
+    rows = rows[rows["metric"] == (EXACT if mean is None else mean["metric"])]
+    count = _counts(rows)
+    taught, why = _taught(gain)
+    few = too_few(len(rows))
+    if few or not taught:
+        verdict = UNDECIDED
+    elif count["short"] >= NEEDED and not count["better"]:
+        verdict = SUPPORTED
+    else:
+        verdict = NOT if count["clearly_better"] > REFUTING else UNDECIDED
+    detail = few or _counted(rows, count)
+    extra = [why, axis_sentence(tables["axis_effects"], task), size_sentence(tables["size_effects"], task)]
+    effect = (None, None, None) if mean is None else from_cells(mean)
+    metric = "" if mean is None else f" in {mean['metric']}"
+    return Verdict(
+        "C1", task, verdict, f"mean shortfall of the synthetic conditions{metric}", *effect, "fraction", len(rows),
+        "conditions", RULE, " ".join(text for text in (detail, *extra) if text), CHAPTER, "shortfall",
+    )
+
+
+def _counts(rows: pd.DataFrame) -> dict[str, int]:
+    """Of the rows of `shortfall`: conditions that fall short, or are better, by an end that is not in doubt."""
+    above_0, below_0 = rows["low"] - rows["low_error"] > 0, rows["high"] + rows["high_error"] < 0
+    in_doubt = (rows["low"].abs() <= rows["low_error"]) | (rows["high"].abs() <= rows["high_error"])
+    return {
+        "short": int((above_0 & rows["same_sign"]).sum()), "better": int(below_0.sum()),
+        "clearly_better": int((below_0 & rows["same_sign"]).sum()), "in_doubt": int(in_doubt.sum()),
+        "fixed": int((rows["fixed_low"] > 0).sum()), "every_base": int((rows["bases_above"] == rows["n_bases"]).sum()),
+    }
+
+
+def _counted(rows: pd.DataFrame, count: Mapping[str, int]) -> str:
+    text = (f"Of {len(rows)} synthetic conditions {count['short']} fall short of `real` beyond the interval and in "
+            f"each base model, and {count['better']} are better beyond it.")
+    error = rows[["low_error", "high_error"]].max(axis=None)
+    if pd.isna(error):
+        return text
+    text += (f" The ends of the intervals are exact to {error:.4f} ({rows['resamples'].min():,} resamples); "
+             f"{count['in_doubt']} of them lie so near 0 that they decide nothing.")
+    if rows["n_bases"].max() > 1:
+        text += (f" With these base models fixed, {count['fixed']} fall short beyond the interval; in each base model "
+                 f"by itself, {count['every_base']} do.")
+    return text
+
+
+def _taught(gain: pd.Series | None) -> tuple[bool, str]:
+    """Whether `real` is better than the raised theta alone, and the sentence that says so."""
+    if gain is None or pd.isna(gain["low"]):
+        return False, "What the raised theta alone answers is not known, so the condition for a test is not met."
+    numbers = f"{gain['value']:.3f} ({gain['low']:.3f} to {gain['high']:.3f})"
+    if gain["low"] > 0 and gain["same_sign"]:
+        return True, f"`real` gains {numbers} over the raised theta alone."
+    where = "" if gain["same_sign"] else ", not of one sign in all base models"
+    return False, f"`real` does not gain over the raised theta alone: {numbers}{where}; so the claim is not tested."

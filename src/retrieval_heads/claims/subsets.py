@@ -12,22 +12,28 @@ all pairs were one, which is the strict side.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.claims.chance import layer_chance
-from retrieval_heads.claims.head_arrays import TaskHeads, task_heads
-from retrieval_heads.claims.pairs import base_means, known_mean, pair_intervals, pair_means
+from retrieval_heads.claims.arrays import (
+    HALVES,
+    WAYS,
+    TaskHeads,
+    flat,
+    known_mean,
+    pair_intervals,
+    pair_means,
+    seed_means,
+    task_heads,
+)
+from retrieval_heads.claims.runs import need, synthetic
+from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, over_tasks, plain, too_few
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.stats.bootstrap import RESAMPLES
-from retrieval_heads.stats.overlap import THRESHOLDS
-from retrieval_heads.stats.retest import normalised_overlap
-
-HALVES = ("score_even", "score_odd")
-WAYS = ((0, 1), (1, 0))
-"""The half of the run, and that of the real run."""
+from retrieval_heads.stats.overlap import THRESHOLDS, layer_chance, recall_precision
+from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN, Interval, bootstrap_mean
 
 HEADS = ("all", "gained")
 LEAST_HEADS = 1
@@ -52,10 +58,6 @@ RULE = (
 )
 CHAPTER = "06_correlation"
 
-NAN = float("nan")
-
-COLUMNS = ("precision", "recall", "strict", "chance", "chance_high", "strict_chance")
-
 
 def subset_rows(
     head_scores: pd.DataFrame, thresholds: Iterable[float] = THRESHOLDS, *, n_resamples: int = RESAMPLES
@@ -65,23 +67,12 @@ def subset_rows(
     Args:
         head_scores: of all runs and the base models, with both halves of the probe examples.
         thresholds: fractions; a head with a score above is a retrieval head.
-        n_resamples: of the bootstrap over base models and seeds.
 
-    Returns:
-        One row a task, condition (the real ones and mixtures too), `heads` (all, gained) and threshold: `precision`
-        with `low` and `high`, its `chance` and `chance_high`, `ceiling` (precision between real runs), `retest` (of the
-        real runs' halves), `normalised` (part between chance and ceiling), `recall`, `strict` (share of strict subsets
-        among pairs in which the run has heads) and `strict_chance`, `n_heads` (mean of the run), `n_pairs` (with a
-        precision), `bases_above` of `n_bases` (base models in which precision is above one half and `chance_high`, of
-        those with a precision), `bases_known` (base models of which it is known which heads a run has, or has gained).
-        Numbers that are not defined are NaN. A task without real runs gives no row.
-
-    Raises:
-        ResultError: as in `head_arrays.task_heads`.
+    A task without real runs gives no row; numbers that are not defined are NaN.
     """
     rows = []
     for one in task_heads(head_scores, ("score", *HALVES)):
-        if one.real(HALVES[0]) is None:
+        if one.reference is None:
             continue
         for threshold in thresholds:
             for heads in HEADS:
@@ -96,71 +87,132 @@ def _rows(one: TaskHeads, heads: str, threshold: float, n_resamples: int) -> lis
         candidates = ~(one.raised["score"] > threshold)
         known = known & np.isfinite(one.raised["score"]).all(axis=(-2, -1))[:, None]
     masks = [(one.runs[half] > threshold) & candidates[:, None] for half in HALVES]
-    real = one.conditions.index(REFERENCE)
-    pairs = known[..., None] & known[real][:, None, :]  # [conditions, bases, seeds, seeds of the real run]
-    measures, itself = _pair_measures(masks, real, candidates, pairs)
-    other = {name: np.where(one.other_seeds, values, np.nan) for name, values in measures.items()}
+    measures = _pair_measures(masks, one.reference, candidates, known)
+    own = known_mean(np.diagonal(measures["precision"][one.reference], axis1=-2, axis2=-1), (0, 1))
+    other = {name: one.of_other_seeds(values) for name, values in measures.items()}
     means = {name: pair_means(values) for name, values in other.items()}
     low, high = pair_intervals(other["precision"], n_resamples=n_resamples)
-    by_base = {name: base_means(other[name]) for name in ("precision", "chance_high")}
-    above = (by_base["precision"] > np.fmax(by_base["chance_high"], HALF)).sum(axis=1)
-    n_bases = (~np.isnan(by_base["precision"])).sum(axis=1)
+    by_base = {name: seed_means(other[name]) for name in ("precision", "chance_high")}
     counts = np.mean([mask.sum(axis=(-2, -1)) for mask in masks], axis=0)
-    n_heads = known_mean(np.where(known, counts, np.nan), (-2, -1))
-    rows = []
-    for i, condition in enumerate(one.conditions):
-        mean = {name: float(values[i]) for name, values in means.items()}
-        ceiling = float(means["precision"][real])
-        rows.append({
-            "task": one.task, "condition": condition, "heads": heads, "threshold": threshold,
-            "precision": mean["precision"], "low": float(low[i]), "high": float(high[i]), "chance": mean["chance"],
-            "chance_high": mean["chance_high"], "ceiling": ceiling, "retest": itself,
-            "normalised": normalised_overlap(mean["precision"], mean["chance"], ceiling)["normalised"],
-            "recall": mean["recall"], "strict": mean["strict"], "strict_chance": mean["strict_chance"],
-            "n_heads": float(n_heads[i]), "n_pairs": int((~np.isnan(other["precision"][i])).sum()),
-            "bases_above": int(above[i]), "n_bases": int(n_bases[i]),
-            "bases_known": int(known[i].any(axis=-1).sum()),
-        })
-    return rows
+    ceiling = means["precision"][one.reference]
+    above_chance = ceiling > means["chance"]
+    part = (means["precision"] - means["chance"]) / np.where(above_chance, ceiling - means["chance"], np.nan)
+    columns = {
+        **means, "low": low, "high": high, "normalised": part,
+        "n_heads": known_mean(np.where(known, counts, np.nan), (-2, -1)),
+        "n_pairs": (~np.isnan(other["precision"])).sum(axis=(1, 2, 3)),
+        "bases_above": (by_base["precision"] > np.fmax(by_base["chance_high"], HALF)).sum(axis=1),
+        "n_bases": (~np.isnan(by_base["precision"])).sum(axis=1), "bases_known": known.any(axis=-1).sum(axis=1),
+    }
+    return [
+        {"task": one.task, "condition": condition, "heads": heads, "threshold": threshold, "ceiling": float(ceiling),
+         "retest": float(own), **{name: values[i].item() for name, values in columns.items()}}
+        for i, condition in enumerate(one.conditions)
+    ]
 
 
 def _pair_measures(
-    masks: list[np.ndarray], real: int, candidates: np.ndarray, pairs: np.ndarray
-) -> tuple[dict[str, np.ndarray], float]:
-    """`COLUMNS` of all pairs that are known, each the mean of both ways; and the real runs' precision to themselves.
+    masks: list[np.ndarray], real: int, candidates: np.ndarray, known: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Measures `[conditions, bases, seeds, seeds of the real run]` of all pairs, each the mean of both ways.
 
     Args:
         masks: bool `[conditions, bases, seeds, layers, heads]` of each half.
         real: index of the real condition.
         candidates: bool `[bases, layers, heads]`.
-        pairs: bool `[conditions, bases, seeds, seeds]`, where both runs are there.
+        known: bool `[conditions, bases, seeds]`, the runs that are there.
     """
-    ways = []
+    pairs, ways = known[..., None] & known[real][:, None, :], []
     for half, other in WAYS:
-        run, reference = masks[half], masks[other][real]
-        common = np.einsum("cbsx,btx->cbst", _flat(run), _flat(reference), optimize=True)
-        in_layers, of_real = run.sum(axis=-1), reference.sum(axis=-1)
-        layers = np.broadcast_arrays(
-            in_layers[:, :, :, None], of_real[None, :, None], candidates.sum(axis=-1)[None, :, None, None])
-        chances = (x.reshape(pairs.shape) for x in layer_chance(*(x.reshape(-1, x.shape[-1]) for x in layers)))
-        expected, quantile, inside = chances
-        n_run = np.broadcast_to(in_layers.sum(axis=-1)[..., None], pairs.shape)
-        n_real = np.broadcast_to(of_real.sum(axis=-1)[None, :, None], pairs.shape)
-        some, strict = pairs & (n_run > 0), n_run < n_real
-        ways.append({
-            "precision": _ratio(common, n_run, some), "chance": _ratio(expected, n_run, some),
-            "chance_high": _ratio(quantile, n_run, some), "recall": _ratio(common, n_real, pairs & (n_real > 0)),
-            "strict": np.where(some, (common == n_run) & strict, np.nan),
-            "strict_chance": np.where(some, inside * strict, np.nan),
-        })
-    both = {name: known_mean(np.stack([way[name] for way in ways]), 0) for name in COLUMNS}
-    own = np.diagonal(both["precision"][real], axis1=-2, axis2=-1)
-    return both, float(known_mean(own, (0, 1)))
+        run, reference = masks[half][:, :, :, None], masks[other][real][None, :, None]
+        recall, precision = recall_precision(flat(reference), flat(run))
+        in_layers = np.broadcast_arrays(run.sum(axis=-1), reference.sum(axis=-1),
+                                        candidates.sum(axis=-1)[None, :, None, None])
+        expected, quantile, inside = (
+            x.reshape(pairs.shape) for x in layer_chance(*(x.reshape(-1, x.shape[-1]) for x in in_layers)))
+        n_run, n_real = (x.sum(axis=-1) for x in in_layers[:2])
+        of_run = {"precision": precision, "chance": expected / np.maximum(n_run, 1),
+                  "chance_high": quantile / np.maximum(n_run, 1), "strict": (precision == 1) & (n_run < n_real),
+                  "strict_chance": inside * (n_run < n_real)}
+        ways.append({name: np.where(pairs & (n_run > 0), values, np.nan) for name, values in of_run.items()}
+                    | {"recall": np.where(pairs, recall, np.nan)})
+    return {name: known_mean(np.stack([way[name] for way in ways]), 0) for name in ways[0]}
 
 
-def _flat(mask: np.ndarray) -> np.ndarray:
-    return mask.reshape(*mask.shape[:-2], -1).astype(np.float32)  # whole numbers, so exact in any order
+def subset_verdicts(subsets: pd.DataFrame, threshold: float = THRESHOLD) -> list[Verdict]:
+    """The verdict on claim C2 in each task, and of the claim (task `all`), from the table `subsets`.
+
+    A condition without a value is none in which it holds. Less than eight of ten conditions that hold, and less than
+    two at or below chance, decide nothing; neither does a task whose real runs have less than one head on average. The
+    gained heads count when the real runs gain one on average, and were told for every base model of the study.
+    """
+    need(subsets, "subsets", ["task", "condition", "heads", "threshold", "precision", "chance", "chance_high",
+                              "ceiling", "recall", "normalised", "n_heads", "bases_above", "n_bases", "bases_known"])
+    at = subsets[np.isclose(subsets["threshold"], threshold)]
+    counting = at["condition"].isin(synthetic(at["condition"]))
+    tasks = [_task_verdict(str(task), part[counting.loc[part.index]], part[part["condition"] == REFERENCE])
+             for task, part in at.groupby("task") if counting.loc[part.index].any()]
+    decided = counting & at["task"].isin([one.task for one in tasks if one.decided])
+    return [*tasks, over_tasks(tasks, _pooled(at[decided & (at["heads"] == "all")]))] if tasks else []
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray, defined: np.ndarray) -> np.ndarray:
-    return np.where(defined, part / np.maximum(whole, 1), np.nan)
+def _pooled(rows: pd.DataFrame) -> Interval | None:
+    """Precision over tasks, with an interval over conditions: the tasks share them, so one is drawn for all tasks."""
+    known = rows.groupby("condition")["precision"].mean().dropna()
+    return bootstrap_mean(known) if len(known) else None
+
+
+def _task_verdict(task: str, part: pd.DataFrame, of_real: pd.DataFrame) -> Verdict:
+    own, gained = (part[part["heads"] == heads] for heads in HEADS)
+    real = of_real.set_index("heads").reindex(list(HEADS))
+    n_real, n_gained = real["n_heads"]
+    bases = tuple(int(count) for count in real["bases_known"].fillna(0))
+    least = math.ceil(LEAST_SHARE * len(own))
+    at_chance = int((own["precision"] <= own["chance"]).sum())
+    few = too_few(len(own))
+    if few or not n_real >= LEAST_HEADS:
+        verdict = UNDECIDED
+    elif at_chance >= AT_CHANCE:
+        verdict = NOT
+    elif _holding(own) < least:
+        verdict = UNDECIDED
+    else:
+        learned = n_gained >= LEAST_HEADS and _holding(gained) >= least and bases[0] == bases[1]
+        verdict = SUPPORTED if learned else IN_PART
+    known = own["precision"].dropna()
+    mean = bootstrap_mean(known) if len(known) else UNKNOWN
+    said = [few or f"It holds of all heads in {_holding(own)} of {len(own)} synthetic conditions; {at_chance} are at "
+            "or below chance."]
+    if len(known) < len(own):
+        said.append(f"In {len(own) - len(known)} a run or the real ones have no heads.")
+    if not n_real >= LEAST_HEADS:
+        said.append(f"The real runs have {n_real:.2g} heads on average: there is nothing to be a subset of.")
+    elif not few:
+        said.append(_of_gained(gained, float(n_gained), bases))
+    return Verdict(
+        "C2", task, verdict, "precision of the heads of synthetic runs; interval over conditions", *plain(mean),
+        "fraction", len(own), "synthetic conditions", RULE, " ".join(said), CHAPTER, "subsets",
+    )
+
+
+def _of_gained(gained: pd.DataFrame, n_real: float, bases: tuple[int, int]) -> str:
+    """What is said of gained heads, which may be told for some of the base models only."""
+    every, known = bases
+    if not known:
+        return "Which heads are gained is not known: no base model was scored with the raised theta at this length."
+    of = "" if known == every else f" (of {known} of {every} base models, the only one scored with the raised theta)"
+    if not n_real >= LEAST_HEADS:
+        return f"The real runs gain {n_real:.2g} heads on average{of}, so nothing is said of what is learned."
+    undefined = int(gained["precision"].isna().sum())
+    none = f" In {undefined} none are gained." if undefined else ""
+    return (f"Of the gained heads it holds in {_holding(gained)} of {len(gained)}, with precisions from "
+            f"{gained['precision'].min():.2f} to {gained['precision'].max():.2f} beside a chance of "
+            f"{gained['chance'].mean():.2f} and a ceiling of {gained['ceiling'].mean():.2f}; the real runs gain "
+            f"{n_real:.1f} heads on average, and the recall of these spans {gained['recall'].min():.2f} to "
+            f"{gained['recall'].max():.2f}{of}.{none}")
+
+
+def _holding(rows: pd.DataFrame) -> int:
+    """In how many conditions the rule holds."""
+    above = rows["precision"] > np.fmax(rows["chance_high"], HALF)
+    return int((above & (rows["normalised"] >= LEAST_PART) & (rows["bases_above"] == rows["n_bases"])).sum())

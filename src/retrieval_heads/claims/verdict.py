@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields
 import pandas as pd
 
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.stats.bootstrap import Interval
 
 SUPPORTED, IN_PART, NOT, UNDECIDED = "supported", "supported in part", "not supported", "not decided"
 VERDICTS = (SUPPORTED, IN_PART, NOT, UNDECIDED)
@@ -37,18 +36,7 @@ OVER_TASKS = (
 class Verdict:
     """What is said of one claim, in one task or in all.
 
-    Attributes:
-        claim: `C1` to `C5`.
-        task: its name, or `all`.
-        verdict: one of `VERDICTS`.
-        quantity: what was measured, in a few words.
-        effect, low, high: its value with the ends of the 95% interval, in `unit`; None where it is not known.
-        unit: of the three.
-        n, n_of: of how many runs, conditions or tasks.
-        rule: the rule that decides, one sentence.
-        detail: the counts that decided, one or more sentences.
-        chapter: of the book that shows it, such as `02_lora_finetuning`.
-        table: the table that holds the rows.
+    Its attributes are the columns of the table `verdicts`: see the data dictionary.
     """
 
     claim: str
@@ -90,21 +78,11 @@ class Judged:
         return next(one for one in self.verdicts if one.task == ALL)
 
 
-def over_tasks(of_tasks: Sequence[Verdict], pooled: Interval | None = None) -> Verdict:
+def over_tasks(of_tasks: Sequence[Verdict], pooled: Iterable[float | None] | None = None) -> Verdict:
     """The verdict of a claim from those of its tasks, by the rule `OVER_TASKS`.
 
-    Args:
-        of_tasks: one verdict a task, all of one claim.
-        pooled: the quantity over all tasks; without it the effect is the mean of the decided tasks' effects, which has
-            no interval.
-
-    Raises:
-        ConfigError: no verdicts, verdicts of different claims, or a task twice.
+    Without the `pooled` quantity over all tasks the effect is the mean of the decided tasks', which has no interval.
     """
-    tasks = [one.task for one in of_tasks]
-    if len({one.claim for one in of_tasks}) != 1 or len(set(tasks)) < len(tasks) or ALL in tasks:
-        raise ConfigError("not one verdict for each task of one claim", where="over_tasks",
-                          value=[(one.claim, one.task) for one in of_tasks], remedy="Give each task once.")
     decided = [one for one in of_tasks if one.decided]
     found = [one.verdict for one in decided]
     known = [one.effect for one in decided if one.effect is not None]
@@ -137,7 +115,7 @@ def too_few(n_conditions: int, what: str = "synthetic condition") -> str:
 
 
 def as_rows(verdicts: Iterable[Verdict]) -> pd.DataFrame:
-    """One row a verdict, with the attributes as columns: the table `verdicts`."""
+    """One row per verdict, with the attributes as columns: the table `verdicts`."""
     names = [field.name for field in fields(Verdict)]
     rows = pd.DataFrame([{name: getattr(one, name) for name in names} for one in verdicts], columns=names)
     return rows.astype({name: "float64" for name in ("effect", "low", "high")})
@@ -149,6 +127,6 @@ def from_rows(rows: pd.DataFrame) -> list[Verdict]:
     return sorted(found, key=lambda one: (one.claim, one.task == ALL, one.task))
 
 
-def plain(numbers: Iterable[float]) -> tuple[float | None, ...]:
+def plain(numbers: Iterable[float | None]) -> tuple[float | None, ...]:
     """An interval, or any numbers, with six digits; None for NaN."""
-    return tuple(None if end != end else float(f"{end:.6g}") for end in numbers)
+    return tuple(None if end is None or end != end else float(f"{end:.6g}") for end in numbers)

@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval_heads.commands import add_template_arguments, json_object, named_paths
+from retrieval_heads.commands import add_template_arguments, from_options, json_object, named_paths
 from retrieval_heads.errors import ConfigError, DataError, printable
 from retrieval_heads.files import write_whole
 
 if TYPE_CHECKING:
     from retrieval_heads.check.findings import Findings
-    from retrieval_heads.check.lines import Lines
+    from retrieval_heads.check.shortcuts import Lines
 
 
 def add_check(verbs: argparse._SubParsersAction) -> None:
@@ -24,11 +24,11 @@ def add_check(verbs: argparse._SubParsersAction) -> None:
         "where its needles stand, warnings (first of what can be solved without reading) with the numbers of lines, "
         "and the first broken line with the reason. Exit status: 0 when every line is usable, 2 otherwise.",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="JSON Lines, also packed by gzip")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="JSON Lines, may be gzipped")
     parser.add_argument("--model", required=True, metavar="FOLDER", help="the model whose tokens are counted; its "
                         "tokenizer and config.json suffice")
     parser.add_argument("--against", nargs="+", default=[], metavar="FILE",
-                        help="files that shall have no example in common with these, such as test sets")
+                        help="files that should share no example with these, such as test sets")
     parser.add_argument("--length", type=int, metavar="N", help="count the examples of more than N tokens")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the findings to this file, too")
     add_template_arguments(parser)
@@ -114,10 +114,16 @@ def _add_fine_tuning(parser: argparse.ArgumentParser, epochs: int) -> None:
                         help=f"how often each example is trained on (default {epochs})")
     parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate (default 0.003, for models of "
                         "millions of parameters; 0.0002 is usual for billions)")
-    parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="examples a step (default 4)")
+    parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="examples per step (default 4)")
     parser.add_argument("--threshold", type=float, default=0.1, help="retrieval heads score above this (default 0.1)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     add_template_arguments(parser)
+
+
+def _fine_tuning(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The fields of both requests that are no option as it stands."""
+    return {"train": named_paths("--train", parsed.train), "seeds": tuple(parsed.seeds),
+            "template_arguments": json_object("--template-arguments", parsed.template_arguments)}
 
 
 def add_rank(verbs: argparse._SubParsersAction) -> None:
@@ -142,8 +148,8 @@ def add_rank(verbs: argparse._SubParsersAction) -> None:
                         "raised by NTK-aware scaling where the length is greater than the model's)")
     parser.add_argument("--examples", type=int, default=50, help="how many of each set are used (default 50)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2],
-                        help="a short fine-tune of each set for each (default 0 1 2); with one, no two sets can be "
-                        "told apart")
+                        help="one short fine-tune of each set per seed (default 0 1 2); with a single seed, no two "
+                        "sets can be told apart")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="adapters and results")
     parser.set_defaults(function=_rank)
 
@@ -152,13 +158,8 @@ def _rank(parsed: argparse.Namespace) -> None:
     from retrieval_heads.progress import lines
     from retrieval_heads.rank import Request, rank_sets
 
-    names = ("model", "probe", "out", "real_heads", "real_train", "base_probe", "length", "rope_theta", "examples",
-             "epochs", "lr", "batch_size", "threshold")
-    told = json_object("--template-arguments", parsed.template_arguments)
-    request = Request(train=named_paths("--train", parsed.train), seeds=tuple(parsed.seeds), template_arguments=told,
-                      **{name: getattr(parsed, name) for name in names})
     with lines():
-        print(rank_sets(request, parsed.device).text())
+        print(rank_sets(from_options(Request, parsed, **_fine_tuning(parsed)), parsed.device).text())
     print(f"\n{parsed.out / 'rank.csv'}\n{parsed.out / 'rank.json'}")
 
 
@@ -187,7 +188,7 @@ def add_diagnose(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--n-probe", type=int, metavar="N", help="how many of --eval are used to find heads by")
     parser.add_argument("--rope-theta", type=float, metavar="T", help="of all models compared (default: the model's, "
                         "raised by NTK-aware scaling where the length is greater than the model's)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="a fine-tuning each (default 1)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="one fine-tuning per seed (default 1)")
     parser.add_argument("--rank", type=int, default=8, help="of the LoRA matrices (default 8)")
     parser.add_argument("--bf16", action="store_true", help="train, and on a GPU measure, in bfloat16")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
@@ -204,13 +205,7 @@ def _diagnose(parsed: argparse.Namespace) -> None:
     from retrieval_heads.diagnose.job import report_path
     from retrieval_heads.progress import lines
 
-    names = ("model", "evaluation", "out", "real_train", "probe", "length", "rope_theta", "n_probe", "limit", "epochs",
-             "lr", "rank", "batch_size", "bf16", "gradient_checkpointing", "threshold", "draws")
-    request = Request(
-        train=named_paths("--train", parsed.train), adapters=named_paths("--adapter", parsed.adapter),
-        template_arguments=json_object("--template-arguments", parsed.template_arguments),
-        seeds=tuple(parsed.seeds), **{name: getattr(parsed, name) for name in names},
-    )
+    request = from_options(Request, parsed, adapters=named_paths("--adapter", parsed.adapter), **_fine_tuning(parsed))
     if parsed.dry_run:
         print(plan(request, parsed.device).text())
         return

@@ -165,13 +165,14 @@ def _publish(parsed: argparse.Namespace) -> None:
 
     profile = load_profile(parsed.profile)
     if parsed.derived:
-        finetune.derive(profile)
-        correlate.derive(profile)
+        if profile.gold_loss is None:
+            finetune.derive(profile)
+            correlate.derive(profile)
     else:
         grid.merge(profile)
         data.run(profile)
     claims.judge(profile)
-    for path in publish(profile, derived_tables() if parsed.derived else None):
+    for path in publish(profile, derived_tables(profile) if parsed.derived else None):
         print(paths.shown(path))
 
 

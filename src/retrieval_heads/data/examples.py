@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval_heads.data.conditions import get_condition
 from retrieval_heads.data.example import TASKS, Example
-from retrieval_heads.data.layout import QUESTION, Span, place, write_citation, write_prompt
+from retrieval_heads.data.prompt_format import QUESTION, Span, place, write_citation, write_prompt
 from retrieval_heads.data.relations import Fact
 from retrieval_heads.data.scene import Counter, Document, Query, Scene, SceneBuilder
 from retrieval_heads.data.tokenizer import embedded_tokenizer

@@ -1,70 +1,112 @@
-"""Everything that a diagnosis reads before any work: examples in two disjoint parts, their tokens, length and theta."""
+"""What is to be diagnosed, and everything that is read before any work."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from retrieval_heads.check.sameness import LEAKS, Seen
-from retrieval_heads.check.shortcuts import Shortcuts
-from retrieval_heads.data.encode import Encoded, Spilled, encode_all
-from retrieval_heads.data.example import Example, task_of
-from retrieval_heads.data.jsonl import iterate_examples, scorable
-from retrieval_heads.diagnose.request import Request
-from retrieval_heads.errors import ConfigError, DataError, ModelError
+import numpy as np
+
+from retrieval_heads.data.encode import encode_all
+from retrieval_heads.data.example import Example
+from retrieval_heads.data.jsonl import scorable
+from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.files import content_digest
 from retrieval_heads.keys import RunKey
-from retrieval_heads.models.extension import read_extension
-from retrieval_heads.models.load import load_config, load_tokenizer, model_folder
-from retrieval_heads.models.rope import context_length, extended_theta
+from retrieval_heads.models.extension import ADAPTER_WEIGHTS, read_extension
 from retrieval_heads.settings import REFERENCE, UNTUNED
+from retrieval_heads.stats.resample import Interval, bootstrap_crossed
 from retrieval_heads.training.lora_settings import LoraSettings
+from retrieval_heads.training_sets import Reader, SetsInputs, SetsRequest
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Request(SetsRequest):
+    """One call of `diagnose`.
+
+    Attributes:
+        evaluation: file of real examples, from which probe and test examples are taken.
+        probe: file of the examples that heads are scored on; without it a part of `evaluation`.
+        adapters: trained adapters by set name, instead of a training; `real` may be one. Each stands under the first
+            seed, and with some, `rope_theta` is theirs.
+        n_probe: how many evaluation examples are for the probe; None for half of them.
+        limit: the first so many examples of each file only, for a trial.
+        rank, bf16, gradient_checkpointing: of the fine-tunings, see `LoraSettings`.
+        draws: random controls for each set of heads.
+        bootstrap: samples of each interval.
+
+    The others are those of `SetsRequest`.
+
+    Raises:
+        ConfigError: no set, a name that is taken or no file's name, a number out of range, options that exclude others.
+    """
+
+    evaluation: Path
+    out: Path
+    _: KW_ONLY
+    probe: Path | None = None
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    n_probe: int | None = None
+    limit: int | None = None
+    rank: int = 8
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    draws: int = 3
+    bootstrap: int = 2000
+
+    FORMAT = 3
+    FILES: ClassVar = {"evaluation": "eval", "real_train": "real_train", "probe": "probe"}
+    NAME = (r"(?!\.+$)[A-Za-z0-9.-]+(_[A-Za-z0-9.-]+)*", "Use letters, digits, `.`, `-` and single `_`.")
+    RESERVED: ClassVar = {
+        REFERENCE: "Give real training examples by --real-train, or an adapter by --adapter real=FOLDER.",
+        **dict.fromkeys((UNTUNED, "base"), SetsRequest.RESERVED[UNTUNED]),
+    }
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ConfigError("no training set", where="--train", value=[],
+                              remedy="Give --train NAME=FILE or --adapter NAME=FOLDER at least once.")
+        super().__post_init__()
+        twice = sorted(set(self.train) & set(self.adapters)) or (
+            [REFERENCE] if self.real_train and REFERENCE in self.adapters else [])
+        if twice:
+            raise ConfigError("both examples and an adapter", where="--adapter", value=twice,
+                              remedy="Give one of them for each set.")
+        if self.probe is not None and self.n_probe is not None:
+            raise ConfigError("the probe examples are given twice", where="--n-probe and --probe", value=self.n_probe,
+                              remedy="Leave one of them out.")
+
+    @property
+    def names(self) -> list[str]:
+        """The sets that are diagnosed, without the real one."""
+        return [*self.train, *(name for name in self.adapters if name != REFERENCE)]
+
+    @property
+    def has_real(self) -> bool:
+        return self.real_train is not None or REFERENCE in self.adapters
+
+    def record(self, fingerprint: str) -> dict[str, Any]:
+        """What the results depend on: contents of files instead of their places."""
+        adapters = {name: content_digest(Path(folder) / ADAPTER_WEIGHTS) for name, folder in self.adapters.items()}
+        return super().record(fingerprint) | {"adapter": adapters}
+
+
+@dataclass(frozen=True)
+class Inputs(SetsInputs):
     """What a diagnosis computes from.
 
     Attributes:
-        request: what is asked for.
-        folder: of the base model.
-        task: of the evaluation examples, which decides on metrics and on the kind of score.
-        encoded: training examples of each set that is trained, the real one among them; they lie on the disk.
-        probe: real examples that heads are scored on.
         test: real examples that models are scored on, none of which is in `probe`.
         tokens: prompt, answer and end of each test example.
-        length: tokens that the models are extended to.
-        base_length: tokens that the base model is made for.
-        theta: RoPE's base frequency of all models here.
-        leaked: by set, how many evaluation examples share prompt, question, or needle and answer with one of it.
-        cuts: by set that is trained, what makes its examples solvable without reading.
-        evaluation_cuts: the same of the evaluation examples.
+
+    The others are those of `SetsInputs`.
     """
 
-    request: Request
-    folder: Path
-    task: str
-    encoded: Mapping[str, Sequence[Encoded]]
-    probe: Sequence[Example]
     test: Sequence[Example]
     tokens: Sequence[int]
-    length: int
-    base_length: int
-    theta: float
-    leaked: Mapping[str, int]
-    cuts: Mapping[str, Shortcuts]
-    evaluation_cuts: Shortcuts
-
-    @property
-    def kind(self) -> str:
-        """The kind of retrieval score; `insight` where answers are documents' numbers, which no needle holds."""
-        return task_of(self.task).head_score
-
-    @property
-    def finds_heads(self) -> bool:
-        return any(example.needles for example in self.probe)
 
     @property
     def conditions(self) -> list[str]:
@@ -72,104 +114,58 @@ class Inputs:
         return [UNTUNED, *([REFERENCE] if self.request.has_real else []), *self.request.names]
 
     def runs(self, condition: str) -> list[RunKey]:
-        """One run a seed; a single one of a given adapter or of the untuned model."""
+        """One run per seed; a single one of a given adapter or of the untuned model."""
         single = condition == UNTUNED or condition in self.request.adapters
-        seeds = self.request.seeds[:1] if single else self.request.seeds
-        return [RunKey("diagnose", _word(self.task), condition, seed, _word(self.folder.resolve().name))
-                for seed in seeds]
+        task, base = (re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip(".-") or "own"
+                      for text in (self.task, self.folder.resolve().name))
+        return [RunKey("diagnose", task, condition, seed, base)
+                for seed in (self.request.seeds[:1] if single else self.request.seeds)]
+
+    def real_run(self, key: RunKey) -> RunKey | None:
+        """The real run that a run is compared with and patched from: of its seed where there is one; None without."""
+        runs = self.runs(REFERENCE) if self.request.has_real else []
+        return next((one for one in runs if one.seed == key.seed), next(iter(runs), None))
+
+    def interval(self, values: np.ndarray) -> Interval:
+        """The mean of `values` `[seeds, n]` or `[seeds, draws, n]`; seeds, random draws and examples are resampled."""
+        return bootstrap_crossed(values, n_resamples=self.request.bootstrap)
+
+    def row(self, condition: str, measure: str, found: np.ndarray | Interval, n_seeds: int = 0) -> dict[str, Any]:
+        """One row of the table `summary`: of values as in `interval`, or of an interval that is known."""
+        value = self.interval(found) if isinstance(found, np.ndarray) else found
+        return {"condition": condition, "measure": measure, "value": value.estimate, "low": value.low,
+                "high": value.high, "chance": None, "n": len(self.test), "n_seeds": n_seeds or len(found)}
 
     def lora(self, seed: int) -> LoraSettings:
+        """How the model is fine-tuned; `ConfigError` for settings out of range."""
         one = self.request
-        return LoraSettings(
-            self.theta, self.length, rank=one.rank, alpha=float(one.rank), lr=one.lr, epochs=one.epochs,
-            batch_size=one.batch_size, seed=seed, bf16=one.bf16, gradient_checkpointing=one.gradient_checkpointing,
-        )
+        return replace(super().lora(seed), rank=one.rank, alpha=float(one.rank), bf16=one.bf16,
+                       gradient_checkpointing=one.gradient_checkpointing)
 
 
 def read_inputs(request: Request, known_length: int | None = None) -> Inputs:
-    """Read and check all files.
-
-    Args:
-        request: what is asked for.
-        known_length: tokens that the models in the request's folder are extended to, where it has some; without it,
-            or a length that is asked for, those of the longest example.
+    """Read and check all files; `known_length` is that of the models in the request's folder, where it has some.
 
     Raises:
         DataError: a file that cannot be read, an example that is too long, or too few evaluation examples.
         ConfigError: evaluation examples of several tasks, or settings that contradict each other.
         ModelError: a model or adapter that is missing or does not fit.
     """
-    folder = model_folder(request.model)
-    tokenizer = load_tokenizer(folder, request.template_arguments)
-    config = load_config(folder).get_text_config()
-
-    def read(path: Path) -> list[Example]:
-        found = [scorable(one) for one in iterate_examples(path, limit=request.limit, tokenizer=tokenizer)]
-        if not found:
-            raise DataError("no examples", where=path, remedy="Give a file with at least one record.")
-        return found
-
-    real = read(request.evaluation)
-    tasks = sorted({example.task for example in real})
-    if len(tasks) > 1:
-        raise ConfigError("examples of several tasks", where=request.evaluation, value=tasks,
-                          remedy="Diagnose one task at a time.")
-    probe, test = (read(request.probe), real) if request.probe else split(real, request.n_probe, request.evaluation)
+    reader = Reader(request, scorable)
+    test, task = reader.real(request.evaluation, request.limit)
+    if request.probe:
+        probe, _ = reader.real(request.probe, request.limit)
+    else:
+        probe, test = split(test, request.n_probe, request.evaluation)
     files = {**({REFERENCE: request.real_train} if request.real_train else {}), **request.train}
-    sets = _TrainingSets(files, [*probe, *test], request, tokenizer)
-    encoded = sets.encoded
-    held_out = encode_all([*probe, *test], tokenizer, request.length)
-    extensions = {name: read_extension(path) for name, path in request.adapters.items()}
-    longest = max(*(len(one.ids) for part in (held_out, *encoded.values()) for one in part),
-                  *(one.max_length for one in extensions.values()), 2)
-    length = request.length or known_length or longest
-    if longest > length:
-        raise DataError("the models in the folder are made for shorter examples", where=request.out,
-                        value=f"{longest} tokens, made for {length}", remedy="Give another --out.")
-    theta = _common_theta(request.rope_theta, {name: one.rope_theta for name, one in extensions.items()})
-    if theta is None:
-        theta = extended_theta(config, length)
-    inputs = Inputs(request, folder, tasks[0], encoded, probe, test, [len(one.ids) for one in held_out[len(probe):]],
-                    length, context_length(config), theta,
-                    {name: len(lines) for name, lines in sets.leaked.items()}, sets.cuts, sets.evaluation_cuts)
+    sets = reader.training(files, [*probe, *test], request.limit)
+    held_out = encode_all([*probe, *test], reader.tokenizer, request.length)
+    length = reader.extended([held_out, *sets["encoded"].values()], known_length,
+                             {name: read_extension(path) for name, path in request.adapters.items()})
+    inputs = Inputs(request, reader.folder, task, probe, **sets, **length, test=test,
+                    tokens=[len(one.ids) for one in held_out[len(probe):]])
     inputs.lora(request.seeds[0])  # settings out of range are found before any work
     return inputs
-
-
-class _TrainingSets:
-    """The training sets as tokens, and what is seen of them while they are read, once and one example at a time.
-
-    Attributes:
-        encoded, cuts, evaluation_cuts: as in `Inputs`.
-        leaked: by set, the lines of the evaluation examples that are known from it.
-    """
-
-    def __init__(
-        self, files: Mapping[str, Path], held_out: Sequence[Example], request: Request, tokenizer: Any
-    ) -> None:
-        held, self.evaluation_cuts = Seen(), Shortcuts()
-        for example in held_out:
-            held.add(example)
-            self.evaluation_cuts.add(example)
-        self.cuts = {name: Shortcuts() for name in files}
-        self.leaked: dict[str, set[int]] = {name: set() for name in files}
-
-        def read(name: str, path: Path) -> Iterator[Example]:
-            for example in iterate_examples(path, limit=request.limit, tokenizer=tokenizer):
-                self.cuts[name].add(example)
-                self.leaked[name] |= {line for way in LEAKS if (line := held.find(example, way)) is not None}
-                yield scorable(example)
-
-        self.encoded = {name: Spilled(read(name, path), tokenizer, request.length) for name, path in files.items()}
-
-
-def _common_theta(wanted: float | None, given: Mapping[str, float]) -> float | None:
-    """The RoPE theta that is wanted, or that of the given adapters; None where neither names one."""
-    theta = wanted or next(iter(given.values()), None)
-    if set(given.values()) - {theta}:
-        raise ModelError("adapters of another RoPE theta cannot be compared", where="--adapter", value=dict(given),
-                         remedy=f"Give adapters of one theta, and no other --rope-theta (here {theta:g}).")
-    return theta
 
 
 def split(examples: Sequence[Example], n_probe: int | None, where: object) -> tuple[list[Example], list[Example]]:
@@ -181,8 +177,3 @@ def split(examples: Sequence[Example], n_probe: int | None, where: object) -> tu
     chosen = {place * len(examples) // n for place in range(n)}
     return ([one for place, one in enumerate(examples) if place in chosen],
             [one for place, one in enumerate(examples) if place not in chosen])
-
-
-def _word(text: str) -> str:
-    """A text as a part of a run's name."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip(".-") or "own"

@@ -6,9 +6,7 @@ import math
 from collections.abc import Iterator
 
 from retrieval_heads.diagnose.compare import Result
-from retrieval_heads.diagnose.sentences import FEW_HEADS
-from retrieval_heads.diagnose.told import NO_WIDTH
-from retrieval_heads.diagnose.verdict import verdict
+from retrieval_heads.diagnose.verdict import FEW_HEADS, NO_WIDTH, verdict
 from retrieval_heads.figures.style import metric_label
 from retrieval_heads.rank.calibration import read_calibration
 from retrieval_heads.settings import REFERENCE, UNTUNED

@@ -4,12 +4,16 @@
     FOLDER/measured/RUN.json       training, answers and head scores
     FOLDER/knockout/RUN.json       rows of the tables `knockout` and `knockout_effects`, and answers without heads
     FOLDER/patching/RUN.json       rows of the table `patching`, and the answers under each set of heads
+
+F1 rises, too, when a model learns to answer shortly and to end. So beside it stand the loss of the answer's own tokens,
+that of the end after them, and the loss without the needles: what a model gains by having them in its prompt (the gain
+from context) no style can give.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +22,22 @@ import pandas as pd
 import torch
 from torch import nn
 
-from retrieval_heads.diagnose.answers import answer_rows
+from retrieval_heads.data.example import Example
 from retrieval_heads.diagnose.inputs import Inputs
-from retrieval_heads.errors import ResultError
-from retrieval_heads.files import UNREADABLE, write_whole
+from retrieval_heads.evaluation import evaluate_each, token_losses
 from retrieval_heads.heads.scores import score_heads
 from retrieval_heads.heads.sweeps import knockout_sweep, patch_sweep, source_answers
 from retrieval_heads.keys import RunKey
 from retrieval_heads.models.load import load_model
-from retrieval_heads.progress import named
-from retrieval_heads.settings import REFERENCE, UNTUNED
+from retrieval_heads.settings import UNTUNED
 from retrieval_heads.stages import knockout, patch
 from retrieval_heads.stages.common import batch_size
 from retrieval_heads.stages.detect import head_rows
 from retrieval_heads.stages.head_sets import NONE, HeadSet, RunHeads, by_label, score_matrix
-from retrieval_heads.stages.sweeps import Resamples, per_example, together
+from retrieval_heads.stages.sweeps import Resamples, Scores, per_example, together
 from retrieval_heads.training.finetune import finetune
 from retrieval_heads.training.training_record import TRAINING_FILE
+from retrieval_heads.training_sets import kept
 
 STRONGEST = (1, 2, 5, 10, 20)
 """Numbers of heads that are knocked out, beside all retrieval heads of the run."""
@@ -43,15 +46,11 @@ DOING = {"measured": "training and scoring", "knockout": "knock-out", "patching"
 
 PATCHED = ("intersection", "complement", "random", "all")
 
+LOSSES = ("answer_loss", "end_loss", "answer_loss_without")
+
 
 class Work:
-    """Makes the parts of one diagnosis below a folder.
-
-    Args:
-        inputs: what is computed from.
-        device: to compute on.
-        out: the folder.
-    """
+    """Makes the parts of one diagnosis below a folder."""
 
     def __init__(self, inputs: Inputs, device: str, out: Path) -> None:
         self.inputs, self.device, self.out = inputs, device, out
@@ -77,27 +76,23 @@ class Work:
                         self.inputs.lora(key.seed), self.device)
 
     def measured(self, key: RunKey) -> dict[str, Any]:
-        """`training` (or None), `answers` (a row a test example), `heads` (a row a head) and `each`.
+        """`training` (or None), `answers` (a row per test example), `heads` (a row per head) and `each`.
 
         `each` holds the scores by example, `[n_probe, n_layers, n_heads]`. Without needles it and `heads` are empty.
         """
         def make() -> dict[str, Any]:
-            """Train, test, score the heads."""
-            record = self.train(key)
+            record, inputs = self.train(key), self.inputs
             model, tokenizer = self._load(key)
-            size = batch_size(model, self.inputs.length)
-            answers = answer_rows(model, tokenizer, self.inputs.test, size)
-            heads: list[dict[str, Any]] = []
-            each: list[Any] = []
-            if self.inputs.finds_heads:
-                kind = self.inputs.kind
-                scores = score_heads(model, tokenizer, self.inputs.probe, (kind,), batch_size=size)[kind]
-                heads, each = head_rows(key, scores), scores.per_example.astype(np.float64).round(6).tolist()
-            training = None if record is None else {
+            size = batch_size(model, inputs.length)
+            found = {"training": record and {
                 "examples": record["examples"], "steps": record["steps"], "tokens": record["tokens_seen"],
                 **average_losses([step["loss"] for step in record["loss"]]),
-            }
-            return {"training": training, "answers": answers, "heads": heads, "each": each}
+            }, "answers": answer_rows(model, tokenizer, inputs.test, size), "heads": [], "each": []}
+            if inputs.finds_heads:
+                scores = score_heads(model, tokenizer, inputs.probe, (inputs.kind,), batch_size=size)[inputs.kind]
+                found |= {"heads": head_rows(key, scores),
+                          "each": scores.per_example.astype(np.float64).round(6).tolist()}
+            return found
 
         return self._kept("measured", key, make)
 
@@ -113,41 +108,37 @@ class Work:
         heads, and without as many random ones.
         """
         def make() -> dict[str, Any]:
-            """Score every set of heads."""
-            heads, request = self.heads(key), self.inputs.request
+            heads = self.heads(key)
             counts = sorted({k for k in (*STRONGEST, len(heads.retrieval)) if 0 < k <= heads.scores.size // 2})
             model, tokenizer = self._load(key)
-            sets = knockout.knockout_sets(heads, counts, request.draws, f"{key.name}|knockout",
+            sets = knockout.knockout_sets(heads, counts, self.inputs.request.draws, f"{key.name}|knockout",
                                           knockout.group_size(model), ("random", "bottom"))
             every = [NONE, *sets]
             found = knockout_sweep(model, tokenizer, self.inputs.test, by_label(every),
                                    sets_per_pass=knockout.sets_per_pass(self.device))
             scores = per_example(found, every, "zero")
-            resamples, place = self._resamples(), {**key.columns, "mode": "zero", "scope": "answer"}
-            rows = knockout.set_rows(place, NONE, scores[NONE], heads, resamples)
+            untouched, place = scores[NONE], {**key.columns, "mode": "zero", "scope": "answer"}
+            resamples = self._resamples()
+            rows = knockout.set_rows(place, NONE, untouched, heads, resamples)
             effects: list[dict[str, Any]] = []
             for k in counts:
                 of_size = {one: scores[one] for one in sets if len(one.heads) == k}
                 rows += knockout.knockout_rows(place, of_size, heads, resamples)
-                effects += knockout.effect_rows(place, k, scores[NONE], of_size, resamples)
-            every_head = {one: scores[one] for one in sets if one.name != "bottom"
-                          and len(one.heads) == len(heads.retrieval)}
-            each = _each({NONE: scores[NONE], **every_head})
-            return {"knockout": rows, "knockout_effects": effects, **each}
+                effects += knockout.effect_rows(place, k, untouched, of_size, resamples)
+            whole = {one: scores[one] for one in sets
+                     if one.name != "bottom" and len(one.heads) == len(heads.retrieval)}
+            return {"knockout": rows, "knockout_effects": effects, **_each({NONE: untouched, **whole})}
 
         return self._kept("knockout", key, make)
 
     def patched(self, key: RunKey, real: RunKey) -> dict[str, Any]:
         """`patching`, and by set of heads `right` and `nll`: right answers and losses `[draws, n]`, teacher forced."""
         def make() -> dict[str, Any]:
-            """Score every set with the real run's outputs."""
-            request = self.inputs.request
-            sets = [NONE, *patch.patching_sets(self.heads(real), self.heads(key), PATCHED, request.draws,
-                                                         key.name)]
+            sets = [NONE, *patch.patching_sets(self.heads(real), self.heads(key), PATCHED, self.inputs.request.draws,
+                                               key.name)]
             source, answers = self._source_of(real)
             target, tokenizer = self._load(key)
-            found = patch_sweep(target, source, tokenizer, self.inputs.test, by_label(sets),
-                                answers=answers)
+            found = patch_sweep(target, source, tokenizer, self.inputs.test, by_label(sets), answers=answers)
             scores = patch.patched_scores(found, answers, sets)
             return {"patching": patch.patching_rows(key, scores, self._resamples()), **_each(scores)}
 
@@ -170,22 +161,14 @@ class Work:
         return Resamples(len(self.inputs.test), self.inputs.request.bootstrap)
 
     def _kept(self, kind: str, key: RunKey, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        path = self.out / kind / f"{key.name}.json"
-        if not path.is_file():
-            keys = [key for condition in self.inputs.conditions for key in self.inputs.runs(condition)]
-            with named(f"run {keys.index(key) + 1} of {len(keys)}", f"{key.condition}, seed {key.seed}: {DOING[kind]}"):
-                # through JSON, so that a first call and a later one see the same
-                write_whole(path, (json.dumps(make()) + "\n").encode())
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except UNREADABLE as error:
-            raise ResultError("the measurement is damaged", where=path, value=str(error),
-                              remedy="Delete the file: it is made again.") from error
+        keys = [key for condition in self.inputs.conditions for key in self.inputs.runs(condition)]
+        return kept(self.out / kind / f"{key.name}.json", make, f"run {keys.index(key) + 1} of {len(keys)}",
+                    f"{key.condition}, seed {key.seed}: {DOING[kind]}")
 
 
-def _each(scores: dict[HeadSet, dict[str, np.ndarray]]) -> dict[str, dict[str, list[list[float]]]]:
+def _each(scores: dict[HeadSet, Scores]) -> dict[str, dict[str, list[list[float]]]]:
     """`right` and `nll`: by set of heads, right answers and losses of the gold answer, `[draws, n]`."""
-    by_name: dict[str, list[dict[str, np.ndarray]]] = {}
+    by_name: dict[str, list[Scores]] = {}
     for one, found in scores.items():
         by_name.setdefault(one.name, []).append(found)
     drawn = {name: together(found) for name, found in by_name.items()}
@@ -203,9 +186,27 @@ def average_losses(losses: Sequence[float]) -> dict[str, float]:
     return {name: float(np.mean(part)) for name, part in parts.items()}
 
 
-def real_run(inputs: Inputs, key: RunKey) -> RunKey | None:
-    """The real run that a run is compared with and patched from: of its seed where there is one; None without any."""
-    if not inputs.request.has_real:
-        return None
-    runs: Sequence[RunKey] = inputs.runs(REFERENCE)
-    return next((one for one in runs if one.seed == key.seed), runs[0])
+def answer_rows(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], batch_size: int
+) -> list[dict[str, Any]]:
+    """A row per example: what `evaluate_each` gives, and `LOSSES` in nats a token.
+
+    `end_loss` is None where the tokenizer has no end-of-sequence token, `answer_loss_without` for an example without
+    needles or without any other text.
+    """
+    rows = evaluate_each(model, tokenizer, examples, batch_size=batch_size).to_dict("records")
+    losses = token_losses(model, tokenizer, examples, batch_size=batch_size)
+    bare = {place: one for place, example in enumerate(examples) if (one := without_needles(example)) is not None}
+    found = token_losses(model, tokenizer, list(bare.values()), batch_size=batch_size) if bare else []
+    without = {place: float(tokens.mean()) for place, (tokens, _) in zip(bare, found, strict=True)}
+    for place, (row, (tokens, end)) in enumerate(zip(rows, losses, strict=True)):
+        row |= dict(zip(LOSSES, (float(tokens.mean()), end, without.get(place)), strict=True))
+    return rows
+
+
+def without_needles(example: Example) -> Example | None:
+    """The example with its needles cut out of the prompt; None where it has none, or no text remains."""
+    prompt = example.prompt
+    for start, end in reversed(example.needles):
+        prompt = prompt[:start] + prompt[end:]
+    return replace(example, prompt=prompt, needles=()) if example.needles and prompt.strip() else None

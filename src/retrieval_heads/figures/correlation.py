@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from retrieval_heads.claims.head_arrays import claimed
+from retrieval_heads.claims.runs import claimed
 from retrieval_heads.figures.common import counts, over_runs, points, shared_legend, write_empty
 from retrieval_heads.figures.interval_tables import cells, with_interval
 from retrieval_heads.figures.style import WIDTH, axis, colour, in_order, marker, panels, words
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages.provide import at_hand
-from retrieval_heads.wording import p_value
+from retrieval_heads.takeaways import p_value
 
 NAMED = ("real_limited", "high_high", "low_low", "symbolic")
 """Conditions that have a colour and a name where there are many; the others are grey points."""

@@ -19,7 +19,7 @@ from retrieval_heads.figures.common import points
 from retrieval_heads.figures.interval_tables import DASH, with_interval
 from retrieval_heads.figures.style import axis, colour, marker, metric_label
 from retrieval_heads.settings import REFERENCE, UNTUNED
-from retrieval_heads.stats.bootstrap import Interval, bootstrap_crossed
+from retrieval_heads.stats.resample import Interval, bootstrap_crossed
 
 
 def places(examples: Sequence[Example]) -> np.ndarray:

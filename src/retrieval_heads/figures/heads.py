@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from retrieval_heads.claims.head_arrays import BASE, RAISED, synthetic
+from retrieval_heads.claims.arrays import BASE, RAISED
+from retrieval_heads.claims.runs import synthetic
 from retrieval_heads.figures.common import (
     REPEATED,
     beside_rows,

@@ -9,8 +9,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
+from retrieval_heads.claims.arrays import claim_column, metric_name
 from retrieval_heads.claims.axes import CELLS, axis_sentence
-from retrieval_heads.claims.score_arrays import claim_column, metric_name
 from retrieval_heads.data.conditions import LEVELS
 from retrieval_heads.figures.common import condition_rows, counts, plural, points
 from retrieval_heads.figures.style import axis, colour, metric_label

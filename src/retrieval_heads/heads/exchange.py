@@ -25,9 +25,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
-from retrieval_heads.errors import ConfigError, DataError, HeadError
+from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.files import write_whole
-from retrieval_heads.heads.select import head_names, parse_heads, select_heads
+from retrieval_heads.heads.select import select_heads
 from retrieval_heads.models.layout import Head, HeadLayout
 from retrieval_heads.stats.overlap import NAN, matrices, overlap
 
@@ -94,7 +94,7 @@ def write_scores(path: str | Path, scores: Any) -> None:
     Args:
         path: the file; one that is there is replaced, never appended to.
         scores: what `retrieval_scores` returns, whose score on each example is written; or an array
-            `[n_examples, n_layers, n_heads]`, or `[n_layers, n_heads]` for one score a head.
+            `[n_examples, n_layers, n_heads]`, or `[n_layers, n_heads]` for one score per head.
 
     Raises:
         DataError: an array of another form, or with values that are not finite.
@@ -106,9 +106,9 @@ def write_scores(path: str | Path, scores: Any) -> None:
             "no finite scores of examples x layers x heads", where="scores", value=table.shape,
             remedy="Give what `retrieval_scores` returns.",
         )
-    heads = list(np.ndindex(*table.shape[1:]))
-    lists = (table[:, layer, head].tolist() for layer, head in heads)
-    content = dict(zip(head_names(heads), lists, strict=True))
+    content = {
+        f"{layer}-{head}": table[:, layer, head].tolist() for layer, head in np.ndindex(*table.shape[1:])
+    }
     write_whole(Path(path), (json.dumps(content) + "\n").encode())
 
 
@@ -132,13 +132,12 @@ def _load(path: Path) -> Any:
 
 
 def _head(key: Any, name: str) -> Head:
-    try:
-        [head] = parse_heads([key])
-    except HeadError as error:
+    layer, dash, head = str(key).partition("-")
+    if not (dash and all(part.isascii() and part.isdecimal() for part in (layer, head))):
         raise DataError(
             "a key that names no head", where=name, value=key, remedy="Write layer-head, both from 0, as in 12-3.",
-        ) from error
-    return head
+        )
+    return int(layer), int(head)
 
 
 def _numbers(values: Any, where: str) -> np.ndarray:
@@ -165,7 +164,7 @@ def _size(lists: Mapping[Head, Any], shape: HeadLayout | tuple[int, int] | None,
     if n_missing := size[0] * size[1] - len(lists):
         missing = next(head for head in np.ndindex(*size) if head not in lists)
         raise DataError(
-            f"{n_missing} of {size[0]} x {size[1]} heads have no scores", where=name, value=head_names([missing])[0],
+            f"{n_missing} of {size[0]} x {size[1]} heads have no scores", where=name, value="{}-{}".format(*missing),
             remedy="Give every head of the model a list; zeros are scores too.",
         )
     return size

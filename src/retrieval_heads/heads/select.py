@@ -152,26 +152,6 @@ def groups_filled(heads: Iterable[Head], group_size: int) -> int:
     return len(set(map(_group_of(group_size), heads)))
 
 
-def head_names(heads: Iterable[Head]) -> list[str]:
-    """Heads as `layer-head` names, the exchange format of Wu et al.'s score files: `(12, 3)` is `12-3`."""
-    return [f"{layer}-{head}" for layer, head in heads]
-
-
-def parse_heads(names: Iterable[str]) -> list[Head]:
-    """Heads from `layer-head` names, in the order given; a score file's mapping can be passed as it is.
-
-    Raises:
-        HeadError: a name of another form.
-    """
-    heads = []
-    for name in names:
-        layer, dash, head = str(name).partition("-")
-        if not (dash and all(part.isascii() and part.isdecimal() for part in (layer, head))):
-            raise HeadError("not a head's name", where="heads", value=name, remedy="Write layer-head, as in 12-3.")
-        heads.append((int(layer), int(head)))
-    return heads
-
-
 def _score_table(scores: Any) -> np.ndarray:
     """Scores as a finite array `[n_layers, n_heads]`, float32 as it is and float64 otherwise; `HeadError` if not."""
     if hasattr(scores, "detach"):  # bf16 and CUDA tensors have no direct way to numpy

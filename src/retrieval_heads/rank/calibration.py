@@ -1,13 +1,13 @@
-"""What the report measured each predictor to be worth, read from its committed tables; no number of it stands here.
+"""What training sets are ranked by, and what the report measured each predictor to be worth.
 
-Three tables say it (`results/README.md`): `correlation_runs` (rank correlation with performance over conditions),
-`choice` (what is lost by choosing a set by the predictor) and `prediction_errors` (is recall of heads any better than
-what is cheaper). All rows are those of all tasks and base models together.
+No number of the report stands here. Three of its tables say it (`results/README.md`): `correlation_runs` (rank
+correlation with performance over conditions), `choice` (what is lost by choosing a set by the predictor) and
+`prediction_errors` (is recall of heads any better than what is cheaper), in their rows of all tasks and base models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -17,12 +17,53 @@ from retrieval_heads.claims.prediction import NOTHING
 from retrieval_heads.claims.run_predictors import CHEAPER, THRESHOLD
 from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.rank.predictors import PREDICTORS
 from retrieval_heads.store import find_committed
 from retrieval_heads.tables import read_table
 
 TABLES = ("correlation_runs", "choice", "prediction_errors")
 PROFILE = "report"
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """One quantity that may tell good training sets from bad ones.
+
+    Attributes:
+        label: what a reader sees.
+        promising: `low` or `high`, the values that promise performance.
+        measured_as: its name in the report's tables; None where the report has no such quantity.
+        measured_few: its name there when the heads come from few probe examples.
+    """
+
+    label: str
+    promising: str
+    measured_as: str | None
+    measured_few: str | None = None
+
+
+PREDICTORS = {
+    "probe_loss": Predictor("probe loss", "low", "probe_loss"),
+    "recall": Predictor("recall of the real heads", "high", "recall", "recall_few"),
+    "cosine": Predictor("cosine with the real scores", "high", "cosine", "cosine_few"),
+    "base_recall": Predictor("recall of the base's heads", "high", "base_overlap"),
+    "base_cosine": Predictor("cosine with the base's scores", "high", None),
+    "training_loss": Predictor("training loss", "low", "training_loss"),
+    "ngram_overlap": Predictor("overlap of word pairs", "high", "ngram_overlap"),
+}
+"""In the order in which they are shown."""
+
+
+def ranked(values: pd.DataFrame) -> pd.DataFrame:
+    """Ranks by each predictor, 1 the most promising, NaN where the value is; equal values share the better rank.
+
+    `values` has one row per set and one column per predictor.
+    """
+    return values.apply(lambda one: one.rank(method="min", ascending=PREDICTORS[one.name].promising == "low"))
+
+
+def order(values: pd.DataFrame, predictor: str) -> list[str]:
+    """The sets from the most promising to the least by one predictor; equal ones as they were given."""
+    return list(ranked(values)[predictor].sort_values(kind="stable").index)
 
 
 @dataclass(frozen=True)
@@ -73,25 +114,25 @@ class Calibration:
     findings: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, predictor: str, few: bool) -> Worth | None:
-        """The worth of a predictor of `PREDICTORS`; None where the report has none."""
-        return self.worth.get(PREDICTORS[predictor].name_in_report(few) or "")
+        """The worth of a predictor of `PREDICTORS`, by the heads of few probe examples or not; None where unknown."""
+        one = PREDICTORS[predictor]
+        return self.worth.get((few and one.measured_few) or one.measured_as or "")
 
     def best(self, predictors: Iterable[str], few: bool) -> str | None:
         """Of these predictors the one of the highest rank correlation; None where none was measured."""
-        known = {name: found.spearman for name in predictors if (found := self.of(name, few)) is not None}
-        return max(known, key=known.__getitem__) if known else None
+        return self._first(predictors, few, lambda worth: -worth.spearman)
 
     def least_regret(self, predictors: Iterable[str], few: bool) -> str | None:
         """Of these predictors the one whose choices lost least; None where none was measured."""
-        known = {name: found.regret for name in predictors
-                 if (found := self.of(name, few)) is not None and found.regret == found.regret}
-        return min(known, key=known.__getitem__) if known else None
+        return self._first(predictors, few, lambda worth: worth.regret)
+
+    def _first(self, predictors: Iterable[str], few: bool, by: Callable[[Worth], float]) -> str | None:
+        known = {name: by(worth) for name in predictors if (worth := self.of(name, few)) and by(worth) == by(worth)}
+        return min(known, key=known.__getitem__, default=None)
 
     def heads_against_cheaper_ones(self) -> str:
         """`recall of the real heads was worse than X; ...`; empty where the report does not say or it was better."""
-        if set(self.findings.values()) <= {"better"}:
-            return ""
-        return f"recall of the real heads was {self._findings()}"
+        return "" if set(self.findings.values()) <= {"better"} else f"recall of the real heads was {self._findings()}"
 
     def heads_against_cheaper(self) -> str:
         """One plain sentence: was recall of the real run's heads any better than a cheaper predictor?"""
@@ -136,14 +177,12 @@ def calibration(
     chosen = choice[(choice["candidates"] == SYNTHETIC) & (choice["task"] == ALL)].set_index("predictor")
     worth = {}
     for predictor in PREDICTORS.values():
+        sign = -1 if predictor.promising == "low" else 1
         for name in {predictor.measured_as, predictor.measured_few} & set(of_all.index):
             row = of_all.loc[name]
-            ends = (row["low"], row["high"])
-            sign = -1 if predictor.promising == "low" else 1
-            low, high = sorted(sign * end for end in ends)
-            regret = {}
-            if name in chosen.index:
-                regret = {key: chosen.loc[name, key] for key in ("regret", "random_regret", "n_choices")}
+            low, high = sorted((sign * row["low"], sign * row["high"]))
+            regret = {key: chosen.loc[name, key] for key in ("regret", "random_regret", "n_choices")
+                      if name in chosen.index}
             worth[name] = Worth(sign * row["estimate"], low, high, int(row["n_conditions"]), **regret)
     beside = prediction_errors[
         (prediction_errors[["conditions", "task"]] == ALL).all(axis=1) & (prediction_errors["predictor"] == "recall")

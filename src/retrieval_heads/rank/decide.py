@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import t
 
-from retrieval_heads.stats.bootstrap import bootstrap_crossed, crossed_means
+from retrieval_heads.stats.resample import bootstrap_crossed, crossed_means
 
 SURE = 0.95
 """Below this probability that the better of two sets is the better one, they are not told apart."""
@@ -61,7 +61,7 @@ class Comparison:
 
 def compared(
     losses: Mapping[str, np.ndarray], untuned: np.ndarray, places: Sequence[str] = (),
-    flaws: Mapping[str, str] | None = None, seed: int = 0,
+    flaws: Mapping[str, str] | None = None,
 ) -> list[Comparison]:
     """Each two sets, those of low loss first.
 
@@ -70,56 +70,41 @@ def compared(
         untuned: those of the model without fine-tuning, `[n_examples]`.
         places: where the needle of each probe example stands; empty without needles.
         flaws: by set, why its examples can be solved by reading one place; empty or absent for the others.
-        seed: of the bootstrap.
     """
     by_loss = sorted(losses, key=lambda name: float(losses[name].mean()))
-    return [_compared(first, second, losses, untuned, places, flaws or {}, seed)
+    return [_compared(first, second, losses, untuned, places, (flaws or {}).get(first, ""))
             for first, second in itertools.combinations(by_loss, 2)]
 
 
 def _compared(
-    first: str, second: str, losses: Mapping[str, np.ndarray], untuned: np.ndarray, places: Sequence[str],
-    flaws: Mapping[str, str], seed: int,
+    first: str, second: str, losses: Mapping[str, np.ndarray], untuned: np.ndarray, places: Sequence[str], flaw: str,
 ) -> Comparison:
-    better, worse = losses[first], losses[second]
-    difference = worse - better
-    found = bootstrap_crossed(difference, seed=seed)
-    samples = crossed_means(difference, seed=seed)
+    better, each = losses[first], losses[second] - losses[first]
+    found, samples = bootstrap_crossed(each), crossed_means(each)
+    difference, moved = found.estimate, float(untuned.mean() - better.mean())
     probability = 0.5 if samples is None else float((samples > 0).mean() + (samples == 0).mean() / 2)
-    swap = further_seed(better.mean(axis=1), worse.mean(axis=1))
-    against = tuple(_against(first, found.estimate, probability, swap, better, untuned, difference, places, flaws))
-    return Comparison(first, second, found.estimate, found.low, found.high, probability, swap, against)
-
-
-def _against(
-    first: str, difference: float, probability: float, swap: float, better: np.ndarray, untuned: np.ndarray,
-    each: np.ndarray, places: Sequence[str], flaws: Mapping[str, str],
-) -> Iterator[str]:
-    if flaws.get(first):
-        yield f"{first} is ahead by {difference:.3f}, but {flaws[first]}"
-    if math.isnan(swap):
-        yield "one seed shows no spread (--seeds 0 1 2)"
-    elif difference <= swap:
-        yield f"they differ by {difference:.3f} nats a token, and another seed of each could turn {swap:.3f}"
-    if probability < SURE:
-        yield (f"over probe examples and seeds the probability that {first} is better is {probability:.3f}, below "
-               f"{SURE:g}")
-    moved = float(untuned.mean() - better.mean())
-    if difference < HARDLY * moved or moved <= 0:
-        yield (f"the difference, {difference:.3f}, is small beside what training moved ({moved:.3f}), so that longer "
-               "training may turn it")
-    if place := _single_place(each.mean(axis=0), places):
-        yield f"{first} is ahead only where the needle stands in {place}"
+    swap = further_seed(better.mean(axis=1), losses[second].mean(axis=1))
+    place = _single_place(each.mean(axis=0), places)
+    reasons = (
+        (flaw, f"{first} is ahead by {difference:.3f}, but {flaw}"),
+        (math.isnan(swap), "one seed shows no spread (--seeds 0 1 2)"),
+        (difference <= swap, f"they differ by {difference:.3f} nats a token, and another seed of each could turn "
+                             f"{swap:.3f}"),
+        (probability < SURE, f"over probe examples and seeds the probability that {first} is better is "
+                             f"{probability:.3f}, below {SURE:g}"),
+        (difference < HARDLY * moved or moved <= 0, f"the difference, {difference:.3f}, is small beside what training "
+                                                    f"moved ({moved:.3f}), so that longer training may turn it"),
+        (place, f"{first} is ahead only where the needle stands in {place}"),
+    )
+    return Comparison(first, second, difference, found.low, found.high, probability, swap,
+                      tuple(text for holds, text in reasons if holds))
 
 
 def further_seed(first: np.ndarray, second: np.ndarray) -> float:
-    """The difference that one further fine-tuning of each set may turn: half a 95% prediction interval.
+    """The difference that one further fine-tuning of each set may turn: half a 95% prediction interval, nats a token.
 
     Student's t with Welch's degrees of freedom, for the difference of one new run of each set, whose means over
-    `[n_seeds]` runs are known.
-
-    Returns:
-        nats a token; NaN where a set has one run.
+    `[n_seeds]` runs are known; NaN where a set has one run.
     """
     parts = [(np.var(one, ddof=1), len(one)) for one in (first, second) if len(one) > 1]
     if len(parts) < 2:

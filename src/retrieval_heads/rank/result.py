@@ -10,9 +10,8 @@ from typing import Any
 import pandas as pd
 
 from retrieval_heads.config import load_profile
-from retrieval_heads.rank.calibration import PROFILE, Calibration
+from retrieval_heads.rank.calibration import PREDICTORS, PROFILE, Calibration, order, ranked
 from retrieval_heads.rank.decide import HARDLY, Comparison
-from retrieval_heads.rank.predictors import PREDICTORS, order
 from retrieval_heads.settings import UNTUNED
 
 FEW_PROBE = 32
@@ -30,7 +29,7 @@ class Result:
     """Values and ranks of all sets, and what is needed to judge them.
 
     Attributes:
-        values, ranks: one row a set, one column a predictor; NaN where it is not known.
+        values: one row per set, one column per predictor; NaN where it is not known.
         calibration: what the report measured; None where its tables are not there.
         n_probe: probe examples; `n_train`: examples used of each set.
         spread: standard deviations over seeds, as `values`; NaN with one seed.
@@ -46,7 +45,6 @@ class Result:
     """
 
     values: pd.DataFrame
-    ranks: pd.DataFrame
     calibration: Calibration | None
     n_probe: int
     n_train: Mapping[str, int]
@@ -69,6 +67,11 @@ class Result:
         return self.n_probe < FEW_PROBE
 
     @property
+    def ranks(self) -> pd.DataFrame:
+        """The place of each set by each predictor, 1 the most promising."""
+        return ranked(self.values)
+
+    @property
     def known(self) -> list[str]:
         """The predictors that every set has a value of."""
         return [name for name in self.values if self.values[name].notna().all()]
@@ -85,7 +88,7 @@ class Result:
         return [*(name for name in found if not self.flaws[name]), *(name for name in found if self.flaws[name])]
 
     def table(self) -> pd.DataFrame:
-        """One row a set and known predictor, the untuned model's among them, without a rank."""
+        """One row per set and known predictor, the untuned model's among them, without a rank."""
         rows = []
         for predictor in self.values:
             rows += [
@@ -126,7 +129,7 @@ class Result:
         if self.calibration is not None:
             size = load_profile(PROFILE).n_train
             if max(self.n_train.values()) < size:
-                found.append(f"the report fine-tuned on {size} examples a set, and with less work the predictors may "
+                found.append(f"the report fine-tuned on {size} examples per set, and with less work the predictors may "
                              "be worth less than is said here; its models are small, its texts generated")
         return found
 
@@ -172,8 +175,11 @@ class Result:
             } for name, row in self.values.iterrows()},
             "untuned": {name: value for name, value in self.untuned.items() if pd.notna(value)},
             "n_seeds": self.n_seeds, "flaws": {name: text for name, text in self.flaws.items() if text},
-            "compared": [_as_json(one) for one in self.compared], "undecided": self.undecided(), "worth": self.worth(),
-            "warnings": self.warnings(),
+            "compared": [
+                {name: None if value != value else value for name, value in asdict(one).items()}  # not defined is null
+                | {"told_apart": one.told_apart} for one in self.compared
+            ],
+            "undecided": self.undecided(), "worth": self.worth(), "warnings": self.warnings(),
         }
 
     def text(self) -> str:
@@ -214,9 +220,3 @@ class Result:
             return "-" if pd.isna(value) else f"{value:.3f}    "
         value = self.values.loc[one, predictor]
         return "-" if pd.isna(value) else f"{value:.3f} ({self.ranks.loc[one, predictor]:.0f})"
-
-
-def _as_json(one: Comparison) -> dict[str, Any]:
-    """A comparison as JSON values: what is not defined is null."""
-    found = {name: None if value != value else value for name, value in asdict(one).items()}
-    return found | {"against": list(one.against), "told_apart": one.told_apart}

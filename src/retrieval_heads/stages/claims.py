@@ -13,30 +13,26 @@ from pathlib import Path
 
 import pandas as pd
 
-from retrieval_heads.claims.base_share import base_share_rows
-from retrieval_heads.claims.bases import alike_verdict, base_alike_rows
+from retrieval_heads.claims.arrays import RAISED
+from retrieval_heads.claims.axes import interaction_verdicts
 from retrieval_heads.claims.choice import choice_rows, choice_verdict
 from retrieval_heads.claims.controls import control_rows
-from retrieval_heads.claims.head_arrays import RAISED
-from retrieval_heads.claims.interaction import interaction_verdicts
 from retrieval_heads.claims.necessity import judge_necessity
 from retrieval_heads.claims.patching import judge_patching
-from retrieval_heads.claims.prediction import correlation_rows, error_rows
-from retrieval_heads.claims.prediction_verdicts import measures_verdict, prediction_verdict
+from retrieval_heads.claims.prediction import correlation_rows, error_rows, measures_verdict, prediction_verdict
 from retrieval_heads.claims.pretrained import judge as pretrained
+from retrieval_heads.claims.questions import alike_verdict, base_alike_rows, spread_rows, spread_verdict
 from retrieval_heads.claims.run_predictors import run_predictors, run_recall
-from retrieval_heads.claims.shortfall_verdicts import judge_shortfall
-from retrieval_heads.claims.spread import spread_rows, spread_verdict
-from retrieval_heads.claims.strengths import strength_rows
-from retrieval_heads.claims.subset_verdicts import subset_verdicts
-from retrieval_heads.claims.subsets import subset_rows
+from retrieval_heads.claims.shortfall import judge_shortfall
+from retrieval_heads.claims.strengths import base_share_rows, strength_rows
+from retrieval_heads.claims.subsets import subset_rows, subset_verdicts
 from retrieval_heads.claims.verdict import Judged, Verdict, as_rows, from_rows
 from retrieval_heads.keys import Options, table_path
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages.common import EVERYTHING
 from retrieval_heads.stages.provide import comes_with_repository, stage_function, write_derived
 from retrieval_heads.store import Store, find_committed, load_table
-from retrieval_heads.tables import all_tables, read_table
+from retrieval_heads.tables import all_tables
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
@@ -68,9 +64,9 @@ def judge(profile: Profile) -> list[Path]:
     store = Store.open(profile)
     with store.merging():
         if profile.gold_loss is not None:
-            live = {name: table_path(profile.name, name) for name in pretrained.RAW}
-            made, verdicts = pretrained.judge({
-                name: read_table(name, path) if path.is_file() else pd.DataFrame() for name, path in live.items()})
+            there = [name for name in pretrained.RAW
+                     if table_path(profile.name, name).is_file() or find_committed(profile.name, name) is not None]
+            made, verdicts = pretrained.judge({name: load_table(profile.name, name) for name in there})
             return write_derived(store, {**made, "verdicts": as_rows(verdicts)})
         inputs, made, verdicts = Inputs(profile), {}, []
         for one in JUDGES.values():
@@ -146,7 +142,7 @@ class Inputs:
 
 
 def _shortfall(inputs: Inputs) -> Judged:
-    costs = judge_shortfall(*map(inputs.table, ("answers", "base", "base_answers")), n_resamples=inputs.n)
+    costs = judge_shortfall(*map(inputs.table, ("answers", "base_answers")), n_resamples=inputs.n)
     return Judged(costs.tables, (*costs.verdicts, *interaction_verdicts(costs.tables["axis_effects"])))
 
 

@@ -17,13 +17,13 @@ from retrieval_heads.data.conditions import CONDITIONS, kind_of
 from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.folder import data_folder, held_out_file, made_of_others, training_file
-from retrieval_heads.data.without_gold import without_gold
+from retrieval_heads.data.prompt_format import without_gold
 from retrieval_heads.evaluation import answer_losses, evaluate_each
 from retrieval_heads.keys import Options, RunKey, study_grid
 from retrieval_heads.models.layout import head_layout
 from retrieval_heads.models.load import load_model, load_tokenizer, model_folder
 from retrieval_heads.settings import REFERENCE, Profile
-from retrieval_heads.stats.bootstrap import bootstrap_mean
+from retrieval_heads.stats.resample import bootstrap_mean
 
 EVERYTHING = Options()
 """No restriction: all tasks, seeds and base models of the profile."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from retrieval_heads import paths
-from retrieval_heads.claims.score_arrays import claim_column, metric_name
+from retrieval_heads.claims.arrays import claim_column, metric_name
 from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.settings import REFERENCE, Profile

@@ -31,8 +31,8 @@ from retrieval_heads.stages.common import EVERYTHING, HELD_OUT_SEED, dissected, 
 from retrieval_heads.stages.head_sets import CONTROLS, NONE, HeadSet, RunHeads, by_label, controls, run_heads
 from retrieval_heads.stages.provide import Made, make_tables
 from retrieval_heads.stages.sweeps import METRICS, NAN, Resamples, Scores, as_cells, loss, per_example, together
-from retrieval_heads.stats.bootstrap import Interval
-from retrieval_heads.stats.knockout_area import area_between
+from retrieval_heads.stats.areas import area_between
+from retrieval_heads.stats.resample import Interval
 
 TABLES = ("knockout", "knockout_effects", "knockout_area", "text_loss")
 

@@ -37,7 +37,7 @@ from retrieval_heads.stages.common import (
 from retrieval_heads.stages.head_sets import NONE, HeadSet, RunHeads, by_label, controls, run_heads
 from retrieval_heads.stages.provide import Made, make_tables
 from retrieval_heads.stages.sweeps import Resamples, Scores, as_cells, loss, per_example, together
-from retrieval_heads.stats.bootstrap import Interval
+from retrieval_heads.stats.resample import Interval
 
 SOURCE = HeadSet("source", ())
 

@@ -3,7 +3,7 @@
 All means of one run are over the same examples, so one list of bootstrap samples serves them all: a mean, a difference
 of two sets and a share of a gap are then functions of the same samples, and pairing comes by itself. Where a random
 control was drawn several times, examples and draws are resampled independently of each other (the pigeonhole bootstrap,
-Owen 2007, as `stats.bootstrap.bootstrap_two_level` does), so that the interval counts both sources of chance.
+Owen 2007, as `stats.resample.bootstrap_two_level` does), so that the interval counts both sources of chance.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_heads.stages.head_sets import HeadSet
-from retrieval_heads.stats.bootstrap import Interval, percentile_interval
+from retrieval_heads.stats.resample import Interval, draw, percentile_interval
 
 METRICS = {"exact_match": "forced_exact_match", "token_accuracy": "token_accuracy", "nll": "nll"}
 """The metrics of a sweep, and their names in the tables."""
@@ -65,7 +65,7 @@ class Resamples:
     def __init__(self, n: int, n_resamples: int, seed: int = 0) -> None:
         self.n, self.n_resamples, self.seed = n, n_resamples, seed
         # how often each example is in each sample, as a share
-        self.weights = np.random.default_rng([seed, 0]).multinomial(n, np.full(n, 1 / n), size=n_resamples) / n
+        self.weights = draw([seed, 0], n, n_resamples) / n
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """float64 `[n_resamples]`: the mean of `values` `[draws, n]` in each sample of examples and of draws."""
@@ -74,8 +74,7 @@ class Resamples:
         means = np.einsum("be,de->bd", self.weights, values)
         if draws == 1:
             return means[:, 0]
-        rng = np.random.default_rng([self.seed, draws])
-        return (means * rng.multinomial(draws, np.full(draws, 1 / draws), size=self.n_resamples) / draws).sum(1)
+        return (means * draw([self.seed, draws], draws, self.n_resamples) / draws).sum(1)
 
     def interval(self, values: np.ndarray) -> Interval:
         """The mean of `values` `[draws, n]` with its 95% interval; without one when there is one example."""

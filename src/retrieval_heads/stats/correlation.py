@@ -29,14 +29,17 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.stats.bootstrap import RESAMPLES, check_resampling, percentile_interval
-from retrieval_heads.stats.ranks import ROUNDING, cosine, group_ranks, rank_correlation, residuals
+from retrieval_heads.stats.overlap import cosines
+from retrieval_heads.stats.resample import RESAMPLES, check_resampling, percentile_interval
 
 NAN = float("nan")
 
 PERMUTATIONS = 4999
 METHODS = ("spearman", "kendall")
 EXCHANGES = ("within", "whole")
+
+ROUNDING = 1e-10
+"""Relative size below which a difference is one of rounding."""
 
 _IN_MEMORY = 1_000_000  # numbers in memory at a time, in the largest intermediate array
 
@@ -97,6 +100,44 @@ def correlate(
     return row | {"reason": "; ".join(why for name, why in missing.items() if math.isnan(row[name]))}
 
 
+def rank_correlation(method: str, columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Correlation `[...]` of the first two columns; given the third, if there is one (Spearman only).
+
+    scipy computes one pair of columns a call, and not inside groups; a bootstrap needs thousands. Columns are
+    `[2 or 3, ..., n]` ranks of any kind, from 1 upwards without gaps, the middle axes resamples; codes `[..., n]` the
+    group of each row. NaN where a column is constant inside every group.
+    """
+    if method == "kendall":
+        # tau-b is the cosine of the signs of the differences, here of the pairs inside a group
+        i, j = np.triu_indices(codes.shape[-1], 1)
+        return cosines(*(np.sign(columns[..., i] - columns[..., j]) * (codes[..., i] == codes[..., j])))
+    return cosines(*residuals(group_ranks(columns, codes)))
+
+
+def group_ranks(columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Ranks inside groups with ties shared, centred on 0 and divided by the group's size."""
+    ranks = rankdata(columns + codes * (columns.max() + 1), axis=-1)  # a group's values lie above all of those before
+    centred = np.zeros_like(ranks)
+    for code in np.unique(codes):
+        inside = codes == code
+        count = np.maximum(inside.sum(axis=-1, keepdims=True), 1)
+        mean = (ranks * inside).sum(axis=-1, keepdims=True) / count
+        centred += inside * (ranks - mean) / count
+    return centred
+
+
+def residuals(ranks: np.ndarray) -> np.ndarray:
+    """The first two of `[2 or 3, ..., n]` less their regression on the third, if there is one."""
+    if len(ranks) == 2:
+        return ranks
+    first, z = ranks[:2], ranks[2]
+    weight = (z * z).sum(axis=-1, keepdims=True)
+    rest = first - (first * z).sum(axis=-1, keepdims=True) / np.where(weight > 0, weight, 1) * z
+    # what the covariate determines leaves a residue of rounding errors, whose correlation would mean nothing
+    gone = (rest**2).sum(axis=-1, keepdims=True) <= ROUNDING * (first**2).sum(axis=-1, keepdims=True)
+    return np.where(gone, 0.0, rest)
+
+
 def _permuted(method: str, columns: np.ndarray, codes: np.ndarray, orders: np.ndarray) -> np.ndarray:
     """The statistic with the second column in each of `orders` `[B, n]`, which keep every row in its group."""
     if method == "kendall":
@@ -106,7 +147,7 @@ def _permuted(method: str, columns: np.ndarray, codes: np.ndarray, orders: np.nd
         ])
     ranks = group_ranks(columns, codes)
     x, y = residuals(ranks)
-    return cosine(*residuals(np.stack(np.broadcast_arrays(x, y[orders], *ranks[2:]))))
+    return cosines(*residuals(np.stack(np.broadcast_arrays(x, y[orders], *ranks[2:]))))
 
 
 def _orders(

@@ -1,37 +1,54 @@
-"""Predict the performance of a condition that was left out, from a predictor's relation to it in the other conditions.
+"""What a predictor is worth: how well it foretells a condition that was left out, and what choosing by it costs.
 
-For each task and each condition, a model is fitted to the runs of the task's other conditions and predicts the runs of
-the one left out (leave-one-group-out cross-validation; Hastie, Tibshirani and Friedman 2009, section 7.10). The error
-of a condition is the mean absolute error of its runs, so that every condition counts once. Predictors are compared on
-the same runs, with a bootstrap over whole conditions of the paired difference of errors.
+**Left out.** For each task and each condition, a line is fitted to the runs of the task's other conditions and predicts
+the runs of the one left out (leave-one-group-out cross-validation; Hastie, Tibshirani and Friedman 2009, section 7.10).
+The error of a condition is the mean absolute error of its runs, so that every condition counts once. Predictors are
+compared on the same runs, with a bootstrap over whole conditions of the paired difference of errors. The baseline
+predicts the mean of the other conditions: a predictor that does no better tells nothing that could be used. With n
+conditions this mean's errors are n/(n - 1) times the deviations from the mean of all.
 
-Models: `linear`, least squares; `isotonic`, the best monotone step function (pool adjacent violators), interpolated
-linearly and constant outside the known range, rising or falling as the rank correlation *of the fitted runs* says. The
-baseline predicts the mean of the other conditions: a predictor that does no better tells nothing that could be used.
-With n conditions this mean's errors are n/(n - 1) times the deviations from the mean of all.
+**Chosen.** In each task, base model and seed the candidate with the best predictor is taken. Its *regret* is the
+performance of the best candidate less that of the one taken (simple regret of a best-arm choice; Bubeck, Munos and
+Stoltz 2009): 0 when the best was taken. A random choice has the expected regret best - mean. The predictor is of use
+when its regret is below that of a random choice, and of more use than another when it is below that one's. A candidate
+is worth its mean over the seeds of its task and base model, which is what someone who takes the training set can
+expect: by the value of the very run, noise that a predictor shares with its run would count as foresight. The best of
+several noisy values is too high (the winner's curse), which raises all regrets alike and cancels in their differences.
+
+Beside regret stands the *rank agreement* over all candidates, Kendall's tau-a: pairs ordered alike less pairs ordered
+otherwise, as a share of all pairs. A pair that the predictor or the performance does not order counts as neither, so it
+is defined where the predictor is constant, as a random choice is: 0. Regret looks at the top alone and the agreement at
+all places; with few candidates the agreement is the less noisy of the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import isotonic_regression
-from scipy.stats import rankdata
 
-from retrieval_heads.errors import ConfigError
-from retrieval_heads.stats.bootstrap import RESAMPLES, Interval, check_resampling, percentile_interval
-from retrieval_heads.stats.run_correlation import POOLED
-from retrieval_heads.stats.runs import CONDITION, TASK, balanced
-
-NAN = float("nan")
+from retrieval_heads.stats.resample import (
+    NAN,
+    RESAMPLES,
+    UNKNOWN,
+    bootstrap_crossed,
+    percentile_interval,
+    resampled_sums,
+)
+from retrieval_heads.stats.runs import CONDITION, REPEAT, TASK, balanced, in_order, of_tasks
 
 BASELINE = "mean"
 """Name of the baseline among the predictors."""
 
 LEAST_CONDITIONS = 3
 """Two are needed to fit a relation, and one to be left out."""
+
+UNIT = (TASK, *REPEAT)
+"""One choice is made in each."""
+
+MEASURES = ("regret", "random_regret", "agreement")
 
 
 def fit_linear(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -41,74 +58,36 @@ def fit_linear(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarra
     return lambda new: y.mean() + slope * (new - centre)
 
 
-def fit_isotonic(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The monotone function with least squares through points `[n]`; equal `x` count as one point, by their mean."""
-    sign = 1.0 if (rankdata(x) - (len(x) + 1) / 2) @ rankdata(y) >= 0 else -1.0
-    places, index, counts = np.unique(x, return_inverse=True, return_counts=True)
-    means = np.bincount(index, weights=y) / counts
-    levels = sign * isotonic_regression(sign * means, weights=counts.astype(np.float64)).x
-    return lambda new: np.interp(new, places, levels)
-
-
-MODELS = {"linear": fit_linear, "isotonic": fit_isotonic}
-
-
-def left_out_errors(
-    runs: pd.DataFrame, predictors: Sequence[str], outcome: str, *, model: str = "linear"
-) -> tuple[pd.DataFrame, list[str]]:
+def left_out_errors(runs: pd.DataFrame, predictors: list[str], outcome: str) -> pd.DataFrame:
     """Errors in predicting every condition from the others, by each predictor and by the baseline.
 
     Args:
-        runs: one row a `task`, `condition`, `base` and `seed` (see `runs.check_runs`), NaN where a value is not
-            defined; give means over base models and seeds (one `base` and `seed`) to predict those.
-        predictors: names of columns, any number; `mean`, the baseline's name, is taken.
+        runs: NaN where a value is not defined; give means over base models and seeds to predict those.
+        predictors: names of columns.
         outcome: name of the column of performance; errors are in its unit.
-        model: `linear` or `isotonic`.
 
     Returns:
-        One row a task and condition: `task`, `condition`, `n_runs`, `observed` (mean performance), and for each
-        predictor and for `mean` the mean absolute error; and the `task/condition` left out because some column is not
-        defined in them. A task of fewer than three conditions gives no row.
-
-    Raises:
-        ConfigError: an unknown model, no predictors or one called `mean`, or as in `runs.check_runs`.
+        One row per task and condition: `task`, `condition`, `n_runs`, `observed` (mean performance), and for each
+        predictor and for `mean` the mean absolute error. A task of fewer than three conditions gives no row.
     """
-    if model not in MODELS:
-        raise ConfigError("unknown model", where="model", value=model, remedy=f"Use one of {', '.join(MODELS)}.")
-    predictors = list(predictors)
-    if not predictors or BASELINE in predictors or len(set(predictors)) < len(predictors):
-        raise ConfigError(
-            "not a list of different predictors", where="predictors", value=predictors,
-            remedy=f"Name columns, each once; `{BASELINE}` is the baseline's name.",
-        )
-    table, left_out = balanced(runs, [*predictors, outcome])
+    table, _ = balanced(runs, [*predictors, outcome])
     rows = []
     for task, part in table.groupby(TASK):
-        conditions = part[CONDITION].unique()
-        if len(conditions) < LEAST_CONDITIONS:
-            left_out += [f"{task}/{condition}" for condition in conditions]
-            continue
-        rows += [{TASK: task} | _left_out(part, condition, predictors, outcome, MODELS[model])
-                 for condition in conditions]
-    columns = [TASK, CONDITION, "n_runs", "observed", *predictors, BASELINE]
-    return pd.DataFrame(rows, columns=columns), sorted(left_out)
-
-
-def _left_out(
-    part: pd.DataFrame, condition: str, predictors: list[str], outcome: str, fit: Callable[..., Callable],
-) -> dict[str, object]:
-    away = part[CONDITION] == condition
-    known, y = part[~away], part.loc[away, outcome].to_numpy()
-    row: dict[str, object] = {CONDITION: condition, "n_runs": len(y), "observed": float(y.mean())}
-    for name in predictors:
-        predict = fit(known[name].to_numpy(), known[outcome].to_numpy())
-        row[name] = float(np.abs(predict(part.loc[away, name].to_numpy()) - y).mean())
-    return row | {BASELINE: float(np.abs(known[outcome].mean() - y).mean())}
+        y, columns = part[outcome].to_numpy(), {name: part[name].to_numpy() for name in predictors}
+        codes, conditions = pd.factorize(part[CONDITION])
+        for code, condition in enumerate(conditions if len(conditions) >= LEAST_CONDITIONS else ()):
+            known, away = codes != code, codes == code
+            foretold = {name: fit_linear(x[known], y[known])(x[away]) for name, x in columns.items()}
+            errors = {name: float(np.abs(value - y[away]).mean())
+                      for name, value in {**foretold, BASELINE: y[known].mean()}.items()}
+            rows.append({TASK: task, CONDITION: condition, "n_runs": int(away.sum()),
+                         "observed": float(y[away].mean()), **errors})
+    return pd.DataFrame(rows, columns=[TASK, CONDITION, "n_runs", "observed", *predictors, BASELINE])
 
 
 def summarise_errors(
-    errors: pd.DataFrame, predictors: Sequence[str], reference: str = BASELINE, *, level: float = 0.95,
-    n_resamples: int = RESAMPLES, seed: int = 0,
+    errors: pd.DataFrame, predictors: Sequence[str], reference: str = BASELINE, *, n_resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Mean absolute error of each predictor, and how much lower it is than that of a reference; per task and over all.
 
@@ -116,59 +95,131 @@ def summarise_errors(
         errors: the table of `left_out_errors`.
         predictors: columns of it to be judged; a reference among them is left out.
         reference: the column to compare with, a predictor or `mean`.
-        level, n_resamples, seed: of the bootstrap, which draws whole conditions, with all their tasks.
 
     Returns:
-        One row a task (`all` for the mean over all, if there are several) and predictor: `task`, `predictor`,
+        One row per task (`all` for the mean over all, if there are several) and predictor: `task`, `predictor`,
         `reference`, `error` with `error_low`, `error_high`; `reference_error`; `gain` (reference less predictor,
         positive where the predictor is better) with `gain_low`, `gain_high`; `skill` (gain as a share of the
         reference's error); `n_conditions`; `reason` where a value is NaN. An interval needs three conditions. It holds
         the fitted predictions fixed, so it is approximate: conditions left out in turn share the others as their basis.
-
-    Raises:
-        ConfigError: a column that is not there, or as in `bootstrap.check_resampling`.
     """
     judged = [name for name in predictors if name != reference]
-    absent = [name for name in (TASK, CONDITION, reference, *judged) if name not in errors]
-    if absent:
-        raise ConfigError(
-            "columns that are not there", where="errors", value=absent, remedy="Give the table of `left_out_errors`.")
-    check_resampling(level, n_resamples)
-    parts = [(task, part) for task, part in errors.groupby(TASK)]
-    if len(parts) > 1:
-        parts.append((POOLED, errors))
     rows = []
-    for task, part in parts:
-        columns = part[[reference, *judged]].to_numpy().T
-        estimates, resampled = _cluster_means(columns, part[CONDITION], n_resamples, seed)
+    for task, part in of_tasks(errors):
+        columns = part[[reference, *judged]].to_numpy()
+        means = columns.mean(axis=0)
+        sums, counts = resampled_sums(columns, [pd.factorize(part[CONDITION])[0]], n_resamples=n_resamples, seed=seed)
+        drawn = sums / counts[:, None]
         few = part[CONDITION].nunique() < LEAST_CONDITIONS
-        for index, name in enumerate(judged, start=1):
-            error = _interval(estimates[index], resampled[index], level, few)
-            gain = _interval(estimates[0] - estimates[index], resampled[0] - resampled[index], level, few)
-            reasons = ["no interval: too few conditions"] * few + ["no skill: no error to reduce"] * (not estimates[0])
+        reasons = ["no interval: too few conditions"] * few + ["no skill: no error to reduce"] * (not means[0])
+        for i, name in enumerate(judged, start=1):
+            error = percentile_interval(float(means[i]), None if few else drawn[:, i])
+            gain = percentile_interval(float(means[0] - means[i]), None if few else drawn[:, 0] - drawn[:, i])
             rows.append({
                 TASK: task, "predictor": name, "reference": reference, "error": error.estimate,
-                "error_low": error.low, "error_high": error.high, "reference_error": float(estimates[0]),
+                "error_low": error.low, "error_high": error.high, "reference_error": float(means[0]),
                 "gain": gain.estimate, "gain_low": gain.low, "gain_high": gain.high,
-                "skill": gain.estimate / float(estimates[0]) if estimates[0] else NAN,
+                "skill": gain.estimate / float(means[0]) if means[0] else NAN,
                 "n_conditions": part[CONDITION].nunique(), "reason": "; ".join(reasons),
             })
     return pd.DataFrame(rows)
 
 
-def _interval(estimate: float, resampled: np.ndarray, level: float, few: bool) -> Interval:
-    return Interval(float(estimate), NAN, NAN) if few else percentile_interval(float(estimate), resampled, level)
+def choices(runs: pd.DataFrame, predictors: Mapping[str, str], outcome: str) -> pd.DataFrame:
+    """The choice of each predictor in each task, base model and seed.
+
+    Args:
+        runs: its conditions are the candidates. Runs without an outcome are no candidates; those without a predictor
+            are never taken by it.
+        predictors: for each column, whether the `high` or the `low` values promise performance.
+        outcome: the column of performance, higher is better; regrets are in its unit.
+
+    Returns:
+        One row per predictor, task, base model and seed: `n_candidates`, `n_unranked` (without a predictor), `taken`
+        (its condition; several, parted by commas, where the best predictors are equal: then one of them is taken at
+        random and `regret` is the expected one), `best` (the highest value), `regret`, `random_regret`, `agreement`
+        (tau-a, -1 to 1), `reason` (empty, or why `regret` and `agreement` are NaN).
+    """
+    table = in_order(runs, [*predictors, outcome]).dropna(subset=[outcome])
+    table = table.assign(_worth=table.groupby([TASK, REPEAT[0], CONDITION])[outcome].transform("mean"))
+    rows = [
+        {"predictor": name, **dict(zip(UNIT, unit, strict=True)), **_choice(part, name, way)}
+        for name, way in predictors.items() for unit, part in table.groupby(list(UNIT))
+    ]
+    return pd.DataFrame(rows)
 
 
-def _cluster_means(
-    columns: np.ndarray, clusters: pd.Series, n_resamples: int, seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Means `[k]` of `columns` `[k, n]`, and those `[k, n_resamples]` of samples of whole clusters."""
-    codes, names = pd.factorize(clusters)
-    sizes = np.bincount(codes)
-    sums = np.stack([np.bincount(codes, weights=column) for column in columns])
-    n = len(names)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples)
-    # einsum, not BLAS, whose sums depend on the number of threads in the last digit
-    drawn = np.einsum("bc,kc->kb", weights, sums) / (weights * sizes).sum(axis=1)
-    return columns.mean(axis=1), drawn
+def _choice(part: pd.DataFrame, predictor: str, way: str) -> dict[str, Any]:
+    worth, signs = part["_worth"].to_numpy(), part[predictor].to_numpy() * (1 if way == "high" else -1)
+    row: dict[str, Any] = {
+        "n_candidates": len(part), "n_unranked": int(np.isnan(signs).sum()), "taken": "", "best": float(worth.max()),
+        "regret": NAN, "random_regret": NAN, "agreement": NAN, "reason": "",
+    }
+    if len(part) < 2:
+        return row | {"reason": "fewer than 2 candidates"}
+    row["random_regret"] = float(worth.max() - worth.mean())
+    if row["n_unranked"] == len(part):
+        return row | {"reason": f"{predictor} is not defined for any candidate"}
+    equal = signs == np.nanmax(signs)
+    i, j = np.triu_indices(len(worth), 1)
+    agree = np.nan_to_num(np.sign(signs[i] - signs[j])) * np.sign(worth[i] - worth[j])  # with a NaN it is no order
+    return row | {
+        "taken": ", ".join(part.loc[equal, CONDITION].astype(str)), "regret": float(worth.max() - worth[equal].mean()),
+        "agreement": float(agree.mean()),
+    }
+
+
+def summarise_regret(
+    chosen: pd.DataFrame, reference: str, *, n_resamples: int = RESAMPLES, seed: int = 0
+) -> pd.DataFrame:
+    """Mean regret of each predictor beside that of a random choice and of a reference; per task and over all.
+
+    Args:
+        chosen: the table of `choices`. Base models and seeds in which a regret of some predictor and task is not
+            defined are left out for all, so that all rows compare the same choices.
+        reference: the predictor to compare with, such as the training loss.
+
+    Returns:
+        One row per task (`all` for the mean over tasks, if there are several) and predictor: `task`, `predictor`,
+        `regret`, `random_regret`, `gain` (random less regret), `agreement`, `over_reference` (the reference's regret
+        less that of this predictor), each with `NAME_low` and `NAME_high`; `hits`, the share of choices without regret;
+        `n_choices`; `reason` where numbers are NaN. Positive gains speak for the predictor.
+    """
+    names = list(dict.fromkeys(chosen["predictor"]))
+    rows = []
+    for task, part in of_tasks(chosen):
+        cubes = _cubes(part, names)
+        regrets, by_chance = cubes["regret"], cubes["random_regret"]
+        for i, name in enumerate(names):
+            row: dict[str, Any] = {TASK: task, "predictor": name}
+            for measure, cube in {
+                "regret": regrets[i], "random_regret": by_chance[i], "gain": by_chance[i] - regrets[i],
+                "agreement": cubes["agreement"][i], "over_reference": regrets[names.index(reference)] - regrets[i],
+            }.items():
+                found = UNKNOWN
+                if cube.size:
+                    found = bootstrap_crossed(cube, fixed=(0,), n_resamples=n_resamples, seed=seed)
+                row |= dict(zip((measure, f"{measure}_low", f"{measure}_high"), found, strict=True))
+            rows.append(row | _counts(regrets[i], row["regret_low"]))
+    return pd.DataFrame(rows)
+
+
+def _counts(regret: np.ndarray, low: float) -> dict[str, Any]:
+    if not regret.size:
+        return {"hits": NAN, "n_choices": 0, "reason": "no base model and seed in which all regrets are defined"}
+    reason = "no interval: nothing to resample" if np.isnan(low) else ""
+    return {"hits": float((regret == 0).mean()), "n_choices": regret.size, "reason": reason}
+
+
+def _cubes(part: pd.DataFrame, names: list[str]) -> dict[str, np.ndarray]:
+    """Of each measure `[predictors, tasks, base models, seeds]` of the base models and seeds without a gap."""
+    n_tasks = part[TASK].nunique()
+    cells = part["regret"].notna().groupby([part[name] for name in REPEAT]).sum()
+    kept = cells[cells == len(names) * n_tasks].index.to_frame(index=False)
+    # crossed: only seeds that every base model left has
+    n_bases = kept["base"].nunique()
+    kept = kept[kept.groupby("seed")["base"].transform("size") == n_bases]
+    known = part.merge(kept, on=list(REPEAT)).assign(predictor=lambda t: pd.Categorical(t["predictor"], names))
+    known = known.sort_values(["predictor", TASK, *REPEAT])
+    shape = (len(names), n_tasks, n_bases, -1) if len(known) else (len(names), 0)
+    return {column: known[column].to_numpy().reshape(shape) for column in MEASURES}

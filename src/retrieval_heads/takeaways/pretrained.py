@@ -9,14 +9,13 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from retrieval_heads.claims.pretrained.effects import MOST
 from retrieval_heads.claims.pretrained.judge import DERIVED, RAW
-from retrieval_heads.claims.pretrained.loading import LEAST_SEEDS
+from retrieval_heads.claims.pretrained.loading import LEAST_SEEDS, MOST
 from retrieval_heads.claims.verdict import ALL, UNDECIDED
 from retrieval_heads.keys import study_grid, table_path
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.store import find_committed, load_table
-from retrieval_heads.wording import listed, p_value
+from retrieval_heads.takeaways import listed, p_value
 
 Tables = Mapping[str, pd.DataFrame]
 NAMES = tuple(dict.fromkeys((*RAW, *DERIVED, "base", "performance", "training", "lengths", "examples", "verdicts")))

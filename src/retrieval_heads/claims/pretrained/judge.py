@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import pandas as pd
 
-from retrieval_heads.claims.pretrained import necessity, patching, prediction, shortfall, subsets
-from retrieval_heads.claims.pretrained.loading import TASKS
+from retrieval_heads.claims.pretrained import interventions, prediction, shortfall, subsets
+from retrieval_heads.claims.pretrained.loading import TASKS, probed
 from retrieval_heads.claims.pretrained.sampled import RESAMPLES
-from retrieval_heads.claims.pretrained.strengths import probed
 from retrieval_heads.claims.verdict import ALL, IN_PART, SUPPORTED, UNDECIDED, Verdict
 
 RAW = ("answers", "base_answers", "head_scores", "head_hits", "probe_loss", "knockout_losses", "patching_losses")
@@ -29,15 +28,8 @@ def judge(
 ) -> tuple[dict[str, pd.DataFrame], list[Verdict]]:
     """Decide every claim that the tables speak of.
 
-    Args:
-        tables: the tables `RAW` by name; an empty one, or one that is not there, leaves its claims undecided.
-        n_resamples, seed: of every resampling.
-
-    Returns:
-        The tables `DERIVED`, and the verdicts: of each claim those of the tasks and the one of all.
-
-    Raises:
-        ResultError: a table that does not follow the data dictionary, or that contradicts itself.
+    Of the tables `RAW`, an empty one, or one that is not there, leaves its claims undecided. What is made are the
+    tables `DERIVED`, and of each claim the verdicts of the tasks and the one of all.
     """
     made: dict[str, list[pd.DataFrame]] = {name: [] for name in DERIVED}
     verdicts: list[Verdict] = []
@@ -75,12 +67,13 @@ def _of_task(
     yield "set_points", points, None
     rows = prediction.correlation_rows(points, task, **settings)
     yield "set_correlation", rows, prediction.verdict(points, rows, task)
-    for intervention, table, stage, function in (
-        ("knockout", "knockout_losses", necessity, necessity.necessity_rows),
-        ("patching", "patching_losses", patching, patching.patching_rows),
+    for intervention, function, verdict in (
+        ("knockout", interventions.necessity_rows, interventions.necessity_verdict),
+        ("patching", interventions.patching_rows, interventions.patching_verdict),
     ):
-        rows = function(given[table], task, **settings) if len(given[table]) else pd.DataFrame()
-        yield "loss_effects", rows.assign(intervention=intervention), stage.verdict(rows, task)
+        table = given[f"{intervention}_losses"]
+        rows = function(table, task, **settings) if len(table) else pd.DataFrame()
+        yield "loss_effects", rows.assign(intervention=intervention), verdict(rows, task)
 
 
 def over_tasks(of_tasks: Sequence[Verdict]) -> Verdict:

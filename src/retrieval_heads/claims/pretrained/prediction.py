@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from retrieval_heads.claims.pretrained.loading import CHAPTER, ranked
-from retrieval_heads.claims.pretrained.resampling import LEAST_SEEDS
+from retrieval_heads.claims.arrays import WAYS, flat, seed_means
+from retrieval_heads.claims.pretrained.loading import CHAPTER, LEAST_SEEDS, Probed, ranked
 from retrieval_heads.claims.pretrained.sampled import (
     RESAMPLES,
     Sampled,
@@ -24,13 +24,13 @@ from retrieval_heads.claims.pretrained.sampled import (
     none_of,
     significant,
 )
-from retrieval_heads.claims.pretrained.strengths import Probed, reference
-from retrieval_heads.claims.strength_pairs import WAYS, flat, of_kind, pair_mean, pair_values
+from retrieval_heads.claims.runs import from_cells
+from retrieval_heads.claims.strengths import pair_values
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
 from retrieval_heads.data.conditions import kind_of
+from retrieval_heads.stats.correlation import residuals
+from retrieval_heads.stats.overlap import cosines, recall_precision
 from retrieval_heads.stats.prediction import fit_linear
-from retrieval_heads.stats.ranks import cosine, residuals
-from retrieval_heads.stats.strength import weighted
 
 LEAST_SETS = 12
 WEAK = 0.4
@@ -52,13 +52,10 @@ def set_points(
 ) -> pd.DataFrame:
     """The table `set_points` of one task: for each ranked training set, means over its seeds.
 
-    Columns: `f1`, `recall` (all strength), `gained_recall`, `alone_overlap` (strength-weighted recall of theta alone's
-    heads by the run, opposite halves), `probe_loss`, `n_seeds` (the least of the tables). NaN where not known.
+    Of theta alone's heads, recall is that by the run.
     """
-    real = reference(probes)
-    strengths, alone = probes.strengths(), None
-    if probes.alone is not None:
-        alone = probes.alone_strengths()
+    strengths = {"recall": probes.strengths(), "gained_recall": probes.gained_strengths()}
+    alone, real = probes.alone_strengths(), probes.reference
     f1 = answers[answers["task"] == task].groupby(["condition", "seed"])["score"].mean()
     losses = probe_loss[probe_loss["task"] == task].groupby(["condition", "seed"])["loss"].mean()
     rows = []
@@ -66,15 +63,12 @@ def set_points(
         if name not in f1.index.get_level_values(0) or real is None:
             continue
         place = probes.conditions.index(name)
-        own = {heads: of_kind(strengths, alone if alone is not None else np.zeros((2, 1, 1)), heads)
-               for heads in ("all", "gained")}
-        recall = {heads: float(pair_mean(pair_values(flat(one[:, place]), flat(one[:, real]))[0]))
-                  for heads, one in own.items()}
+        recall = {column: np.nan if own is None else float(
+            seed_means(pair_values(flat(own[:, place]), flat(own[:, real]))[0])) for column, own in strengths.items()}
         known = losses[name] if name in losses.index.get_level_values(0) else pd.Series(dtype=float)
         rows.append({
-            "task": task, "condition": name, "f1": float(f1[name].mean()), "recall": recall["all"],
-            "gained_recall": recall["gained"] if alone is not None else np.nan,
-            "alone_overlap": _alone_overlap(strengths[:, place], alone), "probe_loss": float(known.mean()),
+            "task": task, "condition": name, "f1": float(f1[name].mean()), **recall,
+            "alone_overlap": _alone_overlap(strengths["recall"][:, place], alone), "probe_loss": float(known.mean()),
             "n_seeds": min(int(probes.there[place].sum()), len(f1[name]), len(known)),
         })
     return pd.DataFrame(rows)
@@ -84,7 +78,7 @@ def _alone_overlap(runs: np.ndarray, alone: np.ndarray | None) -> float:
     """Of `[2 halves, seeds, layers, heads]`: mean recall of theta alone's strengths by the runs."""
     if alone is None:
         return np.nan
-    found = np.array([weighted(flat(alone[other]), flat(runs[own]))[0] for own, other in WAYS])
+    found = np.array([recall_precision(flat(alone[other]), flat(runs[own]))[0] for own, other in WAYS])
     return float(np.nanmean(found)) if np.isfinite(found).any() else np.nan
 
 
@@ -123,12 +117,12 @@ def _correlation(columns: np.ndarray, scale: str, n_resamples: int, seed: int) -
     if n < 4 or not all(np.ptp(one) for one in columns[:2]):
         return nothing
     ranks = _centred(columns, scale)
-    estimate = float(cosine(*residuals(ranks)))
+    estimate = float(cosines(*residuals(ranks)))
     if np.isnan(estimate):
         return nothing
     rng = np.random.default_rng(seed)
     drawn = columns[:, rng.integers(n, size=(n_resamples, n))]
-    samples = cosine(*residuals(_centred(drawn, scale)))
+    samples = cosines(*residuals(_centred(drawn, scale)))
     samples = samples[~np.isnan(samples)]  # a sample in which all sets are equal says nothing
     p, p_error = _permuted(ranks, estimate, n_resamples, rng)
     return Sampled(estimate, samples).cells() | {"p": p, "p_error": p_error, "n": n}
@@ -150,7 +144,7 @@ def _permuted(ranks: np.ndarray, estimate: float, n: int, rng: np.random.Generat
     again = np.stack(np.broadcast_arrays(*(one[None] for one in ranks)))  # [2 or 3, 1, sets]
     again = np.repeat(again, n, axis=1)
     again[1] = drawn
-    found = cosine(*residuals(again))
+    found = cosines(*residuals(again))
     as_large = int((np.abs(found) >= abs(estimate) - 1e-12).sum())
     p = (as_large + 1) / (n + 1)
     return p, float(np.sqrt(p * (1 - p) / n))
@@ -194,9 +188,8 @@ def verdict(points: pd.DataFrame, rows: pd.DataFrame, task: str) -> Verdict:
     detail = (f"{_said(plain)}; given the overlap of theta alone {_said(given)}, and of values, not ranks, "
               f"{_said(by_value)}. Recall predicts a left-out set with an error smaller by {_interval(useful)} "
               "of F1 than the loss on the probe examples does.")
-    effect = [None if pd.isna(plain[name]) else float(plain[name]) for name in ("value", "low", "high")]
-    return Verdict("C3", task, outcome, quantity, *effect, "correlation", len(points), "training sets", RULE, detail,
-                   CHAPTER, "set_correlation")
+    return Verdict("C3", task, outcome, quantity, *from_cells(plain), "correlation", len(points), "training sets",
+                   RULE, detail, CHAPTER, "set_correlation")
 
 
 def _few(points: pd.DataFrame) -> str:

@@ -1,17 +1,28 @@
-"""A quantity with its resamples, and what can be said of it: yes, no, or not within the error of the resampling.
+"""Quantities with their resamples, and what can be said of them: yes, no, or not within the error of the resampling.
 
-An end of an interval is itself a random number, as the resamples are drawn. Its Monte Carlo error is the standard error
-over batches of the resamples. A comparison that this error could turn is neither true nor false but `None`, and a rule
-that needs it gives no verdict.
+**Seeds.** Examples are drawn. Three seeds cannot be resampled: the interval would end at the lowest and the highest of
+them. The seeds' means are taken to be normal around the mean of their set, with one covariance in all sets, which is
+pooled over them; a set whose own standard deviation is larger keeps its own. Each resample of the examples then gets,
+for each set, a draw from Student's t (multivariate, as the covariance is estimated) with the standard error of the mean
+over its seeds. If seeds were the only chance, the interval would be Student's; if examples were, it would be the
+percentile interval. The scatter of the seeds' means includes that of single cells of run and example, and so does the
+draw of the examples: that part counts twice, on the wide side.
+
+**Truth.** An end of an interval is itself a random number, as the resamples are drawn. Its Monte Carlo error is the
+standard error over batches of the resamples. A comparison that this error could turn is neither true nor false but
+`None`, and a rule that needs it gives no verdict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from retrieval_heads.errors import ResultError
+from retrieval_heads.stats.resample import blocks, draw
 
 Truth = bool | None
 """None: within the Monte Carlo error, or not known."""
@@ -23,6 +34,9 @@ ERRORS = 3
 
 ALPHA = 0.05
 
+BLOCK = 4096
+"""Resamples in memory at a time."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
@@ -33,7 +47,8 @@ class Sampled:
 
     def end(self, quantile: float) -> tuple[float, float]:
         """A quantile of the resamples and its Monte Carlo error."""
-        batches = [np.quantile(batch, quantile, method="inverted_cdf") for batch in _batches(self.samples)]
+        batches = [np.quantile(batch, quantile, method="inverted_cdf")
+                   for batch in np.array_split(self.samples, BATCHES) if len(batch)]
         with np.errstate(invalid="ignore"):
             error = float(np.std(batches, ddof=1) / np.sqrt(len(batches))) if np.isfinite(batches).all() else np.inf
         return float(np.quantile(self.samples, quantile, method="inverted_cdf")), error
@@ -43,15 +58,6 @@ class Sampled:
         (low, low_error), (high, high_error) = self.end(ALPHA / 2), self.end(1 - ALPHA / 2)
         values = {"value": self.estimate, "low": low, "high": high, "low_error": low_error, "high_error": high_error}
         return {name: float(f"{value:.5g}") if np.isfinite(value) else None for name, value in values.items()}
-
-    def above(self, bound: float) -> Truth:
-        """Whether the 95% interval lies above the bound."""
-        return compared(*self.end(ALPHA / 2), bound)
-
-    def below(self, bound: float) -> Truth:
-        """Whether the 95% interval lies below the bound."""
-        end, error = self.end(1 - ALPHA / 2)
-        return compared(-end, error, -bound)
 
     def p_zero(self) -> tuple[float, float]:
         """Two-sided p-value of the hypothesis that the quantity is 0, and its Monte Carlo error."""
@@ -136,10 +142,6 @@ def _p_value(value: float, n: int, sides: int) -> tuple[float, float]:
     return p, float(np.sqrt(sides * p * max(1 - p / sides, 0.0) / n))
 
 
-def _batches(samples: np.ndarray) -> list[np.ndarray]:
-    return [batch for batch in np.array_split(samples, BATCHES) if len(batch)]
-
-
 def lies_above(row: Mapping[str, Any], bound: float, prefix: str = "") -> Truth:
     """Whether the interval in the cells of a row (`low`, `low_error`, with the prefix) lies above the bound."""
     return compared(_number(row[f"{prefix}low"]), _number(row[f"{prefix}low_error"]), bound)
@@ -152,3 +154,84 @@ def lies_below(row: Mapping[str, Any], bound: float, prefix: str = "") -> Truth:
 
 def _number(cell: float | None) -> float:
     return float("nan") if cell is None else float(cell)
+
+
+@dataclass(frozen=True, eq=False)
+class Means:
+    """Means of sets of runs with their resamples.
+
+    Attributes:
+        estimates: by set, float64 `[outcomes]`.
+        samples: by set, float64 `[resamples, outcomes]`, paired by example between sets.
+        degrees: degrees of freedom of the pooled variance over seeds; 0 where seeds were not counted.
+    """
+
+    estimates: Mapping[str, np.ndarray]
+    samples: Mapping[str, np.ndarray]
+    degrees: int
+
+    def of(self, function: Callable[[Mapping[str, np.ndarray]], np.ndarray]) -> Sampled:
+        """A function of the means, which gets by set `[..., outcomes]` and returns `[...]`."""
+        return Sampled(float(function(self.estimates)), np.asarray(function(self.samples), dtype=np.float64))
+
+    def cells(self, name: str, parts: Mapping[int, float], whole: int | None = None) -> dict[str, float | None]:
+        """Cells of a weighted sum of outcomes of one set, as a share of another outcome where one is given."""
+        def effect(means: Mapping[str, np.ndarray]) -> np.ndarray:
+            total = sum(weight * means[name][..., place] for place, weight in parts.items())
+            return total if whole is None else share(total, means[name][..., whole])
+
+        return self.of(effect).cells()
+
+
+def resampled_means(
+    values: Mapping[str, np.ndarray], *, with_seeds: bool = True, n_resamples: int = RESAMPLES, seed: int = 0
+) -> Means:
+    """Resample the means of sets of runs.
+
+    Args:
+        values: by set, float64 `[seeds, examples, outcomes]`; the same examples and outcomes in all.
+        with_seeds: count the chance of seeds. A set with one seed then has the pooled variance.
+
+    Returns:
+        The means. A set named `rope`, theta alone, was not trained and has no chance of seeds.
+    """
+    shapes = {one.shape[1:] for one in values.values()}
+    if len(shapes) != 1 or not all(np.isfinite(one).all() for one in values.values()):
+        raise ResultError("runs that were not measured on the same examples, or values that are no numbers",
+                          where="resampled_means", value=sorted(shapes), remedy="Make the runs again.")
+    (n, n_outcomes), names = next(iter(shapes)), list(values)
+    rng = np.random.default_rng(seed)
+    by_example = np.stack([values[name].mean(axis=0) for name in names], axis=1).reshape(n, -1)
+    drawn = np.concatenate([draw(rng, n, size) @ by_example / n for size in blocks(n_resamples, BLOCK)])
+    drawn = drawn.reshape(n_resamples, len(names), n_outcomes)
+    degrees = 0
+    if with_seeds:
+        parts, degrees = _seed_parts(values, n_resamples, rng)
+        for place, name in enumerate(names):
+            drawn[:, place] += parts.get(name, 0.0)
+    return Means(
+        {name: values[name].mean(axis=(0, 1)) for name in names},
+        {name: drawn[:, place] for place, name in enumerate(names)}, degrees,
+    )
+
+
+def _seed_parts(
+    values: Mapping[str, np.ndarray], n_resamples: int, rng: np.random.Generator
+) -> tuple[dict[str, np.ndarray], int]:
+    """By set, draws `[resamples, outcomes]` of the error of its mean over seeds; and the degrees of freedom."""
+    trained = {name: one.mean(axis=1) for name, one in values.items() if name != "rope"}  # [seeds, outcomes]
+    deviations = {name: one - one.mean(axis=0) for name, one in trained.items()}
+    degrees = sum(len(one) - 1 for one in trained.values())
+    if not degrees:
+        return {}, 0
+    pooled = np.concatenate(list(deviations.values()))
+    spread = np.sqrt((pooled**2).sum(axis=0) / degrees)
+    # a draw of normal numbers times the deviations has their covariance, whatever its rank
+    heavy = np.sqrt(degrees / rng.chisquare(degrees, size=(n_resamples, 1)))
+    parts = {}
+    for name, one in trained.items():
+        own = np.sqrt((deviations[name] ** 2).sum(axis=0) / max(len(one) - 1, 1))
+        larger = np.where(spread > 0, np.maximum(own, spread) / np.where(spread > 0, spread, 1.0), 1.0)
+        normal = rng.standard_normal((n_resamples, len(pooled))) @ pooled / np.sqrt(degrees)
+        parts[name] = normal * heavy * larger / np.sqrt(len(one))
+    return parts, degrees

@@ -15,13 +15,12 @@ from retrieval_heads.claims.pretrained.loading import (
     CHAPTER,
     NAMED,
     THETA_ALONE,
-    enough_seeds,
+    few_seeds,
     runs_by_example,
-    too_few,
 )
-from retrieval_heads.claims.pretrained.resampling import Means, resampled_means
 from retrieval_heads.claims.pretrained.sampled import (
     RESAMPLES,
+    Means,
     Truth,
     at_least,
     both,
@@ -29,6 +28,7 @@ from retrieval_heads.claims.pretrained.sampled import (
     holm,
     lies_above,
     none_of,
+    resampled_means,
     significant,
 )
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
@@ -54,13 +54,7 @@ def contrasts(
 ) -> pd.DataFrame:
     """The table `contrasts` of one task: by how much `real` is better than each other set, in each outcome.
 
-    Args:
-        answers, base_answers: the tables of these names.
-        n_resamples, seed: of the resampling.
-
-    Returns:
-        One row a set and outcome; see the data dictionary. `finding` only for the three named contrasts in F1.
-        Nothing when there is no run on `real`, or nothing beside it.
+    A `finding` only for the three named contrasts in F1; nothing when there is no run on `real`, or nothing beside it.
     """
     rows = []
     for outcomes in (OUTCOMES, GAIN):  # the gain is measured on fewer examples
@@ -68,7 +62,7 @@ def contrasts(
         others = [name for name in values if name != REFERENCE]
         if REFERENCE not in values or not others:
             continue
-        with_seeds = enough_seeds(values, (REFERENCE, *NAMED))
+        with_seeds = not few_seeds({name: len(one) for name, one in values.items()}, (REFERENCE, *NAMED))
         means = resampled_means(values, with_seeds=with_seeds, n_resamples=n_resamples, seed=seed)
         rows += [
             {"task": task, "condition": other, "outcome": outcome, **_cells(means, other, place, outcome),
@@ -170,7 +164,5 @@ def _few(rows: pd.DataFrame) -> str:
         return "There are no runs."
     if rows["seeds_counted"].all():
         return ""
-    seeds = rows.drop_duplicates("condition").set_index("condition")["n_seeds"]
-    counts = {name: np.empty((int(n), 0)) for name, n in seeds.items()}
-    counts[REFERENCE] = np.empty((int(rows["n_seeds_real"].iloc[0]), 0))
-    return too_few(counts, (REFERENCE, *NAMED))
+    n_seeds = dict(zip(rows["condition"], rows["n_seeds"], strict=True)) | {REFERENCE: rows["n_seeds_real"].iloc[0]}
+    return few_seeds(n_seeds, (REFERENCE, *NAMED))

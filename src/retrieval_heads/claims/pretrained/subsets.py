@@ -7,11 +7,13 @@ makes the minima of strengths smaller. Seeds are not resampled: the rule has to 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.claims.pretrained.loading import CHAPTER, SYNTHETIC
-from retrieval_heads.claims.pretrained.resampling import LEAST_SEEDS
+from retrieval_heads.claims.arrays import flat, seed_means
+from retrieval_heads.claims.pretrained.loading import CHAPTER, LEAST_SEEDS, SYNTHETIC, Probed
 from retrieval_heads.claims.pretrained.sampled import (
     RESAMPLES,
     Sampled,
@@ -22,10 +24,10 @@ from retrieval_heads.claims.pretrained.sampled import (
     lies_below,
     none_of,
 )
-from retrieval_heads.claims.pretrained.strengths import Probed, reference, seeds_left_out
-from retrieval_heads.claims.strength_pairs import beside, chance_within_layers, flat, of_kind, pair_mean, pair_values
+from retrieval_heads.claims.strengths import beside, chance_within_layers, pair_values
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
 from retrieval_heads.settings import REFERENCE
+from retrieval_heads.stats.resample import blocks, draw
 
 HEADS = ("all", "gained")
 LEAST_PART, LEAST_CEILING = 0.8, 0.5
@@ -42,57 +44,61 @@ RULE = (
     f"strength only; tested only where the ceiling is at least {LEAST_CEILING} and above chance."
 )
 
-_CHUNK = 256
+BLOCK = 256
+"""Resamples in memory at a time."""
 
 
 def agreement_rows(
     probes: Probed, task: str, *, n_resamples: int = RESAMPLES, n_permutations: int = PERMUTATIONS, seed: int = 0
 ) -> pd.DataFrame:
-    """The table `strength_agreement` of one task: every training set beside the real runs.
+    """The table `strength_agreement` of one task: every training set beside the real runs, where there are any.
 
-    Args:
-        probes: the heads by probe example; gained strength needs theta alone.
-        n_resamples: of the probe examples.
-        n_permutations: of the heads within layers.
-        seed: of both.
-
-    Returns:
-        One row a training set and kind of strength (`all`, `gained`); see the data dictionary. None without real runs.
+    Gained strength needs theta alone.
     """
-    real = reference(probes)
+    real = probes.reference
     if real is None:
         return pd.DataFrame()
-    strengths, rows = probes.strengths(), []
-    kinds = HEADS if probes.alone is not None else HEADS[:1]
-    samples = _resampled(probes, real, kinds, n_resamples, seed)
-    alone = probes.alone_strengths() if probes.alone is not None else np.zeros((2, *strengths.shape[-2:]))
-    for heads in kinds:
-        own = of_kind(strengths, alone, heads)
-        recall, precision = pair_values(flat(own), flat(own[:, [real]]))
+    kinds = {"all": probes.strengths(), "gained": probes.gained_strengths()}
+    kinds = {heads: own for heads, own in kinds.items() if own is not None}
+    samples, rows = _resampled(probes, real, list(kinds), n_resamples, seed), []
+    for heads, own in kinds.items():
+        pairs = dict(zip(("recall", "precision"), pair_values(flat(own), flat(own[:, [real]])), strict=True))
         chance, chance_high = chance_within_layers(own, own[:, [real]], n_permutations, seed)
-        ceiling = float(pair_mean(precision)[real])
-        left_out = np.stack([one - LEAST_PART * one[real] for one in seeds_left_out(precision)], axis=-1)
+        estimates = {name: seed_means(found) for name, found in pairs.items()}
+        estimates["difference"] = _difference(estimates["precision"], real)
+        left_out = np.stack([_difference(seed_means(one), real) for one in _seeds_left_out(pairs["precision"])], -1)
         for i, condition in enumerate(probes.conditions):
-            number = {"recall": float(pair_mean(recall)[i]), "precision": float(pair_mean(precision)[i])}
-            number["difference"] = number["precision"] - LEAST_PART * ceiling
             cells = {}
-            for name, value in number.items():
-                found = Sampled(value, samples[heads][name][:, i]).cells()
-                cells |= {name if end == "value" else f"{name}_{end}": cell for end, cell in found.items()}
+            for name, found in estimates.items():
+                drawn = samples[heads][name]
+                drawn = drawn[:, i] - drawn[:, i].mean() + found[i]
+                cells |= {name if end == "value" else f"{name}_{end}": cell
+                          for end, cell in Sampled(float(found[i]), drawn).cells().items()}
             rows.append({
                 "task": task, "condition": condition, "heads": heads, **cells,
-                "chance": float(chance[i]), "chance_high": float(chance_high[i]), "ceiling": ceiling,
+                "chance": float(chance[i]), "chance_high": float(chance_high[i]),
+                "ceiling": float(estimates["precision"][real]),
                 "left_out_least": float(left_out[i].min()), "left_out_most": float(left_out[i].max()),
-                **beside(own[:, i], own[:, real]), "n_pairs": int((~np.isnan(precision[i])).sum()),
+                **beside(own[:, i], own[:, real]), "n_pairs": int((~np.isnan(pairs["precision"][i])).sum()),
                 "n_seeds": int(probes.there[i].sum()), "n": sum(half.shape[2] for half in probes.halves),
             })
     return pd.DataFrame([row | {"finding": _finding(row)} for row in rows])
 
 
+def _difference(precision: np.ndarray, real: int) -> np.ndarray:
+    """By how much precision `[..., conditions]` exceeds the part of the ceiling that it has to reach."""
+    return precision - LEAST_PART * precision[..., [real]]
+
+
+def _seeds_left_out(pairs: np.ndarray) -> Iterator[np.ndarray]:
+    """Pairs `[..., seeds, seeds]` with each seed left out in turn, as run and as real run."""
+    return (np.delete(np.delete(pairs, out, axis=-1), out, axis=-2) for out in range(pairs.shape[-1]))
+
+
 def _resampled(
-    probes: Probed, real: int, kinds: tuple[str, ...], n_resamples: int, seed: int
+    probes: Probed, real: int, kinds: list[str], n_resamples: int, seed: int
 ) -> dict[str, dict[str, np.ndarray]]:
-    """By kind of strength and measure, float64 `[resamples, conditions]`, centred on the estimate."""
+    """By kind of strength and measure, float64 `[resamples, conditions]`."""
     rng = np.random.default_rng(seed)
     shape = probes.halves[0].shape
     alone = probes.alone or tuple(np.zeros((half.shape[2], *shape[3:]), np.float32) for half in probes.halves)
@@ -101,33 +107,21 @@ def _resampled(
                              flat(own)[:, None]], axis=1) for half, own in zip(probes.halves, alone, strict=True)]
     active = np.any([cube.any(axis=(0, 1)) for cube in cubes], axis=0)
     cubes = [cube[..., active] for cube in cubes]
-    found: dict = {heads: {name: [] for name in ("recall", "precision")} for heads in kinds}
-    for start in range(0, n_resamples, _CHUNK):
-        size = min(_CHUNK, n_resamples - start)
-        drawn = np.stack([_weights(rng, len(cube), size) @ cube.reshape(len(cube), -1) for cube in cubes])
+    found: dict = {heads: {"recall": [], "precision": []} for heads in kinds}
+    for size in blocks(n_resamples, BLOCK):
+        drawn = np.stack([(draw(rng, len(cube), size) / len(cube)).astype(np.float32) @ cube.reshape(len(cube), -1)
+                          for cube in cubes])
         drawn = np.maximum(drawn, 0).reshape(2, size, -1, active.sum())
         runs = drawn[:, :, :-1].reshape(2, size, *shape[:2], -1)
         runs = np.where(probes.there[..., None], runs, np.nan)
         for heads in kinds:
             own = runs if heads == "all" else np.maximum(runs - drawn[:, :, -1][:, :, None, None], 0)
-            recall, precision = pair_values(own, own[:, :, [real]])
-            found[heads]["recall"].append(pair_mean(recall))
-            found[heads]["precision"].append(pair_mean(precision))
-    return {heads: _centred(measures, probes, real, heads) for heads, measures in found.items()}
-
-
-def _weights(rng: np.random.Generator, n: int, size: int) -> np.ndarray:
-    return (rng.multinomial(n, np.full(n, 1 / n), size=size) / n).astype(np.float32)
-
-
-def _centred(measures: dict[str, list], probes: Probed, real: int, heads: str) -> dict[str, np.ndarray]:
-    samples = {name: np.concatenate(parts).astype(np.float64) for name, parts in measures.items()}
-    samples["difference"] = samples["precision"] - LEAST_PART * samples["precision"][:, [real]]
-    alone = probes.alone_strengths() if heads == "gained" else np.zeros((2, 1, 1))
-    own = flat(of_kind(probes.strengths(), alone, heads))
-    recall, precision = map(pair_mean, pair_values(own, own[:, [real]]))
-    estimates = {"recall": recall, "precision": precision, "difference": precision - LEAST_PART * precision[real]}
-    return {name: values - values.mean(axis=0) + estimates[name] for name, values in samples.items()}
+            for name, pairs in zip(("recall", "precision"), pair_values(own, own[:, :, [real]]), strict=True):
+                found[heads][name].append(seed_means(pairs))
+    for measures in found.values():
+        measures |= {name: np.concatenate(parts).astype(np.float64) for name, parts in measures.items()}
+        measures["difference"] = _difference(measures["precision"], real)
+    return found
 
 
 def _finding(row: dict) -> str:

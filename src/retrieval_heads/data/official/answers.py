@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from retrieval_heads.data.layout import Span
+from retrieval_heads.data.prompt_format import Span
 from retrieval_heads.data.task import normalize_answer
 
 FUNCTION_WORDS = frozenset(re.findall(r"\w+", """

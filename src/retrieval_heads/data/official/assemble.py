@@ -18,9 +18,9 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.layout import Document, Span, place, write_citation, write_prompt
 from retrieval_heads.data.official.answers import merge
 from retrieval_heads.data.official.records import Record, check_count, described
+from retrieval_heads.data.prompt_format import Document, Span, place, write_citation, write_prompt
 from retrieval_heads.errors import ConfigError, DataError
 
 OnUnusable = Literal["raise", "drop"]

@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.layout import Span
 from retrieval_heads.data.official.answers import find_answer
 from retrieval_heads.data.official.assemble import (
     Fields,
@@ -31,6 +30,7 @@ from retrieval_heads.data.official.assemble import (
     parse,
 )
 from retrieval_heads.data.official.records import Record, read_records
+from retrieval_heads.data.prompt_format import Span
 from retrieval_heads.errors import DataError
 
 NEEDLES = ("sentence", "passage", "answer")

@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.layout import Span
 from retrieval_heads.data.official.answers import occurrences, sentences, sentences_around
 from retrieval_heads.data.official.assemble import (
     Fields,
@@ -30,6 +29,7 @@ from retrieval_heads.data.official.assemble import (
     parse,
 )
 from retrieval_heads.data.official.records import Record, check_count, read_records
+from retrieval_heads.data.prompt_format import Span
 from retrieval_heads.errors import DataError
 
 NEEDLES = ("document", "sentence")

@@ -1,8 +1,4 @@
-"""A real training example taken apart: its documents, question and facts, and what a chat template put around them.
-
-The layout is that of `layout.py`. A document's heading is a line `Document N:` whose number follows on the last one's,
-so that a line of that form inside a text is not taken for one.
-"""
+"""A real training example taken apart: its documents, question and facts, and what a chat template put around them."""
 
 from __future__ import annotations
 
@@ -13,13 +9,11 @@ from pathlib import Path
 
 from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.jsonl import iterate_examples
-from retrieval_heads.data.layout import QUESTION, Document
+from retrieval_heads.data.prompt_format import Document, parts_of, refused
 from retrieval_heads.errors import DataError
 
-_HEADING = re.compile(r"^Document (\d+):(?: (.*))?\n", re.MULTILINE)
 _STEP = re.compile(r"#(\d+)")
 _CITE = re.compile(r"^Which documents say that (.+?)\?$", re.DOTALL)
-_END = "\nAnswer:"
 
 
 @dataclass(frozen=True)
@@ -38,11 +32,7 @@ class Real:
 
     Attributes:
         example: as it was read.
-        head: what stands before the first document (a chat template's opening, an instruction).
-        documents: `(number, title, text)` in order.
-        question: without `Question:`.
-        tail: what stands behind `Answer:` (a chat template's end).
-        gold: indices into `documents` of those that hold needles.
+        head, documents, question, tail, gold: see `Parts`.
         facts: one; several for a chain of facts.
     """
 
@@ -87,48 +77,9 @@ def read_real(path: str | Path, limit: int | None = None) -> list[Real]:
 
 def take_apart(example: Example) -> Real:
     """One example taken apart; raises `DataError` naming file, line and key."""
-    prompt = example.prompt
-    begin = prompt.rfind(f"{QUESTION} ")
-    end = prompt.find(_END, begin)
-    headings = _headings(prompt[:begin]) if begin >= 0 else []
-    if begin < 0 or end < 0 or not headings:
-        raise _refused(example, "prompt", prompt[-60:], "is not in the layout of documents and a question",
-                       "Give lines `Document 1: TITLE` with texts, then `Question: ...` and `Answer:`.")
-    bounds = [heading.start() for heading in headings[1:]] + [begin]
-    documents = tuple(
-        (int(heading[1]), heading[2] or "", prompt[heading.end() : bound].removesuffix("\n\n"))
-        for heading, bound in zip(headings, bounds, strict=True)
-    )
-    question = prompt[begin + len(QUESTION) + 1 : end]
-    gold = _gold(example, documents)
-    return Real(
-        example, prompt[: headings[0].start()], documents, question, prompt[end + len(_END) :], gold,
-        _facts(example, question, [documents[index][1] for index in gold]),
-    )
-
-
-def _headings(text: str) -> list[re.Match[str]]:
-    found: list[re.Match[str]] = []
-    for match in _HEADING.finditer(text):
-        number = int(match[1])
-        last = int(found[-1][1]) if found else None
-        # numbers of the generated world have gaps, those of real prompts count from 1
-        if last is None or number == last + 1 or (int(found[0][1]) != 1 and number > last):
-            found.append(match)
-    return found
-
-
-def _gold(example: Example, documents: Sequence[Document]) -> tuple[int, ...]:
-    index = {number: place for place, (number, _, _) in enumerate(documents)}
-    numbers = example.meta.get("gold")
-    if not isinstance(numbers, list) or not numbers or not all(type(number) is int for number in numbers):
-        raise _refused(example, "gold", numbers, "is no list of document numbers",
-                       "Give the numbers of the documents that hold the needles.")
-    unknown = [number for number in numbers if number not in index]
-    if unknown:
-        raise _refused(example, "gold", unknown, f"names documents that are not among the {len(documents)} of the "
-                       "prompt", "Give numbers that stand in lines `Document N:`.")
-    return tuple(sorted({index[number] for number in numbers}))
+    parts = parts_of(example)
+    titles = [parts.documents[index][1] for index in parts.gold]
+    return Real(example, *parts, _facts(example, parts.question, titles))
 
 
 def _facts(example: Example, question: str, titles: Sequence[str]) -> tuple[Fact, ...]:
@@ -139,8 +90,8 @@ def _facts(example: Example, question: str, titles: Sequence[str]) -> tuple[Fact
     if "steps" in example.meta:
         return _chain(example)
     if task_of(example.task).chained:
-        raise _refused(example, "steps", sorted(example.meta), "is missing: the facts of the chain are not known",
-                       "Make the file from the official records, or give question, answer and title of each step.")
+        raise refused(example, "steps", sorted(example.meta), "is missing: the facts of the chain are not known",
+                      "Make the file from the official records, or give question, answer and title of each step.")
     return (Fact(question, example.answer, titles[0]),)
 
 
@@ -152,8 +103,8 @@ def _chain(example: Example) -> tuple[Fact, ...]:
             isinstance(step.get(key), str) and (key == "title" or step[key].strip())
             for key in ("question", "answer", "title")
         ):
-            raise _refused(example, "steps", step, "holds something else than steps",
-                           "A step has `question`, `answer` and `title`, all text.")
+            raise refused(example, "steps", step, "holds something else than steps",
+                          "A step has `question`, `answer` and `title`, all text.")
         known = [fact.answer for fact in facts]
         question = _STEP.sub(
             lambda match, known=known: known[int(match[1]) - 1] if 0 < int(match[1]) <= len(known) else match[0],
@@ -161,12 +112,6 @@ def _chain(example: Example) -> tuple[Fact, ...]:
         )
         facts.append(Fact(question.strip(), step["answer"].strip(), step["title"].strip()))
     if not facts or facts[-1].answer != example.answer:
-        raise _refused(example, "steps", [fact.answer for fact in facts], "does not end in the reference answer",
-                       "The last step's answer is the example's.")
+        raise refused(example, "steps", [fact.answer for fact in facts], "does not end in the reference answer",
+                      "The last step's answer is the example's.")
     return tuple(facts)
-
-
-def _refused(example: Example, key: str, value: object, problem: str, remedy: str) -> DataError:
-    meta = example.meta
-    where = f"{meta.get('file', 'example')}, line {meta.get('line', '?')}, key {key}"
-    return DataError(problem, where=where, value=value, remedy=remedy)

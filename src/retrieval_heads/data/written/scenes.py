@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from retrieval_heads.data.encode import encode
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.layout import Span, place, write_citation, write_prompt
 from retrieval_heads.data.official.answers import Forbidden, find_answer, sentences
+from retrieval_heads.data.prompt_format import Span, place, write_citation, write_prompt
 from retrieval_heads.data.scene import GRASS, Counter
 from retrieval_heads.data.written.orders import states
 from retrieval_heads.data.written.real import Real

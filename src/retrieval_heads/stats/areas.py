@@ -23,9 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.stats.bootstrap import RESAMPLES, check_resampling, crossed_means, percentile_interval
+from retrieval_heads.stats.resample import NAN, RESAMPLES, check_resampling, crossed_means, percentile_interval
 
-NAN = float("nan")
 AXES = ("log", "fraction")
 
 
@@ -69,14 +68,14 @@ def area_between(
     resampled = crossed_means(both, kept=(0,), n_resamples=n_resamples, seed=seed)
     if resampled is None:
         row["reason"] = "no interval: one example"
-    else:
-        _, row["low"], row["high"] = percentile_interval(row["area"], resampled[:, 0], level)
+    lost = None if resampled is None else resampled[:, 0]
+    _, row["low"], row["high"] = percentile_interval(row["area"], lost, level)
     if not before:
         return row | {"reason": "no share: nothing is right at k = 0"}
     row["share"] = row["area"] / before
     if resampled is not None:
-        some = resampled[resampled[:, 1] > 0]  # a sample without a right answer has nothing to lose
-        _, row["share_low"], row["share_high"] = percentile_interval(row["share"], some[:, 0] / some[:, 1], level)
+        lost, whole = resampled[resampled[:, 1] > 0].T  # a sample without a right answer has nothing to lose
+        _, row["share_low"], row["share_high"] = percentile_interval(row["share"], lost / whole, level)
     return row
 
 

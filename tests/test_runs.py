@@ -10,10 +10,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from retrieval_heads.errors import ConfigError
 from retrieval_heads.stats.correlation import METHODS, correlate
-from retrieval_heads.stats.run_correlation import correlate_runs
-from retrieval_heads.stats.runs import balanced, condition_means
+from retrieval_heads.stats.runs import balanced, condition_means, correlate_runs
 
 SCIPY = {"spearman": stats.spearmanr, "kendall": stats.kendalltau}
 FEW = {"n_resamples": 20, "n_permutations": 30}
@@ -63,24 +61,14 @@ def test_one_task_is_the_correlation_of_the_means(method):
         assert rows.loc[task, "low"] <= rows.loc[task, "estimate"] <= rows.loc[task, "high"]
 
 
-def test_runs_are_ranked_inside_their_base_model():
-    runs = study(np.random.default_rng(2), tasks=1, conditions=6, bases=1, seeds=2, slope=0.9, noise=0.1)
-    other = runs.assign(base="b1", recall=runs.recall + 100, f1=runs.f1 - 100)
-    both = pd.concat([runs, other])
-    row = correlate_runs(both, "recall", "f1", unit="run", **FEW).iloc[0]
-    assert row["estimate"] == pytest.approx(stats.spearmanr(runs.recall, runs.f1).statistic)
-    assert (row["n"], row["n_clusters"], row["n_groups"]) == (24, 6, 2)
-
-
-@pytest.mark.parametrize("unit", ["condition", "run"])
-def test_error_rate_holds_however_many_runs_repeat_a_condition(unit):
+def test_error_rate_holds_however_many_runs_repeat_a_condition():
     rng, trials, naive, found = np.random.default_rng(3), 50, [], []
     for trial in range(trials):
         runs = study(rng, tasks=1, conditions=6)
         labels = runs.task + runs.base
         row = correlate(runs.recall, runs.f1, groups=labels, n_resamples=1, n_permutations=60, seed=trial)
         naive.append(row["p"] <= 0.05)
-        rows = correlate_runs(runs, "recall", "f1", unit=unit, n_resamples=1, n_permutations=99, seed=trial)
+        rows = correlate_runs(runs, "recall", "f1", n_resamples=1, n_permutations=99, seed=trial)
         found.append(rows.p.iloc[-1] <= 0.05)
     assert np.mean(naive) > 0.25
     assert np.mean(found) < 0.05 + 4 * math.sqrt(0.05 * 0.95 / trials)
@@ -101,10 +89,8 @@ def test_a_relation_is_found_and_its_interval_covers_it():
 def test_order_of_rows_does_not_matter():
     runs = study(np.random.default_rng(5))
     mixed = runs.sample(frac=1, random_state=0)
-    for unit in ("condition", "run"):
-        pd.testing.assert_frame_equal(
-            correlate_runs(mixed, "recall", "f1", unit=unit, **FEW),
-            correlate_runs(runs, "recall", "f1", unit=unit, **FEW))
+    pd.testing.assert_frame_equal(
+        correlate_runs(mixed, "recall", "f1", **FEW), correlate_runs(runs, "recall", "f1", **FEW))
 
 
 def test_undefined_values_leave_out_what_cannot_be_compared():
@@ -139,22 +125,6 @@ def test_means_over_other_seeds_are_not_compared():
 ])
 def test_undefined_correlations_say_why(change, reason):
     runs = change(study(np.random.default_rng(8), tasks=1))
-    for unit in ("condition", "run"):
-        row = correlate_runs(runs, "recall", "f1", unit=unit, **FEW).iloc[0]
-        assert math.isnan(row["estimate"])
-        assert row["reason"].startswith(reason)
-
-
-@pytest.mark.parametrize(("change", "more", "message"), [
-    (lambda runs: runs, {"unit": "seed"}, r"unit: unknown unit \(got 'seed'\)"),
-    (lambda runs: runs, {"method": "pearson"}, "unknown method"),
-    (lambda runs: runs.drop(columns=["base", "f1"]), {}, r"columns that are not there \(got \['base', 'f1'\]\)"),
-    (lambda runs: pd.concat([runs, runs.head(1)]), {}, r"stands twice \(got \['t0', 'c00', 'b0', '0'\]\)"),
-    (lambda runs: runs.assign(seed=None), {}, "key is missing"),
-    (lambda runs: runs.assign(f1="good"), {}, "f1: not a column of numbers"),
-    (lambda runs: runs.assign(f1=math.inf), {}, "f1: an infinite value"),
-    (lambda runs: runs.to_numpy(), {}, r"runs: not a table \(got 'ndarray'\)"),
-])
-def test_bad_tables_are_named(change, more, message):
-    with pytest.raises(ConfigError, match=message):
-        correlate_runs(change(study(np.random.default_rng(9))), "recall", "f1", **more)
+    row = correlate_runs(runs, "recall", "f1", **FEW).iloc[0]
+    assert math.isnan(row["estimate"])
+    assert row["reason"].startswith(reason)

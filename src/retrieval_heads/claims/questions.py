@@ -1,0 +1,213 @@
+"""Further questions of book/preregistration.md: are the heads of two base models alike (Q4), and what varies (Q5)?
+
+**Q4.** A head has no identity across models: heads of a layer can be in any order. What can be compared is how strong
+the heads of each layer are. `profile` is the mean strength of each layer, `sorted` the strengths of each layer from the
+strongest to the weakest. Chance is what remains when the layers of one model are permuted, each with all its heads, the
+same in all tasks (`stats.correlation`, exchange of whole blocks); intervals are over layers.
+
+**Q5.** Does recall vary less, or performance, in single-hop questions than in chains of facts? A correlation needs
+something to vary. The paper finds hardly any on single-hop questions; if recall or performance is nearly the same in
+all conditions there, that is why. Compared are variances over conditions of the means over seeds and base models; the
+share of it that the chance of runs would give stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from retrieval_heads.claims.arrays import BASE, TaskHeads, known_mean, task_heads
+from retrieval_heads.claims.run_predictors import OUTCOME
+from retrieval_heads.claims.runs import claimed, frame, need
+from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, plain
+from retrieval_heads.keys import RUN
+from retrieval_heads.settings import REFERENCE
+from retrieval_heads.stats.correlation import PERMUTATIONS, correlate
+from retrieval_heads.stats.resample import NAN, RESAMPLES, UNKNOWN, Interval, percentile_interval
+from retrieval_heads.stats.runs import balanced
+
+MEASURES = ("profile", "sorted")
+STATES = (BASE, REFERENCE)
+LEVEL = 0.05
+
+ALIKE_RULE = (
+    "Supported when the rank correlation of the mean strengths of layers between two base models' real runs, ranks "
+    "within tasks, is above 0 with p below 0.05 against permuted layers; not supported when it is below 0 so; of more "
+    "than one pair of base models: in part when of some."
+)
+
+TASK, OTHER_TASK = "mdqa", "musique"
+QUANTITIES = ("recall", OUTCOME)
+LEAST_CONDITIONS = 3
+
+SPREAD_RULE = (
+    "Supported when the variance over conditions of recall, or of performance, is smaller in mdqa than in musique, the "
+    "interval of the ratio below 1 and the ratio below 1 in each base model; not supported when both are larger so."
+)
+
+
+def base_alike_rows(
+    head_scores: pd.DataFrame, *, n_resamples: int = RESAMPLES, n_permutations: int = PERMUTATIONS
+) -> pd.DataFrame:
+    """The table `base_alike`: how alike the heads of two base models are, as they are and after training."""
+    tasks, rows = task_heads(head_scores), []
+    for condition in STATES:
+        means = {one.task: mean for one in tasks if (mean := _mean_scores(one, condition)) is not None}
+        bases = sorted({base for mean in means.values() for base in mean})
+        for pair in combinations(bases, 2):
+            both = {task: [mean[base] for base in pair] for task, mean in means.items() if set(pair) <= set(mean)}
+            groups = {task: {task: scores} for task, scores in both.items()} | ({ALL: both} if len(both) > 1 else {})
+            for task, group in groups.items():
+                for measure in MEASURES:
+                    found = _between(group, measure, n_resamples, n_permutations)
+                    same = [one for one in tasks if one.task in group]
+                    rows.append({
+                        "task": task, "condition": condition, "base": pair[0], "other_base": pair[1],
+                        "measure": measure, **{name: found[name] for name in ("estimate", "low", "high", "p")},
+                        "same_base": _same_base(same, condition, measure), "n_layers": found["n_clusters"],
+                        "n_seeds": 0 if condition == BASE else len(same[0].seeds), "reason": found["reason"],
+                    })
+    return frame(rows, "base_alike")
+
+
+def _mean_scores(one: TaskHeads, condition: str) -> dict[str, np.ndarray] | None:
+    """float64 `[layers, heads]` of each base model that has any, the mean over seeds."""
+    if condition == BASE:
+        means = one.base["score"]
+    elif condition in one.conditions:
+        means = known_mean(one.runs["score"][one.conditions.index(condition)], 1)
+    else:
+        return None
+    return {base: mean for base, mean in zip(one.bases, means, strict=True) if np.isfinite(mean).all()}
+
+
+def _strengths(scores: np.ndarray, measure: str) -> np.ndarray:
+    """`[layers, 1]` or `[layers, heads]` from `[layers, heads]`."""
+    return scores.mean(axis=-1, keepdims=True) if measure == "profile" else -np.sort(-scores, axis=-1)
+
+
+def _between(group: dict[str, list[np.ndarray]], measure: str, n_resamples: int, n_permutations: int) -> dict:
+    columns = [np.stack([_strengths(pair[i], measure) for pair in group.values()]) for i in (0, 1)]
+    task, layer, _ = np.indices(columns[0].shape)
+    # a cluster is a layer, its rows in the order of tasks and of strengths
+    order = np.lexsort((task.ravel(), layer.ravel()))
+    x, y, tasks, layers = (one.ravel()[order] for one in (*columns, task, layer))
+    return correlate(x, y, groups=tasks, clusters=layers, exchange="whole", n_resamples=n_resamples,
+                     n_permutations=n_permutations)
+
+
+def _same_base(tasks: list[TaskHeads], condition: str, measure: str) -> float:
+    """Mean correlation of runs of one base model and different seeds; NaN without such runs."""
+    found = []
+    for one in tasks:
+        if condition not in one.conditions:
+            continue
+        for runs in one.runs["score"][one.conditions.index(condition)]:
+            known = [_strengths(run, measure).ravel() for run in runs if np.isfinite(run).all()]
+            if len(known) > 1:
+                ranks = pd.DataFrame(known).T.corr("spearman").to_numpy()
+                found += list(ranks[np.triu_indices(len(known), 1)])
+    return float(known_mean(np.array(found), 0)) if found else NAN
+
+
+def alike_verdict(alike: pd.DataFrame) -> Verdict:
+    """The verdict on Q4 from the table `base_alike`: the real runs, all tasks together."""
+    need(alike, "base_alike")
+    own = alike[(alike["condition"] == REFERENCE) & (alike["measure"] == "profile")]
+    own = own if own["task"].nunique() == 1 else own[own["task"] == ALL]
+    significant = own[own["p"] < LEVEL]
+    above, below = int((significant["estimate"] > 0).sum()), int((significant["estimate"] < 0).sum())
+    verdict = UNDECIDED
+    if above:
+        verdict = SUPPORTED if above == len(own) else IN_PART
+    elif below == len(own) > 0:
+        verdict = NOT
+    detail = " ".join(
+        f"{row.base} and {row.other_base}: p = {row.p:.3g}; runs of one base model have {row.same_base:.2f}."
+        for row in own.itertuples()) or "There is one base model only, or no real run."
+    found = UNKNOWN if own.empty else own[["estimate", "low", "high"]].mean()
+    return Verdict(
+        "Q4", ALL, verdict, "rank correlation of the layers' mean strengths between base models", *plain(found),
+        "rank correlation", 0 if own.empty else int(own["n_layers"].min()), "layers", ALIKE_RULE, detail,
+        "03_head_detection", "base_alike",
+    )
+
+
+def spread_rows(runs: pd.DataFrame, *, n_resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
+    """The table `spread`: how much recall and performance vary over conditions (but `real`) in each task."""
+    need(runs, "run_predictors", [*RUN, *QUANTITIES])
+    counting = runs[runs["condition"].isin(claimed(runs["condition"].unique())) & (runs["condition"] != REFERENCE)]
+    rows = []
+    for quantity in QUANTITIES:
+        known, _ = balanced(counting, [quantity])
+        means, by_base = _wide(known, quantity), [_wide(own, quantity) for _, own in known.groupby("base")]
+        for task in means.index:
+            own = means.loc[task].dropna().to_numpy()
+            found, ratio = _variance(own, n_resamples, seed), _ratio(means, task, n_resamples, seed)
+            below = [_ratio(one, task, n_resamples, seed).estimate < 1 for one in by_base]
+            rows.append({
+                "task": task, "quantity": quantity, "variance": found.estimate, "low": found.low, "high": found.high,
+                "noise": _noise(known[known["task"] == task], quantity), "ratio": ratio.estimate,
+                "ratio_low": ratio.low, "ratio_high": ratio.high, "bases_below": sum(below),
+                "n_bases": len(below), "n_conditions": len(own),
+                "reason": f"no variance in {OTHER_TASK}, or no common conditions" * bool(np.isnan(ratio.estimate)),
+            })
+    return frame(rows, "spread")
+
+
+def _wide(known: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """Means over runs: a row a task, a column a condition."""
+    return known.pivot_table(index="task", columns="condition", values=quantity, aggfunc="mean")
+
+
+def _variance(values: np.ndarray, n_resamples: int, seed: int) -> Interval:
+    if len(values) < LEAST_CONDITIONS:
+        return UNKNOWN
+    drawn = values[np.random.default_rng(seed).integers(len(values), size=(n_resamples, len(values)))]
+    return percentile_interval(float(values.var(ddof=1)), drawn.var(axis=1, ddof=1))
+
+
+def _ratio(means: pd.DataFrame, task: str, n_resamples: int, seed: int) -> Interval:
+    """Of the variance in a task to that in `OTHER_TASK`, over the conditions of both."""
+    if OTHER_TASK not in means.index or task not in means.index:
+        return UNKNOWN
+    both = means.loc[[task, OTHER_TASK]].dropna(axis=1).to_numpy()
+    n = both.shape[1]
+    if n < LEAST_CONDITIONS or not both[1].var():
+        return UNKNOWN
+    own, other = both.var(axis=1, ddof=1)
+    drawn, of_other = both[:, np.random.default_rng(seed).integers(n, size=(n_resamples, n))].var(axis=-1, ddof=1)
+    # a sample of one condition again and again has no variance
+    return percentile_interval(float(own / other), drawn[of_other > 0] / of_other[of_other > 0])
+
+
+def _noise(known: pd.DataFrame, quantity: str) -> float:
+    """Variance of a condition's mean by the chance of its runs: that within a base model by the number of runs."""
+    groups = known.groupby(["condition", "base"])[quantity]
+    return float(groups.var(ddof=1).mean() / known.groupby("condition").size().mean())
+
+
+def spread_verdict(spread: pd.DataFrame) -> Verdict:
+    """The verdict on Q5 from the table `spread`."""
+    need(spread, "spread")
+    rows = spread[(spread["task"] == TASK) & spread["ratio_low"].notna()]
+    if rows.empty:
+        return _verdict(UNDECIDED, UNKNOWN, 0, f"There is no ratio of {TASK} to {OTHER_TASK}.")
+    less = rows[(rows["ratio_high"] < 1) & (rows["bases_below"] == rows["n_bases"])]
+    more = rows[(rows["ratio_low"] > 1) & (rows["bases_below"] == 0)]
+    verdict = SUPPORTED if len(less) else NOT if len(more) == len(QUANTITIES) else UNDECIDED
+    said = [f"The variance of {row.quantity} in {TASK} is {row.ratio:.2f} times that in {OTHER_TASK} "
+            f"({row.ratio_low:.2f} to {row.ratio_high:.2f})." for row in rows.itertuples()]
+    said += [f"What varies less is {' and '.join(less['quantity'])}."] if len(less) else []
+    smallest = rows.sort_values("ratio").iloc[0][["ratio", "ratio_low", "ratio_high"]]
+    return _verdict(verdict, smallest, int(rows["n_conditions"].min()), " ".join(said))
+
+
+def _verdict(verdict: str, found: Iterable[float], n: int, detail: str) -> Verdict:
+    return Verdict(
+        "Q5", ALL, verdict, f"the smaller ratio of variances over conditions, {TASK} to {OTHER_TASK}, of recall and of "
+        "performance", *plain(found), "ratio", n, "conditions", SPREAD_RULE, detail, "06_correlation", "spread",
+    )
