@@ -160,9 +160,7 @@ class SetsInputs:
 class Reader:
     """Reads the files of a request by the tokenizer of its model, and works out the length and the RoPE theta.
 
-    Args:
-        request: what is asked for.
-        check: each example goes through it: it gives it back, or raises a `DataError`.
+    Each example goes through `check`, which gives it back or raises a `DataError`.
     """
 
     def __init__(self, request: SetsRequest, check: Callable[[Example], Example] = lambda example: example) -> None:
@@ -207,19 +205,18 @@ class Reader:
     def extended(
         self, parts: Iterable[Sequence[Encoded]], known: int | None, adapters: Mapping[str, Extension] | None = None,
     ) -> dict[str, Any]:
-        """`length`, `base_length` and `theta` of `SetsInputs`.
+        """`length`, `base_length` and `theta` of `SetsInputs`, for examples of these lengths.
 
-        Args:
-            parts: examples, the longest of which the models have to read.
-            known: the length of the models in the request's folder, where it has some.
-            adapters: what given adapters were made for; their theta is that of all models.
+        `known` is the length of the models in the request's folder, where it has some; the theta of given adapters is
+        that of all models.
         """
-        thetas = {name: one.rope_theta for name, one in (adapters or {}).items()}
+        adapters = adapters or {}
+        thetas = {name: one.rope_theta for name, one in adapters.items()}
         theta = next(iter(thetas.values()), None) if self.request.rope_theta is None else self.request.rope_theta
         if set(thetas.values()) - {theta}:
             raise ModelError("adapters of another RoPE theta cannot be compared", where="--adapter", value=thetas,
                              remedy=f"Give adapters of one theta, and no other --rope-theta (here {theta:g}).")
-        longest = max(2, *(one.max_length for one in (adapters or {}).values()),
+        longest = max(2, *(one.max_length for one in adapters.values()),
                       *(len(one.ids) for part in parts for one in part))
         length = self.request.length or known or longest
         if longest > length:

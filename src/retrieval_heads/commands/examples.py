@@ -112,6 +112,7 @@ def add_write(verbs: argparse._SubParsersAction) -> None:
 
 
 def _write(parsed: argparse.Namespace) -> None:
+    from retrieval_heads.data.markup import control_tokens
     from retrieval_heads.data.written.cache import Cache, Spending
     from retrieval_heads.data.written.client import Client, find_endpoint
     from retrieval_heads.data.written.production import Plan, check_places, copy_matching, produce
@@ -124,12 +125,11 @@ def _write(parsed: argparse.Namespace) -> None:
                           remedy="Give one of them.")
     if parsed.texts or parsed.batch_in:
         check_places(parsed.real, parsed.out)
+    tokenizer = _tokenizer(parsed.tokenizer)
     plan = Plan(
         read_real(parsed.real, parsed.limit), parsed.conditions, parsed.length, parsed.count, parsed.distractors,
-        parsed.concurrency, parsed.attempts,
+        parsed.concurrency, parsed.attempts, tuple(control_tokens(tokenizer)),
     )
-    tokenizer = _tokenizer(parsed.tokenizer)
-    plan = plan.for_tokenizer(tokenizer)
     spending = Spending(parsed.price_in, parsed.price_out)
     cache = Cache(parsed.cache or Path(parsed.out) / "written_cache")
     if parsed.batch_out:

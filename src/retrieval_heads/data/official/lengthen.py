@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice, repeat
 from typing import Any
 
 from retrieval_heads.data.chat import template_arguments, write_chat
@@ -48,13 +48,9 @@ class Frame:
     _counts: dict[Text, int] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        name = type(self.tokenizer).__name__
-        if not getattr(self.tokenizer, "is_fast", False):
-            raise ModelError("the tokenizer gives no character offsets", where=name,
-                             remedy="Use a fast tokenizer (a folder with tokenizer.json).")
         if self.chat and not getattr(self.tokenizer, "chat_template", None):
             raise ModelError(
-                "the tokenizer has no chat template", where=name,
+                "the tokenizer has no chat template", where=type(self.tokenizer).__name__,
                 remedy="Put a chat_template.jinja into its folder, use an instruction-tuned one, or leave chat out.",
             )
         if self.template_arguments and not self.chat:
@@ -107,13 +103,9 @@ def check_depths(depths: Sequence[float]) -> tuple[float, ...]:
 def spread(depths: Sequence[float], counts: Sequence[int], seed: int | str = 0) -> list[tuple[float, ...]]:
     """Depths for examples in turn, `counts[i]` of them for the gold documents of example `i`: the list is dealt again
     and again, each time in another seeded order, so that each depth is used equally often and in changing company."""
-    dealt = _deal(check_depths(depths), random.Random(f"depths:{seed}"))
+    rng = random.Random(f"depths:{seed}")
+    dealt = chain.from_iterable(rng.sample(depths, len(depths)) for _ in repeat(None))
     return [tuple(islice(dealt, count)) for count in counts]
-
-
-def _deal(depths: tuple[float, ...], rng: random.Random) -> Iterator[float]:
-    while True:
-        yield from rng.sample(depths, len(depths))
 
 
 def arrange(tokens: Sequence[int], depths: Sequence[float]) -> tuple[list[int], list[float]]:
@@ -148,10 +140,6 @@ def lengthen(
     Raises:
         UnusableRecordError: the gold documents alone are too long, or the others too few.
     """
-    depths = check_depths(depths)
-    if len(depths) != len(source.marked):
-        raise ConfigError(f"there are {len(source.marked)} gold documents", where=f"{source.where}, depths",
-                          value=depths, remedy="Give a depth for each; `spread` deals them.")
     haystack = _Haystack(source, pool, frame, length, seed, apart)
     budget = haystack.budget
     example, tokens = haystack.example(budget, depths)
