@@ -12,8 +12,7 @@ from retrieval_heads.data.conditions import CONDITIONS, LEVELS
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import TASKS, Example
 from retrieval_heads.data.examples import build_scene, swap_answers
-from retrieval_heads.data.scene import POOL
-from retrieval_heads.data.statements import CLAUSES, FORMS, NESTED, QUESTIONS
+from retrieval_heads.data.scene import CLAUSES, FORMS, NESTED, POOL, QUESTIONS
 from retrieval_heads.data.statistics import describe, ngram_overlap, stated_forms, unseen_shares
 from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import ConfigError, DataError
