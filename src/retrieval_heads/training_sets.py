@@ -77,15 +77,14 @@ class SetsRequest:
             if name in self.RESERVED:
                 raise ConfigError("a reserved name", where="--train", value=name, remedy=self.RESERVED[name])
         for name in ("length", "examples", "n_probe", "limit", "draws", "bootstrap"):
-            value = getattr(self, name, None)
-            if value is not None and value < 1:
+            if (value := getattr(self, name, None)) is not None and value < 1:
                 raise ConfigError("less than one", where=f"--{name.replace('_', '-')}", value=value,
                                   remedy="Give 1 or more.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ConfigError("not different seeds of 0 or more", where="--seeds", value=list(self.seeds),
                               remedy="Give some whole numbers, each once, as in --seeds 0 1 2.")
         if not 0 <= self.threshold < 1:
-            raise ConfigError("no threshold of a fraction", where="--threshold", value=self.threshold,
+            raise ConfigError("not a fraction", where="--threshold", value=self.threshold,
                               remedy="Give a number from 0 to below 1; the report of this study uses 0.1.")
 
     @property

@@ -41,7 +41,7 @@ class Request(SetsRequest):
     The others are those of `SetsRequest`.
 
     Raises:
-        ConfigError: no set, a name that is taken or no file's name, a number out of range, options that exclude others.
+        ConfigError: no set, a name that is taken or cannot be a file's, a number out of range, or options that clash.
     """
 
     evaluation: Path

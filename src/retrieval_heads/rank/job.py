@@ -63,7 +63,7 @@ class Request(SetsRequest):
     The others are those of `SetsRequest`. With one seed no two sets can be told apart.
 
     Raises:
-        ConfigError: fewer than two sets, a name that is no file's name, a number out of range, or both kinds of real
+        ConfigError: fewer than two sets, a name that cannot be a file's, a number out of range, or both kinds of real
             heads.
     """
 
