@@ -6,6 +6,7 @@ What it teaches is judged by best-subspan, answer loss and gain from context, no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -34,12 +35,7 @@ NO_WIDTH = 1e-9
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found of one set.
-
-    Attributes:
-        kind: `teaches`, `one place only`, `flawed set`, `style only`, `harms` or `not shown`.
-        text: a sentence or two.
-    """
+    """What was found of one set, in a sentence or two, and of what kind that is: see `verdict`."""
 
     kind: str
     text: str
@@ -47,6 +43,19 @@ class Verdict:
     @property
     def teaches(self) -> bool:
         return self.kind == "teaches"
+
+
+def with_ends(row: pd.Series, form: str, same: str = "the same on all examples") -> str:
+    """`0.50 (0.40 to 0.60)`; the interval is left out where it is not known, and in words where it has no width."""
+    value, width = f"{row['value']:{form}}", row["high"] - row["low"]
+    if width != width:
+        return value
+    return f"{value} ({same})" if width < NO_WIDTH else \
+        f"{value} ({row['low']:{form}} to {row['high']:{form}})"
+
+
+plain, signed = partial(with_ends, form=".2f"), partial(with_ends, form="+.2f")
+share = partial(with_ends, form=".0%", same="in all samples")
 
 
 def verdict(result: Result, condition: str) -> Verdict:
@@ -221,24 +230,3 @@ def knockout(result: Result, condition: str) -> str:
         return text + "; there are too few other heads for a random control."
     return text + f", without as many random ones {plain(random) if able else 'by ' + signed(random)}" + (
         ": it depends on them." if over["low"] > 0 else ": that it depends on them more is not shown.")
-
-
-def plain(row: pd.Series) -> str:
-    return with_ends(row, ".2f")
-
-
-def signed(row: pd.Series) -> str:
-    return with_ends(row, "+.2f")
-
-
-def share(row: pd.Series) -> str:
-    return with_ends(row, ".0%", "in all samples")
-
-
-def with_ends(row: pd.Series, form: str, same: str = "the same on all examples") -> str:
-    """`0.50 (0.40 to 0.60)`; the interval is left out where it is not known, and in words where it has no width."""
-    value, width = f"{row['value']:{form}}", row["high"] - row["low"]
-    if width != width:
-        return value
-    return f"{value} ({same})" if width < NO_WIDTH else \
-        f"{value} ({row['low']:{form}} to {row['high']:{form}})"

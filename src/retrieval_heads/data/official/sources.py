@@ -12,11 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import yaml
 
 from retrieval_heads.data.markup import control_tokens, held_token
-from retrieval_heads.data.official.answers import Forbidden
 from retrieval_heads.data.official.assemble import Source, built
 from retrieval_heads.data.official.questions import mdqa_source, musique_source
 from retrieval_heads.data.official.records import read_records
@@ -161,37 +159,3 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.documents)
-
-
-class Candidates:
-    """The documents that may be added to a record, in a seeded order: its own first, then those of the pool.
-
-    Left out are gold documents of this record (also under another file's name), texts that are there already, texts
-    whose key (`text_key`) is in `apart`, such as gold documents of another split, and documents that hold an accepted
-    answer, of which `refused` counts how many; for a task whose answer is document numbers, those in which the insight
-    stands word for word.
-    """
-
-    def __init__(self, source: Source, pool: Pool, apart: frozenset[str], seed: int) -> None:
-        self._source, self._pool, self._apart = source, pool, apart
-        self._seen = {text_key(source.documents[index][1]) for index in source.marked}
-        self._forbidden = Forbidden(source.answers or (source.meta["insight"],))
-        self._rng = np.random.default_rng(list(f"{seed}:{source.id}".encode()))
-        self.refused = 0
-
-    def __iter__(self) -> Iterator[Text]:
-        own = [self._source.documents[index] for index in self._source.others]
-        for place in self._rng.permutation(len(own)):
-            yield from self._admitted(text_key(own[place][1]), own[place])
-        keys = list(self._pool.documents)
-        for place in self._rng.permutation(len(keys)):
-            yield from self._admitted(keys[place], self._pool.documents[keys[place]])
-
-    def _admitted(self, key: str, document: Text) -> Iterator[Text]:
-        if key in self._seen or key in self._apart or self._source.id in self._pool.gold_of.get(key, ()) or not key:
-            return
-        self._seen.add(key)
-        if self._forbidden.held_by(*document):
-            self.refused += 1
-            return
-        yield document
