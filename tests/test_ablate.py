@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tiny_passes import IDS, n_hooks, run
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from conftest import FAMILIES
@@ -17,21 +18,11 @@ from retrieval_heads.heads.hooks import record_head_outputs
 from retrieval_heads.models.layout import head_layout
 
 HEADS = [(0, 1), (1, 0), (1, 3), (2, 2)]
-IDS = torch.tensor([[1, *range(40, 63)]])
-
-
-def run(model, **kwargs):
-    with torch.no_grad():
-        return model(**({"input_ids": IDS} | kwargs)).logits
 
 
 def means_of(model):
     layout = head_layout(model)
     return torch.randn(layout.n_layers, layout.n_heads, layout.head_dim, generator=torch.Generator().manual_seed(3))
-
-
-def n_hooks(model):
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
 def with_lora(model):

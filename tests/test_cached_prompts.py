@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sliding_models import ALL, SETS, build, random_means, whole_logits
+from tiny_passes import ALL, SETS, build, random_means, whole_logits
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import FAMILIES

@@ -1,4 +1,4 @@
-"""Levels of realism are in order, mixtures take from both members, and the controls change only what they say."""
+"""Levels of realism are in order, mixtures take from both members, controls change only what they say; n-grams."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from retrieval_heads.data.conditions import CONDITIONS, LEVELS
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import TASKS, Example
 from retrieval_heads.data.examples import build_scene, swap_answers
-from retrieval_heads.data.scene import POOL
-from retrieval_heads.data.statements import CLAUSES, FORMS, NESTED, QUESTIONS
-from retrieval_heads.data.statistics import describe, stated_forms, unseen_shares
+from retrieval_heads.data.scene import CLAUSES, FORMS, NESTED, POOL, QUESTIONS
+from retrieval_heads.data.statistics import describe, ngram_overlap, stated_forms, unseen_shares
 from retrieval_heads.data.tokenizer import embedded_tokenizer
 from retrieval_heads.errors import ConfigError, DataError
 
@@ -137,3 +136,60 @@ def test_answers_that_are_all_equal_cannot_be_swapped() -> None:
         swap_answers(same, "real_shuffled", random.Random(0))
     with pytest.raises(DataError, match="cannot be swapped"):
         made("mdqa", "real_shuffled", n=1)
+
+
+def written(*prompts: str) -> list[Example]:
+    return [Example("mdqa", prompt, "x") for prompt in prompts]
+
+
+TRAIN = written("The cat sat on the mat.", "A dog barks")
+TARGET = written("the CAT sat; the dog barks, the cat sat")
+"""Six different pairs: the cat, cat sat, sat the, the dog, dog barks, barks the."""
+
+
+@pytest.mark.parametrize(("n", "share"), [
+    (1, 5 / 5),  # the cat sat dog barks
+    (2, 3 / 6),  # the cat, cat sat, dog barks
+    (3, 1 / 6),  # the cat sat
+    (4, 0.0),
+])
+def test_different_ngrams_by_hand(n: int, share: float) -> None:
+    assert ngram_overlap(TRAIN, TARGET, n) == pytest.approx(share)
+
+
+def test_no_ngram_reaches_into_the_next_prompt() -> None:
+    assert ngram_overlap(written("mat", "a dog"), written("mat a"), 2) == 0.0
+    assert ngram_overlap(written("mat a", "dog"), written("mat a"), 2) == 1.0
+
+
+def test_a_set_has_all_of_itself_and_nothing_has_none() -> None:
+    some = made("mdqa", "real", n=3, length=300)
+    assert ngram_overlap(some, some, 8) == 1.0
+    assert ngram_overlap([], some) == 0.0
+
+
+def test_more_examples_never_have_less() -> None:
+    test = made("mdqa", "real", n=5, length=512, split="test")
+    train = made("mdqa", "real", n=40, length=512)
+    shares = [ngram_overlap(train[:count], test) for count in (0, 10, 20, 40)]
+    assert shares == sorted(set(shares))
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("n", [2, 4])
+def test_a_more_real_haystack_has_more_of_the_words_of_real_prompts(task: str, n: int) -> None:
+    test = made(task, "real", n=20, length=1024, split="test")
+    shares = [
+        ngram_overlap(made(task, name, n=20, length=1024), test, n)
+        for name in ("symbolic", "low_low", "low_mid", "low_high")
+    ]
+    assert shares == sorted(set(shares))
+
+
+def test_what_has_no_overlap_says_what_to_do() -> None:
+    with pytest.raises(ConfigError, match="at least one word"):
+        ngram_overlap(TRAIN, TARGET, 0)
+    with pytest.raises(DataError, match=r"no prompt has 20 words.*smaller n"):
+        ngram_overlap(TRAIN, TARGET, 20)
+    with pytest.raises(DataError, match="no prompt has 2 words"):
+        ngram_overlap(TRAIN, [])

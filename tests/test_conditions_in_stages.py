@@ -11,7 +11,7 @@ from retrieval_heads.data.example import TASKS
 from retrieval_heads.figures.page import folded_examples
 from retrieval_heads.keys import study_grid
 from retrieval_heads.settings import Profile
-from retrieval_heads.stages import data
+from retrieval_heads.stages import base
 from retrieval_heads.stages.common import sample_examples, training_examples, training_length
 from retrieval_heads.store import load_table
 
@@ -51,7 +51,7 @@ def test_sizes_train_on_the_first_quarter_and_on_four_times_as_many(profile: Pro
 
 
 def test_the_stage_describes_the_training_examples_of_every_condition(profile: Profile) -> None:
-    data.run(profile)
+    base.run_data(profile)
     table = load_table("smoke", "examples")
     train = table[table.split == "train"].set_index("condition")
     assert set(train.index) == set(CONDITIONS)

@@ -223,3 +223,7 @@ def test_the_split_is_disjoint_whole_and_spread():
 def test_no_set_is_an_error():
     with pytest.raises(ConfigError, match="no training set"):
         Request("base", {}, Path("eval"), Path("out"))
+
+
+def test_paths_may_be_texts():
+    assert Request("base", {"A": "a.jsonl"}, "eval.jsonl", "out").out == Path("out")

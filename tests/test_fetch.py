@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from retrieval_heads.cli import main
-from retrieval_heads.data.official import origins as known
-from retrieval_heads.data.official.origins import Origin, Remote, origin, origins
+from retrieval_heads.data.official import sources as known
+from retrieval_heads.data.official.sources import Origin, Remote, origin, origins
 from retrieval_heads.errors import ConfigError, DataError, StudyError
 from retrieval_heads.fetch import fetch
 

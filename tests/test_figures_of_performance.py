@@ -59,7 +59,7 @@ def test_the_groups_of_conditions() -> None:
 
 
 def test_performance_is_the_mean_over_runs_at_the_longest_length_with_single_runs() -> None:
-    ax = performance.plot_performance(scores(at=(512, 2048)), "exact_match", order=["real", "mid_mid", "symbolic"])
+    ax = performance.plot_performance(scores(at=(512, 2048)), "exact_match", None, ["real", "mid_mid", "symbolic"])
     assert means(ax) == pytest.approx([0.65, 0.5])
     singles = [line for line in ax.get_lines() if line.get_markersize() == 3.5 and len(line.get_xdata())]
     assert [len(line.get_xdata()) for line in singles] == [2] * 4
@@ -68,7 +68,7 @@ def test_performance_is_the_mean_over_runs_at_the_longest_length_with_single_run
     assert shown == [style.words(name) for name in ("real", "mid_mid", "symbolic")]
     assert "n = 160 examples" in ax.get_xlabel()
     assert "4 runs each" in ax.get_xlabel()
-    one = performance.plot_performance(scores(seeds=(0,), bases=("a",)), "exact_match", ax=plt.figure().subplots())
+    one = performance.plot_performance(scores(seeds=(0,), bases=("a",)), "exact_match", None, ["real", "symbolic"])
     assert not [line for line in one.get_lines() if line.get_markersize() == 3.5 and len(line.get_xdata())]
     assert "1 run each" in one.get_xlabel()
     assert performance.deciding_metric("mdqa") == "exact_match"
@@ -77,7 +77,7 @@ def test_performance_is_the_mean_over_runs_at_the_longest_length_with_single_run
 
 def test_the_shortfall_has_a_row_for_each_condition_and_room_for_all_intervals() -> None:
     table = shortfalls()
-    ax = performance.plot_shortfall(table, "exact_match", order=["real_limited", *CELLS])
+    ax = performance.plot_shortfall(table, "exact_match", None, order=["real_limited", *CELLS])
     assert len(means(ax)) == 9
     assert "2 seeds x 2 base models" in ax.get_xlabel()
     low, high = ax.get_xlim()

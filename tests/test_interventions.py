@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tiny_passes import IDS, n_hooks, run
 
 from retrieval_heads.errors import DataError, HeadError
 from retrieval_heads.evaluation import evaluate, forced_exact, greedy_answers
@@ -15,19 +16,12 @@ from retrieval_heads.heads.patch import patch_heads
 from retrieval_heads.heads.scores import score_heads
 from retrieval_heads.heads.sweeps import knockout_sweep, patch_sweep, source_answers
 
-IDS = torch.tensor([[1, *range(40, 63)]])
 HEADS = [(0, 1), (1, 0), (1, 3), (2, 2)]
-
-
-def run(model):
-    with torch.no_grad():
-        return model(IDS).logits
 
 
 def state(model) -> tuple:
     """What an intervention may leave behind: hooks, the attention implementation, evaluation mode."""
-    hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
-    return hooks, model.config._attn_implementation, model.training
+    return n_hooks(model), model.config._attn_implementation, model.training
 
 
 def means_of(model):

@@ -72,6 +72,6 @@ def test_a_task_seed_or_base_outside_the_profile_is_refused() -> None:
 
 
 def test_a_hub_id_gives_its_last_component() -> None:
-    paper = load_profile("paper", check=False)
+    paper = load_profile("paper")
     assert paper.base_names == ("Meta-Llama-3-8B-Instruct",)
     assert paper.base_of(paper.base_names[0]) == "meta-llama/Meta-Llama-3-8B-Instruct"

@@ -18,8 +18,8 @@ STAGE = "knockout"  # which makes what it rests on: fine-tuning, head detection,
 KILLS = 6
 
 
-def line(profile: Path, home: Path) -> list[str]:
-    return ["run", STAGE, "--profile", str(profile), "--limit", "3", "--home", str(home)]
+def line(profile: Path, home: Path, workers: int = 1) -> list[str]:
+    return ["run", STAGE, "--profile", str(profile), "--limit", "3", "--home", str(home), "--workers", str(workers)]
 
 
 def assert_nothing_is_half_there(home: Path) -> None:
@@ -40,7 +40,8 @@ def test_a_study_killed_at_random_moments_ends_with_the_same_bytes(tmp_path: Pat
     for kill in range(KILLS):
         # one moment in each part of the way, by the number of files, so that a slow machine is killed there too
         moment = rng.randint(1 + kill * len(made) // KILLS, (kill + 1) * len(made) // KILLS - 1)
-        if kill_in_the_middle(line(profile, killed), killed, moment, rng.uniform(0, 0.15)):
+        workers = 2 if kill == KILLS // 2 else 1
+        if kill_in_the_middle(line(profile, killed, workers), killed, moment, rng.uniform(0, 0.15)):
             tables = {path.stem for path in killed.glob("runs/*/tables/[!.]*.json")}
             stages.append("knockout" if "head_scores" in tables else "detect" if "training" in tables else "finetune")
         assert_nothing_is_half_there(killed)

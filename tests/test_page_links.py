@@ -75,7 +75,7 @@ def test_the_line_below_a_figure_names_its_files_and_its_rows(checkout) -> None:
 
 
 def test_pages_lie_one_folder_deeper_and_name_files_that_are_gone_without_a_link(checkout) -> None:
-    page = one_deeper(page_of(sources.data_html("report", ["shortfall"]) + '<a href="07.html#x">other</a>'))
+    page = one_deeper(page_of(sources.data_line("report", "shortfall").data + '<a href="07.html#x">other</a>'))
     html = page.cells[1].outputs[0].data["text/html"]
     assert 'href="../../runs/report/tables/shortfall.csv"' in html
     assert 'href="07.html#x"' in html
@@ -104,7 +104,7 @@ def test_the_site_gets_the_linked_files_and_links_that_lead_nowhere_are_found(ch
 
 
 def test_the_page_of_the_data_leads_from_a_figure_to_rows_sources_and_command(checkout) -> None:
-    pages = {"02": page_of(sources.data_html("report", ["shortfall"]))}
+    pages = {"02": page_of(sources.data_line("report", "shortfall").data)}
     assert figures_of(pages) == {"made-shortfall": ["fig-one"]}
     text = data_page(checkout, pages, ["report"])
     section = text[text.index("(made-shortfall)="):]

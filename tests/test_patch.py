@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tiny_passes import ALL, IDS, n_hooks, run
 from transformers import DynamicCache
 
 from conftest import FAMILIES
@@ -16,25 +17,14 @@ from retrieval_heads.heads.ablate import ablate_heads
 from retrieval_heads.heads.hooks import record_head_outputs
 from retrieval_heads.heads.patch import patch_heads
 
-ALL = [(layer, head) for layer in range(3) for head in range(4)]
 SOME = [(0, 1), (1, 0), (1, 2)]
-IDS = torch.tensor([[1, *range(40, 63)]])
 ANSWER = slice(-5, None)
-
-
-def run(model, **kwargs):
-    with torch.no_grad():
-        return model(**({"input_ids": IDS} | kwargs)).logits
 
 
 def recorded(model, positions=None, **kwargs):
     with record_head_outputs(model, positions) as outputs:
         run(model, **kwargs)
     return outputs
-
-
-def n_hooks(model):
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
 def other_attention(model):

@@ -123,7 +123,7 @@ def test_given_heads_and_no_tables(files: Path, tmp_path: Path, capsys, monkeypa
     ({}, ("--real-heads", "absent.json"), "cannot be read"),
     ({}, ("--length", "20"), "tokens"),
     ({}, ("--examples", "0"), "less than one"),
-    ({}, ("--threshold", "2"), "no threshold"),
+    ({}, ("--threshold", "2"), "not a fraction"),
     ({}, ("--lr", "0"), "lr"),
     ({}, ("--seeds", "1", "1"), "different seeds"),
     ({}, ("--train", "untuned=x.jsonl"), "a reserved name"),

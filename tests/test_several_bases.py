@@ -20,12 +20,12 @@ from retrieval_heads.figures.interval_tables import in_run_order
 from retrieval_heads.figures.page import table_html
 from retrieval_heads.keys import RUN, Options, RunKey, study_grid
 from retrieval_heads.settings import Profile
-from retrieval_heads.stages import base, correlate, data, detect, finetune
+from retrieval_heads.stages import base, correlate, detect, finetune
 from retrieval_heads.stages.findings import retrieval_counts
 from retrieval_heads.stats.resample import bootstrap_crossed
 from retrieval_heads.store import Store, load_table
 
-COMPUTED = ((base, "score_control"), (data, "describe_set"), (finetune, "train_and_test"), (detect, "scores_of_run"))
+COMPUTED = ((base, "score_control"), (base, "describe_set"), (finetune, "train_and_test"), (detect, "scores_of_run"))
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def run_stages(profile: Profile, options: Options, monkeypatch) -> set[str]:
     with monkeypatch.context() as watched:
         for stage, name in COMPUTED:
             watched.setattr(stage, name, watching(getattr(stage, name), made))
-        for stage in (base, data, correlate):
-            stage.run(profile, options)
+        for stage in (base.run, base.run_data, correlate.run):
+            stage(profile, options)
     return made
 
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +20,6 @@ from retrieval_heads.errors import ResultError
 from retrieval_heads.files import write_whole
 from retrieval_heads.keys import RunKey, study_grid, table_path
 from retrieval_heads.manifest import Facts
-from retrieval_heads.parallel import run_all
 from retrieval_heads.settings import Profile
 from retrieval_heads.store import Store, load_table
 from retrieval_heads.tables import all_tables, conform, dictionary_markdown, read_table, to_csv
@@ -44,65 +39,6 @@ def study(**overrides) -> Profile:
     conditions = ["real", "real_limited", "high_high", "high_low", "low_high", "low_low", "symbolic"]
     settings = {"seeds": [0, 1], "conditions": conditions, "bases": ["nowhere/base"], **overrides}
     return load_profile("report", **settings)
-
-
-def fake_run(store: Store, key: RunKey, device: str) -> None:
-    """A run without a model: rows that depend on the key only."""
-    time.sleep(0.01)  # so that the study outlasts the kills on a fast machine
-    rng = np.random.default_rng(list(key.name.encode()))
-    rows = [
-        {**key.columns, "kind": "copy", "score_mode": "forced", "layer": layer, "head": head, "score": rng.random(),
-         "chance": rng.random(), "mass": rng.random(), "query_mass": rng.random(), "contribution": rng.random(),
-         "score_even": rng.random(), "score_odd": rng.random(), "score_few": rng.random(), "n_used": 100}
-        for layer in range(10) for head in range(40)
-    ]
-    store.write_part("head_scores", key, rows, Facts(device=device, seeds=(key.seed,), used=99, dropped={"long": 1}))
-    store.write_part("performance", key, [{**ROW, **key.columns, "value": rng.random()}], Facts(device=device, used=10))
-
-
-def fake_study(workers: int) -> None:
-    """What a stage does: what is missing, then the tables. Says `ready` when the work begins."""
-    store = Store.open(study())
-    grid = study_grid(store.profile)
-    todo = [key for key in grid if not (store.done("head_scores", key) and store.done("performance", key))]
-    print("ready", flush=True)
-    run_all(partial(fake_run, store), todo, workers)
-    for table in ("head_scores", "performance"):
-        store.merge(table, grid)
-
-
-def start_study(home: Path, workers: int) -> subprocess.Popen:
-    folder = str(Path(__file__).parent)
-    code = f"import sys; sys.path.insert(0, {folder!r}); import test_store as t; t.fake_study({workers})"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], env={"PATH": "/usr/bin:/bin", paths.HOME_VARIABLE: str(home)},
-        stdout=subprocess.PIPE, text=True,
-    )
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def test_a_study_killed_at_random_moments_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start_study(whole, workers=1).wait(timeout=60) == 0
-    rng, kills = random.Random(0), 0
-    for workers in (1, 1, 1, 1, 1, 2):
-        process = start_study(killed, workers)
-        time.sleep(rng.uniform(0.0, 0.1) + (1.0 if workers > 1 else 0))
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-        for path in killed.rglob("[!.]*.csv"):
-            assert len(read_table(path.parent.name, path)) == (400 if path.parent.name == "head_scores" else 1)
-        for path in killed.rglob("[!.]*.json"):
-            assert json.loads(path.read_text())["sha256"]
-    assert kills >= 5
-    assert start_study(killed, workers=1).wait(timeout=60) == 0
-    made = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
-    assert made == sorted(path.relative_to(killed) for path in killed.rglob("*") if path.is_file())
-    tables = [path for path in made if path.suffix == ".csv"]
-    assert len(tables) == 2 * (42 + 1)
-    for path in tables:
-        assert (whole / path).read_bytes() == (killed / path).read_bytes()
 
 
 def test_done_work_is_skipped_and_damaged_work_is_not(store: Store) -> None:

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from sliding_models import SETS, build, random_means, whole_logits
+from tiny_passes import SETS, build, random_means, whole_logits
 
 from conftest import FAMILIES
 from retrieval_heads.data.encode import encode_all

@@ -7,9 +7,10 @@ import pytest
 from bs4 import BeautifulSoup
 
 from retrieval_heads.config import load_profile
-from retrieval_heads.figures.page import takeaway_html
+from retrieval_heads.figures.page import takeaway
 from retrieval_heads.stages.findings import unseen_finding
 from retrieval_heads.store import load_table
+from retrieval_heads.takeaways import listed, p_value
 from retrieval_heads.takeaways.heads import (
     correlation_takeaway,
     knockout_takeaway,
@@ -19,7 +20,6 @@ from retrieval_heads.takeaways.heads import (
     verdicts_takeaway,
 )
 from retrieval_heads.takeaways.training import data_takeaway, finetune_takeaway
-from retrieval_heads.wording import listed, p_value
 
 NAN = float("nan")
 
@@ -111,13 +111,13 @@ def test_the_report_s_sentences_hold_its_numbers():
 
 
 def test_a_small_run_is_called_small_and_has_the_report_s_verdict():
-    html = takeaway_html(load_profile("quick"), ["**One** `two`.", "Three < four."], ["C4"])
+    html = takeaway(load_profile("quick"), ["**One** `two`.", "Three < four."], ["C4"]).data
     box = BeautifulSoup(html, "html.parser")
     verdict = load_table("report", "verdicts").query("claim == 'C4' and task == 'all'").verdict.item()
     assert "Profile quick" in box.select_one(".small-run").text
     assert box.select_one(".verdict").text == verdict
     assert box.select_one("li").text == "Three < four."
-    assert not BeautifulSoup(takeaway_html(load_profile("report"), ["One."]), "html.parser").select(".small-run")
+    assert not BeautifulSoup(takeaway(load_profile("report"), ["One."]).data, "html.parser").select(".small-run")
 
 
 @pytest.mark.parametrize(("p", "text"), [(0.0001, "p < 0.001"), (0.0, "p < 0.001"), (0.012, "p = 0.012")])

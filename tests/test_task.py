@@ -13,8 +13,7 @@ from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.data.example import TASKS, task_of
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.data.relations import CODES, Fact, draw_path
-from retrieval_heads.data.scene import Counter, Query, Scene, SceneBuilder, fill
-from retrieval_heads.data.statements import Sentence, state
+from retrieval_heads.data.scene import Counter, Query, Scene, SceneBuilder, Sentence, fill, state
 from retrieval_heads.data.task import ANSWER_METRICS, Task
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.stages.head_sets import score_kind

@@ -46,7 +46,7 @@ def test_cells_to_change_are_short_visible_and_vouched_for(path):
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_the_finding_comes_first_the_limits_last_and_checks_are_hidden(path):
     cells = read_source(path).cells
-    box = next(place for place, cell in enumerate(cells) if "takeaway.takeaway(" in cell.source)
+    box = next(place for place, cell in enumerate(cells) if "figures.page.takeaway(" in cell.source)
     shown = [place for place, cell in enumerate(cells) if "figure" in cell.metadata.get("mystnb", {})]
     assert all(tags(cell) & {"remove-cell", "hide-input"} for cell in cells[:box] if cell.cell_type == "code")
     assert not shown or shown[0] > box

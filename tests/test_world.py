@@ -28,8 +28,7 @@ from retrieval_heads.data.relations import (
     relations,
     word_ends,
 )
-from retrieval_heads.data.scene import GRASS
-from retrieval_heads.data.statements import FORMS
+from retrieval_heads.data.scene import FORMS, GRASS
 from retrieval_heads.errors import ConfigError, DataError
 
 TYPES = sorted({kind for one in relations().values() for kind in (one.subject, one.object)})

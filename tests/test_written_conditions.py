@@ -17,7 +17,7 @@ from retrieval_heads.data.written.conditions import SYNTHETIC, make_condition
 from retrieval_heads.data.written.orders import contains
 from retrieval_heads.data.written.real import Real, take_apart
 from retrieval_heads.data.written.scenes import Piece, insert, insert_into_text, needle_piece, pool_of_records
-from retrieval_heads.errors import ConfigError, DataError
+from retrieval_heads.errors import DataError
 
 LENGTH = 1500
 MAKERS = {"mdqa": example, "musique": chain_example, "summhay": citing_example}
@@ -172,16 +172,6 @@ def test_a_length_too_short_and_a_pool_too_small(tokenizer):
         made(reals, "low_high", tokenizer, 20_000)
     with pytest.raises(DataError, match="too few documents without the answer to put"):
         made(reals[:1], "low_high", tokenizer)
-
-
-def test_what_a_condition_needs(tokenizer):
-    reals = reals_of("mdqa")
-    with pytest.raises(ConfigError, match=r"written: `high_low` needs it"):
-        make_condition(reals, "high_low", tokenizer, LENGTH)
-    with pytest.raises(ConfigError, match=r"pool: `low_high` needs it"):
-        make_condition(reals, "low_high", tokenizer, LENGTH)
-    with pytest.raises(ConfigError, match=r"--conditions.*real_limited"):
-        make_condition(reals, "real_limited", tokenizer, LENGTH)
 
 
 @pytest.mark.parametrize(("changes", "told"), [

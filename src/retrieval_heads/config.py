@@ -63,12 +63,11 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in paths.configs_folder().glob("*.yaml"))
 
 
-def load_profile(name_or_path: str | Path, *, check: bool = True, **overrides: Any) -> Profile:
+def load_profile(name_or_path: str | Path, **overrides: Any) -> Profile:
     """Read a profile and check it as a whole.
 
     Args:
         name_or_path: a packaged profile (`smoke`, `quick`, `live`, `report`, `paper`) or the path of a YAML file.
-        check: refuse a profile that needs what this version does not have (its `missing` is not empty).
         overrides: settings that replace those of the file; a mapping replaces single keys of a section.
 
     Raises:
@@ -80,7 +79,7 @@ def load_profile(name_or_path: str | Path, *, check: bool = True, **overrides: A
         old = data.get(key)
         data[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, Mapping) else value
     profile = _validated(data, path, overrides)
-    if check and profile.missing:
+    if profile.missing:
         raise ConfigError(
             f"the profile {profile.name} cannot be run by this version; it needs {'; '.join(profile.missing)}",
             where=paths.shown(path), remedy="Run `smoke`, `quick`, `live` or `report`.",
@@ -204,10 +203,10 @@ def _readable(item: Mapping[str, Any], where: str) -> ConfigError:
                            remedy=close_match(location[-1], _keys_at(location[:-1])))
     if item["type"] == "missing":
         return ConfigError(f"missing key `{key}`", where=where, remedy="Add it: configs/quick.yaml says what it means.")
-    if item["type"] == "one_of":
-        value = context.get("value", item["input"])
-        return ConfigError(f"{item['msg']} for `{context.get('key', key)}`", where=where, value=value,
-                           remedy=close_match(value, context["allowed"]))
+    if item["type"] in ("one_of", "literal_error"):
+        value, allowed = context.get("value", item["input"]), context.get("allowed")
+        return ConfigError(f"unknown value for `{context.get('key', key)}`", where=where, value=value,
+                           remedy=close_match(value, allowed or re.findall(r"'(.+?)'", context["expected"])))
     if item["type"] == "contradiction":
         return ConfigError(f"`{context['key']}`: {context['problem']}", where=where, value=context["value"],
                            remedy=context["remedy"])

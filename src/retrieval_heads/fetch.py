@@ -25,7 +25,7 @@ from pathlib import Path
 
 import yaml
 
-from retrieval_heads.data.official.origins import Origin, Remote
+from retrieval_heads.data.official.sources import Origin, Remote
 from retrieval_heads.errors import ConfigError, DataError, ResultError
 from retrieval_heads.files import content_digest, scratch_folder, writing_whole
 

@@ -32,8 +32,7 @@ _KINDS = {"config_hash": str, "sha256": str, "seconds": (int, float), "device": 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a stage knows of its own work: how many examples it used and dropped (by reason), by which seeds and device.
-    """
+    """What a stage knows of its own work; `used` and `dropped` (by reason) are numbers of examples."""
 
     seconds: float = 0.0
     device: str = ""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -23,15 +23,6 @@ UNTUNED = "untuned"
 """In a comparison of one's own training sets, the model without fine-tuning, with the RoPE theta of the others."""
 
 
-def _one_of(*allowed: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if value not in allowed:
-            raise PydanticCustomError("one_of", "unknown value", {"allowed": list(allowed)})
-        return value
-
-    return AfterValidator(check)
-
-
 def _increasing(values: tuple) -> tuple:
     if list(values) != sorted(set(values)):
         raise PydanticCustomError("increasing", "the values must increase, each given once")
@@ -45,13 +36,9 @@ def _unique(values: tuple) -> tuple:
 
 
 def _unique_names(paths: tuple) -> tuple:
-    if len({_last_component(path) for path in paths}) != len(paths):
+    if len({PurePosixPath(path).name for path in paths}) != len(paths):
         raise PydanticCustomError("unique_names", "two base models have the same folder name, which names their runs")
     return paths
-
-
-def _last_component(path: str) -> str:
-    return PurePosixPath(path).name
 
 
 def _contradiction(key: str, value: Any, problem: str, remedy: str) -> PydanticCustomError:
@@ -83,7 +70,7 @@ class Lora(Settings):
     batch_size: Count
     accumulation: Count
     warmup: float
-    schedule: Annotated[str, _one_of(*SCHEDULES)]
+    schedule: Literal[SCHEDULES]
     max_grad_norm: float
     weight_decay: float
     bf16: bool
@@ -102,8 +89,8 @@ class Lengths(Settings):
 class Detect(Settings):
     """Scores of the heads on held-out real examples."""
 
-    kinds: Annotated[tuple[Annotated[str, _one_of("copy", "insight")], ...], *Names]
-    modes: Annotated[tuple[Annotated[str, _one_of("forced", "generated")], ...], *Names]
+    kinds: Annotated[tuple[Literal["copy", "insight"], ...], *Names]
+    modes: Annotated[tuple[Literal["forced", "generated"], ...], *Names]
     threshold: Share
     thresholds: Annotated[tuple[Share, ...], Field(min_length=1), AfterValidator(_increasing)]
 
@@ -120,8 +107,8 @@ class Detect(Settings):
 class Knockout(Settings):
     """Removing the top k retrieval heads, and random ones."""
 
-    modes: Annotated[tuple[Annotated[str, _one_of("zero", "mean", "uniform")], ...], *Names]
-    scopes: Annotated[tuple[Annotated[str, _one_of("answer", "all")], ...], *Names]
+    modes: Annotated[tuple[Literal["zero", "mean", "uniform"], ...], *Names]
+    scopes: Annotated[tuple[Literal["answer", "all"], ...], *Names]
     k: Counts
     draws: Count
     n: Count
@@ -131,7 +118,7 @@ class Knockout(Settings):
 class Patch(Settings):
     """Putting the outputs of the real model's heads into a synthetic model."""
 
-    sets: Annotated[tuple[Annotated[str, _one_of("intersection", "complement", "random", "all")], ...], *Names]
+    sets: Annotated[tuple[Literal["intersection", "complement", "random", "all"], ...], *Names]
     draws: Count
     n: Count
 
@@ -188,7 +175,7 @@ class Profile(Settings):
     @property
     def base_names(self) -> tuple[str, ...]:
         """The last components of `bases`, as they stand in names, paths and tables."""
-        return tuple(map(_last_component, self.bases))
+        return tuple(PurePosixPath(path).name for path in self.bases)
 
     def base_of(self, name: str) -> str:
         """The folder or hub id, as `bases` gives it, of the base model of that name; `ConfigError` without one."""

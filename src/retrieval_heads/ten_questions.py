@@ -12,7 +12,6 @@ from __future__ import annotations
 import gzip
 import json
 from functools import cache
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +22,13 @@ from retrieval_heads import paths
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.files import write_whole
 
-RUNS = ("real", "high_high", "low_low")
-"""Training sets of the adapters of seed 1 that come with the repository."""
-
-COMPARED = ("real", "low_low")
-"""Those whose attention is shown."""
-
-SHOWN = 0
-"""The question whose text is shown with the attention of heads."""
-
-K = 7
-"""Heads that are knocked out."""
-
+RUNS = ("real", "high_high", "low_low")  # training sets of the adapters of seed 1 that come with the repository
+COMPARED = ("real", "low_low")  # those whose attention is shown
+SHOWN = 0  # the question whose text is shown with the attention of heads
+K = 7  # heads that are knocked out
 _DIGITS, _LEAST = 4, 0.02
-SCORES, LOSSES, ATTENTION = "scores.csv", "losses.csv", "attention.json.gz"
+SCORES, LOSSES, ATTENTION = "scores.csv", "losses.csv", "attention.json.gz"  # the tables
 
 
 def folder() -> Path:
@@ -115,7 +105,7 @@ def attention() -> dict[str, Any]:
         stored = json.loads(gzip.decompress((folder() / ATTENTION).read_bytes()))
         stored["runs"] = {run: _dense(*one) for run, one in stored["runs"].items()}
         return stored
-    from retrieval_heads.attention.answer import answer_attention, tokens_of
+    from retrieval_heads.heads.readout import answer_attention, tokens_of
 
     example, read = questions()[SHOWN], {}
     for run in COMPARED:
@@ -124,26 +114,6 @@ def attention() -> dict[str, Any]:
         read[run] = np.where(found < _LEAST, 0, found)
     tokens, needle = tokens_of(tokenizer, example)
     return {"tokens": tokens, "needle": needle, "answer": example.answer, "runs": read}
-
-
-def write_tables() -> None:
-    """Compute everything and write the tables of `examples/pretrained`.
-
-    Raises:
-        ConfigError: the model is not there.
-    """
-    if not at_hand():
-        raise ConfigError("the model is not there", where=paths.shown(model_folder()),
-                          remedy="Get it with `python -m retrieval_heads fetch smollm2 --to models`.")
-    parts = [pd.DataFrame([(run, layer, head, value) for (layer, head), value in np.ndenumerate(scores(run))],
-                          columns=["run", "layer", "head", "score"]) for run in RUNS]
-    _write(SCORES, pd.concat(parts))
-    _write(LOSSES, pd.concat([losses(run).assign(run=run)[["run", "question", "none", "strongest", "random"]]
-                              for run in RUNS]))
-    found = attention()
-    packed = found | {"runs": {run: _sparse(one) for run, one in found["runs"].items()}}
-    text = json.dumps(packed, separators=(",", ":"), ensure_ascii=False)
-    write_whole(folder() / ATTENTION, gzip.compress(text.encode(), mtime=0))
 
 
 _model: list[Any] = []
@@ -165,18 +135,6 @@ def _check(run: str) -> None:
     if run not in RUNS:
         raise ConfigError("no adapter of this run comes with the repository", where="run", value=run,
                           remedy=f"Use one of {', '.join(RUNS)}.")
-
-
-def _write(name: str, rows: pd.DataFrame) -> None:
-    text = StringIO()
-    rows.to_csv(text, index=False, lineterminator="\n")
-    write_whole(folder() / name, text.getvalue().encode())
-
-
-def _sparse(values: np.ndarray) -> list[Any]:
-    flat = values.ravel()
-    places = np.flatnonzero(flat)
-    return [list(values.shape), places.tolist(), flat[places].round(2).tolist()]
 
 
 def _dense(shape: list[int], places: list[int], values: list[float]) -> np.ndarray:

@@ -77,15 +77,14 @@ class SetsRequest:
             if name in self.RESERVED:
                 raise ConfigError("a reserved name", where="--train", value=name, remedy=self.RESERVED[name])
         for name in ("length", "examples", "n_probe", "limit", "draws", "bootstrap"):
-            value = getattr(self, name, None)
-            if value is not None and value < 1:
+            if (value := getattr(self, name, None)) is not None and value < 1:
                 raise ConfigError("less than one", where=f"--{name.replace('_', '-')}", value=value,
                                   remedy="Give 1 or more.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ConfigError("not different seeds of 0 or more", where="--seeds", value=list(self.seeds),
                               remedy="Give some whole numbers, each once, as in --seeds 0 1 2.")
         if not 0 <= self.threshold < 1:
-            raise ConfigError("no threshold of a fraction", where="--threshold", value=self.threshold,
+            raise ConfigError("not a fraction", where="--threshold", value=self.threshold,
                               remedy="Give a number from 0 to below 1; the report of this study uses 0.1.")
 
     @property
@@ -160,9 +159,7 @@ class SetsInputs:
 class Reader:
     """Reads the files of a request by the tokenizer of its model, and works out the length and the RoPE theta.
 
-    Args:
-        request: what is asked for.
-        check: each example goes through it: it gives it back, or raises a `DataError`.
+    Each example goes through `check`, which gives it back or raises a `DataError`.
     """
 
     def __init__(self, request: SetsRequest, check: Callable[[Example], Example] = lambda example: example) -> None:
@@ -207,19 +204,18 @@ class Reader:
     def extended(
         self, parts: Iterable[Sequence[Encoded]], known: int | None, adapters: Mapping[str, Extension] | None = None,
     ) -> dict[str, Any]:
-        """`length`, `base_length` and `theta` of `SetsInputs`.
+        """`length`, `base_length` and `theta` of `SetsInputs`, for examples of these lengths.
 
-        Args:
-            parts: examples, the longest of which the models have to read.
-            known: the length of the models in the request's folder, where it has some.
-            adapters: what given adapters were made for; their theta is that of all models.
+        `known` is the length of the models in the request's folder, where it has some; the theta of given adapters is
+        that of all models.
         """
-        thetas = {name: one.rope_theta for name, one in (adapters or {}).items()}
+        adapters = adapters or {}
+        thetas = {name: one.rope_theta for name, one in adapters.items()}
         theta = next(iter(thetas.values()), None) if self.request.rope_theta is None else self.request.rope_theta
         if set(thetas.values()) - {theta}:
             raise ModelError("adapters of another RoPE theta cannot be compared", where="--adapter", value=thetas,
                              remedy=f"Give adapters of one theta, and no other --rope-theta (here {theta:g}).")
-        longest = max(2, *(one.max_length for one in (adapters or {}).values()),
+        longest = max(2, *(one.max_length for one in adapters.values()),
                       *(len(one.ids) for part in parts for one in part))
         length = self.request.length or known or longest
         if longest > length:

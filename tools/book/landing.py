@@ -23,8 +23,8 @@ from retrieval_heads.figures import correlation, knockout, style
 from retrieval_heads.figures.page import small_run
 from retrieval_heads.figures.verdicts import CLAIMS, PAPER, badge, effect_text, plot_regret, table_of_verdicts
 from retrieval_heads.store import load_table
+from retrieval_heads.takeaways import listed
 from retrieval_heads.takeaways.heads import PREDICTORS, of_synthetic_heads, patching_takeaway, synthetic_choice
-from retrieval_heads.wording import listed
 from tools.book.layout import REPORT_PROFILE, Layout
 
 Tables = Mapping[str, pd.DataFrame]

@@ -9,17 +9,17 @@ from __future__ import annotations
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
 from os.path import exists, samefile
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from retrieval_heads.check.shortcuts import Lines, Shortcuts
-from retrieval_heads.data.encode import Encoded, encode_all
+from retrieval_heads.data.encode import Encoded, encode, encode_all
 from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.jsonl import each_example, iterate_examples, scorable
 from retrieval_heads.data.prompt_format import QUESTION
@@ -45,6 +45,8 @@ TOGETHER = 16
 
 _NUMBER = re.compile(r"(?<![\w-])\d+")  # differs from line to line and is no reason of its own; not that of UTF-8
 _WORD = re.compile(r"\w+")
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -276,27 +278,20 @@ def _check(path: Path, tokenizer: Any, findings: Findings, known: Mapping[str, S
 def _encoded(path: Path, tokenizer: Any) -> Iterator[tuple[Example, Encoded] | DataError]:
     """The examples of a file with their tokens; in the place of one that is broken or cannot be scored its error."""
     records = each_example(path, tokenizer=tokenizer)
-    while group := [_scorable(one) for one in islice(records, TOGETHER)]:
+    while group := [_tried(scorable, one, path) for one in islice(records, TOGETHER)]:
         examples = [one for one in group if isinstance(one, Example)]
         try:
             found: Iterator[Encoded | DataError] = iter(encode_all(examples, tokenizer))
         except DataError:  # one of them; the others are good
-            found = (_encoded_alone(one, tokenizer, path) for one in examples)
+            found = (_tried(lambda one: encode(one, tokenizer), one, path) for one in examples)
         for outcome in group:
             encoded = outcome if isinstance(outcome, DataError) else next(found)
             yield encoded if isinstance(encoded, DataError) else (outcome, encoded)
 
 
-def _scorable(outcome: Example | DataError) -> Example | DataError:
+def _tried(act: Callable[[Example], T], outcome: Example | DataError, path: Path) -> T | DataError:
+    """What is made of an example, or why not; the example knows the name of its file only."""
     try:
-        return outcome if isinstance(outcome, DataError) else scorable(outcome)
+        return outcome if isinstance(outcome, DataError) else act(outcome)
     except DataError as error:
-        return error
-
-
-def _encoded_alone(example: Example, tokenizer: Any, path: Path) -> Encoded | DataError:
-    try:
-        return encode_all([example], tokenizer)[0]
-    except DataError as error:
-        return DataError(error.problem, where=f"{path}, line {example.meta['line']}", value=error.value,
-                         remedy=error.remedy)
+        return DataError(error.problem, where=path.parent / str(error.where), value=error.value, remedy=error.remedy)

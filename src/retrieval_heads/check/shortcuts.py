@@ -132,11 +132,9 @@ def name_of(number: int, last: bool) -> str:
 class Places:
     """Counts over the needles of a file.
 
-    Attributes:
-        fractions: where each needle begins, from the start of the prompt (0) to the question (1).
-        width: how much of that text each needle takes.
-        front, back: needles by document, counted from the first and from the last one.
-        expected: needles that even places would put into any one document.
+    By needle, where it begins, from the start of the prompt (0) to the question (1), and how much of that text it
+    takes; needles by document, counted from the first and from the last one; and how many needles even places would
+    put into any one document.
     """
 
     fractions: array = field(default_factory=lambda: array("f"))
@@ -209,13 +207,9 @@ class Places:
 class Shortcuts:
     """Counts over the examples of a file that have needles.
 
-    Attributes:
-        n: number of examples.
-        places: where their needles stand.
-        outside: examples whose answer stands in the text before the question outside the needles, too.
-        in_question: examples whose question holds the answer.
-        quoting: examples whose question quotes a needle.
-        repeats: of each example, the share of sentences outside the needles that stand there for the second time.
+    Lines of the examples whose answer stands in the text before the question outside the needles, too, whose question
+    holds the answer, and whose question quotes a needle; and of each example, the share of sentences outside the
+    needles that stand there for the second time.
     """
 
     n: int = 0

@@ -5,10 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from retrieval_heads.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def from_options(kind: type[T], parsed: argparse.Namespace, **more: Any) -> T:
+    """A dataclass, each field from the option of its name, or from `more`."""
+    given = {one.name: getattr(parsed, one.name) for one in fields(kind) if hasattr(parsed, one.name)}
+    return kind(**given | more)
 
 
 def add_template_arguments(parser: argparse.ArgumentParser) -> None:

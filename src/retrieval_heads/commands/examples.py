@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,10 @@ def add_write(verbs: argparse._SubParsersAction) -> None:
 
 
 def _write(parsed: argparse.Namespace) -> None:
+    from retrieval_heads.data.markup import control_tokens
     from retrieval_heads.data.written.cache import Cache, Spending
-    from retrieval_heads.data.written.production import Plan, check_places, copy_matching
+    from retrieval_heads.data.written.client import Client, find_endpoint
+    from retrieval_heads.data.written.production import Plan, check_places, copy_matching, produce
     from retrieval_heads.data.written.real import read_real
 
     parameters = _parameters(parsed.parameters)
@@ -122,82 +125,58 @@ def _write(parsed: argparse.Namespace) -> None:
                           remedy="Give one of them.")
     if parsed.texts or parsed.batch_in:
         check_places(parsed.real, parsed.out)
+    tokenizer = _tokenizer(parsed.tokenizer)
     plan = Plan(
         read_real(parsed.real, parsed.limit), parsed.conditions, parsed.length, parsed.count, parsed.distractors,
-        parsed.concurrency, parsed.attempts,
+        parsed.concurrency, parsed.attempts, tuple(control_tokens(tokenizer)),
     )
-    tokenizer = _tokenizer(parsed.tokenizer)
-    plan = plan.for_tokenizer(tokenizer)
     spending = Spending(parsed.price_in, parsed.price_out)
     cache = Cache(parsed.cache or Path(parsed.out) / "written_cache")
     if parsed.batch_out:
-        _write_requests(plan, cache, parsed, parameters)
+        n = _batch(cache, parsed, parameters).write_requests(parsed.batch_out, plan.orders())
+        print(f"{parsed.batch_out}: {n} requests; give the answers by --batch-in" if n else
+              "there is nothing to ask: each text is there, or was asked for --attempts times")
         return
     if parsed.dry_run:
         _estimate(plan, tokenizer, cache, spending, parsed.model, parameters)
         return
-    if parsed.texts:
-        outcome = _from_texts(plan, tokenizer, parsed)
-    elif parsed.batch_in:
-        outcome = _from_batch(plan, tokenizer, cache, parsed, parameters)
-    else:
-        outcome = _from_endpoint(plan, tokenizer, cache, spending, parsed, parameters)
-    for line in outcome.lines():
-        print(line)
-    if parsed.texts or parsed.batch_in:
-        for line in copy_matching(parsed.real, parsed.out, outcome.ids):
-            print(line)
-    print(f"written to {paths.shown(Path(parsed.out).absolute())}")
-
-
-def _from_endpoint(plan: Any, tokenizer: Any, cache: Any, spending: Any, parsed: argparse.Namespace, parameters: dict):
-    from retrieval_heads.data.written.client import Client, find_endpoint
-    from retrieval_heads.data.written.production import produce
-
-    client = None
-    if plan.asks:
+    writer, client = _given(plan, cache, parsed, parameters), None
+    if writer is None and plan.asks:
         endpoint = find_endpoint(parsed.endpoint, parsed.model, parameters=parameters, timeout=parsed.timeout)
         client = Client(endpoint, cache, spending)
     try:
-        return produce(plan, tokenizer, parsed.out, client)
+        outcome = produce(plan, tokenizer, parsed.out, client, writer=writer)
     finally:
         if client is not None:
             client.close()
             print(spending.line() + (f"; {cache.damaged} damaged cache entries" if cache.damaged else ""), flush=True)
+    if parsed.texts and writer.unused:
+        print(f"{writer.unused} texts of {parsed.texts} belong to no example that was asked for")
+    copied = copy_matching(parsed.real, parsed.out, outcome.ids) if writer is not None else ()
+    for line in chain(outcome.lines(), copied):
+        print(line)
+    print(f"written to {paths.shown(Path(parsed.out).absolute())}")
 
 
-def _from_texts(plan: Any, tokenizer: Any, parsed: argparse.Namespace) -> Any:
-    from retrieval_heads.data.written.production import produce
+def _given(plan: Any, cache: Any, parsed: argparse.Namespace, parameters: dict[str, Any]) -> Any:
+    """Where texts come from that are there already; None where an endpoint is to write them."""
     from retrieval_heads.data.written.writers import GivenTexts
 
-    if plan.writes_context:
-        raise ConfigError("the texts of a file are needles", where="--distractors", value=plan.distractors,
-                          remedy="Leave it out; the context is then made of other real examples.")
-    texts = GivenTexts(parsed.texts)
-    outcome = produce(plan, tokenizer, parsed.out, writer=texts)
-    if texts.unused:
-        print(f"{texts.unused} texts of {parsed.texts} belong to no example that was asked for")
-    return outcome
-
-
-def _from_batch(plan: Any, tokenizer: Any, cache: Any, parsed: argparse.Namespace, parameters: dict) -> Any:
-    from retrieval_heads.data.written.production import produce
-
+    if parsed.texts:
+        if plan.writes_context:
+            raise ConfigError("the texts of a file are needles", where="--distractors", value=plan.distractors,
+                              remedy="Leave it out; the context is then made of other real examples.")
+        return GivenTexts(parsed.texts)
+    if not parsed.batch_in:
+        return None
     batch = _batch(cache, parsed, parameters)
-    taken = batch.read_answers(parsed.batch_in, plan.orders())
-    print(f"{taken} answers")
+    print(f"{batch.read_answers(parsed.batch_in, plan.orders())} answers")
     for line in batch.failed:
         print(f"no answer: {line}")
-    return produce(plan, tokenizer, parsed.out, writer=batch)
+    return batch
 
 
-def _write_requests(plan: Any, cache: Any, parsed: argparse.Namespace, parameters: dict) -> None:
-    n = _batch(cache, parsed, parameters).write_requests(parsed.batch_out, plan.orders())
-    print(f"{parsed.batch_out}: {n} requests; give the answers by --batch-in" if n else
-          "there is nothing to ask: each text is there, or was asked for --attempts times")
-
-
-def _batch(cache: Any, parsed: argparse.Namespace, parameters: dict) -> Any:
+def _batch(cache: Any, parsed: argparse.Namespace, parameters: dict[str, Any]) -> Any:
     from retrieval_heads.data.written.client import known_model
     from retrieval_heads.data.written.writers import Batch
 

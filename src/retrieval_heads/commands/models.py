@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrieval_heads.commands import from_options
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.paths import needed_checkout
 
@@ -45,9 +46,7 @@ def _pretrain(parsed: argparse.Namespace) -> None:
     from pretrain.make_base import train_base
     from pretrain.train import PretrainSettings
 
-    names = ("seconds", "steps", "lr", "muon_lr", "decay", "batch", "short", "workers", "seed")
-    chosen = {name: getattr(parsed, name) for name in names}
-    settings = PretrainSettings(**chosen, compile=not parsed.no_compile)
+    settings = from_options(PretrainSettings, parsed, compile=not parsed.no_compile)
     train_base(parsed.out, settings, parsed.device, resume=parsed.resume)
 
 
@@ -116,7 +115,7 @@ def _heads(parsed: argparse.Namespace) -> None:
     longer = made_for is not None and length > made_for and parsed.adapter is None
     theta = extended_theta(config, length) if longer else None
     kinds = {task_of(one.task).head_score for one in examples}
-    kind = parsed.kind or ("insight" if kinds == {"insight"} else "copy")
+    kind = parsed.kind or (kinds.pop() if len(kinds) == 1 else "copy")
     model, _ = load_model(folder, parsed.adapter, resolve_device(parsed.device), rope_theta=theta,
                           max_length=length if longer else None)
     with lines(), named(f"{len(examples)} examples"):

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrieval_heads import fetch
-from retrieval_heads.commands import add_template_arguments, json_object
+from retrieval_heads.commands import add_template_arguments, from_options, json_object
 from retrieval_heads.data.official.lengthen import DEPTHS
-from retrieval_heads.data.official.origins import origin, origins
 from retrieval_heads.data.official.prepare import Request, prepare
 from retrieval_heads.data.official.records import read_ids
+from retrieval_heads.data.official.sources import origin, origins
 from retrieval_heads.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -163,11 +163,9 @@ def _prepare(parsed: argparse.Namespace) -> None:
     if parsed.train is None and not ids:
         raise ConfigError("no number of training examples", where="--train", value=None,
                           remedy="Give it, or name the training questions by --train-ids.")
-    request = Request(
-        task=parsed.task, length=parsed.length, short_length=parsed.short_length,
-        eval_lengths=tuple(parsed.eval_length), train=len(ids) if parsed.train is None else parsed.train,
-        probe=parsed.probe, test=parsed.test, seed=parsed.seed, chat=parsed.chat, instruction=parsed.instruction,
-        depths=depths, dev=parsed.dev, train_ids=ids,
+    request = from_options(
+        Request, parsed, eval_lengths=tuple(parsed.eval_length), depths=depths, train_ids=ids,
+        train=len(ids) if parsed.train is None else parsed.train,
         template_arguments=json_object("--template-arguments", parsed.template_arguments) or None,
     )
     manifest, made = prepare(request, parsed.official, parsed.tokenizer, parsed.out)

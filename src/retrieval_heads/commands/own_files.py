@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from retrieval_heads.commands import add_template_arguments, json_object, named_paths
+from retrieval_heads.commands import add_template_arguments, from_options, json_object, named_paths
 from retrieval_heads.errors import ConfigError, DataError, printable
 from retrieval_heads.files import write_whole
 
 if TYPE_CHECKING:
     from retrieval_heads.check.findings import Findings
     from retrieval_heads.check.shortcuts import Lines
-
-T = TypeVar("T")
 
 
 def add_check(verbs: argparse._SubParsersAction) -> None:
@@ -123,13 +120,10 @@ def _add_fine_tuning(parser: argparse.ArgumentParser, epochs: int) -> None:
     add_template_arguments(parser)
 
 
-def _request(kind: type[T], parsed: argparse.Namespace, **more: Any) -> T:
-    """The request of `rank` or `diagnose`: each field from the option of its name."""
-    given = {one.name: getattr(parsed, one.name) for one in fields(kind) if hasattr(parsed, one.name)}
-    return kind(**given | {
-        "train": named_paths("--train", parsed.train), "seeds": tuple(parsed.seeds),
-        "template_arguments": json_object("--template-arguments", parsed.template_arguments), **more,
-    })
+def _fine_tuning(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The fields of both requests that are no option as it stands."""
+    return {"train": named_paths("--train", parsed.train), "seeds": tuple(parsed.seeds),
+            "template_arguments": json_object("--template-arguments", parsed.template_arguments)}
 
 
 def add_rank(verbs: argparse._SubParsersAction) -> None:
@@ -165,7 +159,7 @@ def _rank(parsed: argparse.Namespace) -> None:
     from retrieval_heads.rank import Request, rank_sets
 
     with lines():
-        print(rank_sets(_request(Request, parsed), parsed.device).text())
+        print(rank_sets(from_options(Request, parsed, **_fine_tuning(parsed)), parsed.device).text())
     print(f"\n{parsed.out / 'rank.csv'}\n{parsed.out / 'rank.json'}")
 
 
@@ -211,7 +205,7 @@ def _diagnose(parsed: argparse.Namespace) -> None:
     from retrieval_heads.diagnose.job import report_path
     from retrieval_heads.progress import lines
 
-    request = _request(Request, parsed, adapters=named_paths("--adapter", parsed.adapter))
+    request = from_options(Request, parsed, adapters=named_paths("--adapter", parsed.adapter), **_fine_tuning(parsed))
     if parsed.dry_run:
         print(plan(request, parsed.device).text())
         return

@@ -160,7 +160,7 @@ def add_publish(verbs: argparse._SubParsersAction) -> None:
 
 
 def _publish(parsed: argparse.Namespace) -> None:
-    from retrieval_heads.stages import claims, correlate, data, finetune, grid
+    from retrieval_heads.stages import base, claims, correlate, finetune, grid
     from retrieval_heads.store import derived_tables, publish
 
     profile = load_profile(parsed.profile)
@@ -170,7 +170,7 @@ def _publish(parsed: argparse.Namespace) -> None:
             correlate.derive(profile)
     else:
         grid.merge(profile)
-        data.run(profile)
+        base.run_data(profile)
     claims.judge(profile)
     for path in publish(profile, derived_tables(profile) if parsed.derived else None):
         print(paths.shown(path))

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from retrieval_heads.data.relations import CODES, Fact, Relation, draw_path
-from retrieval_heads.data.scene import Counter, Document, Query, Scene, SceneBuilder, fill
-from retrieval_heads.data.statements import Sentence, ask, state
+from retrieval_heads.data.scene import Counter, Document, Query, Scene, SceneBuilder, Sentence, ask, fill, state
 from retrieval_heads.data.task import Task
 
 HOP_SHARES = {2: 0.65, 3: 0.25, 4: 0.10}

@@ -9,8 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from retrieval_heads.data.relations import CODES, Fact, draw_path
-from retrieval_heads.data.scene import Counter, Document, Query, Scene, SceneBuilder, fill
-from retrieval_heads.data.statements import Sentence, ask_citation, state
+from retrieval_heads.data.scene import (
+    Counter,
+    Document,
+    Query,
+    Scene,
+    SceneBuilder,
+    Sentence,
+    ask_citation,
+    fill,
+    state,
+)
 from retrieval_heads.data.task import CITATION_METRICS, Task, score_citation
 
 REPEATS = (2, 5)

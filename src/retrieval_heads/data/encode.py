@@ -90,16 +90,13 @@ def encode_all(
     """Tokenise examples, prompt and answer in one piece so that the answer's tokens are those a reader would see.
 
     The tokens that the tokenizer puts before a text (`<s>`, say) come once: not before the text of a chat template,
-    which has them if the model is to see them, and not before a prompt that is written with them.
-
-    Args:
-        vocabulary: how many token ids the model has (see `check_ids`); by default what `load_tokenizer` knows.
+    which has them if the model is to see them, and not before a prompt that is written with them. The size of the
+    model's vocabulary is by default what `load_tokenizer` knows.
 
     Raises:
         ModelError: the tokenizer is not a fast one (no offsets).
         DataError: more than `max_length` tokens; ids beyond the model's; a prompt whose tokens change when the answer
-            follows; a needle that no token covers; a control token in the answer, or in a prompt that no template
-            wrote; a template's end that is no token.
+            follows; a needle that no token covers; a control token where none may be.
     """
     if not examples:
         return []

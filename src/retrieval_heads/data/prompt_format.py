@@ -38,16 +38,9 @@ _END = "\nAnswer:"
 
 
 def write_prompt(documents: Iterable[Document], question: str, instruction: str = "") -> tuple[str, list[Span]]:
-    """Write titled documents and a question as one prompt.
+    """The prompt, which ends in `Answer:` without a trailing space, and the span of each document's text in it.
 
-    Args:
-        documents: in the order in which they are written; an empty title leaves `Document 3:` alone on its line.
-        question: one question, written as it is.
-        instruction: a line before the documents; none when empty.
-
-    Returns:
-        The prompt, which ends in `Answer:` without a trailing space, and the span of each document's text in it, in the
-        order of `documents`.
+    An empty title leaves `Document 3:` alone on its line; the instruction, if any, is a line before the documents.
     """
     parts = [f"{instruction}\n\n"] if instruction else []
     spans: list[Span] = []

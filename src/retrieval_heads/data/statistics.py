@@ -1,7 +1,7 @@
 """What a set of examples is made of: its length, documents, needles and words, and what a test set shares with it.
 
 How a needle is put is known from `Example.meta["forms"]`: `relation/form/variant` for each of its statements, where the
-form and variant name the sentence (`statements.py`). A test statement is unseen when no needle of the training examples
+form and variant name the sentence (`scene.py`). A test statement is unseen when no needle of the training examples
 puts the same relation in the same form; `unseen_forms` and `unseen_relations` ask for one of the two alone.
 """
 

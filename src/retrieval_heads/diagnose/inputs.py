@@ -41,7 +41,7 @@ class Request(SetsRequest):
     The others are those of `SetsRequest`.
 
     Raises:
-        ConfigError: no set, a name that is taken or no file's name, a number out of range, options that exclude others.
+        ConfigError: no set, a name that is taken or cannot be a file's, a number out of range, or options that clash.
     """
 
     evaluation: Path
@@ -144,12 +144,7 @@ class Inputs(SetsInputs):
 
 
 def read_inputs(request: Request, known_length: int | None = None) -> Inputs:
-    """Read and check all files.
-
-    Args:
-        request: what is asked for.
-        known_length: tokens that the models in the request's folder are extended to, where it has some; without it,
-            or a length that is asked for, those of the longest example.
+    """Read and check all files; `known_length` is that of the models in the request's folder, where it has some.
 
     Raises:
         DataError: a file that cannot be read, an example that is too long, or too few evaluation examples.

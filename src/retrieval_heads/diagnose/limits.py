@@ -75,13 +75,10 @@ def _needed(result: Result, conditions: list[str]) -> int:
 
     From the normal approximation of a paired comparison: ((1.96 + 0.84) x standard deviation / gain) squared.
     """
-    measure = "subspan" if result.of(UNTUNED, "subspan") is not None else "score"
-    answers, spreads = result.tables["answers"], []
-    column = "best_subspan_em" if measure == "subspan" else result.metric
-    mean = answers.groupby(["condition", "example"])[column].mean().unstack("condition")
-    for name in conditions:
-        spreads.append((mean[name] - mean[UNTUNED]).std(ddof=1) if len(mean) > 1 else 0.0)
-    return math.ceil((2.8 * max(spreads) / WORTH) ** 2)
+    column = result.metric if result.of(UNTUNED, "subspan") is None else "best_subspan_em"
+    mean = result.tables["answers"].groupby(["condition", "example"])[column].mean().unstack("condition")
+    spread = 0.0 if len(mean) < 2 else mean[conditions].sub(mean[UNTUNED], axis=0).std(ddof=1).max()
+    return math.ceil((2.8 * spread / WORTH) ** 2)
 
 
 def _of_tests(result: Result) -> Iterator[str]:
@@ -127,10 +124,9 @@ def _of_sets(result: Result) -> Iterator[str]:
     if not request.has_real:
         yield ("No real training set: what these sets lack beside real data cannot be said, nothing is patched, "
                "and heads are compared with those of the untuned model only.")
-    sizes = {name: len(examples) for name, examples in inputs.encoded.items()}
-    if len(set(sizes.values())) > 1:
-        yield ("Sets of unequal size (" + ", ".join(f"{name} {size}" for name, size in sizes.items())
-               + "): a larger set has an advantage that is not its quality.")
+    if len({len(examples) for examples in inputs.encoded.values()}) > 1:
+        sizes = ", ".join(f"{name} {len(examples)}" for name, examples in inputs.encoded.items())
+        yield f"Sets of unequal size ({sizes}): a larger set has an advantage that is not its quality."
     if len(request.seeds) == 1:
         yield ("One seed: how much another fine-tuning on the same set would differ is unknown, and is not in "
                "any interval here. Give --seeds 1 2 3.")

@@ -6,6 +6,7 @@ What it teaches is judged by best-subspan, answer loss and gain from context, no
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -34,12 +35,7 @@ NO_WIDTH = 1e-9
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found of one set.
-
-    Attributes:
-        kind: `teaches`, `one place only`, `flawed set`, `style only`, `harms` or `not shown`.
-        text: a sentence or two.
-    """
+    """What was found of one set, in a sentence or two, and of what kind that is: see `verdict`."""
 
     kind: str
     text: str
@@ -47,6 +43,19 @@ class Verdict:
     @property
     def teaches(self) -> bool:
         return self.kind == "teaches"
+
+
+def with_ends(row: pd.Series, form: str, same: str = "the same on all examples") -> str:
+    """`0.50 (0.40 to 0.60)`; the interval is left out where it is not known, and in words where it has no width."""
+    value, width = f"{row['value']:{form}}", row["high"] - row["low"]
+    if width != width:
+        return value
+    return f"{value} ({same})" if width < NO_WIDTH else \
+        f"{value} ({row['low']:{form}} to {row['high']:{form}})"
+
+
+plain, signed = partial(with_ends, form=".2f"), partial(with_ends, form="+.2f")
+share = partial(with_ends, form=".0%", same="in all samples")
 
 
 def verdict(result: Result, condition: str) -> Verdict:
@@ -58,26 +67,27 @@ def verdict(result: Result, condition: str) -> Verdict:
     loss of the answer falls, and neither best-subspan nor the gain from context rises. `harms`: best-subspan or the
     score falls.
     """
-    place = only_place(result.tables["place_gains"], condition)
-    if place is not None:
+    if (place := only_place(result.tables["place_gains"], condition)) is not None:
         return Verdict("one place only", _at_one_place(place))
     found, gain, loss, score = (
         result.of(condition, f"{name}over_untuned") for name in ("subspan_", "context_gain_", "answer_loss_", "")
     )
-    if found is None:  # numbers of documents, in which there is no style to be learned
-        found = score
-    knows = _above(gain) and loss["high"] < 0
-    if _above(found) or knows:
-        changes = _changes(result, condition)
+    found = score if found is None else found  # numbers of documents, in which there is no style to be learned
+    changes = _changes(result, condition)
+    if found["low"] > 0 or (gain is not None and gain["low"] > 0 and loss["high"] < 0):
         if (cuts := result.inputs.cuts.get(condition)) is not None and (flaw := cuts.places.one_place()):
             return Verdict("flawed set", f"It gains ({changes}), but {flaw}: what it teaches may be to read that place")
         return Verdict("teaches", f"It teaches the task: {changes}, against no fine-tuning")
-    if _above(score) or loss["high"] < 0:
-        return Verdict("style only", _style(result, condition))
+    if score["low"] > 0 or loss["high"] < 0:
+        before, after = (result.of(name, "words")["value"] for name in (UNTUNED, condition))
+        end = result.of(condition, "end_loss_over_untuned")
+        return Verdict("style only", (
+            f"It changes how answers are written; that more is found is not shown: {changes}, against no fine-tuning. "
+            f"Answers have {after:.1f} words, {before:.1f} before"
+            + ("" if end is None else f"; the loss of the end after the answer changes by {signed(end)}")))
     if found["high"] < 0 or score["high"] < 0:
-        return Verdict("harms", f"It harms: {_changes(result, condition)}, against no fine-tuning")
-    return Verdict("not shown", f"That it teaches anything is not shown: {_changes(result, condition)}, against no "
-                   "fine-tuning")
+        return Verdict("harms", f"It harms: {changes}, against no fine-tuning")
+    return Verdict("not shown", f"That it teaches anything is not shown: {changes}, against no fine-tuning")
 
 
 def only_place(table: pd.DataFrame, condition: str) -> pd.Series | None:
@@ -125,26 +135,12 @@ def _at_one_place(row: pd.Series) -> str:
     ).replace("in the document", "in document")
 
 
-def _style(result: Result, condition: str) -> str:
-    words = [result.of(name, "words")["value"] for name in (UNTUNED, condition)]
-    end = result.of(condition, "end_loss_over_untuned")
-    text = (f"It changes how answers are written; that more is found is not shown: {_changes(result, condition)}, "
-            f"against no fine-tuning. Answers have {words[1]:.1f} words, {words[0]:.1f} before")
-    return text if end is None else f"{text}; the loss of the end after the answer changes by {signed(end)}"
-
-
 def _changes(result: Result, condition: str) -> str:
     """Each measure's change, with its interval."""
-    told = []
-    for name, label in (("subspan_", MEASURE["subspan"]), ("answer_loss_", MEASURE["answer_loss"]),
-                        ("context_gain_", MEASURE["context_gain"]), ("", metric_label(result.metric))):
-        if (row := result.of(condition, f"{name}over_untuned")) is not None:
-            told.append(f"{label} {signed(row)}")
-    return ", ".join(told)
-
-
-def _above(row: pd.Series | None) -> bool:
-    return row is not None and bool(row["low"] > 0)
+    labels = {**{f"{name}_": MEASURE[name] for name in ("subspan", "answer_loss", "context_gain")},
+              "": metric_label(result.metric)}
+    found = {label: result.of(condition, f"{name}over_untuned") for name, label in labels.items()}
+    return ", ".join(f"{label} {signed(row)}" for label, row in found.items() if row is not None)
 
 
 def heads(result: Result, condition: str) -> str:
@@ -234,24 +230,3 @@ def knockout(result: Result, condition: str) -> str:
         return text + "; there are too few other heads for a random control."
     return text + f", without as many random ones {plain(random) if able else 'by ' + signed(random)}" + (
         ": it depends on them." if over["low"] > 0 else ": that it depends on them more is not shown.")
-
-
-def plain(row: pd.Series) -> str:
-    return with_ends(row, ".2f")
-
-
-def signed(row: pd.Series) -> str:
-    return with_ends(row, "+.2f")
-
-
-def share(row: pd.Series) -> str:
-    return with_ends(row, ".0%", "in all samples")
-
-
-def with_ends(row: pd.Series, form: str, same: str = "the same on all examples") -> str:
-    """`0.50 (0.40 to 0.60)`; the interval is left out where it is not known, and in words where it has no width."""
-    value, width = f"{row['value']:{form}}", row["high"] - row["low"]
-    if width != width:
-        return value
-    return f"{value} ({same})" if width < NO_WIDTH else \
-        f"{value} ({row['low']:{form}} to {row['high']:{form}})"

@@ -27,15 +27,13 @@ MANY_RUNS = 40
 
 
 def over_runs(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str] = INTERVAL) -> pd.DataFrame:
-    """Means of columns over seeds and base models, with the number of runs as `n_runs`; one run gives its rows.
+    """Means of columns over seeds and base models; one run gives its rows.
 
     The mean of the runs' lower ends is at most the lower end of an interval of the mean over the same examples, and
     likewise above: averaged ends are on the safe side for chance in the *examples*. They say nothing of chance in the
     training, for which the single runs have to be shown.
     """
-    runs = table.groupby(REPEATED).ngroup()
-    groups = table.assign(run=runs).groupby(list(by), sort=False, dropna=False)
-    return groups[list(columns)].mean().assign(n_runs=groups["run"].nunique()).reset_index()
+    return table.groupby(list(by), sort=False, dropna=False)[list(columns)].mean().reset_index()
 
 
 def mean_and_range(rows: pd.DataFrame, by: str) -> pd.DataFrame:

@@ -16,9 +16,9 @@ import pandas as pd
 import vl_convert
 
 from retrieval_heads import paths
-from retrieval_heads.attention.answer import answer_attention, tokens_of
 from retrieval_heads.data.example import task_of
 from retrieval_heads.figures.style import in_order, words
+from retrieval_heads.heads.readout import answer_attention, tokens_of
 from retrieval_heads.models.layout import Head
 from retrieval_heads.settings import REFERENCE
 

@@ -22,7 +22,7 @@ from retrieval_heads.figures.common import (
     points,
 )
 from retrieval_heads.figures.performance import plot_runs, runs_each
-from retrieval_heads.figures.style import axis, in_order
+from retrieval_heads.figures.style import axis
 
 SETS = {
     "retrieval": ("retrieval heads, strongest first", "#d55e00", "o", "-"),
@@ -68,26 +68,25 @@ def plot_knockout(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_effects(effects: pd.DataFrame, k: int, ax: Axes | None = None, order: Sequence[str] | None = None) -> Axes:
+def plot_effects(effects: pd.DataFrame, k: int, ax: Axes | None, order: Sequence[str]) -> Axes:
     """What `k` heads of each set cost each condition: one row per condition, in `order`, with means over its runs.
 
     From rows of `knockout_effects` of one task, mode and scope, with their 95% intervals of paired differences.
     """
     ax = axis(ax)
     rows = effects[(effects.metric == METRIC) & (effects.k == k)]
-    conditions = in_order(rows.condition) if order is None else list(order)
     earlier = "retrieval_over_bottom" not in set(effects.contrast)
     shown = [name for name in SETS if (rows.contrast == name).any()]
     for place, name in enumerate(shown):
         label, colour, marker, _ = SETS[name]
         own, shift = rows[rows.contrast == name], (2 * place - (len(shown) - 1)) / max(2, len(shown) - 1.5)
-        points(ax, np.arange(len(conditions)) + 0.25 * shift,
-               over_runs(own, ["condition"]).set_index("condition").reindex(conditions), across=True,
+        points(ax, np.arange(len(order)) + 0.25 * shift,
+               over_runs(own, ["condition"]).set_index("condition").reindex(order), across=True,
                label=EARLIER if name == "bottom" and earlier else label, color=colour, marker=marker,
                linestyle="none", markersize=4.5, capsize=1.5, elinewidth=1.1)
     ax.axvline(0, color="#333333", linewidth=0.8)
     _room_around_nothing(ax)
-    condition_rows(ax, conditions)
+    condition_rows(ax, order)
     ax.set_xlabel(f"loss of {METRIC_LABEL}\nn = {counts(rows.n)} examples,\n"
                   f"{runs_each(rows[rows.contrast == 'retrieval'])}", fontsize="small")
     return ax
@@ -146,7 +145,7 @@ def _spread(k: pd.Series, shift: int) -> pd.Series:
     return k * (1 + 0.05 * shift) + 0.04 * shift * (k == 0)
 
 
-def plot_areas(areas: pd.DataFrame, ax: Axes | None = None, order: Sequence[str] | None = None) -> Axes:
+def plot_areas(areas: pd.DataFrame, ax: Axes | None, order: Sequence[str]) -> Axes:
     """A row for each condition: the mean area between the curves over its runs with its interval, and the single runs.
 
     From rows of the table `knockout_area` of one task, mode, scope and set. Conditions whose runs answer too little on
@@ -156,7 +155,7 @@ def plot_areas(areas: pd.DataFrame, ax: Axes | None = None, order: Sequence[str]
     rows = areas.dropna(subset=["value"])
     start = areas.groupby("condition").start.mean()
     ax.axvline(0, color="#333333", linewidth=0.8)
-    plot_runs(rows, in_order(areas.condition) if order is None else order, ax, set(start.index[start < ABLE]))
+    plot_runs(rows, order, ax, set(start.index[start < ABLE]))
     _room_around_nothing(ax)
     if len(rows):
         ax.set_xlabel(f"area (fraction)\nn = {counts(rows.n)} examples,\n{runs_each(rows)}")

@@ -14,6 +14,7 @@ from retrieval_heads import paths
 from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ResultError
+from retrieval_heads.figures.common import plural
 from retrieval_heads.figures.style import words
 from retrieval_heads.figures.verdicts import CLAIMS, PAGE, anchor, badge
 from retrieval_heads.keys import study_grid, table_path
@@ -34,13 +35,6 @@ Piece = tuple[int, int]
 
 
 def takeaway(profile: Profile, sentences: Sequence[str], claims: Sequence[str] = (), small: str | None = None) -> HTML:
-    """The box of `takeaway_html`, for a cell of a notebook."""
-    return _shown(takeaway_html(profile, sentences, claims, small))
-
-
-def takeaway_html(
-    profile: Profile, sentences: Sequence[str], claims: Sequence[str] = (), small: str | None = None,
-) -> str:
     """The box at the head of a chapter: what was found, the report's verdict, whether this page is of a small run.
 
     Of the sentences (with `**` and backticks as in Markdown) the most important comes first. `small` says why the page
@@ -52,13 +46,13 @@ def takeaway_html(
     if small is None:
         small = "" if profile.name == REPORT else small_run(profile)
     banner, title = (f'<p class="small-run">{small}</p>', "Takeaway of this small run") if small else ("", "Takeaway")
-    return f'<div class="takeaway"><p class="takeaway-title">{title}</p>{banner}{"".join(parts)}</div>'
+    return _shown(f'<div class="takeaway"><p class="takeaway-title">{title}</p>{banner}{"".join(parts)}</div>')
 
 
 def small_run(profile: Profile) -> str:
     """That a profile other than the report's is small, in one sentence, as HTML."""
-    n, seeds, bases = len(study_grid(profile)), len(profile.seeds), len(profile.bases)
-    size = f"{n} runs, {seeds} {'seed' if seeds == 1 else 'seeds'}, {bases} base {'model' if bases == 1 else 'models'}"
+    seeds, bases = plural(len(profile.seeds), "seed"), plural(len(profile.bases), "base model")
+    size = f"{len(study_grid(profile))} runs, {seeds}, {bases}"
     return (f"Profile <code>{escape(profile.name)}</code> ({size}): these numbers show how the study works and decide "
             "nothing. Verdicts are those of the report.")
 
@@ -84,18 +78,11 @@ def _shown(html: str) -> HTML:
 
 
 def data_line(profile: str, *tables: str, rows: str = "") -> HTML:
-    """The line of `data_html`, for the cell that follows a figure's.
-
-    It is not part of the figure's own cell, of which each output would become a figure of that name.
-    """
-    return _shown(data_html(profile, tables, rows))
-
-
-def data_html(profile: str, tables: Sequence[str], rows: str = "") -> str:
     """One line: the files that a figure is drawn from, and for tables a link to the page that says what made them.
 
-    A link starts at the folder of the notebook, so that it works in a notebook server; a page of the book gets its own
-    copy of the file, at the same place below the site.
+    It is not part of the figure's own cell, of which each output would become a figure of that name. A link starts at
+    the folder of the notebook, so that it works in a notebook server; a page of the book gets its own copy of the file,
+    at the same place below the site.
 
     Args:
         tables: names of tables of the profile, or files of the repository such as `models/base/train_log.json`.
@@ -109,7 +96,7 @@ def data_html(profile: str, tables: Sequence[str], rows: str = "") -> str:
         f'{link(table_file(profile, table))} (<a href="{PAGE}#{anchor(profile, table)}">how it was made</a>)'
         for table in tables)
     which = f" Drawn: {escape(rows)}." if rows else ""
-    return f'<p class="figure-data">Data: {files}.{which}</p>'
+    return _shown(f'<p class="figure-data">Data: {files}.{which}</p>')
 
 
 def table_file(profile: str, table: str) -> str:
@@ -224,6 +211,4 @@ def _marked(example: Example, piece: Piece) -> str:
 
 
 def _left_out(documents: int) -> str:
-    if not documents:
-        return ""
-    return f"<p><em>… {documents} more {'document' if documents == 1 else 'documents'} …</em></p>"
+    return f"<p><em>… {plural(documents, 'more document')} …</em></p>" if documents else ""

@@ -13,7 +13,7 @@ from retrieval_heads.claims.arrays import claim_column, metric_name
 from retrieval_heads.claims.axes import CELLS, axis_sentence
 from retrieval_heads.data.conditions import LEVELS
 from retrieval_heads.figures.common import condition_rows, counts, plural, points
-from retrieval_heads.figures.style import axis, colour, in_order, metric_label
+from retrieval_heads.figures.style import axis, colour, metric_label
 
 ROW = 0.22
 """Inches of a row of a figure with a row for each condition."""
@@ -29,9 +29,7 @@ def deciding_metric(task: str) -> str:
     return metric_name(task, claim_column(task))
 
 
-def plot_performance(
-    table: pd.DataFrame, metric: str, ax: Axes | None = None, order: Sequence[str] | None = None,
-) -> Axes:
+def plot_performance(table: pd.DataFrame, metric: str, ax: Axes | None, order: Sequence[str]) -> Axes:
     """A row for each condition, at the longest length: the mean of its runs with its interval, and the single runs.
 
     From rows of `performance` and `base` of one task; `order` may have conditions without rows. The bars are the runs'
@@ -42,7 +40,7 @@ def plot_performance(
     if (rows.condition == "real").any():
         ax.axvline(rows[rows.condition == "real"].value.mean(), color=colour("real"), linewidth=1, linestyle=":",
                    label="mean of the real runs")
-    plot_runs(rows, in_order(rows.condition) if order is None else order, ax)
+    plot_runs(rows, order, ax)
     ax.set_xlim(-0.04, 1.04)
     ax.set_xlabel(f"{metric_label(metric)} (fraction)\nn = {counts(rows.n)} examples,\n{runs_each(rows)}")
     return ax
@@ -75,8 +73,7 @@ def plot_runs(rows: pd.DataFrame, order: Sequence[str], ax: Axes, unable: Collec
 
 
 def plot_shortfall(
-    table: pd.DataFrame, metric: str, ax: Axes | None = None, order: Sequence[str] | None = None,
-    reach: float | None = None,
+    table: pd.DataFrame, metric: str, ax: Axes | None, order: Sequence[str], reach: float | None = None,
 ) -> Axes:
     """By how much each condition falls short of the real runs, with the 95% interval of the paired differences.
 
@@ -84,7 +81,6 @@ def plot_shortfall(
     """
     ax = axis(ax)
     rows = table[table.metric == metric]
-    order = in_order(rows.condition) if order is None else list(order)
     ax.axvline(0, color="#333333", linewidth=1)
     for place, condition in enumerate(order):
         if len(own := rows[rows.condition == condition]):

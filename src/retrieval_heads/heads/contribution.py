@@ -35,11 +35,8 @@ from retrieval_heads.models.modes import refuse_not_finite
 class Contribution:
     """Computes the contributions of all heads of a layer from its attention rows and values.
 
-    Args:
-        path: from the heads of the model to its logits.
-        targets: int64 `[batch, n_rows]`, the token that each row predicts.
-        contrast: float `[batch, n_keys]`, 1 inside the needles less the average mask of the displaced spans. Keys
-            where it is 0 can be left out, here and in what is called.
+    `targets` int64 `[batch, n_rows]` are the tokens that the rows predict, `contrast` float `[batch, n_keys]` is 1
+    inside the needles less the average mask of the displaced spans. Keys where it is 0 can be left out, here and below.
     """
 
     def __init__(self, path: DirectPath, targets: torch.Tensor, contrast: torch.Tensor) -> None:
@@ -49,12 +46,8 @@ class Contribution:
     def __call__(
         self, probabilities: torch.Tensor, value: torch.Tensor, layer: int, whole: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
-        """float32 `[batch, n_heads, n_rows]`.
-
-        Args:
-            probabilities, value, layer: as of `capture.Reducer`, of the keys of `contrast`.
-            whole: probabilities and values of all keys.
-        """
+        """float32 `[batch, n_heads, n_rows]`, from what a `capture.Reducer` gets for the keys of `contrast`, and as
+        `whole` from probabilities and values of all keys."""
         batch, n_heads, n_rows, _ = probabilities.shape
         if self.path.reason:
             return probabilities.new_full((batch, n_heads, n_rows), torch.nan)
@@ -81,17 +74,11 @@ def _outputs(probabilities: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the path: `weight x centred(input) / rms(centred(input))`, without what it adds whatever the input.
+    """A step of the path: `weight x centred(input) / rms(centred(input))`, without what it adds whatever the input."""
 
-    Attributes:
-        weight: float32 `[hidden]`.
-        centres: whether the input's mean is taken off.
-        divides: whether there is a division.
-    """
-
-    weight: torch.Tensor
-    centres: bool
-    divides: bool
+    weight: torch.Tensor  # float32 [hidden]
+    centres: bool  # whether the input's mean is taken off
+    divides: bool  # whether there is a division
 
     def back(self, directions: torch.Tensor) -> torch.Tensor:
         """From directions `[..., hidden]` behind the step to those before it, without the division."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from torch import nn
 
 from retrieval_heads.attention.capture import Reducer, capture_attention, lean_attention, stop_at_last_attention
 from retrieval_heads.attention.shared_context import CachedContext, Haystack, can_share, find_haystacks
-from retrieval_heads.data.encode import Encoded, check_ids, filled_up
+from retrieval_heads.data.encode import Encoded, check_ids, encode, filled_up
+from retrieval_heads.data.example import Example
 from retrieval_heads.decoding import length_batches
 from retrieval_heads.heads.contribution import Contribution, DirectPath
 from retrieval_heads.models.layout import head_layout, vocabulary_size
@@ -158,17 +160,11 @@ def question_rows(one: Encoded) -> range:
 
 
 class _Spans(NamedTuple):
-    """The keys that are looked at beside the largest: those of the needles and of the displaced spans.
+    """The keys that are looked at beside the largest, `[batch, n_columns]`: of the needles and the displaced spans."""
 
-    Attributes:
-        columns: int64 `[batch, n_columns]`, their indices among the keys; filled up with columns that weigh nothing.
-        inside: float32 `[batch, n_columns]`, 1 inside the needles.
-        contrast: float32 `[batch, n_columns]`, the same less the average mask of the displaced spans.
-    """
-
-    columns: torch.Tensor
-    inside: torch.Tensor
-    contrast: torch.Tensor
+    columns: torch.Tensor  # int64, their indices among the keys; filled up with columns that weigh nothing
+    inside: torch.Tensor  # float32, 1 inside the needles
+    contrast: torch.Tensor  # float32, the same less the average mask of the displaced spans
 
 
 def _find_spans(chosen: Sequence[Encoded], places: Sequence[np.ndarray], device: torch.device, seed: int) -> _Spans:
@@ -206,6 +202,28 @@ def _reducer(spans: _Spans, n_answer: int, contribution: Contribution) -> Reduce
         return largest, mass, contribution(looks[:, :, :n_answer], values, layer, whole)
 
     return reduce
+
+
+@torch.no_grad()
+def answer_attention(model: nn.Module, tokenizer: Any, example: Example) -> np.ndarray:
+    """float `[n_layers, n_heads, prompt tokens]`: the largest attention that any answer position pays to each token."""
+    one, before = encode(example, tokenizer), model.config._attn_implementation
+    model.set_attn_implementation("eager")  # which alone hands out its weights; the text is short
+    try:
+        read = model(input_ids=torch.tensor([one.ids]), output_attentions=True).attentions
+    finally:
+        model.set_attn_implementation(before)
+    rows = torch.cat(read)[:, :, list(one.query_rows), : one.prompt_length]
+    return rows.amax(2).numpy()
+
+
+def tokens_of(tokenizer: Any, example: Example) -> tuple[list[str], list[int]]:
+    """The prompt cut at its tokens, and 1 for each of them that lies in a needle, else 0."""
+    one = encode(example, tokenizer)
+    offsets = tokenizer(example.text, return_offsets_mapping=True)["offset_mapping"][: one.prompt_length]
+    starts = [start for start, _ in offsets] + [len(example.prompt)]
+    inside = one.needle_mask()[: one.prompt_length]
+    return [example.prompt[a:b] for a, b in pairwise(starts)], inside.astype(int).tolist()
 
 
 @lru_cache(maxsize=2048)  # many models are scored on the same examples

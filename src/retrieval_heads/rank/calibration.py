@@ -26,19 +26,12 @@ PROFILE = "report"
 
 @dataclass(frozen=True)
 class Predictor:
-    """One quantity that may tell good training sets from bad ones.
+    """One quantity that may tell good training sets from bad ones."""
 
-    Attributes:
-        label: what a reader sees.
-        promising: `low` or `high`, the values that promise performance.
-        measured_as: its name in the report's tables; None where the report has no such quantity.
-        measured_few: its name there when the heads come from few probe examples.
-    """
-
-    label: str
-    promising: str
-    measured_as: str | None
-    measured_few: str | None = None
+    label: str  # what a reader sees
+    promising: str  # `low` or `high`, the values that promise performance
+    measured_as: str | None  # its name in the report's tables; None where the report has no such quantity
+    measured_few: str | None = None  # its name there when the heads come from few probe examples
 
 
 PREDICTORS = {

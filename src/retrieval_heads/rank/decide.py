@@ -27,25 +27,16 @@ HARDLY = 0.1
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sets, the one of the lower mean probe loss first.
-
-    Attributes:
-        difference: loss of the second less that of the first, nats a token; `low` and `high`: its 95% interval over
-            probe examples and seeds.
-        probability: share of those samples in which the first is better.
-        swap: difference up to which one further fine-tuning of each may turn it: half the width of its 95% prediction
-            interval, from the spread over seeds; NaN with one seed.
-        against: why the two are not told apart; empty where they are.
-    """
+    """Two sets, the one of the lower mean probe loss first."""
 
     first: str
     second: str
-    difference: float
-    low: float
+    difference: float  # loss of the second less that of the first, nats per token
+    low: float  # and `high`: its 95% interval over probe examples and seeds
     high: float
-    probability: float
-    swap: float
-    against: tuple[str, ...]
+    probability: float  # share of those samples in which the first is better
+    swap: float  # difference up to which one further fine-tuning of each may turn it, see `further_seed`
+    against: tuple[str, ...]  # why the two are not told apart; empty where they are
 
     @property
     def told_apart(self) -> bool:

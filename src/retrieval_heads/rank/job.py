@@ -34,6 +34,7 @@ from retrieval_heads.parallel import resolve_device
 from retrieval_heads.rank.calibration import PREDICTORS, read_calibration
 from retrieval_heads.rank.decide import compared
 from retrieval_heads.rank.result import Result
+from retrieval_heads.settings import UNTUNED
 from retrieval_heads.stats.overlap import cosine, recall_precision
 from retrieval_heads.tables import to_csv
 from retrieval_heads.training.finetune import finetune
@@ -42,8 +43,8 @@ from retrieval_heads.training_sets import TOKENS, Reader, SetsInputs, SetsReques
 BATCH = 4
 """Probe examples in one forward pass; no result depends on it."""
 
-SETS, REAL = "adapters/{}", "reference/real"
-"""Where below the folder the adapters of a set, and those of real examples, lie, but for the seed."""
+REAL = "reference/real"
+"""What stands for the real training examples among the sets: no set has such a name. Their adapters lie there."""
 
 NAN = float("nan")
 
@@ -62,7 +63,7 @@ class Request(SetsRequest):
     The others are those of `SetsRequest`. With one seed no two sets can be told apart.
 
     Raises:
-        ConfigError: fewer than two sets, a name that is no file's name, a number out of range, or both kinds of real
+        ConfigError: fewer than two sets, a name that cannot be a file's, a number out of range, or both kinds of real
             heads.
     """
 
@@ -91,11 +92,9 @@ class Request(SetsRequest):
 
 @dataclass(frozen=True)
 class _Inputs(SetsInputs):
-    """Also what only a ranking reads; `base_probe` are the examples with needles."""
-
-    base_probe: Sequence[Example]
+    base_probe: Sequence[Example]  # those with needles
     real_scores: np.ndarray | None
-    overlap: dict[str, float]
+    overlap: dict[str, float]  # by set, of words with the probe examples
 
 
 class _Measured(NamedTuple):
@@ -136,8 +135,8 @@ def read_inputs(request: Request, known_length: int | None = None) -> _Inputs:
     """Read and check all files; `known_length` is that of the models in the request's folder, where it has some."""
     reader = Reader(request)
     probe, task = reader.real(request.probe)
-    files = {SETS.format(name): path for name, path in request.train.items()}
-    sets = reader.training(files | ({REAL: request.real_train} if request.real_train else {}), probe, request.examples)
+    files = {**request.train, **({REAL: request.real_train} if request.real_train else {})}
+    sets = reader.training(files, probe, request.examples)
     encoded = encode_all(probe, reader.tokenizer, request.length)
     length = reader.extended([encoded, *sets["encoded"].values()], known_length)
     base_probe = [one for one, tokens in zip(probe, encoded, strict=True) if len(tokens.ids) <= length["base_length"]]
@@ -158,26 +157,25 @@ def read_inputs(request: Request, known_length: int | None = None) -> _Inputs:
 
 
 def _measured(
-    inputs: _Inputs, device: str, run: str, probe: Sequence[Example], place: str = "", seed: int = 0,
+    inputs: _Inputs, device: str, probe: Sequence[Example], name: str, seed: int | None = None,
 ) -> _Measured:
-    """Fine-tune on the set of a place, unless it has been, and measure; without one the model `untuned` or `base`."""
-    name = f"{place}__s{seed}" if place else run
+    """Fine-tune on a set, unless it has been, and measure; without a seed the model `untuned`, or `base` as it is."""
+    place = name if seed is None else f"{name if name == REAL else f'adapters/{name}'}__s{seed}"
 
     def make() -> dict[str, object]:
-        adapter, loss = inputs.request.out / name if place else None, None
+        adapter, loss = None if seed is None else inputs.request.out / place, None
         if adapter is not None:
-            record = finetune(inputs.folder, inputs.encoded[place], adapter, inputs.lora(seed), device)
+            record = finetune(inputs.folder, inputs.encoded[name], adapter, inputs.lora(seed), device)
             loss = float(record["loss"][-1]["loss"])
-        # `base` is the model as it is, on examples that are short enough for it
-        extended = {} if run == "base" else {"rope_theta": inputs.theta, "max_length": inputs.length}
+        extended = {} if place == "base" else {"rope_theta": inputs.theta, "max_length": inputs.length}
         model, tokenizer = load_model(inputs.folder, adapter, device, **extended)
         found = retrieval_scores(model, tokenizer, probe, kind=inputs.kind, batch_size=BATCH) \
             if any(example.needles for example in probe) else None
         return {"losses": answer_losses(model, tokenizer, probe, batch_size=BATCH).tolist(), "training_loss": loss,
                 "scores": None if found is None else found.scores.astype(float).tolist()}
 
-    path = inputs.request.out / "measured" / f"{name.replace('/', '-')}.json"
-    found = kept(path, make, f"{run}, seed {seed}" if place else run)
+    found = kept(inputs.request.out / "measured" / f"{place.replace('/', '-')}.json", make,
+                 name if seed is None else f"{name.removeprefix('reference/')}, seed {seed}")
     return _Measured(np.array(found["losses"], dtype=np.float64),
                      NAN if found["training_loss"] is None else found["training_loss"],
                      None if found["scores"] is None else np.array(found["scores"], dtype=np.float32))
@@ -186,14 +184,10 @@ def _measured(
 def _ranked(inputs: _Inputs, device: str) -> Result:
     """Every measurement that is missing, and what all say together."""
     request, probe = inputs.request, inputs.probe
-
-    def runs(name: str, place: str) -> list[_Measured]:
-        return [_measured(inputs, device, name, probe, place, seed) for seed in request.seeds]
-
-    untuned = _measured(inputs, device, "untuned", probe)
-    tuned = {name: runs(name, SETS.format(name)) for name in request.train}
-    real = runs("real", REAL) if request.real_train else []
-    base = _measured(inputs, device, "base", inputs.base_probe).scores if inputs.base_probe else None
+    untuned = _measured(inputs, device, probe, UNTUNED)
+    tuned = {name: [_measured(inputs, device, probe, name, seed) for seed in request.seeds] for name in inputs.encoded}
+    real = tuned.pop(REAL, [])
+    base = _measured(inputs, device, inputs.base_probe, "base").scores if inputs.base_probe else None
     real_scores = np.mean([one.scores for one in real], axis=0) if real else inputs.real_scores
 
     def row(one: _Measured) -> dict[str, float]:
@@ -208,21 +202,20 @@ def _ranked(inputs: _Inputs, device: str) -> Result:
     values = pd.DataFrame({name: rows.mean() for name, rows in each.items()}).T
     values["ngram_overlap"] = inputs.overlap
     values = values.reindex(columns=list(PREDICTORS)).astype(np.float64)
-    cuts = {name: inputs.cuts[SETS.format(name)] for name in request.train}
-    whole = bool(inputs.evaluation_cuts.places.one_place())
-    flaws = {name: "" if whole else one.places.one_place() for name, one in cuts.items()}
+    probe_place = inputs.evaluation_cuts.places.one_place()
+    flaws = {name: "" if probe_place else inputs.cuts[name].places.one_place() for name in tuned}
     losses = {name: np.stack([one.losses for one in found]) for name, found in tuned.items()}
     return Result(
         values=values, calibration=read_calibration(), n_probe=len(probe),
-        n_train={name: len(inputs.encoded[SETS.format(name)]) for name in request.train},
+        n_train={name: len(inputs.encoded[name]) for name in tuned},
         spread=pd.DataFrame({name: rows.std(ddof=1) for name, rows in each.items()}).T, untuned=row(untuned),
         n_seeds=len(request.seeds), compared=compared(losses, untuned.losses, places(probe), flaws),
-        flaws=flaws, set_warnings={name: one.warnings() for name, one in cuts.items()},
+        flaws=flaws, set_warnings={name: inputs.cuts[name].warnings() for name in tuned},
         n_real_heads=None if real_scores is None else int((real_scores > request.threshold).sum()),
         n_base_heads=None if base is None else int((base > request.threshold).sum()),
         real_loss=float(np.mean([one.losses.mean() for one in real])) if real else None, threshold=request.threshold,
         length=inputs.length, rope_theta=inputs.theta,
-        leaked={name: inputs.leaked[SETS.format(name)] for name in request.train},
+        leaked={name: inputs.leaked[name] for name in tuned},
     )
 
 

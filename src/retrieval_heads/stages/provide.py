@@ -36,7 +36,7 @@ AS_IS = "RETRIEVAL_HEADS_AS_IS"
 WITH_LOSSES = {"head_hits"}
 """Tables that a stage makes only where the profile measures losses of the gold answer."""
 
-SHARED_ROOMS = {"lengths": "finetune.run_lengths", "decide": "claims.run_decide"}
+SHARED_ROOMS = {"data": "base.run_data", "lengths": "finetune.run_lengths", "decide": "claims.run_decide"}
 """Stages that are not `run` of a module of their name."""
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.wording import listed, p_value
+from retrieval_heads.takeaways import listed, p_value
 
 METRIC = "forced_exact_match"
 

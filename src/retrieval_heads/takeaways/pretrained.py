@@ -15,7 +15,7 @@ from retrieval_heads.claims.verdict import ALL, UNDECIDED
 from retrieval_heads.keys import study_grid, table_path
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.store import find_committed, load_table
-from retrieval_heads.wording import listed, p_value
+from retrieval_heads.takeaways import listed, p_value
 
 Tables = Mapping[str, pd.DataFrame]
 NAMES = tuple(dict.fromkeys((*RAW, *DERIVED, "base", "performance", "training", "lengths", "examples", "verdicts")))

@@ -9,14 +9,17 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice, repeat
 from typing import Any
+
+import numpy as np
 
 from retrieval_heads.data.chat import template_arguments, write_chat
 from retrieval_heads.data.encode import encode
 from retrieval_heads.data.example import Example
+from retrieval_heads.data.official.answers import Forbidden
 from retrieval_heads.data.official.assemble import Source, UnusableRecordError, assemble
-from retrieval_heads.data.official.sources import Candidates, Pool, Text
+from retrieval_heads.data.official.sources import Pool, Text, text_key
 from retrieval_heads.errors import ConfigError, DataError, ModelError
 
 DEPTHS = tuple(step / 10 for step in range(11))
@@ -48,13 +51,9 @@ class Frame:
     _counts: dict[Text, int] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        name = type(self.tokenizer).__name__
-        if not getattr(self.tokenizer, "is_fast", False):
-            raise ModelError("the tokenizer gives no character offsets", where=name,
-                             remedy="Use a fast tokenizer (a folder with tokenizer.json).")
         if self.chat and not getattr(self.tokenizer, "chat_template", None):
             raise ModelError(
-                "the tokenizer has no chat template", where=name,
+                "the tokenizer has no chat template", where=type(self.tokenizer).__name__,
                 remedy="Put a chat_template.jinja into its folder, use an instruction-tuned one, or leave chat out.",
             )
         if self.template_arguments and not self.chat:
@@ -107,13 +106,9 @@ def check_depths(depths: Sequence[float]) -> tuple[float, ...]:
 def spread(depths: Sequence[float], counts: Sequence[int], seed: int | str = 0) -> list[tuple[float, ...]]:
     """Depths for examples in turn, `counts[i]` of them for the gold documents of example `i`: the list is dealt again
     and again, each time in another seeded order, so that each depth is used equally often and in changing company."""
-    dealt = _deal(check_depths(depths), random.Random(f"depths:{seed}"))
+    rng = random.Random(f"depths:{seed}")
+    dealt = chain.from_iterable(rng.sample(depths, len(depths)) for _ in repeat(None))
     return [tuple(islice(dealt, count)) for count in counts]
-
-
-def _deal(depths: tuple[float, ...], rng: random.Random) -> Iterator[float]:
-    while True:
-        yield from rng.sample(depths, len(depths))
 
 
 def arrange(tokens: Sequence[int], depths: Sequence[float]) -> tuple[list[int], list[float]]:
@@ -131,14 +126,17 @@ def lengthen(
 ) -> Example:
     """Make an example of at most `length` tokens of a record, and near to it.
 
-    The record's own other documents come first, then documents of the pool, in a seeded order; what is left out is
-    said at `Candidates`. All are whole, so the last gap is as wide as the shortest document that is looked at. The same
-    seed at another length draws in the same order, so that a longer haystack has most of a shorter one's documents.
+    The record's own other documents come first, then documents of the pool, in a seeded order. Left out are gold
+    documents of this record (also under another file's name), texts that are there already, and documents that hold an
+    accepted answer; for a task whose answer is document numbers, those in which the insight stands word for word.
+
+    All are whole, so the last gap is as wide as the shortest document that is looked at. The same seed at another
+    length draws in the same order, so that a longer haystack has most of a shorter one's documents.
 
     Args:
         length: tokens of prompt, answer and end of sequence.
         depths: one for each gold document, in the record's order, in [0, 1].
-        apart: see `Candidates`.
+        apart: keys of texts (`text_key`) that are left out too, such as gold documents of another split.
 
     Returns:
         The example; `meta` has what the loaders give and `length` (asked), `tokens`, and for the gold documents in
@@ -148,10 +146,6 @@ def lengthen(
     Raises:
         UnusableRecordError: the gold documents alone are too long, or the others too few.
     """
-    depths = check_depths(depths)
-    if len(depths) != len(source.marked):
-        raise ConfigError(f"there are {len(source.marked)} gold documents", where=f"{source.where}, depths",
-                          value=depths, remedy="Give a depth for each; `spread` deals them.")
     haystack = _Haystack(source, pool, frame, length, seed, apart)
     budget = haystack.budget
     example, tokens = haystack.example(budget, depths)
@@ -182,8 +176,7 @@ class _Haystack:
         self, source: Source, pool: Pool, frame: Frame, length: int, seed: int, apart: frozenset[str],
     ) -> None:
         self._source, self._frame, self._length, self._seed = source, frame, length, seed
-        self._candidates = Candidates(source, pool, apart, seed)
-        self._rest, self._exhausted = iter(self._candidates), False
+        self._rest, self._exhausted, self._refused = self._candidates(pool, apart), False, 0
         self._drawn: list[tuple[Text, int]] = []
         bare = frame.finish(assemble(source, sorted(source.marked), frame.instruction))[1]
         if bare > length:
@@ -215,10 +208,29 @@ class _Haystack:
         example, tokens = self._frame.finish(assemble(
             source.with_documents(documents), order, self._frame.instruction, length=self._length,
             depths=[round(depth, 4) for *_, depth in gold], depths_asked=[depth for _, depth, *_ in gold],
-            own=own, added=len(fillers) - own, refused=self._candidates.refused,
+            own=own, added=len(fillers) - own, refused=self._refused,
         ))
         example.meta["tokens"] = tokens
         return example, tokens
+
+    def _candidates(self, pool: Pool, apart: frozenset[str]) -> Iterator[Text]:
+        """The documents that may be added, in their order; see `lengthen`."""
+        source = self._source
+        forbidden = Forbidden(source.answers or (source.meta["insight"],))
+        rng = np.random.default_rng(list(f"{self._seed}:{source.id}".encode()))
+        own, others = [source.documents[index] for index in source.others], list(pool.documents.items())
+        seen = {text_key(source.documents[index][1]) for index in source.marked}
+        for key, document in chain(
+            ((text_key(own[place][1]), own[place]) for place in rng.permutation(len(own))),
+            (others[place] for place in rng.permutation(len(others))),
+        ):
+            if not key or key in seen or key in apart or source.id in pool.gold_of.get(key, ()):
+                continue
+            seen.add(key)
+            if forbidden.held_by(*document):
+                self._refused += 1
+            else:
+                yield document
 
     def _take(self, budget: int) -> list[tuple[Text, int]]:
         """Documents of together at most `budget` tokens, the first ones that fit."""

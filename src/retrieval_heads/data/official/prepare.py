@@ -24,11 +24,11 @@ from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.data.official.answers import not_searched
 from retrieval_heads.data.official.assemble import Source
 from retrieval_heads.data.official.lengthen import DEPTHS, Frame, check_depths, check_room, lengthen, spread
-from retrieval_heads.data.official.origins import origin
 from retrieval_heads.data.official.records import check_count
 from retrieval_heads.data.official.sources import (
     Pool,
     official_files,
+    origin,
     read_sources,
     without_control_tokens,
     without_repeats,
@@ -51,11 +51,9 @@ class Request:
     """What to prepare.
 
     Attributes:
-        task: `mdqa`, `musique` or `summhay`.
         length: tokens of the training examples.
         short_length: tokens of those of `real_short`; None makes none.
         eval_lengths: tokens of the held-out examples; `length` is always among them.
-        train, probe, test: numbers of examples.
         seed: of the split, the haystacks and the depths.
         chat, instruction, template_arguments: see `Frame`.
         depths: dealt to the gold documents; see `lengthen.py`.
@@ -143,7 +141,9 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
     made = {}
     for name, examples in _examples(request, parts, pool, frame):
         write_examples(folder / name, examples)
-        made[name] = _counted(examples) | _file_facts(folder / name)
+        tokens = [example.meta["tokens"] for example in examples]
+        counted = {"min": min(tokens), "mean": round(mean(tokens), 1), "max": max(tokens)}
+        made[name] = {"examples": len(examples), "tokens": counted} | _file_facts(folder / name)
     ids = {name: [source.id for source in getattr(parts, name)] for name in ("train", "limited", *request.held_out)}
     _write_json(folder / RECORDS, ids)
     manifest = {
@@ -246,12 +246,6 @@ def _made(folder: Path, arguments: dict[str, Any], request: Request) -> bool:
             value=strangers, remedy="Name another folder, or delete what an interrupted preparation left.",
         )
     return False
-
-
-def _counted(examples: Sequence[Example]) -> dict[str, Any]:
-    tokens = [example.meta["tokens"] for example in examples]
-    return {"examples": len(examples), "tokens": {"min": min(tokens), "mean": round(mean(tokens), 1),
-                                                  "max": max(tokens)}}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

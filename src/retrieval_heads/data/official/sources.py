@@ -1,27 +1,69 @@
-"""The records of a task's official files, with what was left out and why, and the pool of all their documents, each
-text once, from which haystacks are drawn."""
+"""Official files: where they come from (`origins.yaml` names places, licence, citation and sha256), their records with
+what was left out and why, and the pool of all their documents, each text once, from which haystacks are drawn."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+import yaml
 
 from retrieval_heads.data.markup import control_tokens, held_token
-from retrieval_heads.data.official.answers import Forbidden
-from retrieval_heads.data.official.assemble import Source, built, check_choice
+from retrieval_heads.data.official.assemble import Source, built
 from retrieval_heads.data.official.questions import mdqa_source, musique_source
 from retrieval_heads.data.official.records import read_records
 from retrieval_heads.data.official.summhay import summhay_source, topic_items
-from retrieval_heads.errors import DataError
+from retrieval_heads.errors import ConfigError, DataError
 
 Text = tuple[str, str]
 """A document as `(title, text)`."""
 REPEATED = "another record asks the same question"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """One file to download; `members` are taken out of a zip archive, which is then removed."""
+
+    name: str
+    url: str
+    sha256: str | None = None
+    members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A task's official data: where it is described, its licence and citation, and its files."""
+
+    task: str
+    page: str
+    licence: str
+    citation: str
+    files: tuple[Remote, ...]
+
+
+@cache
+def origins() -> dict[str, Origin]:
+    """The origins of all tasks, from `origins.yaml`."""
+    text = files("retrieval_heads").joinpath("origins.yaml").read_text(encoding="utf-8")
+    return {
+        task: Origin(task, entry["page"], entry["licence"], entry["citation"], tuple(
+            Remote(**file | {"members": tuple(file.get("members", ()))}) for file in entry["files"]
+        ))
+        for task, entry in yaml.safe_load(text).items()
+    }
+
+
+def origin(task: str) -> Origin:
+    """A task's origin; `ConfigError` for an unknown task."""
+    if task not in origins():
+        raise ConfigError("unknown task", where="task", value=task, remedy=f"Give one of {', '.join(origins())}.")
+    return origins()[task]
 
 
 class _Reader(NamedTuple):
@@ -40,12 +82,11 @@ _READERS = {
 
 def official_files(folder: str | Path, task: str) -> list[Path]:
     """The files of a task in `FOLDER/TASK` or in `FOLDER` itself, by name; `DataError` where none is there."""
-    check_choice("task", task, tuple(_READERS))
     folder = Path(folder)
     for place in (folder / task, folder):
-        files = sorted(path for path in place.glob("*") if re.fullmatch(_READERS[task].pattern, path.name))
-        if files:
-            return files
+        found = sorted(path for path in place.glob("*") if re.fullmatch(_READERS[task].pattern, path.name))
+        if found:
+            return found
     raise DataError(
         f"there is no official file of {task}", where=folder,
         remedy=f"Get the files with `python -m retrieval_heads fetch {task} --to FOLDER`; their names are those of the "
@@ -53,12 +94,12 @@ def official_files(folder: str | Path, task: str) -> list[Path]:
     )
 
 
-def read_sources(task: str, files: Sequence[Path], dropped: Counter[str] | None = None) -> list[Source]:
+def read_sources(task: str, paths: Sequence[Path], dropped: Counter[str] | None = None) -> list[Source]:
     """All usable records of the files, with the loaders' default needles; `dropped` counts the others by reason."""
     reader = _READERS[task]
     counted: Counter[str] = Counter() if dropped is None else dropped
     return [
-        source for path in files
+        source for path in paths
         for source in built(reader.items(path), lambda item: reader.source(item, reader.needle), "drop", counted)
     ]
 
@@ -118,37 +159,3 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.documents)
-
-
-class Candidates:
-    """The documents that may be added to a record, in a seeded order: its own first, then those of the pool.
-
-    Left out are gold documents of this record (also under another file's name), texts that are there already, texts
-    whose key (`text_key`) is in `apart`, such as gold documents of another split, and documents that hold an accepted
-    answer, of which `refused` counts how many; for a task whose answer is document numbers, those in which the insight
-    stands word for word.
-    """
-
-    def __init__(self, source: Source, pool: Pool, apart: frozenset[str], seed: int) -> None:
-        self._source, self._pool, self._apart = source, pool, apart
-        self._seen = {text_key(source.documents[index][1]) for index in source.marked}
-        self._forbidden = Forbidden(source.answers or (source.meta["insight"],))
-        self._rng = np.random.default_rng(list(f"{seed}:{source.id}".encode()))
-        self.refused = 0
-
-    def __iter__(self) -> Iterator[Text]:
-        own = [self._source.documents[index] for index in self._source.others]
-        for place in self._rng.permutation(len(own)):
-            yield from self._admitted(text_key(own[place][1]), own[place])
-        keys = list(self._pool.documents)
-        for place in self._rng.permutation(len(keys)):
-            yield from self._admitted(keys[place], self._pool.documents[keys[place]])
-
-    def _admitted(self, key: str, document: Text) -> Iterator[Text]:
-        if key in self._seen or key in self._apart or self._source.id in self._pool.gold_of.get(key, ()) or not key:
-            return
-        self._seen.add(key)
-        if self._forbidden.held_by(*document):
-            self.refused += 1
-            return
-        yield document

@@ -31,6 +31,12 @@ _SET_ELSEWHERE = {
 """Parameters that a request cannot have, and why."""
 _BODY = ('What your server takes beside them, as arguments of a chat template, goes into "extra_body": '
          '{"extra_body": {"chat_template_kwargs": {"enable_thinking": false}}}.')
+_REMEDIES = {
+    401: f"Set {KEY_VARIABLE} to the key of the service.", 403: "Ask for access to the model.",
+    404: "Check the address (mostly ending in /v1) and the model's name.",
+    400: "Check model and parameters (--parameters); the endpoint does not take them.",
+}
+"""What to do, by the status of a refusal."""
 NONSENSE_TRIES = 3
 """How often an answer that is no chat completion is asked for again."""
 PARAMETERS: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
@@ -166,19 +172,12 @@ class Client:
             )
             return response.http_response.text
         except (self._errors, TypeError, ValueError, AttributeError) as error:  # a parameter of another type, say
-            raise self._failed(error) from error
-
-    def _failed(self, error: Exception) -> EndpointError:
-        status = getattr(error, "status_code", None)
-        remedy = {
-            401: f"Set {KEY_VARIABLE} to the key of the service.", 403: "Ask for access to the model.",
-            404: "Check the address (mostly ending in /v1) and the model's name.",
-            400: "Check model and parameters (--parameters); the endpoint does not take them.",
-        }.get(status, "Try again later: the same command goes on with what is in the cache.")
-        return EndpointError(
-            f"no answer ({type(error).__name__}: {str(error)[:200]})", where=self.endpoint.url,
-            value=self.endpoint.model, remedy=remedy,
-        )
+            raise EndpointError(
+                f"no answer ({type(error).__name__}: {str(error)[:200]})", where=self.endpoint.url,
+                value=self.endpoint.model, remedy=_REMEDIES.get(
+                    getattr(error, "status_code", None),
+                    "Try again later: the same command goes on with what is in the cache."),
+            ) from error
 
 
 class _Strict(BaseModel):

@@ -44,7 +44,6 @@ from retrieval_heads.data.written.scenes import (
     sizes,
     unit_tokens,
 )
-from retrieval_heads.errors import ConfigError
 from retrieval_heads.progress import progress
 
 SYNTHETIC = ("high_high", "high_low", "low_high", "low_low", "symbolic")
@@ -69,16 +68,6 @@ def needs_writer(condition: str) -> bool:
     return condition.startswith("high_")
 
 
-def check_conditions(names: Sequence[str]) -> None:
-    """Raise `ConfigError` unless all are among `SYNTHETIC`."""
-    for name in names:
-        if name not in SYNTHETIC:
-            raise ConfigError(
-                "not a condition that is made from real examples", where="--conditions", value=name,
-                remedy=f"Give some of {', '.join(SYNTHETIC)}.",
-            )
-
-
 def make_condition(
     reals: Sequence[Real], condition: str, tokenizer: Any, length: int, *, pool: Pool | None = None,
     written: Mapping[str, Sequence[Piece]] | None = None,
@@ -95,14 +84,8 @@ def make_condition(
         `question`.
 
     Raises:
-        ConfigError: an unknown condition; no `pool` or no `written` where the condition needs it.
         DataError: a length too short for the needles, or a pool too small for the length.
     """
-    check_conditions([condition])
-    for name, given, needed in (("pool", pool, condition.endswith("_high")),
-                                ("written", written, needs_writer(condition))):
-        if needed and given is None:
-            raise ConfigError(f"`{condition}` needs it", where=name, remedy=f"Give `{name}`.")
     count = token_counter(tokenizer)
     examples = []
     for real in progress(reals, condition):
@@ -232,34 +215,24 @@ def state_fact(question: str, answer: str) -> Statement:
     for name, template in _templates().items():
         match = template.pattern.search(bare)
         if match:
-            parts = {key: _in_sentence(key, value or "") for key, value in match.groupdict().items()}
+            # small words that began the question have no capital in the middle of a sentence
+            parts = {key: (value or "").lower() if key in ("in", "is", "has", "will", "done") else value or ""
+                     for key, value in match.groupdict().items()}
             if name == "relation":
-                template = template._replace(statement=_relations().get(parts["relation"], template.statement))
+                statement = _table()["relations"].get(parts["relation"], template.statement)
+                template = template._replace(statement=statement)
             if "verb" in parts:
                 parts["past"], parts["third"] = _table()["verbs"][parts["verb"].lower()]
             text = template.statement.format(question=question, answer=answer, **parts)
             if not template.statement.startswith("{answer}"):  # which stays as it is, letter for letter
                 text = text[0].upper() + text[1:]
-            return Statement(_one_stop(text), name, _QUOTES in template.statement)
+            return Statement(text[:-1] if text.endswith("..") else text, name, _QUOTES in template.statement)
     raise AssertionError("the last pattern of templates.yaml matches everything")
 
 
 def state_insight(insight: str) -> str:
     """The statement of an insight, the same in each document that contains it."""
     return INSIGHT.format(insight=insight.strip().rstrip("."))
-
-
-def _in_sentence(key: str, text: str) -> str:
-    """A part of the question in the middle of a sentence: small words that began it have no capital there."""
-    return text.lower() if key in ("in", "is", "has", "will", "done") else text
-
-
-def _one_stop(text: str) -> str:
-    return text[:-1] if text.endswith("..") else text
-
-
-def _relations() -> dict[str, str]:
-    return _table()["relations"]
 
 
 @cache

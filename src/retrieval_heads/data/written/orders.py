@@ -236,11 +236,10 @@ def _malformed(raw: str, text: str) -> Fault | None:
 
 def _wrong_length(text: str, words: int) -> Fault | None:
     count = len(text.split())
-    if count < LENGTHS[0] * words:
-        return Fault("the text is too short", f"it has {count} words; write about {words}.")
-    if count > LENGTHS[1] * words:
-        return Fault("the text is too long", f"it has {count} words; write about {words}.")
-    return None
+    if LENGTHS[0] * words <= count <= LENGTHS[1] * words:
+        return None
+    return Fault(f"the text is too {'short' if count < words else 'long'}",
+                 f"it has {count} words; write about {words}.")
 
 
 def _wrong_content(text: str, wanted: Wanted) -> Fault | None:

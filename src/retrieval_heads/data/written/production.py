@@ -6,17 +6,16 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from retrieval_heads.data.examples import token_counter
 from retrieval_heads.data.jsonl import iterate_examples, write_examples
-from retrieval_heads.data.markup import control_tokens
 from retrieval_heads.data.official.answers import not_searched
 from retrieval_heads.data.written.client import Client
-from retrieval_heads.data.written.conditions import check_conditions, make_condition, needs_writer, state_fact
+from retrieval_heads.data.written.conditions import SYNTHETIC, make_condition, needs_writer, state_fact
 from retrieval_heads.data.written.orders import Fault, Messages, Order, distractor_orders, needle_orders
 from retrieval_heads.data.written.real import Real
 from retrieval_heads.data.written.scenes import Piece, Pool, needle_piece, pool_of_records, tokens_of
@@ -46,7 +45,7 @@ class Plan:
         distractors: how many documents a language model writes for the context `high`; 0 takes the documents of
             other real examples.
         concurrency, attempts: requests at a time, and how often a text is asked for.
-        control: control tokens of the model to be trained, which no text may hold; see `for_tokenizer`.
+        control: control tokens of the model to be trained, which no text may hold.
     """
 
     reals: Sequence[Real]
@@ -59,7 +58,10 @@ class Plan:
     control: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_conditions(self.conditions)
+        for name in self.conditions:
+            if name not in SYNTHETIC:
+                raise ConfigError("not a condition that is made from real examples", where="--conditions", value=name,
+                                  remedy=f"Give some of {', '.join(SYNTHETIC)}.")
         for name, value, least in (("--count", self.count, 1), ("--distractors", self.distractors, 0),
                                    ("--length", self.length, 1)):
             if value is not None and value < least:
@@ -82,10 +84,6 @@ class Plan:
         """Whether an endpoint is needed."""
         return self.writes_needles or self.writes_context
 
-    def for_tokenizer(self, tokenizer: Any) -> Plan:
-        """The same plan for a model with that tokenizer."""
-        return replace(self, control=tuple(control_tokens(tokenizer)))
-
     def wanted(self) -> int:
         """Examples to begin with, before any has to be replaced."""
         return min(self.count or len(self.reals), len(self.reals))
@@ -106,13 +104,10 @@ class Outcome:
     """What was made.
 
     Attributes:
-        files: number of examples by file.
-        dropped: by id why an example was left out.
-        refused: by text what is wrong with it.
+        files: number of examples by file; `ids` has those of the examples.
+        dropped, refused: by id why an example was left out, and by text what is wrong with it.
         distractors_dropped: number of documents of the context that were left out, by reason.
-        templates: number of statements of concept `low` by the type of their question; none where no condition has it.
-        quoting: how many of them quote the question.
-        ids: of the examples that were made.
+        templates: number of statements of concept `low` by the type of their question; `quoting` of them quote it.
         not_searched: how many examples accept an answer that other documents may hold, as it is no answer's text.
     """
 
@@ -266,7 +261,6 @@ def copy_matching(real: str | Path, out: str | Path, ids: Sequence[str]) -> Iter
     Where some examples have no usable text, the prepared folder has more questions in `real` than the synthetic
     conditions have. A difference between them would then be one of questions, too.
     """
-    check_places(real, out)
     real, out = Path(real), Path(out)
     wanted = set(ids)
     ending = "".join(real.suffixes[-2:] if real.suffix == ".gz" else real.suffixes[-1:])

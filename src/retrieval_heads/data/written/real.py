@@ -115,4 +115,3 @@ def _chain(example: Example) -> tuple[Fact, ...]:
         raise refused(example, "steps", [fact.answer for fact in facts], "does not end in the reference answer",
                       "The last step's answer is the example's.")
     return tuple(facts)
-

@@ -1,12 +1,13 @@
-"""Models with windows that cut into the prompt, head sets, and the logits of a whole pass: for sweeps and caches."""
+"""What tests of interventions share: an input and a pass over it, models with short windows, head sets."""
 
 from __future__ import annotations
 
 import torch
 
+IDS = torch.tensor([[1, *range(40, 63)]])
 ALL = [(layer, head) for layer in range(3) for head in range(4)]
 SETS = {"none": [], "two": [(2, 3), (0, 1)], "one": [(1, 0)], "all": ALL, "same": [(0, 1), (2, 3)]}
-SLIDING = {  # Qwen mixes full and sliding layers
+SLIDING = {  # windows that cut into the prompt; Qwen mixes full and sliding layers
     "mistral": {"sliding_window": 9},
     "qwen2": {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
     "qwen3": {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 2},
@@ -25,3 +26,12 @@ def whole_logits(model, encoded):
     ids = torch.tensor([encoded.ids[:-1]])
     with torch.no_grad():
         return model(ids).logits[0, encoded.prompt_length - 1 :]
+
+
+def run(model, **kwargs):
+    with torch.no_grad():
+        return model(**({"input_ids": IDS} | kwargs)).logits
+
+
+def n_hooks(model):
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
