@@ -11,9 +11,9 @@ from retrieval_heads.claims.prediction import (
     COMPARED,
     correlation_rows,
     error_rows,
-    measures_verdict,
     prediction_verdict,
 )
+from retrieval_heads.claims.questions import measures_verdict
 from retrieval_heads.claims.run_predictors import PREDICTORS, run_predictors, run_recall
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED
 from retrieval_heads.errors import ResultError

@@ -11,11 +11,11 @@ from scipy import stats
 from retrieval_heads.claims.arrays import pair_intervals, pair_means
 from retrieval_heads.claims.runs import claimed, mixtures, synthetic
 from retrieval_heads.claims.strengths import base_share_rows, strength_rows
-from retrieval_heads.claims.subsets import subset_rows, subset_verdicts
+from retrieval_heads.claims.subsets import layer_chance, subset_rows, subset_verdicts
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED
 from retrieval_heads.errors import ResultError
 from retrieval_heads.stats.correlation import correlate
-from retrieval_heads.stats.overlap import layer_chance, overlap
+from retrieval_heads.stats.overlap import overlap
 from retrieval_heads.tables import conform
 
 FEW = {"n_resamples": 50}

@@ -31,8 +31,8 @@ def profile(tmp_path):
 
 
 def test_stages_read_the_files_of_their_task_condition_and_length(profile) -> None:
-    base = profile.base_names[0]
-    sets = {name: training_examples(profile, RunKey("smoke", "mine", name, 1, base)) for name in profile.conditions}
+    keys = [RunKey("smoke", "mine", name, 1, profile.base_names[0]) for name in profile.conditions]
+    sets = {key.condition: list(training_examples(profile, key)) for key in keys}
     assert [len(examples) for examples in sets.values()] == [3, 3]
     assert sets["real"][0].meta["id"] == "mdqa-real-train-1-0"
     assert sets["set.A"][0].meta["id"] == "mdqa-low_low-train-1-0"
@@ -79,7 +79,7 @@ def mixed(tmp_path, profile):
 
 def _trained_on(profile, condition: str, seed: int = 1):
     key = RunKey("smoke", "mine", condition, seed, profile.base_names[0])
-    found = training_examples(profile, key)
+    found = list(training_examples(profile, key))
     n = n_training_examples(profile, key)
     assert found == list(training_file(files_of(profile), "mine", condition, n, seed))
     return found

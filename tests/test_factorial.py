@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrieval_heads.stats.factorial import contrasts, factorial_effects
+from retrieval_heads.claims.axes import contrasts, factorial_effects
 from retrieval_heads.stats.resample import bootstrap_crossed, crossed_means
 
 COST = np.array([[0.00, 0.10, 0.15], [0.05, 0.20, 0.30], [0.30, 0.45, 0.70]])  # concept by context, high to low

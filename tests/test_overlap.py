@@ -20,11 +20,13 @@ from retrieval_heads.stats.overlap import (
     THRESHOLDS,
     common_distribution,
     cosine,
-    gained,
     overlap,
     overlap_curve,
-    rank_biased_overlap,
     recall_precision,
+)
+from retrieval_heads.stats.strength import (
+    gained,
+    rank_biased_overlap,
     shared_strength,
     shared_strength_chance,
     strength,

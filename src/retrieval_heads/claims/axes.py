@@ -1,7 +1,23 @@
 """Beside claim C1: which axis of realism costs more, whether the two interact (Q2), and what more examples make up for.
 
-The floor of a metric alone makes an interaction, since what is lost already cannot be lost again. So it counts only
-when the difference of differences has the same sign on the scale of log-odds too (Loftus 1978, doi 10.3758/BF03197461).
+Every effect of concept expression and context diversity is a contrast of the nine cell means, a weighted sum whose
+weights add up to 0 (Cox 1958, *Planning of Experiments*, chapter 6), so it is the same for performance and for its
+difference to `real`, up to the sign: the real run cancels, and with it its share of chance. Only the mean cost of all
+cells depends on `real`.
+
+* `FACTOR`: cost of going from the highest level to the lowest, averaged over the levels of the other factor;
+* `FACTOR_linear`: the same by a straight line through all levels, equally spaced (a trend contrast);
+* `FACTOR_curvature`: how much more a middle level costs than the line between the ends says (0: it lies on it);
+* `difference`: the first factor's cost less the second's: which axis costs more;
+* `interaction`: difference of differences of the extremes, low-low - low-high - high-low + high-high. Positive: the
+  two together cost more than the sum of each alone; negative: less;
+* `linear_by_linear`: the interaction of the two lines (Agresti 2013, section 10.5, for its use with ordered levels).
+  With three levels the middle one has no weight, and it *is* `interaction`.
+
+A metric between 0 and 1 cannot fall below 0, and what is lost already cannot be lost again: two large costs add up to
+less than their sum, an interaction on this scale that may be none on another. So it counts only when it has the same
+sign on the scale of log-odds too (Loftus 1978, doi 10.3758/BF03197461), into which the cells' means are turned in every
+bootstrap sample.
 """
 
 from __future__ import annotations
@@ -14,8 +30,19 @@ from retrieval_heads.claims.runs import cells, frame, from_cells, need, one_sign
 from retrieval_heads.claims.verdict import ALL, NOT, SUPPORTED, UNDECIDED, Verdict
 from retrieval_heads.data.conditions import CONDITIONS, LEVELS
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.stats.factorial import SCALES, factorial_effects
-from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN, Interval, bootstrap_crossed
+from retrieval_heads.stats.resample import (
+    RESAMPLES,
+    UNKNOWN,
+    Interval,
+    bootstrap_crossed,
+    crossed_means,
+    percentile_interval,
+)
+
+SCALES = ("difference", "log_odds")
+
+FACTORS = ("concept", "context")
+"""The two factors: concept expression and context diversity."""
 
 CELLS = tuple(f"{concept}_{context}" for concept in LEVELS for context in LEVELS)
 """Conditions in the order of `factorial_effects`: concept expression, then context diversity, from the most real."""
@@ -28,7 +55,7 @@ RULE = (
 
 
 def axis_effects(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
-    """The effects of `stats.factorial` of the nine conditions, on both scales, for each task that has them all.
+    """The effects of the nine conditions, on both scales, for each task that has them all.
 
     The cost of a condition is `real` less its score, paired by base model, seed and example; on the scale `log_odds` it
     is the error, 1 - score. No rows for a task that lacks a condition.
@@ -54,6 +81,59 @@ def _rows(one: TaskScores, scores: np.ndarray, bases: tuple[str, ...], scale: st
          "same_sign": one_sign(by_base.loc[row.effect], one.bases), "reason": row.reason}
         for row in factorial_effects(costs, scale=scale, n_resamples=n_resamples).itertuples()
     ]
+
+
+def factorial_effects(
+    costs: np.ndarray, *, scale: str = "difference", n_resamples: int = RESAMPLES, seed: int = 0
+) -> pd.DataFrame:
+    """Effects of two ordered factors on a cost, with intervals over all further axes, which are crossed and resampled.
+
+    `costs` are `[levels of the first, levels of the second, ...]`, both from the most real level to the least: on the
+    scale `difference` performance of `real` less that of the cell, paired; on `log_odds` errors, 1 - performance. The
+    `mean` of all cells is told of on the scale `difference` only.
+    """
+    shape = costs.shape[:2]
+    weights = contrasts(shape)
+    if scale == "difference":
+        weights = {"mean": np.full(shape, 1 / (shape[0] * shape[1]))} | weights
+    means = costs.reshape(*shape, -1).mean(axis=-1)
+    resampled = crossed_means(costs, kept=(0, 1), n_resamples=n_resamples, seed=seed)
+    if scale == "log_odds":
+        n = int(np.prod(costs.shape[2:]))
+        means, resampled = _log_odds(means, n), None if resampled is None else _log_odds(resampled, n)
+    rows = []
+    for name, weight in weights.items():
+        found = percentile_interval(float((weight * means).sum()),
+                                    None if resampled is None else np.einsum("ij,bij->b", weight, resampled))
+        rows.append({"effect": name, **found._asdict(),
+                     "reason": "no interval: nothing to resample" if resampled is None else ""})
+    return pd.DataFrame(rows)
+
+
+def contrasts(shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The weights of each effect, float64 `shape`, each adding up to 0."""
+    ends, lines, found = [], [], {}
+    for axis, (name, n) in enumerate(zip(FACTORS, shape, strict=True)):
+        end, line = np.zeros(n), np.arange(n) - (n - 1) / 2
+        end[0], end[-1] = -1, 1
+        line *= (n - 1) / (line @ line)  # a slope times the range: unit of the extremes' difference
+        ends.append(end)
+        lines.append(line)
+
+        parts = {name: end, f"{name}_linear": line}
+        if n > 2:
+            parts[f"{name}_curvature"] = np.array([-0.5, *[1 / (n - 2)] * (n - 2), -0.5])
+        other = np.full(shape[1 - axis], 1 / shape[1 - axis])
+        found |= {key: np.outer(part, other) if axis == 0 else np.outer(other, part) for key, part in parts.items()}
+    return found | {
+        "difference": found[FACTORS[0]] - found[FACTORS[1]],
+        "interaction": np.outer(*ends), "linear_by_linear": np.outer(*lines),
+    }
+
+
+def _log_odds(means: np.ndarray, n: int) -> np.ndarray:
+    """Log-odds of means of `n` values, half a case added on both sides so that 0 and 1 have one (Haldane 1956)."""
+    return np.log((means * n + 0.5) / (n - means * n + 0.5))
 
 
 def axis_sentence(effects: pd.DataFrame, task: str) -> str:

@@ -24,6 +24,7 @@ from retrieval_heads.claims.runs import (
     claimed,
     frame,
     from_cells,
+    groups,
     need,
     one_row_a_key,
     one_sign,
@@ -108,11 +109,8 @@ def _areas(areas: pd.DataFrame) -> pd.DataFrame:
 
 def necessity(runs: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
     """Counts and means of the able runs of each task and condition, of each task (`all`), and of all of them."""
-    groups: list[tuple[tuple[str, str], pd.DataFrame]] = list(runs.groupby(["task", "condition"]))
-    groups += [((task, ALL), part) for task, part in runs.groupby("task")]
-    groups += [((ALL, ALL), runs)] if len(runs) else []
     return frame(({"task": task, "condition": condition, **_row(part, runs["base"].unique(), n_resamples)}
-                  for (task, condition), part in groups), "necessity")
+                  for task, condition, part in groups(runs, runs)), "necessity")
 
 
 def _row(part: pd.DataFrame, bases: Any, n_resamples: int) -> dict[str, Any]:

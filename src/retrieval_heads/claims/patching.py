@@ -11,14 +11,13 @@ runs' own intervals it could hardly be found: `power_of_runs` says how rarely.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 from scipy.stats import norm
 
 from retrieval_heads.claims.necessity import ABLE, METRIC
-from retrieval_heads.claims.runs import cells, claimed, frame, need, one_row_a_key, one_sign, ratio, synthetic
+from retrieval_heads.claims.runs import cells, claimed, frame, groups, need, one_row_a_key, one_sign, ratio, synthetic
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Judged, Verdict, plain, too_few
 from retrieval_heads.keys import RUN
 from retrieval_heads.stats.resample import RESAMPLES, Interval
@@ -75,33 +74,21 @@ def patched(patching: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(counted=rows["condition"].isin(synthetic(conditions))).reset_index(drop=True)
 
 
-def _groups(rows: pd.DataFrame) -> Iterator[tuple[str, str, bool, pd.DataFrame]]:
-    """Task, condition, whether it counts, and rows: of each condition, and of the counted ones of a task and of all."""
-    for (task, condition), part in rows.groupby(["task", "condition"]):
-        yield task, condition, bool(part["counted"].all()), part
-    counted = rows[rows["counted"]]
-    for task, part in counted.groupby("task"):
-        yield task, ALL, True, part
-    if len(counted):
-        yield ALL, ALL, True, counted
-
-
 def sufficiency(rows: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
     """Each set of heads in each task and condition; `all` stands for the conditions that count, and for all tasks."""
     bases, found = rows["base"].unique(), []
-    for task, condition, counted, part in _groups(rows):
+    for task, condition, part in groups(rows, rows[rows["counted"]]):
         for name in SETS:
             own = part[part["set"] == name]
             if len(own):
-                found.append({"task": task, "condition": condition, "set": name, "counted": counted,
-                              **_row(own, bases, n_resamples)})
+                found.append({"task": task, "condition": condition, "set": name, **_row(own, bases, n_resamples)})
     return frame(found, "sufficiency")
 
 
 def _row(own: pd.DataFrame, bases: Any, n_resamples: int) -> dict[str, Any]:
     gap = own[own["gap"]]
     return {
-        "n_runs": len(own), "n_gap": len(gap), "n_heads": gap["n_heads"].mean(),
+        "counted": bool(own["counted"].all()), "n_runs": len(own), "n_gap": len(gap), "n_heads": gap["n_heads"].mean(),
         **cells(ratio(gap, "change", n_resamples=n_resamples), "change"),
         **cells(ratio(gap, "closed", n_resamples=n_resamples), "closed"),
         **_counts(gap),
@@ -112,7 +99,8 @@ def _row(own: pd.DataFrame, bases: Any, n_resamples: int) -> dict[str, Any]:
 def equal_numbers(rows: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
     """Sets compared at equal numbers of heads, in the runs with a gap that have both, with some head in each."""
     bases, found = rows["base"].unique(), []
-    for task, condition, counted, part in _groups(rows[rows["gap"]]):
+    rows = rows[rows["gap"]]
+    for task, condition, part in groups(rows, rows[rows["counted"]]):
         for contrast, (first, second) in CONTRASTS.items():
             one, two = (part[(part["set"] == name) & (part["n_heads"] > 0)].set_index(RUN) for name in (first, second))
             same = one["n_heads"] == two["n_heads"].reindex(one.index)
@@ -124,7 +112,8 @@ def equal_numbers(rows: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.Dat
                 **cells(ratio(both, "difference", n_resamples=n_resamples)), "n_runs": len(both),
                 "n_heads": both["n_heads"].mean(), "n_first_better": int((both["difference"] > 0).sum()),
                 "n_second_better": int((both["difference"] < 0).sum()),
-                "same_sign": one_sign(both.groupby("base")["difference"].mean(), bases), "counted": counted,
+                "same_sign": one_sign(both.groupby("base")["difference"].mean(), bases),
+                "counted": bool(both["counted"].all()),
             })
     return frame(found, "sufficiency_equal")
 

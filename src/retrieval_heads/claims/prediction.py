@@ -2,8 +2,7 @@
 
 Correlations are over conditions, ranks taken within tasks (`stats.runs`); a condition that is left out is predicted
 from the others by a line through the means of each task (`stats.prediction`). Real runs, controls and other numbers of
-examples do not count. As mixtures share examples with other conditions, all is repeated without them. Question Q3 asks
-whether attention mass or the contribution predict better.
+examples do not count. As mixtures share examples with other conditions, all is repeated without them.
 
 Over tasks (`all`) count those whose real runs have at least one head on average, as for claim C2: without heads there
 is nothing to recall. Beside them stand all tasks of the study (`every`), which is how it was fixed beforehand.
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.claims.run_predictors import CHEAPER, OUTCOME, PREDICTORS, THRESHOLD
-from retrieval_heads.claims.runs import claimed, frame, mixtures, need
+from retrieval_heads.claims.runs import claimed, frame, mixtures, need, where
 from retrieval_heads.claims.subsets import LEAST_HEADS
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, plain, too_few
 from retrieval_heads.keys import RUN
@@ -35,11 +34,6 @@ RULE = (
     "Supported with an interval over conditions above 0.4 and a permutation p below 0.05, in part with the second "
     "only, and the same sign in each base model; otherwise not supported with an interval below 0.7. Tasks count whose "
     "real runs have at least one head on average."
-)
-RULE_OF_MEASURES = (
-    "Supported when the strongest heads by mass and by contribution both predict left-out conditions with a smaller "
-    "absolute error than recall, beyond the interval over conditions and in each base model; in part with one; not "
-    "supported when both have a larger one."
 )
 CHAPTER = "06_correlation"
 
@@ -82,22 +76,18 @@ def correlation_rows(
 ) -> pd.DataFrame:
     """The table `correlation_runs`: each predictor with performance, over conditions.
 
-    Args:
-        recall: the table `run_recall`, for the correlation of recall over thresholds; None to leave it out.
-        threshold: the one that heads were taken by in `runs`.
-
-    Recall stands also by base model, at each threshold, and with the part of each of `GIVEN` taken out; Kendall's tau
-    only at the study's threshold and with mixtures.
+    Recall stands also by base model, at each threshold of `run_recall`, and with the part of each of `GIVEN` taken out;
+    Kendall's tau only at the threshold that heads were taken by in `runs`, and with mixtures.
     """
     need(runs, "run_predictors", [*RUN, OUTCOME, *predictors])
     settings = {"n_resamples": n_resamples, "n_permutations": n_permutations}
     found: list[pd.DataFrame] = []
     usual = with_heads(runs) if "n_heads" in runs else sorted(runs["task"].unique())
 
-    def add(table: pd.DataFrame, predictor: str, tasks: Sequence[str] = usual, given: str | None = None,
-            **where: str | float) -> None:
-        rows = _over_tasks(table, tasks, predictor, given=given, method=str(where["method"]), **settings)
-        found.append(rows.assign(given=given or NOTHING, **where))
+    def add(table: pd.DataFrame, predictor: str, *, tasks: Sequence[str] = usual, given: str | None = None,
+            method: str = METHODS[0], **place: str | float) -> None:
+        rows = _over_tasks(table, tasks, predictor, given=given, method=method, **settings)
+        found.append(rows.assign(given=given or NOTHING, **place))
 
     for name, table in parts(runs).items():
         if table.empty:
@@ -105,16 +95,16 @@ def correlation_rows(
         here = {"conditions": name, "base": ALL, "threshold": threshold}
         for predictor in predictors:
             for method in METHODS if name == ALL else METHODS[:1]:
-                add(table, predictor, **here, method=method)
+                add(table, predictor, method=method, **here)
         for other, curve in ([] if recall is None else recall.groupby("threshold")):
             if not np.isclose(other, threshold):
                 own = table[[*RUN, OUTCOME]].merge(curve[[*RUN, "recall"]], on=RUN, how="left")
-                add(own, "recall", with_heads(curve), **here | {"threshold": other}, method=METHODS[0])
+                add(own, "recall", tasks=with_heads(curve), **here | {"threshold": other})
         if "recall" in predictors and name == ALL:
             for given in (one for one in GIVEN if one in predictors):
-                add(table, "recall", given=given, **here, method=METHODS[0])
+                add(table, "recall", given=given, **here)
             for base, own in table.groupby("base"):
-                add(own, "recall", **here | {"base": base}, method=METHODS[0])
+                add(own, "recall", **here | {"base": base})
     return frame(pd.concat(found, ignore_index=True) if found else [], "correlation_runs")
 
 
@@ -198,11 +188,10 @@ def prediction_verdict(
     """The verdict on claim C3, of all tasks together (of the task, where there is one only); `errors` are for what
     recall is worth."""
     need(correlations, "correlation_runs")
-    of_recall = correlations[(correlations["method"] == "spearman") & (correlations["conditions"] == ALL)
-                             & (correlations["predictor"] == "recall")]
-    own = _pooled(of_recall)
+    of_recall = where(correlations, method="spearman", conditions=ALL, predictor="recall")
+    own = pooled(of_recall)
     recall = _near(own, threshold)
-    plainly = recall[recall["given"] == NOTHING]
+    plainly = where(recall, given=NOTHING)
     of_all, of_bases = plainly[plainly["base"] == ALL], plainly[plainly["base"] != ALL]
     if of_all.empty or pd.isna(of_all.iloc[0]["estimate"]):
         reason = "no runs to compare in a task with heads" if of_all.empty else of_all.iloc[0]["reason"]
@@ -228,7 +217,7 @@ def prediction_verdict(
 
 def _every(of_recall: pd.DataFrame, row: pd.Series) -> list[str]:
     """What comes out over all tasks, where some of them have no heads, as the rule was fixed beforehand."""
-    rows = of_recall[(of_recall["task"] == EVERY) & (of_recall["base"] == ALL) & (of_recall["given"] == NOTHING)]
+    rows = where(of_recall, task=EVERY, base=ALL, given=NOTHING)
     if rows.empty or rows.iloc[0]["n_runs"] == row["n_runs"]:
         return []
     one = rows.iloc[0]
@@ -243,11 +232,10 @@ def _beside(
     of_bases = recall[(recall["base"] != ALL) & (recall["given"] == NOTHING)]
     each = [f"{row['base']} {_with_interval(row)}" for row in of_bases.to_dict("records")]
     said = [f"By base model: {', '.join(each)}."] if each else []
-    unmixed = correlations[(correlations["method"] == "spearman") & (correlations["predictor"] == "recall")
-                           & (correlations["conditions"] == UNMIXED) & (correlations["base"] == ALL)]
+    unmixed = where(correlations, method="spearman", predictor="recall", conditions=UNMIXED, base=ALL)
     said += [f"Without mixtures it is {_with_interval(row)}, p = {row['p']:.3g}."
-             for row in _near(_pooled(unmixed), threshold).to_dict("records")]
-    curve = every_threshold[(every_threshold["base"] == ALL) & (every_threshold["given"] == NOTHING)]
+             for row in _near(pooled(unmixed), threshold).to_dict("records")]
+    curve = where(every_threshold, base=ALL, given=NOTHING)
     known = [f"{one.estimate:.2f} at {one.threshold:g}" for one in curve.sort_values("threshold").itertuples()
              if not pd.isna(one.estimate)]
     said += [f"Over thresholds of the score it is {', '.join(known)}."] if len(known) > 1 else []
@@ -263,35 +251,13 @@ def _with_interval(row: Any) -> str:
 
 def worth(errors: pd.DataFrame) -> list[str]:
     """What recall is worth beside each cheaper predictor and the mean of the others: phrases that follow `recall`."""
-    rows = _pooled(errors[(errors["conditions"] == ALL) & (errors["predictor"] == "recall")])
+    rows = pooled(where(errors, conditions=ALL, predictor="recall"))
     rows = rows[rows["reference"].isin(["mean", *CHEAPER])]
     return [f"is {one.finding} than {one.reference} (absolute error {one.error:.3f} against {one.reference_error:.3f})"
             for one in rows.itertuples()]
 
 
-def measures_verdict(errors: pd.DataFrame) -> Verdict:
-    """Q3: do the strongest heads by attention mass, or by contribution, predict better than the copy score's recall?"""
-    need(errors, "prediction_errors")
-    rows = _pooled(errors[(errors["conditions"] == ALL) & (errors["predictor"] == "recall")], EVERY)
-    rows = rows[rows["reference"].isin(["mass_top", "contribution_top"])]
-    # the rows say what recall gains on the measure: worse recall is a better measure
-    better, worse = int((rows["finding"] == WORSE).sum()), int((rows["finding"] == BETTER).sum())
-    verdict = UNDECIDED
-    if better:
-        verdict = SUPPORTED if better == len(rows) > 1 else IN_PART
-    elif worse == len(rows) > 1:
-        verdict = NOT
-    said = [f"{one.reference}: {-one.gain:+.3f} ({-one.gain_high:+.3f} to {-one.gain_low:+.3f})."
-            for one in rows.itertuples()]
-    best = UNKNOWN if rows.empty else -rows.sort_values("gain").iloc[0][["gain", "gain_high", "gain_low"]].astype(float)
-    return Verdict(
-        "Q3", ALL, verdict, "absolute error of recall less that of the better of mass_top and contribution_top",
-        *plain(best), "fraction", 0 if rows.empty else int(rows["n_conditions"].min()), "conditions", RULE_OF_MEASURES,
-        " ".join(said) or "Neither was measured.", CHAPTER, "prediction_errors",
-    )
-
-
-def _pooled(rows: pd.DataFrame, name: str = ALL) -> pd.DataFrame:
+def pooled(rows: pd.DataFrame, name: str = ALL) -> pd.DataFrame:
     """The rows of the tasks together; those of the task, where there is only one."""
     return rows if rows["task"].nunique() == 1 and name not in set(rows["task"]) else rows[rows["task"] == name]
 
@@ -302,10 +268,9 @@ def _near(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 
 def _left(rows: pd.DataFrame, threshold: float) -> str:
-    rest = _near(rows[rows["predictor"].isin(["cosine", "mean_strength"]) & (rows["conditions"] == ALL)
-                      & (rows["method"] == "spearman")], threshold)
-    rest = _pooled(rest, ALL if (rest["task"] == ALL).any() else EVERY)
-    left = [f"{one.predictor} {one.estimate:.2f} (p = {one.p:.3g})" for one in rest[rest["base"] == ALL].itertuples()]
+    rest = where(rows[rows["predictor"].isin(["cosine", "mean_strength"])], conditions=ALL, method="spearman")
+    rest = _near(pooled(rest, ALL if (rest["task"] == ALL).any() else EVERY), threshold)
+    left = [f"{one.predictor} {one.estimate:.2f} (p = {one.p:.3g})" for one in where(rest, base=ALL).itertuples()]
     return f"What is left to correlate: {', '.join(left) or 'nothing'}."
 
 

@@ -1,9 +1,12 @@
-"""Further questions of book/preregistration.md: are the heads of two base models alike (Q4), and what varies (Q5)?
+"""Further questions of book/preregistration.md: Q3 to Q5, on measures, base models and what varies.
 
-**Q4.** A head has no identity across models: heads of a layer can be in any order. What can be compared is how strong
-the heads of each layer are. `profile` is the mean strength of each layer, `sorted` the strengths of each layer from the
-strongest to the weakest. Chance is what remains when the layers of one model are permuted, each with all its heads, the
-same in all tasks (`stats.correlation`, exchange of whole blocks); intervals are over layers.
+**Q3.** Do attention mass or the contribution predict better than the copy score?
+
+**Q4.** Are the heads of two base models alike? A head has no identity across models: heads of a layer can be in any
+order. What can be compared is how strong the heads of each layer are. `profile` is the mean strength of each layer,
+`sorted` the strengths of each layer from the strongest to the weakest. Chance is what remains when the layers of one
+model are permuted, each with all its heads, the same in all tasks (`stats.correlation`, exchange of whole blocks);
+intervals are over layers.
 
 **Q5.** Does recall vary less, or performance, in single-hop questions than in chains of facts? A correlation needs
 something to vary. The paper finds hardly any on single-hop questions; if recall or performance is nearly the same in
@@ -20,8 +23,9 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.claims.arrays import BASE, TaskHeads, known_mean, task_heads
+from retrieval_heads.claims.prediction import BETTER, EVERY, WORSE, pooled
 from retrieval_heads.claims.run_predictors import OUTCOME
-from retrieval_heads.claims.runs import claimed, frame, need
+from retrieval_heads.claims.runs import claimed, frame, need, where
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, plain
 from retrieval_heads.keys import RUN
 from retrieval_heads.settings import REFERENCE
@@ -33,6 +37,11 @@ MEASURES = ("profile", "sorted")
 STATES = (BASE, REFERENCE)
 LEVEL = 0.05
 
+MEASURES_RULE = (
+    "Supported when the strongest heads by mass and by contribution both predict left-out conditions with a smaller "
+    "absolute error than recall, beyond the interval over conditions and in each base model; in part with one; not "
+    "supported when both have a larger one."
+)
 ALIKE_RULE = (
     "Supported when the rank correlation of the mean strengths of layers between two base models' real runs, ranks "
     "within tasks, is above 0 with p below 0.05 against permuted layers; not supported when it is below 0 so; of more "
@@ -47,6 +56,28 @@ SPREAD_RULE = (
     "Supported when the variance over conditions of recall, or of performance, is smaller in mdqa than in musique, the "
     "interval of the ratio below 1 and the ratio below 1 in each base model; not supported when both are larger so."
 )
+
+
+def measures_verdict(errors: pd.DataFrame) -> Verdict:
+    """Q3: do the strongest heads by attention mass, or by contribution, predict better than the copy score's recall?"""
+    need(errors, "prediction_errors")
+    rows = pooled(where(errors, conditions=ALL, predictor="recall"), EVERY)
+    rows = rows[rows["reference"].isin(["mass_top", "contribution_top"])]
+    # the rows say what recall gains on the measure: worse recall is a better measure
+    better, worse = int((rows["finding"] == WORSE).sum()), int((rows["finding"] == BETTER).sum())
+    verdict = UNDECIDED
+    if better:
+        verdict = SUPPORTED if better == len(rows) > 1 else IN_PART
+    elif worse == len(rows) > 1:
+        verdict = NOT
+    said = [f"{one.reference}: {-one.gain:+.3f} ({-one.gain_high:+.3f} to {-one.gain_low:+.3f})."
+            for one in rows.itertuples()]
+    best = UNKNOWN if rows.empty else -rows.sort_values("gain").iloc[0][["gain", "gain_high", "gain_low"]].astype(float)
+    return Verdict(
+        "Q3", ALL, verdict, "absolute error of recall less that of the better of mass_top and contribution_top",
+        *plain(best), "fraction", 0 if rows.empty else int(rows["n_conditions"].min()), "conditions", MEASURES_RULE,
+        " ".join(said) or "Neither was measured.", "06_correlation", "prediction_errors",
+    )
 
 
 def base_alike_rows(

@@ -7,13 +7,14 @@ chance is in the runs' values, and shows between the runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_object_dtype
 
-from retrieval_heads.claims.verdict import plain
+from retrieval_heads.claims.verdict import ALL, plain
 from retrieval_heads.data.conditions import CONDITIONS, kind_of
 from retrieval_heads.errors import ResultError
 from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN, Interval, percentile_interval, resampled_sums
@@ -82,6 +83,19 @@ def cells(interval: Interval, name: str = "value") -> dict[str, float | None]:
 def from_cells(row: pd.Series, name: str = "value") -> tuple[float | None, ...]:
     """The interval in such cells of a row; None where one is empty."""
     return plain(row[cell] for cell in cells(UNKNOWN, name))
+
+
+def where(rows: pd.DataFrame, **cells: Any) -> pd.DataFrame:
+    """The rows with these cells."""
+    return rows[np.logical_and.reduce([rows[name] == value for name, value in cells.items()])]
+
+
+def groups(rows: pd.DataFrame, counted: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Task, condition and rows: of each condition, and with `all` those counted of each task, and of all tasks."""
+    yield from ((task, condition, part) for (task, condition), part in rows.groupby(["task", "condition"]))
+    yield from ((task, ALL, part) for task, part in counted.groupby("task"))
+    if len(counted):
+        yield ALL, ALL, counted
 
 
 def sums(

@@ -30,8 +30,9 @@ from retrieval_heads.claims.arrays import (
     task_heads,
 )
 from retrieval_heads.stats.correlation import group_ranks, residuals
-from retrieval_heads.stats.overlap import cosine, cosines, gained, rank_biased_overlap, recall_precision, strength
+from retrieval_heads.stats.overlap import cosine, cosines, recall_precision
 from retrieval_heads.stats.resample import RESAMPLES
+from retrieval_heads.stats.strength import gained, rank_biased_overlap, strength
 
 PERMUTATIONS = 200
 

@@ -32,7 +32,7 @@ from retrieval_heads.claims.arrays import (
 from retrieval_heads.claims.runs import need, synthetic
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, over_tasks, plain, too_few
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.stats.overlap import THRESHOLDS, layer_chance, recall_precision
+from retrieval_heads.stats.overlap import THRESHOLDS, common_distribution, recall_precision
 from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN, Interval, bootstrap_mean
 
 HEADS = ("all", "gained")
@@ -137,6 +137,17 @@ def _pair_measures(
         ways.append({name: np.where(pairs & (n_run > 0), values, np.nan) for name, values in of_run.items()}
                     | {"recall": np.where(pairs, recall, np.nan)})
     return {name: known_mean(np.stack([way[name] for way in ways]), 0) for name in ways[0]}
+
+
+def layer_chance(first: np.ndarray, second: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of many pairs of sets with as many heads in each layer: the expected number of common heads, its 97.5% quantile,
+    and the probability that the first set lies inside the second; arguments `[pairs, layers]`, results `[pairs]`."""
+    probabilities = common_distribution(second, first, width)
+    quantile = np.argmax(probabilities.cumsum(axis=1) >= 0.975 - 1e-12, axis=1)
+    whole = np.minimum(first.sum(axis=1), probabilities.shape[1] - 1)
+    inside = np.take_along_axis(probabilities, whole[:, None], axis=1)[:, 0]
+    expected = (first * second / np.maximum(width, 1)).sum(axis=1)
+    return expected, quantile.astype(np.float64), np.where((first <= second).all(axis=1), inside, 0.0)
 
 
 def subset_verdicts(subsets: pd.DataFrame, threshold: float = THRESHOLD) -> list[Verdict]:

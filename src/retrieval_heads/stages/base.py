@@ -79,7 +79,7 @@ def describe_set(profile: Profile, key: RunKey, device: str) -> Made:
         return {"task": key.task, "n": len(examples), **describe(examples, study_tokenizer(profile)), **more}
 
     if key.condition != HELD_OUT:
-        examples, test = training_examples(profile, key), held_out(profile, key.task, "test")
+        examples, test = list(training_examples(profile, key)), held_out(profile, key.task, "test")
         shares = dict.fromkeys(UNSEEN)  # how a needle is put is known of generated texts only
         if profile.data is None:
             shares = unseen_shares(stated_forms(examples), stated_forms(test))

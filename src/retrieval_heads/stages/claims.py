@@ -19,9 +19,15 @@ from retrieval_heads.claims.choice import choice_rows, choice_verdict
 from retrieval_heads.claims.controls import control_rows
 from retrieval_heads.claims.necessity import judge_necessity
 from retrieval_heads.claims.patching import judge_patching
-from retrieval_heads.claims.prediction import correlation_rows, error_rows, measures_verdict, prediction_verdict
+from retrieval_heads.claims.prediction import correlation_rows, error_rows, prediction_verdict
 from retrieval_heads.claims.pretrained import judge as pretrained
-from retrieval_heads.claims.questions import alike_verdict, base_alike_rows, spread_rows, spread_verdict
+from retrieval_heads.claims.questions import (
+    alike_verdict,
+    base_alike_rows,
+    measures_verdict,
+    spread_rows,
+    spread_verdict,
+)
 from retrieval_heads.claims.run_predictors import run_predictors, run_recall
 from retrieval_heads.claims.shortfall import judge_shortfall
 from retrieval_heads.claims.strengths import base_share_rows, strength_rows

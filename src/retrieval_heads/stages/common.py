@@ -113,11 +113,14 @@ def files_of(profile: Profile) -> Path:
     return data_folder(profile.data, profile.name)
 
 
-def training_examples(profile: Profile, key: RunKey) -> list[Example]:
-    """The examples that a run is trained on: with files of examples the first ones, whatever the seed."""
+def training_examples(profile: Profile, key: RunKey) -> Iterable[Example]:
+    """The examples that a run is trained on: with files of examples the first ones, whatever the seed.
+
+    Those of files are read one at a time: there may be many.
+    """
     n = n_training_examples(profile, key)
     if profile.data is not None:
-        return list(training_file(files_of(profile), key.task, key.condition, n, key.seed))
+        return training_file(files_of(profile), key.task, key.condition, n, key.seed)
     return make_examples(
         task=key.task, condition=key.condition, length=training_length(profile, key.condition), n=n, seed=key.seed,
         split="train", tokenizer=study_tokenizer(profile),

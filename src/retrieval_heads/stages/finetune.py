@@ -19,7 +19,6 @@ from retrieval_heads import paths
 from retrieval_heads.bases import base_path
 from retrieval_heads.claims.shortfall import shortfall
 from retrieval_heads.data.encode import Spilled
-from retrieval_heads.data.folder import training_file
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.evaluation import evaluate_each
 from retrieval_heads.keys import Options, RunKey
@@ -31,7 +30,6 @@ from retrieval_heads.stages.common import (
     RAISED,
     adapter_path,
     batch_size,
-    files_of,
     has_adapter,
     held_out,
     load_run,
@@ -119,10 +117,7 @@ def score_lengths(profile: Profile, key: RunKey, device: str) -> Made:
 
 def train(profile: Profile, key: RunKey, device: str) -> dict[str, Any]:
     """Fine-tune one run, unless its adapter is there; the record of the training."""
-    # files of examples are read one at a time: there may be many
-    each = training_examples(profile, key) if profile.data is None else training_file(
-        files_of(profile), key.task, key.condition, n_training_examples(profile, key), key.seed)
-    examples = Spilled(each, study_tokenizer(profile))
+    examples = Spilled(training_examples(profile, key), study_tokenizer(profile))
     return finetune(
         base_path(profile, key.base), examples, adapter_path(profile, key), profile.lora_settings(key.seed), device,
     )

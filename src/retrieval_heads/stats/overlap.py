@@ -1,4 +1,4 @@
-"""How far two sets of retrieval heads overlap, how far the strengths of heads do, and how far they would by chance.
+"""How far two sets of retrieval heads overlap, and how far they would by chance.
 
 With R the heads of the real run and S those of the synthetic run, at one threshold:
 recall = |R and S| / |R|, precision = |R and S| / |S|, Jaccard = |R and S| / |R or S|; the cosine compares the whole
@@ -9,14 +9,8 @@ score matrices and needs no threshold. Every measure stands beside two chance le
   two unrelated sets share many heads once they share the layers; this level removes that part. The number of common
   heads is a sum of hypergeometric numbers, one per layer.
 
-Both distributions are computed exactly. For the cosine the synthetic scores are permuted, over all heads or within each
-layer. "Real" and "synthetic" are roles: two seeds of one condition give the ceiling that detection noise leaves.
-
-When few heads are strong, strengths are compared, not sets above a threshold. A head's strength is its score less its
-chance level, and not below 0. With r the real run's strengths and s those of another run: recall = sum(min(r, s)) /
-sum(r), precision = sum(min(r, s)) / sum(s), both in [0, 1]; for strengths that are 0 or 1 they are those of sets. Of
-*gained* strength, what the un-tuned model has at the same length is taken away first. Rank-biased overlap compares the
-order of the heads alone.
+Both are exact. For the cosine the synthetic scores are permuted, over all heads or within each layer. "Real" and
+"synthetic" are roles: two seeds of one condition give the ceiling that detection noise leaves.
 
 A measure whose denominator is zero is NaN (recall without real heads, precision without synthetic heads, Jaccard
 without either, the cosine of a matrix of zeros); with real but no synthetic heads recall *is* 0, and so it is given.
@@ -29,7 +23,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import hypergeom, rankdata
+from scipy.stats import hypergeom
 
 from retrieval_heads.errors import ConfigError
 
@@ -40,20 +34,18 @@ THRESHOLDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 
 PERMUTATIONS = 1000
 
-PERSISTENCE = 0.9
-"""Of rank-biased overlap: the first ten ranks then have 86% of the weight (Webber et al. 2010)."""
-
 ROUNDING = 1e-12
 """Of a sum of probabilities, or a cosine."""
 
+_MEASURES = {
+    "recall": "share of the real run's heads that the synthetic run has",
+    "precision": "share of the synthetic run's heads that the real run has",
+    "jaccard": "common heads as a share of the heads of either run",
+    "cosine": "cosine of the two score matrices",
+}
+
 
 def _columns() -> dict[str, str]:
-    measures = {
-        "recall": "share of the real run's heads that the synthetic run has",
-        "precision": "share of the synthetic run's heads that the real run has",
-        "jaccard": "common heads as a share of the heads of either run",
-        "cosine": "cosine of the two score matrices",
-    }
     columns = {
         "threshold": "a head is a retrieval head when its score is above this",
         "n_heads": "heads of the model",
@@ -61,7 +53,7 @@ def _columns() -> dict[str, str]:
         "n_synthetic": "retrieval heads of the synthetic run",
         "n_common": "retrieval heads of both",
     }
-    for name, meaning in measures.items():
+    for name, meaning in _MEASURES.items():
         columns[name] = meaning
         drawn = "scores are permuted over" if name == "cosine" else "as many heads are drawn from"
         for level, which in (("chance", "all heads"), ("layer_chance", "each layer")):
@@ -116,17 +108,6 @@ def common_distribution(real: np.ndarray, synthetic: np.ndarray, width: np.ndarr
     return found
 
 
-def layer_chance(first: np.ndarray, second: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of many pairs of sets with as many heads in each layer: the expected number of common heads, its 97.5% quantile,
-    and the probability that the first set lies inside the second; arguments `[pairs, layers]`, results `[pairs]`."""
-    probabilities = common_distribution(second, first, width)
-    quantile = np.argmax(probabilities.cumsum(axis=1) >= 0.975 - ROUNDING, axis=1)
-    whole = np.minimum(first.sum(axis=1), probabilities.shape[1] - 1)
-    inside = np.take_along_axis(probabilities, whole[:, None], axis=1)[:, 0]
-    expected = (first * second / np.maximum(width, 1)).sum(axis=1)
-    return expected, quantile.astype(np.float64), np.where((first <= second).all(axis=1), inside, 0.0)
-
-
 def overlap(
     real: ArrayLike, synthetic: ArrayLike, threshold: float = 0.1, *, n_permutations: int = PERMUTATIONS, seed: int = 0
 ) -> dict[str, float]:
@@ -162,9 +143,7 @@ def _rows(
     real: ArrayLike, synthetic: ArrayLike, thresholds: Iterable[float], n_permutations: int, seed: int,
 ) -> list[dict[str, float]]:
     scores = matrices(real, synthetic)
-    if n_permutations < 1:
-        raise ConfigError("no permutations", where="n_permutations", value=n_permutations, remedy="Use 1000, say.")
-    of_cosine = _cosine_row(*scores, n_permutations, seed)
+    of_cosine = _cosine_row(*scores, some(n_permutations), seed)
     rows = [_sets_row(*scores, float(threshold)) | of_cosine for threshold in thresholds]
     return [{name: row[name] for name in COLUMNS} for row in rows]
 
@@ -220,88 +199,6 @@ def cosine(first: ArrayLike, second: ArrayLike) -> float:
     return float(cosines(one.ravel(), two.ravel()))
 
 
-def strength(scores: ArrayLike, chance: ArrayLike) -> np.ndarray:
-    """Scores less their chance level, of the same shape, not below 0; NaN where either is."""
-    return np.maximum(np.asarray(scores, dtype=np.float64) - np.asarray(chance, dtype=np.float64), 0.0)
-
-
-def gained(strengths: ArrayLike, base: ArrayLike) -> np.ndarray:
-    """What the strengths of a run exceed those of the un-tuned model by, head by head, not below 0.
-
-    Both have to be of the same length and RoPE theta: a model at a length that it was not made for has weak heads for
-    that reason alone, and at a shorter length strong ones.
-    """
-    return strength(strengths, base)
-
-
-def shared_strength(real: ArrayLike, other: ArrayLike) -> dict[str, float]:
-    """Strength-weighted `recall` and `precision` of two matrices of strengths `[n_layers, n_heads]`.
-
-    Raises:
-        ConfigError: not two matrices of one shape, or values that are not finite numbers from 0.
-    """
-    one, two = (scores.ravel() for scores in _strengths(real, other))
-    return dict(zip(("recall", "precision"), map(float, recall_precision(one, two)), strict=True))
-
-
-def shared_strength_chance(
-    real: ArrayLike, other: ArrayLike, *, n_permutations: int = 1000, seed: int = 0
-) -> dict[str, float]:
-    """What `shared_strength` is when the other run's heads are permuted within each layer.
-
-    Returns:
-        For `recall` and `precision` the mean, and with `_low` and `_high` the central 95% range.
-
-    Raises:
-        ConfigError: as in `shared_strength`, or no permutations.
-    """
-    one, two = _strengths(real, other)
-    if n_permutations < 1:
-        raise ConfigError("no permutations", where="n_permutations", value=n_permutations, remedy="Use 1000, say.")
-    rng, found = np.random.default_rng(seed), {}
-    permuted = np.array([rng.permuted(two, axis=1).ravel() for _ in range(n_permutations)])
-    for name, values in zip(("recall", "precision"), recall_precision(one.ravel()[None], permuted), strict=True):
-        low, high = np.quantile(values, [0.025, 0.975])
-        found |= {name: float(values.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
-    return found
-
-
-def rank_biased_overlap(real: ArrayLike, other: ArrayLike, persistence: float = PERSISTENCE) -> float:
-    """Rank-biased overlap of all heads in order of their scores, extrapolated (Webber et al. 2010, equation 23).
-
-    The agreement of the first d of both rankings, weighted by `persistence` to the power d - 1. Most heads score 0, so
-    ties matter: a head of a tied group is among the first d with the probability that it has when ties are broken at
-    random, and the agreement at d is the cosine of both rankings' probabilities (variant b of Corsi and Urbano 2024,
-    arXiv 2406.07121, which follows Kendall's tau-b). A ranking agrees with itself by 1, ties or not. Both rank all
-    heads, so what is extrapolated beyond the last is an agreement of 1.
-
-    Args:
-        real, other: scores `[n_layers, n_heads]`.
-        persistence: from 0 (the first rank alone counts) to below 1.
-
-    Returns:
-        From 0 to 1; NaN where all heads of one of the two have the same score, which is no order.
-
-    Raises:
-        ConfigError: not two matrices of one shape with finite values, or a persistence outside [0, 1).
-    """
-    if not 0 <= persistence < 1:
-        raise ConfigError("not from 0 to below 1", where="persistence", value=persistence, remedy="Use 0.9, say.")
-    one, two = matrices(real, other)
-    if not np.ptp(one) or not np.ptp(two):
-        return NAN
-    agreement = cosines(_membership(one.ravel()), _membership(two.ravel()))
-    weights = persistence ** np.arange(len(agreement))
-    return float((1 - persistence) * (weights @ agreement) + persistence ** len(agreement) * agreement[-1])
-
-
-def _membership(scores: np.ndarray) -> np.ndarray:
-    """float64 `[depths, heads]`: the probability of each head to be among the first 1, 2, ... when ties are broken."""
-    before = rankdata(-scores, method="min") - 1
-    size = rankdata(-scores, method="max") - before
-    return np.clip((np.arange(1, len(scores) + 1)[:, None] - before) / size, 0.0, 1.0)
-
-
 def matrices(real: ArrayLike, synthetic: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Both score matrices as float64; `ConfigError` where they are not two of one shape."""
     pair = []
@@ -324,9 +221,8 @@ def matrices(real: ArrayLike, synthetic: ArrayLike) -> tuple[np.ndarray, np.ndar
     return pair[0], pair[1]
 
 
-def _strengths(real: ArrayLike, other: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    one, two = matrices(real, other)
-    if min(one.min(), two.min()) < 0:
-        raise ConfigError("a strength below 0", where="shared_strength", value=float(min(one.min(), two.min())),
-                          remedy="Give `strength(scores, chance)`.")
-    return one, two
+def some(n_permutations: int) -> int:
+    """The number itself; `ConfigError` where it is none."""
+    if n_permutations < 1:
+        raise ConfigError("no permutations", where="n_permutations", value=n_permutations, remedy="Use 1000, say.")
+    return n_permutations

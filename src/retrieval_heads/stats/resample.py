@@ -1,8 +1,7 @@
 """Resampling: bootstrap samples of one or several crossed factors, percentile intervals, and how exact their ends are.
 
-A sample is told by how often each level of a factor is in it, so the mean of a table of crossed factors (base models,
-seeds, examples) in a sample is a product of weights: the pigeonhole bootstrap (Owen 2007), which draws the levels of
-every factor independently of the others. A seed gives the same samples everywhere.
+A sample is told by how often each level of a factor is in it, so the mean of a table of crossed factors in a sample is
+a product of weights (the pigeonhole bootstrap, Owen 2007). A seed gives the same samples everywhere.
 
 The percentile bootstrap (Efron and Tibshirani 1993, chapter 13) makes no assumption on the scores' distribution, which
 for exact match are zeros and ones. It is a little too narrow for few values: with n normal values a nominal 95%
@@ -63,8 +62,7 @@ class Ends(NamedTuple):
 
 
 def draw(source: int | Sequence[int] | np.random.Generator, n: int, size: int) -> np.ndarray:
-    """How often each of `n` levels is in each of `size` samples of n: int64 `[size, n]`; `source` is a seed or what
-    goes on drawing."""
+    """How often each of `n` levels is in each of `size` samples of n: int64 `[size, n]`; from a seed, or going on."""
     return np.random.default_rng(source).multinomial(n, np.full(n, 1 / n), size=size)
 
 
@@ -78,8 +76,8 @@ def resampled_sums(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums of rows in samples of crossed factors, of whose cells any may be missing or stand several times.
 
-    `values` are float64 `[rows, columns]` without gaps, `factors` give the level of every row, from 0 without gaps. A
-    row is in a sample as often as all its levels are: sums `[n_resamples, columns]`, and the number of rows.
+    `values` are `[rows, columns]` without gaps, `factors` give the level of every row, from 0 without gaps. A row is in
+    a sample as often as all its levels are: sums `[n_resamples, columns]`, and the number of rows.
     """
     weights, rng = np.ones((n_resamples, len(values))), np.random.default_rng(seed)
     for levels in factors:
@@ -96,9 +94,7 @@ def percentile_interval(estimate: float, resampled: np.ndarray | None, level: fl
     return Interval(estimate, float(low), float(high))
 
 
-def bootstrap_mean(
-    values: ArrayLike, *, level: float = LEVEL, n_resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
+def bootstrap_mean(values: ArrayLike, *, level: float = LEVEL, n_resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """The mean of `values` `[n]` with its bootstrap interval.
 
     With one value there is nothing to resample: `low` and `high` are NaN.
@@ -131,10 +127,8 @@ def bootstrap_difference(
     """
     one, two = _finite(first, "first", 1), _finite(second, "second", 1)
     if len(one) != len(two):
-        raise ConfigError(
-            "paired values need the same examples", where="bootstrap_difference", value=(len(one), len(two)),
-            remedy="Give both lists for the same examples in the same order.",
-        )
+        raise ConfigError("paired values need the same examples", where="bootstrap_difference",
+                          value=(len(one), len(two)), remedy="Give both for the same examples in the same order.")
     return bootstrap_mean(one - two, level=level, n_resamples=n_resamples, seed=seed)
 
 
@@ -149,9 +143,7 @@ def bootstrap_two_level(
         same_examples: column j is the same example in every row, so seeds and examples are drawn independently of each
             other (the pigeonhole bootstrap, Owen 2007). Otherwise every seed has its own examples, any number of them,
             and these are drawn anew within each drawn seed (Davison and Hinkley 1997, section 3.8).
-        level: coverage of the interval.
-        n_resamples: number of bootstrap samples.
-        seed: of the bootstrap.
+        level, n_resamples, seed: coverage of the interval, number of bootstrap samples and random seed.
 
     Returns:
         The interval. With one seed, chance over seeds is unknown, and `low` and `high` are NaN (use `bootstrap_mean`
@@ -201,9 +193,7 @@ def bootstrap_crossed(
         values: one axis per factor, no value missing. To compare, give the paired differences.
         fixed: axes whose levels are all there is and are not drawn, such as tasks. Axes of one level are not drawn
             either, so the interval says nothing of chance along them.
-        level: coverage of the interval.
-        n_resamples: number of bootstrap samples.
-        seed: of the bootstrap.
+        level, n_resamples, seed: coverage of the interval, number of bootstrap samples and random seed.
 
     Returns:
         The interval; `low` and `high` are NaN where no axis is left to draw from.
@@ -242,9 +232,7 @@ def crossed_means(
     return means
 
 
-def crossed_ends(
-    values: np.ndarray, *, n_resamples: int = MANY, seed: int = 0,
-) -> Mapping[str, list[Ends]]:
+def crossed_ends(values: np.ndarray, *, n_resamples: int = MANY, seed: int = 0) -> Mapping[str, list[Ends]]:
     """Intervals of the means of k tables `[k, base models, seeds, examples]` that a verdict hangs on, as
     `bootstrap_crossed` gives them one by one, but of many samples that all share, in blocks so that memory is bounded.
 
@@ -275,12 +263,8 @@ def crossed_ends(
 
 
 def ends(estimate: float, samples: np.ndarray) -> Ends:
-    """The 95% percentile interval of an estimate from its samples, with the Monte Carlo error of each end.
-
-    With 2,000 samples an end rests on 50 of them, and the seed can decide on which side of 0 it lies. The error is half
-    the width of the distribution-free 95% interval of the quantile, from the order statistics (Conover 1999, section
-    3.2).
-    """
+    """The 95% percentile interval of an estimate from its samples, with the Monte Carlo error of each end: half the
+    width of the distribution-free 95% interval of the quantile, from order statistics (Conover 1999, section 3.2)."""
     tail = (1 - LEVEL) / 2
     reach = 1.96 * np.sqrt(tail * (1 - tail) / len(samples))
     places = [min(max(place, 0), 1) for end in (tail, 1 - tail) for place in (end - reach, end, end + reach)]

@@ -116,9 +116,7 @@ class AnswerTrainer(Trainer):
     """Trains the adapter of a PEFT model on `batches` (of all epochs), in their order; `args` are for one epoch."""
 
     def __init__(self, model: PeftModel, args: Any, batches: Sequence[Sequence[Encoded]]) -> None:
-        super().__init__(model=model, args=args, train_dataset=batches, callbacks=[
-            _StopOnBadLoss(), _Told(), _SaveEachMinute(),
-        ])
+        super().__init__(model=model, args=args, train_dataset=batches, callbacks=[_Watched()])
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         if not args.disable_tqdm:
@@ -168,18 +166,8 @@ class _Bar(ProgressCallback):
         return None
 
 
-class _Told(TrainerCallback):
-    """Lines on how far it is, where output is piped."""
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        tell("fine-tuning", state.global_step, state.max_steps)
-
-
-class _SaveEachMinute(TrainerCallback):
-    """A checkpoint a minute beside those by steps, so that no more is lost however long a step takes.
-
-    With several processes it is left out: they would have to agree on the time.
-    """
+class _Watched(TrainerCallback):
+    """Lines on how far it is, where output is piped; a checkpoint a minute; the end where the loss is not finite."""
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self.last = time.monotonic()
@@ -188,11 +176,12 @@ class _SaveEachMinute(TrainerCallback):
         self.last = time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
+        tell("fine-tuning", state.global_step, state.max_steps)
+        # beside those by steps, so that no more is lost however long a step takes; several processes would have to
+        # agree on the time
         if args.save_strategy != "no" and not several() and time.monotonic() - self.last >= SAVE_SECONDS:
             control.should_save = True
 
-
-class _StopOnBadLoss(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):

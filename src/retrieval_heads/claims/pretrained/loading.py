@@ -17,7 +17,7 @@ from retrieval_heads.claims.runs import need
 from retrieval_heads.data.conditions import CONDITIONS, kind_of
 from retrieval_heads.errors import ResultError
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.stats.overlap import gained
+from retrieval_heads.stats.strength import gained
 
 NAMED = ("high_high", "low_low", "symbolic")
 """The training sets of the contrasts of claim C1."""
