@@ -4,9 +4,8 @@ Every run is compared with the real run of its own seed, from the same base mode
 with the real runs of the other seeds too, which shows how much agreement there can be. Runs of one seed also start from
 the same random adapter, so the claims are decided on pairs of different seeds (`claims.subsets`).
 
-A condition trained under three seeds is one piece of evidence, so heads and performance are averaged over the seeds,
-and over base models. The real condition is left out, as beside itself its recall is 1, and so are the base models,
-which were not extended, and the controls, which lack what the claims are about.
+A condition trained under several seeds is one piece of evidence, so heads and performance are averaged over seeds and
+base models.
 """
 
 from __future__ import annotations
@@ -35,6 +34,7 @@ OUTCOMES = ("exact_match", "f1")
 GROUP = ["task", "kind", "score_mode", "base", "condition", "seed"]
 """The columns that tell score matrices apart; those before the condition are the same in what is compared."""
 
+# beside itself the real condition has recall 1, base models were not extended, controls lack what the claims are about
 _LEFT_OUT = (*UNTUNED, *(name for name, condition in CONDITIONS.items() if not condition.dissected))
 
 

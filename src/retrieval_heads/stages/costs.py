@@ -1,9 +1,7 @@
 """What a study costs: its stages tried on a few examples at full size, and the time of the whole worked out from that.
 
-A few runs go through all their stages as they would in the study, from the data to the tables; each stage is timed and
-its peak of GPU memory noted. The time of a stage is taken to grow with its examples, but for the time that loading the
-model takes, which is measured apart. What that leaves out: the fixed cost of a stage beside the model's, which counts
-as if it grew too, so that the estimates are rather high.
+The time of a stage is taken to grow with its examples, but for loading the model, which is measured apart. Any other
+fixed cost of a stage counts as if it grew too, so that the estimates are rather high.
 """
 
 from __future__ import annotations

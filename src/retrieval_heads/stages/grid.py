@@ -1,12 +1,9 @@
 """The whole grid of a study on GPUs: every run goes through all its stages in one piece.
 
-The stages one after another would wait at the end of each for the slowest run, load every model four times, and leave
-the work of a machine that vanishes half done for all runs. Here a worker takes one run from its fine-tuning to its
-patches, and what is written is whole for that run. Runs are ordered by seed, so that an interrupted grid is a complete
-one of fewer seeds; the real runs of a seed come first, as the others are compared with them and patched from them.
-
-A time limit ends the work in good order: what has begun is finished step by step while there is time, and nothing new
-is begun. The same command goes on later, also on another machine to which the parts were brought.
+A worker takes one run from its fine-tuning to its patches, so that no run waits for the slowest of another stage, and
+what is written when a machine vanishes is whole for its runs. Runs are ordered by seed, so that an interrupted grid is
+a complete one of fewer seeds; the real runs of a seed come first, as the others are patched from them. The same command
+goes on later, also on another machine to which the parts were brought.
 """
 
 from __future__ import annotations

@@ -1,12 +1,7 @@
 """The tables of a stage: whether they are at hand, and how they are made, a part at a time.
 
-Two commands on one study share its work: each takes the parts that nobody is at, then waits for those of the other one.
-What is made by then is read and not made again, so both end with the same tables. When one of them ends before its
-time, the other one makes what it was at.
-
-The report's tables come with the repository, so that its chapters are shown without a GPU: a stage whose tables are
-all there, and of which nothing was computed on this machine, is left alone. So is every stage while the environment
-variable `RETRIEVAL_HEADS_AS_IS` is set, as it is when the pages of the report are made from an unfinished grid.
+Two commands on one study share its work: each takes the parts that nobody is at, then waits for those of the other one
+and reads them, so both end with the same tables. When one of them ends before its time, the other one makes its parts.
 """
 
 from __future__ import annotations
@@ -32,6 +27,7 @@ from retrieval_heads.store import Store, find_committed
 from retrieval_heads.tables import all_tables
 
 AS_IS = "RETRIEVAL_HEADS_AS_IS"
+"""While this variable is set no stage is run, as when the report's pages are made from an unfinished grid."""
 
 WITH_LOSSES = {"head_hits"}
 """Tables that a stage makes only where the profile measures losses of the gold answer."""
@@ -47,7 +43,7 @@ def stage_function(name: str) -> Callable[..., list[Path]]:
 
 
 def provide(profile: Profile, stage: str) -> None:
-    """Have the tables of a stage made, unless they come with the repository.
+    """Have the tables of a stage made, unless they come with the repository, as the report's do.
 
     Raises:
         ResultError, ModelError: the stage cannot be run.
@@ -137,7 +133,7 @@ def make_part_once(
     store: Store, tables: tuple[str, ...], function: Compute, ready: Callable[[RunKey], bool] | None, part: RunKey,
     device: str, *, wait: bool,
 ) -> bool:
-    """Compute one part, unless another process is at it, or has made it in the meantime; False where it still is."""
+    """Compute one part, unless another process has made it in the meantime, or is at it: then False."""
     with locked(lock_path(store.profile.name, part), None if wait else 0, what=str(part)) as held:
         if held and (any(store.todo(table, [part]) for table in tables) or (ready is not None and not ready(part))):
             make_part(store, tables, function, part, device)

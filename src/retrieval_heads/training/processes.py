@@ -5,10 +5,8 @@
     torchrun --nproc-per-node 4 -m retrieval_heads run finetune --profile paper --task mdqa
 
 The first process leads: it goes through the study as one process does, and whenever it fine-tunes, it tells the others
-what. They follow: they do nothing but wait for a training and take part in it, so that tables and adapters are written
-once. Each process has the whole model (DDP), or a part of each layer where the launcher was asked for FSDP.
-
-A process that fails in the middle of a training ends, and the launcher then ends the others: they would wait for it.
+what. They do nothing but wait for a training and take part in it, so that tables and adapters are written once. Each
+process has the whole model (DDP), or a part of each layer where the launcher was asked for FSDP.
 """
 
 from __future__ import annotations
