@@ -208,9 +208,10 @@ def test_the_package_runs_as_a_module_from_any_folder(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    command = f"{sys.executable} -m retrieval_heads run all --profile report --dry-run | head -1; echo ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m retrieval_heads run all --profile report --dry-run | head -1; echo ${{PIPESTATUS}}"
     told = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert told.stdout.endswith("\n0\n") and "Traceback" not in told.stderr and "BrokenPipe" not in told.stderr
+    assert told.stdout.endswith("\n0\n")
+    assert not told.stderr
 
 
 def test_a_mistyped_verb_is_suggested(capsys) -> None:
