@@ -56,7 +56,8 @@ figures.page.data_line(profile, "knockout", rows=f"condition real, mode {mode}, 
 # ## Knock a head out yourself
 #
 # The heads of a layer lie side by side in what its output projection reads. A head is silenced by filling its part with
-# zeros there. First, what the whole model makes of one example:
+# zeros there. First, what the whole model makes of one example. `encode` gives its token ids: those from `prompt_length`
+# on are the `answer_length` tokens of the answer, then the end. `query_rows` are the positions that predict the answer.
 
 # %% tags=["live", "nbval-check-output"]
 import torch
@@ -67,10 +68,10 @@ from retrieval_heads.data.encode import encode
 
 model, tokenizer = load_model("../models/base")
 examples = make_examples(task="mdqa", condition="real", length=256, n=4, seed=0, split="probe")
-one = encode(examples[0], tokenizer)  # token ids, and which of them are the answer
+one = encode(examples[0], tokenizer)
 
 def answer_probability(model):
-    """Of all tokens of the right answer, one after the other."""
+    """Probability of the whole right answer: the product over its tokens."""
     logits = model(input_ids=torch.tensor([one.ids])).logits[0, list(one.query_rows)]
     wanted = torch.tensor(one.ids[one.prompt_length:][:one.answer_length])
     return logits.softmax(-1).gather(1, wanted[:, None]).prod().item()
@@ -78,8 +79,10 @@ def answer_probability(model):
 print(f"{examples[0].answer}: probability {answer_probability(model):.3f}")
 
 # %% tags=["live", "nbval-check-output"]
-heads = select_heads(retrieval_scores(model, tokenizer, examples), k=20)  # change this: k=5, or [(6, 1)]
+scores = retrieval_scores(model, tokenizer, examples)  # summhay needs kind="insight"
+heads = select_heads(scores, k=20)  # change this: k=5, or [(6, 1)]
 size = model.config.head_dim
+projections = [module for name, module in model.named_modules() if name.endswith("self_attn.o_proj")]
 
 def silence(layer, head):
     """Empty one head's part of what the output projection reads: `[batch, position, heads * size]`."""
@@ -87,21 +90,23 @@ def silence(layer, head):
         read = inputs[0].clone()
         read[..., head * size : (head + 1) * size] = 0
         return (read,)
-    return model.model.layers[layer].self_attn.o_proj.register_forward_pre_hook(hook)
+    return projections[layer].register_forward_pre_hook(hook)
 
 hooks = [silence(layer, head) for layer, head in heads]
-print(f"without {len(heads)} retrieval heads: {answer_probability(model):.3f}")
+print(f"without these {len(heads)} heads: {answer_probability(model):.3f}")
 for hook in hooks:
     hook.remove()  # or the model stays without them
 
 # %% [markdown]
-# {py:func}`~retrieval_heads.ablate_heads` does the same, and removes its hooks by itself. As many random heads of the
-# same layers are the control.
+# {py:func}`~retrieval_heads.ablate_heads` does the same, and removes its hooks by itself. The control is an
+# equal number of random heads from the same layers, none of them a retrieval head; the model has 12 layers of 16 heads.
+# These cells silence heads at all positions of the text. The figures of the study use scope `answer`: heads are silent
+# only where the answer is predicted (Exercise 3).
 
 # %% tags=["live", "nbval-check-output"]
-with ablate_heads(model, heads, mode="zero"):  # change this: mode="uniform" lets them look everywhere alike
+with ablate_heads(model, heads, mode="zero"):  # change this: mode="uniform" makes them attend evenly to everything
     print(f"by ablate_heads: {answer_probability(model):.3f}")
-others = random_heads(heads, (12, 16), seed=0)  # as many in each layer
+others = random_heads(heads, (12, 16), seed=0, exclude=select_heads(scores))  # as many in each layer
 with ablate_heads(model, others):
     print(f"without {len(others)} random heads: {answer_probability(model):.3f}")
 print(f"whole again: {answer_probability(model):.3f}")
@@ -111,30 +116,61 @@ print(f"whole again: {answer_probability(model):.3f}")
 #
 # :::{dropdown} Solution
 # ```python
-# for k in (1, 5, 10, 15, 20):
+# heads = select_heads(scores, k=20)
+# for k in (1, 5, 10, 15, 16, 17, 18, 20):
 #     with ablate_heads(model, heads[:k]):
 #         print(k, f"{answer_probability(model):.3f}")
+#
+# def without(head):
+#     with ablate_heads(model, [head]):
+#         return answer_probability(model)
+#
+# print(f"least of all single heads: {min(map(without, heads)):.5f}")
 # ```
-# No single head matters: heads that do the same work stand in for each other.
+# No single head matters: without the one that is missed most the probability is still .9997. Heads that do the same work
+# stand in for each other, for the model was trained with whole heads left out at random ({doc}`00_base_model`). So most
+# have to go before anything is seen, and then the answer is lost at once: .833 without 15 heads, .079 without 16, .006
+# without 17.
 # :::
 #
-# **Exercise 2.** Let the heads look evenly at everything (`uniform`) in place of silencing them. Is that the same?
+# **Exercise 2.** Let the heads attend evenly to everything (`uniform`) in place of silencing them. Is that the same?
 #
 # :::{dropdown} Solution
 # ```python
+# heads = select_heads(scores, k=20)
 # for k in (5, 10, 15, 20):
 #     for mode in ("zero", "uniform"):
 #         with ablate_heads(model, heads[:k], mode=mode):
 #             print(k, mode, f"{answer_probability(model):.3f}")
 # ```
-# It is not: a head that looks evenly still writes something, the mean of all it could have read.
+# It is not: a head that attends evenly still writes something, the mean of all it could have read (without 15 heads:
+# .833 silenced, .080 evenly). A third mode puts in a head's mean output over other examples. It needs these means:
+# `from retrieval_heads.heads.ablate import mean_head_outputs`, then
+# `ablate_heads(model, heads, mode="mean", means=mean_head_outputs(model, tokenizer, examples[1:]))`.
 # :::
 #
-# **Exercise 3.** Write a hook that silences a head at the last position only.
+# **Exercise 3.** Write a hook that silences heads only where the answer is predicted (scope `answer`). Is the answer
+# still lost?
 #
 # :::{dropdown} Solution
-# Index the positions too: `read[:, -1:, head * size : (head + 1) * size] = 0`, or
-# `ablate_heads(model, heads, positions=-1)`.
+# ```python
+# heads, rows = select_heads(scores, k=20), slice(one.prompt_length - 1, None)
+#
+# def silence_at(layer, head):
+#     def hook(module, inputs):
+#         read = inputs[0].clone()
+#         read[:, rows, head * size : (head + 1) * size] = 0
+#         return (read,)
+#     return projections[layer].register_forward_pre_hook(hook)
+#
+# hooks = [silence_at(layer, head) for layer, head in heads]
+# print(f"without {len(heads)} heads where the answer is predicted: {answer_probability(model):.3f}")
+# for hook in hooks:
+#     hook.remove()
+# with ablate_heads(model, heads, positions=rows):
+#     print(f"by ablate_heads: {answer_probability(model):.3f}")
+# ```
+# It is: .000. A token is predicted one position before it stands, so the first of these rows is the prompt's last.
 # :::
 
 # %% [markdown]
@@ -154,8 +190,8 @@ print(f"whole again: {answer_probability(model):.3f}")
 # Where a layer or group has too few heads left, the nearest ones lend some; the tables count them.
 #
 # The {term}`knock-out modes <knock-out mode>` must not be mixed up: `zero` and `mean` replace what the head puts out,
-# `uniform` (what the code of Wu et al. does) makes it look evenly at everything. With the {term}`knock-out scope`
-# `answer` only the {term}`answer positions` are touched, so that the model reads the text undisturbed. Scored is
+# `uniform` (what the code of Wu et al. does) makes it attend evenly to everything. With the {term}`knock-out scope`
+# `answer` only the {term}`answer positions` are touched, so that the model reads the text undisturbed. The score is
 # {term}`exact match` under {term}`teacher forcing`: every token of the answer, and its end, is the model's most likely
 # one. In code: {py:func}`~retrieval_heads.ablate_heads`, with the heads that
 # {py:func}`~retrieval_heads.select_heads` and {py:func}`~retrieval_heads.random_heads` give.
@@ -163,8 +199,8 @@ print(f"whole again: {answer_probability(model):.3f}")
 # %% [markdown]
 # ## Every kind of training data
 #
-# At the largest *k* of each task at which every run still loses retrieval heads only, or the smallest *k* where a run
-# has none. 0 is no effect. A run that answers next to nothing has nothing to lose.
+# Each panel shows the largest *k* at which only retrieval heads are removed in every run (the smallest *k* if some run
+# has none). 0 is no effect. A run that answers next to nothing has nothing to lose.
 
 # %% mystnb={"figure": {"name": "fig-knockout-effects", "caption": "Loss of exact match (teacher forced) by knocking out equally many retrieval heads and heads of each control, by training data; mode zero. Points: mean over runs; bars: 95% bootstrap intervals of the paired differences."}, "image": {"alt": "One panel for each task with a row for each training condition: points with intervals for the loss of exact match by knocking out retrieval heads and heads of each control"}} tags=["hide-input"]
 shown = effects[(effects["mode"] == mode) & (effects.scope == scope)]

@@ -198,7 +198,7 @@ def shipped_adapters_html(task: str, length: int = 256, shown: int = 4) -> str:
     """
     from retrieval_heads.data import make_examples
     from retrieval_heads.heads.scores import retrieval_scores
-    from retrieval_heads.heads.select import bottom_heads, select_heads
+    from retrieval_heads.heads.select import bottom_heads, top_heads
     from retrieval_heads.models.load import load_model, swap_adapter
 
     folders = sorted((paths.needed_checkout() / "models" / "adapters").glob(f"{task}__*"))
@@ -211,5 +211,5 @@ def shipped_adapters_html(task: str, length: int = 256, shown: int = 4) -> str:
         found = retrieval_scores(model, tokenizer, [example], task_of(task).head_score)
         models[words(condition)] = answer_attention(model, tokenizer, example), found.scores
     scores = models[words(REFERENCE)][1]
-    heads = select_heads(scores, k=shown) + bottom_heads(scores, shown // 2)
+    heads = top_heads(scores, shown) + bottom_heads(scores, shown // 2)
     return text_html(models, *tokens_of(tokenizer, example), example.answer, heads)

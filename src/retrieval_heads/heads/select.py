@@ -35,7 +35,7 @@ def select_heads(scores: Any, threshold: float = 0.1, k: int | None = None) -> l
     Args:
         scores: `[n_layers, n_heads]`, array or tensor.
         threshold: heads strictly above it are taken (0.1 in Wu et al. 2024, arXiv 2404.15574).
-        k: take the k best heads instead, whatever their scores.
+        k: take the k best heads instead, whatever their scores, with a warning where some of them score 0.
 
     Returns:
         `(layer, head)` pairs, both counted from 0.
@@ -44,10 +44,21 @@ def select_heads(scores: Any, threshold: float = 0.1, k: int | None = None) -> l
         HeadError: scores that are not a finite table, or a k outside 0 to the number of heads.
     """
     table = _score_table(scores)
-    ranked = _ranked(-table)
-    if k is not None:
-        return ranked[: _checked_count(k, table.size)]
-    return [(layer, head) for layer, head in ranked if table[layer, head] > threshold]
+    if k is None:
+        return [head for head in _ranked(-table) if table[head] > threshold]
+    chosen = top_heads(table, k)
+    if n_none := sum(table[head] <= 0 for head in chosen):
+        warnings.warn(
+            f"{n_none} of the {k} heads have a score of 0, in order of layer and head: take a smaller k, or another "
+            "kind of score (summhay needs kind=\"insight\")", stacklevel=2,
+        )
+    return chosen
+
+
+def top_heads(scores: Any, k: int) -> list[Head]:
+    """The k heads of the highest scores, best first, also where they are 0; see `select_heads`."""
+    table = _score_table(scores)
+    return _ranked(-table)[: _checked_count(k, table.size)]
 
 
 def bottom_heads(scores: Any, k: int) -> list[Head]:

@@ -19,6 +19,7 @@ from retrieval_heads.files import UNREADABLE
 EXTENSION_FILE = "extension.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+MOST_NAMED = 24
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ def read_extension(adapter: str | Path) -> Extension:
     """Read an adapter folder's `extension.json`; `ModelError` where that, the folder or its weights are not right."""
     folder = Path(adapter)
     if not folder.is_dir():
-        raise ModelError("no such adapter folder", where=folder, remedy="Give the folder that `finetune` wrote.")
+        raise ModelError(
+            "no such adapter folder", where=folder,
+            remedy=f"Give the folder that `finetune` wrote. {_adapters_beside(folder)}".strip(),
+        )
     for name in (EXTENSION_FILE, ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
             raise ModelError(
@@ -68,6 +72,13 @@ def read_extension(adapter: str | Path) -> Extension:
             remedy="Restore the file, or fine-tune again.",
         ) from error
     return Extension(**values)
+
+
+def _adapters_beside(folder: Path) -> str:
+    """A sentence that names the adapters in the parent of a folder that is missing; empty where there are none."""
+    found = sorted(path.parent.name for path in folder.parent.glob(f"*/{ADAPTER_CONFIG}"))
+    some = found[:MOST_NAMED] + ["..."] * (len(found) > MOST_NAMED)
+    return f"{folder.parent} has {', '.join(some)}." if found else ""
 
 
 def fingerprint(folder: str | Path) -> str:

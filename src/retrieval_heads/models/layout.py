@@ -45,7 +45,11 @@ class HeadLayout:
 
 def check_heads(heads: Iterable[Head], n_layers: int, n_heads: int) -> list[Head]:
     """`HeadLayout.check` for a model of so many layers and heads a layer."""
-    pairs = sorted({(int(layer), int(head)) for layer, head in heads})
+    try:
+        pairs = sorted({(int(layer), int(head)) for layer, head in heads})
+    except (TypeError, ValueError) as error:
+        raise HeadError("heads are a list of (layer, head) pairs", where="heads", value=heads,
+                        remedy="Write [(6, 1)] for one head.") from error
     for layer, head in pairs:
         if not (0 <= layer < n_layers and 0 <= head < n_heads):
             raise HeadError(

@@ -28,7 +28,7 @@ from retrieval_heads.errors import ModelError
 from retrieval_heads.models.extension import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Extension, fingerprint, read_extension
 from retrieval_heads.models.layout import base_model
 from retrieval_heads.models.random_weights import draw_model, random_seed
-from retrieval_heads.models.rope import check_rope, raise_length, with_rope_theta
+from retrieval_heads.models.rope import check_rope, context_length, raise_length, with_rope_theta
 
 
 def load_model(
@@ -65,6 +65,7 @@ def load_model(
         rope_theta, max_length = extension.rope_theta, max(extension.max_length, max_length or 0)
     tokenizer = load_tokenizer(folder)
     model = build_model(folder, dtype, rope_theta, max_length, device)
+    tokenizer.model_max_length = context_length(model) or tokenizer.model_max_length  # or it warns of lengths that fit
     if extension is not None:
         with quiet(), as_model_error(Path(adapter), "cannot be loaded as an adapter"):
             model = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)

@@ -26,6 +26,7 @@ from retrieval_heads.heads.select import (
     layer_mismatch,
     random_heads,
     select_heads,
+    top_heads,
     weakest_heads,
 )
 from retrieval_heads.keys import RunKey
@@ -99,7 +100,7 @@ class RunHeads:
 
     def top(self, k: int) -> list[Head]:
         """The k strongest heads, whether or not they are above the threshold."""
-        return select_heads(self.ranks, k=k)
+        return top_heads(self.ranks, k)
 
 
 def score_kind(profile: Profile, task: str) -> str:
