@@ -89,6 +89,9 @@ def test_c2(rng, first, others, alone, expected) -> None:
 def test_c2_is_not_tested_without_stable_gains_seeds_or_theta_alone(rng) -> None:
     nothing = c2(heads(rng, {name: (0.0, 0.0) for name in ("real", *SYNTHETIC)}, n=120))
     assert (nothing.verdict, "nothing stable" in nothing.detail) == (UNDECIDED, True)
+    silent = heads(rng, {name: (0.0, 0.0) for name in ("real", *SYNTHETIC)}, n=20)
+    silent["head_hits"] = silent["head_hits"][:0]  # no head of any run copies anything
+    assert "No strength is gained" in c2(silent).detail
     own = {"real": (1.0, 0.0), **dict.fromkeys(SYNTHETIC, (0.6, 0.0))}
     assert c2(heads(rng, own, seeds=(1, 2), n=60)).verdict == UNDECIDED
     tables = heads(rng, own, n=60)
