@@ -10,34 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_folders import ADAPTER_FILES, KilledError, digests, save_model, settings
+from model_folders import ADAPTER_FILES, SETTINGS, KilledError, digests, settings
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, Trainer
 
-from retrieval_heads.data.encode import Encoded, encode_all
+from retrieval_heads.data.encode import Encoded
 from retrieval_heads.errors import ConfigError, DataError, ModelError, ResultError
 from retrieval_heads.training import answer_trainer
 from retrieval_heads.training.answer_trainer import answer_loss
 from retrieval_heads.training.finetune import finetune
-
-SETTINGS = settings(epochs=2, batch_size=2, lr=1e-2, save_steps=2)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, tiny_model, tiny_tokenizer) -> Path:
-    return save_model(tmp_path_factory.mktemp("llama") / "base", tiny_model("llama"), tiny_tokenizer)
-
-
-@pytest.fixture(scope="module")
-def encoded(tiny_examples, tiny_tokenizer) -> list[Encoded]:
-    return encode_all(tiny_examples, tiny_tokenizer)
-
-
-@pytest.fixture(scope="module")
-def finished(base, encoded, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("finished") / "adapter"
-    finetune(base, encoded, folder, SETTINGS)
-    return folder
 
 
 def test_process_killed_outright_resumes_in_another_to_the_same_bytes(base, encoded, finished, tmp_path):
