@@ -262,6 +262,6 @@ def test_the_whole_grid_takes_seconds() -> None:
              "low_mid", "low_low", "symbolic", "real_limited-high_high", "real_limited-low_low", "high_high-symbolic")
     parts = [tables(task=task, conditions=every, seeds=5) for task in ("mdqa", "musique", "summhay")]
     joined = [pd.concat(one) for one in zip(*parts, strict=True)]
-    start = time.perf_counter()
+    start = time.process_time()
     assert judge_necessity(*joined).overall.verdict == SUPPORTED
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10

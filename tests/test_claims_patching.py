@@ -209,6 +209,6 @@ def test_the_whole_grid_takes_seconds() -> None:
     every = ("real_limited", "high_high", "high_mid", "high_low", "mid_high", "mid_mid", "mid_low", "low_high",
              "low_mid", "low_low", "symbolic", "real_limited-high_high", "real_limited-low_low", "high_high-symbolic")
     table = pd.concat([simulated(task=task, conditions=every, seeds=5) for task in ("mdqa", "musique", "summhay")])
-    start = time.perf_counter()
+    start = time.process_time()
     assert judge_patching(table).overall.verdict == SUPPORTED
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10

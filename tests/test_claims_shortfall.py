@@ -251,6 +251,6 @@ def test_the_whole_grid_takes_seconds() -> None:
     tasks = ("mdqa", "musique", "summhay")
     answers = pd.concat([simulated(every, task=task, n=200, seeds=5) for task in tasks])
     rope = pd.concat([rope_answers(task=task, n=200) for task in tasks])
-    start = time.perf_counter()
+    start = time.process_time()
     assert judge_shortfall(answers, base_answers=rope, n_deciding=50_000).overall.verdict == SUPPORTED
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20

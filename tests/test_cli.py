@@ -207,6 +207,13 @@ def test_the_package_runs_as_a_module_from_any_folder(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: profile: unknown profile (got 'nope').")
 
 
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m retrieval_heads run all --profile report --dry-run | head -1; echo ${{PIPESTATUS}}"
+    told = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert told.stdout.endswith("\n0\n")
+    assert not told.stderr
+
+
 def test_a_mistyped_verb_is_suggested(capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         run("diagnos --model x")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -55,8 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(given)
     try:
         parsed.function(parsed)
+        sys.stdout.flush()
     except StudyError as error:
         return _told(error)
+    except BrokenPipeError:  # who reads has seen enough, as `head` does; what is left to print goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("interrupted: give the same command again to go on", file=sys.stderr)
         return 130

@@ -119,7 +119,7 @@ def _cubes(
     places = (*places, rows["layer"].to_numpy(), rows["head"].to_numpy())
     sizes = (*(len(labels) for _, labels in axes), *shape)
     if len(rows) and np.bincount(np.ravel_multi_index(places, sizes)).max() > 1:
-        raise ResultError("a head that stands twice", where=f"head_scores, {task}", remedy="Give one row a head.")
+        raise ResultError("a head that stands twice", where=f"head_scores, {task}", remedy="Give one row per head.")
     cubes = {}
     for name in columns:
         cubes[name] = np.full(sizes, np.nan)

@@ -1,8 +1,8 @@
 """Figures of the study: functions from tidy tables (`tables.yaml`) to matplotlib axes; no result is computed here.
 
-Every function takes an axis or makes one, and returns it. `style.py` holds what all figures share. The names below are
-those of `tidy.py`, for tables of one's own. They and the modules, as `figures.heads`, are imported when first used, as
-matplotlib is not always installed.
+`style.py` and `common.py` hold what all figures share; of the other files the first line says whose chapter's figures
+they are. The names below are those of `tidy.py`, for tables of one's own. They and the modules, as `figures.heads`, are
+imported when first used, as matplotlib is not always installed.
 """
 
 from __future__ import annotations

@@ -65,16 +65,21 @@ def points(
         ax.errorbar(at, value, bars, **look)
 
 
+def named_rows(ax: Axes, names: Sequence[str], margin: float = 0.5, size: str | None = "small") -> None:
+    """A row for each name, from above."""
+    ax.set_yticks(range(len(names)), names, **({"fontsize": size} if size else {}))
+    ax.set_ylim(max(len(names), 1) - 1 + margin, -margin)
+    ax.grid(axis="y", visible=False)
+
+
 def condition_rows(
     ax: Axes, order: Sequence[str], margin: float = 0.5, grouped: bool = True, size: str | None = "small",
 ) -> None:
     """A row for each condition from above, with a line where another group begins."""
-    ax.set_yticks(range(len(order)), [words(name) for name in order], **({"fontsize": size} if size else {}))
-    ax.set_ylim(max(len(order), 1) - 1 + margin, -margin)
+    named_rows(ax, [words(name) for name in order], margin, size)
     for place, (before, after) in enumerate(pairwise(order)):
         if grouped and group(before) != group(after):
             ax.axhline(place + 0.5, color="#999999", linewidth=0.7)
-    ax.grid(axis="y", visible=False)
 
 
 def beside_rows(ax: Axes, texts: dict[int, str], size: str) -> None:

@@ -1,4 +1,4 @@
-"""What the code costs at full size: the committed measurements as a figure and tables, and what they say in words."""
+"""Figure, tables and words of chapter 08: what the code costs at full size, from the committed measurements."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.figures.common import points
+from retrieval_heads.figures.common import named_rows, points
 from retrieval_heads.figures.interval_tables import DASH, with_interval
 from retrieval_heads.figures.style import axis, colour, marker, metric_label
 from retrieval_heads.settings import REFERENCE, UNTUNED
@@ -32,9 +32,8 @@ def plot_places(sets: Mapping[str, Sequence[Example]], ax: Axes | None = None) -
     ax, looks = axis(ax), _looks(sets)
     for row, (name, examples) in enumerate(sets.items()):
         ax.vlines(places(examples), row - 0.3, row + 0.3, color=looks[name][0], linewidth=1.4)
-    ax.set_yticks(range(len(sets)), [f"{name} ({len(examples)})" for name, examples in sets.items()])
-    ax.set(xlim=(0, 1), ylim=(len(sets) - 0.5, -0.5), xlabel="where the needle begins (fraction of the prompt)")
-    ax.grid(axis="y", visible=False)
+    named_rows(ax, [f"{name} ({len(examples)})" for name, examples in sets.items()], size=None)
+    ax.set(xlim=(0, 1), xlabel="where the needle begins (fraction of the prompt)")
     return ax
 
 

@@ -1,4 +1,4 @@
-"""Two things to play with on a page: a map of heads, and a text coloured by where a head looks.
+"""Two things to play with in chapters 03 and 10: a map of heads, and a text coloured by where a head looks.
 
 Both need no request to another place. Where scripts are off, or the page is read outside the book, a picture of the
 map's first state stands there, and the text is coloured by one of a few heads (radio buttons and CSS).

@@ -36,13 +36,11 @@ def with_range(values: pd.Series, digits: int = 2) -> str:
     return (mean if low == high else f"{mean} ({low} to {high})").replace("-0.00", "0.00")
 
 
-def in_run_order(table: pd.DataFrame) -> pd.DataFrame:
+def in_run_order(table: pd.DataFrame, keys: Sequence[str] = RUN) -> pd.DataFrame:
     """Rows of runs by task, condition in the order of the figures, seed and base model."""
     place = {condition: number for number, condition in enumerate(in_order(table.condition))}
-    return table.sort_values(
-        RUN, key=lambda column: column.map(place) if column.name == "condition" else column, kind="stable",
-        ignore_index=True,
-    )
+    return table.sort_values(list(keys), kind="stable", ignore_index=True, key=lambda column: column.map(place)
+                             if column.name == "condition" else column)
 
 
 def by_condition(table: pd.DataFrame, columns: Mapping[str, str], digits: int = 2) -> pd.DataFrame:

@@ -19,13 +19,14 @@ from retrieval_heads.figures.common import (
     beside_rows,
     condition_rows,
     counts,
+    named_rows,
     over_runs,
     points,
     shared_legend,
     task_figure,
     write_over,
 )
-from retrieval_heads.figures.interval_tables import DASH, cells, patching_table
+from retrieval_heads.figures.interval_tables import DASH, cells, in_run_order, patching_table
 from retrieval_heads.figures.page import table_html
 from retrieval_heads.figures.style import WIDTH, axis, in_order, panels, words
 from retrieval_heads.keys import RUN
@@ -110,20 +111,17 @@ def plot_gains(sufficiency: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """What patching each set gains in runs with a gap: the mean with its interval, and a small point a condition."""
     ax = axis(ax)
     rows = sufficiency[sufficiency.n_gap > 0]
-    names = list(NAMES)[::-1]
-    for place, name in enumerate(names):
+    for place, name in enumerate(NAMES):
         own = rows[rows["set"] == name]
         colour, of_all = _colour(name), own[own.condition == ALL]
         single = own[(own.condition != ALL) & own.counted.eq(True)]
-        ax.plot(single.change, np.full(len(single), place - 0.22), ".", color=colour, alpha=0.7, markersize=6)
+        ax.plot(single.change, np.full(len(single), place + 0.22), ".", color=colour, alpha=0.7, markersize=6)
         points(ax, [place] * len(of_all), of_all, ("change", "change_low", "change_high"), across=True, fmt="D",
                color=colour, markersize=6, capsize=3, markeredgecolor="#333333", ecolor="#333333", elinewidth=1.2)
     ax.axvline(0, color="#666666", linewidth=1)
-    ax.set_yticks(range(len(names)), [NAMES[name] for name in names], fontsize="small")
-    ax.set_ylim(-0.6, len(names) - 0.4)
+    named_rows(ax, list(NAMES.values()), 0.6)
     n = rows[rows.condition == ALL].n_gap.max()
     ax.set_xlabel("gain in exact match\n(fraction" + (")" if pd.isna(n) else f"; n = {n:.0f} runs)"))
-    ax.grid(axis="y", visible=False)
     if rows.empty:
         write_over(ax, _NO_GAP)
     return ax
@@ -188,10 +186,7 @@ def _sufficiency_table(sufficiency: pd.DataFrame) -> pd.DataFrame:
     for name in ("intersection", "complement", "random", "all"):
         own = rows[rows["set"] == name]
         table[f"closed by {name}"] = pd.Series(cells(own, "closed"), index=own.index, dtype=object)
-    table = table.fillna(DASH).reset_index()
-    order = in_order(table.condition[table.condition != ALL])  # the rows over all conditions come last
-    return table.sort_values(["task", "condition"], ignore_index=True, key=lambda column: column.map(
-        lambda name: order.index(name) if name in order else len(order)) if column.name == "condition" else column)
+    return in_run_order(table.fillna(DASH).reset_index(), ["task", "condition"])
 
 
 def equal_table(equal: pd.DataFrame) -> pd.DataFrame:

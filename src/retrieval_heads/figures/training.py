@@ -1,4 +1,4 @@
-"""Figures of what training sets hold and do: unseen statements, the base model's losses, lengths and sizes."""
+"""Figures of chapters 00 to 02 on training: unseen statements, the base model's losses, lengths and sizes."""
 
 from __future__ import annotations
 

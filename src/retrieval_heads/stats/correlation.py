@@ -226,11 +226,11 @@ def _columns(given: dict[str, ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
         except (TypeError, ValueError):
             arrays.append(np.empty((0, 0)))
         if arrays[-1].ndim != 1:
-            raise ConfigError("not a list of numbers", where=name, value=values, remedy="Give one number a run.")
+            raise ConfigError("not a list of numbers", where=name, value=values, remedy="Give one number per run.")
     if len({len(array) for array in arrays}) > 1:
         raise ConfigError(
             "columns of different lengths", where=", ".join(given), value=[len(array) for array in arrays],
-            remedy="Give one number a run in each.",
+            remedy="Give one number per run in each.",
         )
     table = np.stack(arrays)
     kept = ~np.isnan(table).any(axis=0)

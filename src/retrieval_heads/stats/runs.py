@@ -59,7 +59,7 @@ def balanced(runs: pd.DataFrame, values: Sequence[str], *, joint: bool = False) 
 
 
 def condition_means(runs: pd.DataFrame, values: Sequence[str]) -> pd.DataFrame:
-    """Means of a balanced table over base models and seeds: one row a task and condition, with `values`, `n_runs`."""
+    """Means of a balanced table over base models and seeds: one row per task and condition, with `values`, `n_runs`."""
     groups = runs.groupby([TASK, CONDITION], sort=True)
     return groups[list(values)].mean().assign(n_runs=groups.size()).reset_index()
 
