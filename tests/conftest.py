@@ -9,15 +9,19 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from retrieval_heads import paths
 from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
+from retrieval_heads.store import load_table
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma")
 
@@ -136,6 +140,20 @@ def no_open_figures() -> Iterator[None]:
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory) -> Callable[..., pd.DataFrame]:
+    """`table(name, profile="report")`: a committed table, whatever was computed on this machine; each is read once."""
+    home = tmp_path_factory.mktemp("home")
+
+    @cache
+    def read(name: str, profile: str = "report") -> pd.DataFrame:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(paths.HOME_VARIABLE, str(home))
+            return load_table(profile, name)
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,6 @@ SETTINGS = LoraSettings(rope_theta=80_000, max_length=2048, epochs=2, batch_size
 """Of the fixture `finished`."""
 
 
-class KilledError(Exception):
-    """Stands for a process that ends in the middle."""
-
-
 def save_model(folder: Path, model, tokenizer) -> Path:
     """A model folder; returns it."""
     model.save_pretrained(folder)
