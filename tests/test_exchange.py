@@ -73,14 +73,14 @@ def test_oddities_of_published_files_are_said_and_do_no_harm():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"0-0": [0.1', "no JSON"), ("[1, 2]", "no scores by head"), ("{}", "no scores by head"),
+        ('{"0-0": [0.1', "not JSON"), ("[1, 2]", "no scores by head"), ("{}", "no scores by head"),
         ({"layer0": [0.1]}, "layer0.*as in 12-3"),
         *(({"0-0": [0.1], name: [0.1]}, "names no head")
           for name in ("12", "12-", "-3", "a-b", "1-2-3", "1 - 2", "1--2", "")),
         ('{"0-0": [0.1], "0-0": [0.2]}', "0-0: a head twice"), ({"0-0": [0.1], "00-0": [0.1]}, "a head twice"),
-        *(({"0-0": values}, "no list of scores") for values in ([], 0.1, {"a": 1}, None)),
-        ('{"0-0": [0.1, NaN]}', "item 1: no finite number"), ('{"0-0": [1e999]}', "no finite number"),
-        ({"0-0": [True]}, "no finite number"), ({"0-0": ["0.1"]}, "no finite number"),
+        *(({"0-0": values}, "not a list of scores") for values in ([], 0.1, {"a": 1}, None)),
+        ('{"0-0": [0.1, NaN]}', "item 1: not a finite number"), ('{"0-0": [1e999]}', "not a finite number"),
+        ({"0-0": [True]}, "not a finite number"), ({"0-0": ["0.1"]}, "not a finite number"),
         ({key: GOOD[key] for key in ("0-0", "0-1", "1-1")}, "1 of 2 x 2 heads.*1-0"),
     ],
 )
@@ -97,7 +97,7 @@ def test_files_that_are_none_and_other_models(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         read_scores(tmp_path / "none.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="no JSON"):
+    with pytest.raises(DataError, match="not JSON"):
         read_scores(tmp_path / "binary.json")
     for shape, message in (((1, 2), "has 1 layers of 2 heads"), ((2, 3), "2 of 2 x 3 heads.*0-2")):
         with pytest.raises(DataError, match=message):
@@ -106,7 +106,7 @@ def test_files_that_are_none_and_other_models(tmp_path):
 
 @pytest.mark.parametrize("scores", [np.zeros(3), np.full((2, 2), np.nan), np.zeros((0, 2, 2))])
 def test_scores_that_are_none_are_not_written(tmp_path, scores):
-    with pytest.raises(DataError, match="no finite scores"):
+    with pytest.raises(DataError, match="not finite scores"):
         write_scores(tmp_path / "scores.json", scores)
     assert not list(tmp_path.iterdir())
 

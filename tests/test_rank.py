@@ -231,7 +231,7 @@ def test_ranks_order_and_warnings():
                  "the sets differ in size (a 9, b 9, c 8)", "few heads: 2 of the real heads",
                  "few heads: 0 of the base's heads", "0.300 (3)", "untuned", "1.000    ",
                  "Recommended order, by probe loss: b ~ c, a (~: not told apart)",
-                 "c is better than a by probe loss: by 0.200 nats a token"):
+                 "c is better than a by probe loss: by 0.200 nats per token"):
         assert part in text
     assert "hardly moved" not in text
     assert "training hardly moved the model (probe loss 0.105 before, 0.100 at best)" in result(
