@@ -104,7 +104,7 @@ def test_a_file_is_read_to_its_end_whatever_is_broken_in_it(tmp_path: Path):
     bad = [str(one) for one in outcomes if isinstance(one, DataError)]
     assert [example.meta["line"] for example in good] == [1, 7, 9]
     assert [int(re.search(r", line (\d+)", text)[1]) for text in bad] == [2, 4, 5, 6, 8]
-    assert "Write one whole JSON object a line." in bad[0]
+    assert "Write one whole JSON object per line." in bad[0]
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [

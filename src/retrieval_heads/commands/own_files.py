@@ -55,7 +55,7 @@ def _check(parsed: argparse.Namespace) -> None:
     if broken:
         raise DataError(
             f"{sum(one.broken.total() for one in broken)} of {sum(one.records for one in broken)} records are broken",
-            where=", ".join(one.file for one in broken), remedy="Mend or remove them; the first of each file is above.",
+            where=", ".join(one.file for one in broken), remedy="Fix or remove them; the first of each file is above.",
         )
 
 

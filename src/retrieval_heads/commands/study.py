@@ -122,7 +122,7 @@ def add_grid(verbs: argparse._SubParsersAction) -> None:
                "Or use --scheduler with one Dask worker per GPU.",
     )
     _add_choice(parser)
-    parser.add_argument("--seconds", type=float, metavar="S", help="begin no run after S seconds")
+    parser.add_argument("--seconds", type=float, metavar="S", help="begin no further step after S seconds")
     parser.add_argument("--dry-run", action="store_true",
                         help="say how many runs are left and what they cost, if that was measured; run nothing")
     parser.set_defaults(function=_grid)

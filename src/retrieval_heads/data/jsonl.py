@@ -1,4 +1,4 @@
-"""The file format of examples: JSON Lines, one object an example, for any task.
+"""The file format of examples: JSON Lines, one object per example, for any task.
 
     {"prompt": "Document 1: ...\\n\\nQuestion: ...\\nAnswer:", "answer": "42", "needles": ["The answer is 42."]}
     {"messages": [{"role": "user", "content": "..."}], "answer": "42", "needles": ["The answer is 42."]}

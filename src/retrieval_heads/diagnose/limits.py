@@ -66,7 +66,7 @@ def _hardly_moved(result: Result, condition: str) -> str:
     before, after = (result.of(name, "answer_loss")["value"] for name in (UNTUNED, condition))
     if last < (1 - HARDLY) * first or abs(before - after) > HARDLY * before:
         return ""
-    return (f"{first:.2f} to {last:.2f} nats a token in training (first and last quarter of {own['steps'].iloc[0]} "
+    return (f"{first:.2f} to {last:.2f} nats per token in training (first and last quarter of {own['steps'].iloc[0]} "
             f"steps), {before:.2f} to {after:.2f} on the test answers")
 
 

@@ -32,7 +32,7 @@ R = TypeVar("R")
 def _encodable(text: str) -> str:
     # JSON can spell half of a surrogate pair (a text cut inside an emoji), which no tokenizer takes
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("half of a surrogate pair, which is no character")
+        raise ValueError("half of a surrogate pair, which is not a character")
     return text
 
 
@@ -202,7 +202,7 @@ def built(
     if reasons and not count:
         raise DataError(
             f"no record is usable: {told(reasons)}", where=last.where, value=last.value,
-            remedy="Mend the file or the arguments.",
+            remedy="Correct the file or the arguments.",
         )
     if dropped is not None:
         dropped.update(reasons)

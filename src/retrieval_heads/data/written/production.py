@@ -39,8 +39,8 @@ class Plan:
     """What is to be made.
 
     Attributes:
-        length: most tokens an example.
-        count: how many examples a condition; those whose texts fail are replaced by later ones. None for all that
+        length: most tokens per example.
+        count: how many examples per condition; those whose texts fail are replaced by later ones. None for all that
             can be made.
         distractors: how many documents a language model writes for the context `high`; 0 takes the documents of
             other real examples.
