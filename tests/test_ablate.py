@@ -273,7 +273,8 @@ def test_uniform_is_refused_where_queries_have_no_projection_of_their_own():
 @pytest.mark.parametrize(
     ("heads", "settings", "error", "message"),
     [([(3, 0)], {}, HeadError, r"layers 0 to 2.*\(3, 0\)"), ([(0, 4)], {}, HeadError, "heads 0 to 3"),
-     ([(0, -1)], {}, HeadError, r"\(0, -1\)"), (HEADS, {"mode": "gone"}, ConfigError, "zero, mean, uniform"),
+     ([(0, -1)], {}, HeadError, r"\(0, -1\)"), ((2, 1), {}, HeadError, r"\(layer, head\) pairs.*Write \[\(6, 1\)\]"),
+     (HEADS, {"mode": "gone"}, ConfigError, "zero, mean, uniform"),
      (HEADS, {"mode": "mean"}, ConfigError, "mean_head_outputs"),
      (HEADS, {"mode": "mean", "means": torch.zeros(3, 4, 11)}, HeadError, r"\[3, 4, 12\].*\[3, 4, 11\]")],
 )

@@ -65,7 +65,8 @@ def test_loads_every_family_with_and_without_adapter(family, tmp_path, tiny_mode
 def test_theta_and_length_without_adapter(base):
     model, _ = load_model(base, rope_theta=50_000, max_length=9000)
     assert (rope_theta(model), model.config.max_position_embeddings) == (50_000, 9000)
-    plain, _ = load_model(base, max_length=9000)
+    plain, tokenizer = load_model(base, max_length=9000)
+    assert tokenizer.model_max_length == 9000
     assert (rope_theta(plain), plain.config.max_position_embeddings) == (10_000, 9000)
 
 
@@ -182,11 +183,13 @@ def test_broken_sidecar(text, base, adapters, tmp_path):
         load_model(base, adapter)
 
 
-def test_missing_folders(base, tmp_path):
+def test_missing_folders(base, adapters, tmp_path):
     with pytest.raises(ModelError, match="no such folder, and no hub model of that id in the cache"):
         load_model(tmp_path / "nowhere")
     with pytest.raises(ModelError, match="no such adapter folder"):
         load_model(base, tmp_path / "nowhere")
+    with pytest.raises(ModelError, match=r"no such adapter folder.* has one, two\."):
+        load_model(base, adapters[0].parent / "nowhere")
 
 
 def test_hub_id_is_not_fetched_unless_allowed(monkeypatch, base):
