@@ -158,7 +158,7 @@ def fill(scene: Scene, make: Callable[[], Document], budget: int, count: Counter
     used = sum(count_documents(scene.documents, count))
     if used > budget:
         raise DataError(
-            f"the documents that the task needs are {used} tokens, and this length leaves fewer for them",
+            f"the documents that the task needs are {used} tokens long, more than this length leaves for them",
             where="length", value=budget,
             remedy=f"Allow {used - budget} tokens more; a length of 450 has room for every task (our own tokenizer).",
         )
