@@ -225,14 +225,17 @@ class Reader:
                 "theta": extended_theta(self.config, length) if theta is None else theta}
 
 
-def kept(path: Path, make: Callable[[], Mapping[str, Any]], run: str, what: str = "") -> dict[str, Any]:
-    """What a JSON file of an earlier call holds, or what is made and written to it now, under the name of a run."""
+def kept(
+    path: Path, make: Callable[[], Mapping[str, Any]], run: str, what: str = "", read: Callable[[Any], Any] = dict,
+) -> Any:
+    """What a JSON file of an earlier call holds, or what is made and written to it now, under the name of a run; as
+    `read` makes it of the JSON."""
     if not path.is_file():
         with named(run, what):
             # through JSON, so that a first call and a later one see the same
             write_whole(path, (json.dumps(make()) + "\n").encode())
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return read(json.loads(path.read_text(encoding="utf-8")))
     except UNREADABLE as error:
         raise ResultError("the measurement is damaged", where=path, value=str(error),
                           remedy="Delete the file: it is made again.") from error

@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -174,11 +174,13 @@ def _measured(
         return {"losses": answer_losses(model, tokenizer, probe, batch_size=BATCH).tolist(), "training_loss": loss,
                 "scores": None if found is None else found.scores.astype(float).tolist()}
 
-    found = kept(inputs.request.out / "measured" / f"{place.replace('/', '-')}.json", make,
-                 name if seed is None else f"{name.removeprefix('reference/')}, seed {seed}")
-    return _Measured(np.array(found["losses"], dtype=np.float64),
-                     NAN if found["training_loss"] is None else found["training_loss"],
-                     None if found["scores"] is None else np.array(found["scores"], dtype=np.float32))
+    def read(found: dict[str, Any]) -> _Measured:
+        return _Measured(np.array(found["losses"], dtype=np.float64),
+                         NAN if found["training_loss"] is None else found["training_loss"],
+                         None if found["scores"] is None else np.array(found["scores"], dtype=np.float32))
+
+    return kept(inputs.request.out / "measured" / f"{place.replace('/', '-')}.json", make,
+                name if seed is None else f"{name.removeprefix('reference/')}, seed {seed}", read=read)
 
 
 def _ranked(inputs: _Inputs, device: str) -> Result:
