@@ -1,8 +1,8 @@
-"""Simulated tables of a study in which it is known what heads the runs have and how they perform."""
+"""Simulated tables of a study in which it is known what heads the runs have and how they perform; the verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,12 @@ MIXTURES = ("real_limited-high_high", "real_limited-low_low", "high_high-symboli
 CONDITIONS = ("real", "real_limited", *SYNTHETIC, *MIXTURES)
 TASKS, BASES, SEEDS = ("mdqa", "musique", "summhay"), ("base", "base-1"), (1, 2, 3, 4, 5)
 LAYERS, WIDTH = 12, 16
+
+
+def verdict(table: Callable[[str], pd.DataFrame], claim: str, task: str = "all") -> pd.Series:
+    """The row of the table `verdicts` of the report; `table` is the fixture."""
+    rows = table("verdicts")
+    return rows[(rows.claim == claim) & (rows.task == task)].iloc[0]
 
 
 def heads_of(rng: np.random.Generator, n: int, among: np.ndarray) -> np.ndarray:

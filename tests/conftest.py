@@ -6,15 +6,22 @@ Nothing is downloaded. A test module takes the list of families with `from conft
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from retrieval_heads import paths
+from retrieval_heads.data.encode import Encoded, encode_all
 from retrieval_heads.data.example import Example
+from retrieval_heads.store import load_table
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma")
 
@@ -95,6 +102,58 @@ def _example(facts: list[int], before: int, after: int) -> Example:
         task="mdqa" if len(facts) == 1 else "musique", prompt=prompt, answer=answer, needles=tuple(needles),
         meta={"id": f"tiny-{'-'.join(map(str, facts))}"},
     )
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory, tiny_model, tiny_tokenizer) -> Path:
+    """The folder of a tiny Llama, which no test changes; `copied` is one that may be."""
+    folder = tmp_path_factory.mktemp("llama") / "base"
+    for part in (tiny_model("llama"), tiny_tokenizer):
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def copied(base, tmp_path) -> Path:
+    return Path(shutil.copytree(base, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def encoded(tiny_examples, tiny_tokenizer) -> list[Encoded]:
+    return encode_all(tiny_examples, tiny_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def finished(base, encoded, tmp_path_factory) -> Path:
+    """The folder of an adapter that was trained on `encoded` with `model_folders.SETTINGS`."""
+    from model_folders import SETTINGS  # seconds, which few tests need
+
+    from retrieval_heads.training.finetune import finetune
+
+    folder = tmp_path_factory.mktemp("finished") / "adapter"
+    finetune(base, encoded, folder, SETTINGS)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures() -> Iterator[None]:
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory) -> Callable[..., pd.DataFrame]:
+    """`table(name, profile="report")`: a committed table, whatever was computed on this machine; each is read once."""
+    home = tmp_path_factory.mktemp("home")
+
+    @cache
+    def read(name: str, profile: str = "report") -> pd.DataFrame:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(paths.HOME_VARIABLE, str(home))
+            return load_table(profile, name)
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ from retrieval_heads.training.lora_settings import ATTENTION_PROJECTIONS, LoraSe
 ADAPTER_FILES = {"adapter_model.safetensors", "adapter_config.json", "extension.json", "training.json", "timing.json"}
 
 
-class KilledError(Exception):
-    """Stands for a process that ends in the middle."""
+SETTINGS = LoraSettings(rope_theta=80_000, max_length=2048, epochs=2, batch_size=2, lr=1e-2, save_steps=2)
+"""Of the fixture `finished`."""
 
 
 def save_model(folder: Path, model, tokenizer) -> Path:

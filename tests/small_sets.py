@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from tiny_study import save_tiny_base
+from tiny_study import cited, save_tiny_base
 
-from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.jsonl import write_examples
 
 
@@ -16,11 +14,7 @@ def write_sets(folder: Path) -> Path:
     save_tiny_base(folder / "base")
     for name, condition, split, n in (("high", "high_high", "train", 3), ("low", "low_low", "train", 3),
                                       ("real", "real", "train", 3), ("eval", "real", "test", 6)):
-        made = make_examples(task="mdqa", condition=condition, length=200, seed=0, split=split, n=n)
-        # called citations, so that heads are scored by where they look: a random model copies nothing
-        write_examples(folder / f"{name}.jsonl", [
-            replace(one, task="summhay", answer="[1]", answers=("[1]",)) for one in made
-        ])
+        write_examples(folder / f"{name}.jsonl", cited(condition=condition, split=split, n=n))
     return folder
 
 

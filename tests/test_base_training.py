@@ -12,6 +12,7 @@ from pretrain.head_dropout import head_dropout
 from pretrain.optimizers import Optimizers
 from pretrain.train import PretrainSettings, pretrain
 from pretrain.train_log import TrainLog
+from tiny_passes import n_hooks
 from torch import nn
 
 from conftest import FAMILIES
@@ -118,10 +119,6 @@ def test_a_step_moves_in_proportion_to_its_rate_and_a_rate_of_zero_moves_nothing
     for name, move in found[1.0].items():
         assert not found[0.0][name].any()
         torch.testing.assert_close(found[0.25][name], move / 4, rtol=1e-2, atol=1e-6)
-
-
-def n_hooks(model: nn.Module) -> int:
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
 def test_dropping_of_heads_ends_with_its_block_also_after_an_exception(tiny_model):

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 from retrieval_heads.check import check_files
 from retrieval_heads.check.shortcuts import PARTS
@@ -29,12 +28,6 @@ NAMES = ("anywhere", "at_end", "real_train", "real_eval")
 @pytest.fixture(scope="module")
 def sets() -> dict[str, list[Example]]:
     return {name: read_examples(FOLDER / f"{name}.jsonl") for name in NAMES}
-
-
-@pytest.fixture(autouse=True)
-def no_open_figures():
-    yield
-    plt.close("all")
 
 
 def test_the_script_makes_the_files_that_are_there(tmp_path: Path):

@@ -125,7 +125,7 @@ def test_what_has_no_tokens_of_its_own_breaks_its_own_record_alone(check, tmp_pa
     found = check(record(), joined, record("ten"), "[]")
     assert list(found.needles) == [1, 1]
     assert set(found.broken) == {
-        "the last characters of the prompt and the answer share a token", "the record is no JSON object",
+        "the last characters of the prompt and the answer share a token", "the record is not a JSON object",
     }
     assert str(found.first_broken).startswith(f"{tmp_path / 'train.jsonl'}, line 2: the last characters of the prompt")
     assert found.first_broken.remedy
@@ -200,7 +200,7 @@ def test_the_command_on_sound_odd_and_broken_files(tmp_path: Path, model: Path, 
     files = [str(broken), str(sound), str(absent)]
     assert cli.main(["check", *files, "--model", str(model), "--length", "9", "--json", str(report)]) == 2
     out, err = capsys.readouterr()
-    assert f"first broken: {broken}, line 2: the record is no JSON object (got 'a list of 0'). Write one object" in out
+    assert f"first broken: {broken}, line 2: the record is not a JSON object (got 'a list of 0'). Write one" in out
     assert out.endswith(f"{absent}\n  not read: no such file\n")  # and no zeros
     assert err == f"error: {absent}: no such file. Check the path.\n"
     assert cli.main(["check", *files[:2], "--model", str(model)]) == 2

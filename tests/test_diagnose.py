@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_study import write_sets
+from tiny_study import cited, write_sets
 
 from retrieval_heads.cli import main
-from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.diagnose import Request, work
 from retrieval_heads.diagnose.inputs import split
@@ -167,8 +166,7 @@ def test_more_seeds_and_sets_use_what_is_there(files: Path, tmp_path: Path, monk
     assert len(made) == 3
     assert not any("low_low__s1" in name for name in made)
     longer = [*first, "--train", f"long={files / 'long.jsonl'}"]
-    [one] = make_examples(task="mdqa", condition="real", length=300, seed=0, n=1)
-    write_examples(files / "long.jsonl", [replace(one, task="summhay", answer="[1]", answers=("[1]",))])
+    write_examples(files / "long.jsonl", cited(300, condition="real", n=1))
     assert main(longer) == 2
     assert "made for shorter examples" in capsys.readouterr().err
 

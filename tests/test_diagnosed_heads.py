@@ -119,11 +119,11 @@ def test_losses_are_told_where_hardly_an_answer_is_right(made):
     few = made(lambda condition, seed, head: [0.5 * (head < strong[condition])] * 3, able=0.1)
     assert knockout(few, "low_low") == (
         "Hardly an answer is right, so losses are told: without its own retrieval heads the loss of the gold answer "
-        "rises by +1.00 (the same on all examples) from 1.50 nats a token, without as many random ones by +0.00 (the "
+        "rises by +1.00 (the same on all examples) from 1.50 nats per token, without as many random ones by +0.00 (the "
         "same on all examples): it depends on them.")
     said = patching(few, "low_low")
     assert said.startswith("Hardly an answer is right, so losses are told: patching the 2 missing heads back lowers "
-                           "the loss of the gold answer by +1.00 (the same on all examples) nats a token")
+                           "the loss of the gold answer by +1.00 (the same on all examples) nats per token")
     assert "Patching them closes 50% (in all samples) of the gap to the real run (+2.00" in said
     assert "closes 50% (" in patching(made(lambda condition, seed, head: [0.5] * 3), "low_low")
 

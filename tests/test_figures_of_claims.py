@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 from retrieval_heads.claims.patching import judge_patching
 from retrieval_heads.claims.verdict import VERDICTS, Verdict
@@ -49,12 +48,6 @@ from retrieval_heads.figures.verdicts import (
 )
 
 NAN = float("nan")
-
-
-@pytest.fixture(autouse=True)
-def no_open_figures():
-    yield
-    plt.close("all")
 
 
 def verdicts_of(claims=("C1", "Q4"), tasks=("all", "mdqa")) -> pd.DataFrame:

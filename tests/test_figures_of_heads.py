@@ -26,12 +26,6 @@ CONDITIONS = ("symbolic", "high_high", "real_limited")
 ORDER = CONDITIONS[::-1]
 
 
-@pytest.fixture(autouse=True)
-def no_open_figures():
-    yield
-    plt.close("all")
-
-
 def knockout_table(seeds=(0,), modes=("zero",)) -> pd.DataFrame:
     run = {"task": "mdqa", "condition": "real", "low": 0.1, "high": 0.95, "n": 24, "n_retrieval": 9, "moved": 0.0,
            "groups": 1.0}

@@ -18,12 +18,6 @@ from retrieval_heads.figures.interval_tables import answers_table, by_condition,
 from retrieval_heads.figures.style import few, group, has_sizes
 
 
-@pytest.fixture(autouse=True)
-def no_open_figures():
-    yield
-    plt.close("all")
-
-
 def scores(conditions=("real", "symbolic"), seeds=(1, 2), bases=("a", "b"), at=(2048,)) -> pd.DataFrame:
     return pd.DataFrame([
         {"task": "mdqa", "condition": condition, "seed": seed, "base": base, "eval_length": length,

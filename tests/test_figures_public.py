@@ -18,13 +18,6 @@ from retrieval_heads import figures
 from retrieval_heads.errors import DataError
 
 
-@pytest.fixture(autouse=True)
-def no_open_figures():
-    plt.close("all")
-    yield
-    plt.close("all")
-
-
 def scores() -> pd.DataFrame:
     return pd.DataFrame([(layer, head, 0.1 * layer + 0.05 * head) for layer in range(3) for head in range(4)],
                         columns=["layer", "head", "score"])

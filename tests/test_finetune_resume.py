@@ -6,38 +6,51 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from model_folders import ADAPTER_FILES, KilledError, digests, save_model, settings
+from model_folders import ADAPTER_FILES, SETTINGS, digests, settings
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, Trainer
 
-from retrieval_heads.data.encode import Encoded, encode_all
+from retrieval_heads.data.encode import Encoded
 from retrieval_heads.errors import ConfigError, DataError, ModelError, ResultError
 from retrieval_heads.training import answer_trainer
 from retrieval_heads.training.answer_trainer import answer_loss
 from retrieval_heads.training.finetune import finetune
 
-SETTINGS = settings(epochs=2, batch_size=2, lr=1e-2, save_steps=2)
+
+class KilledError(Exception):
+    """Stands for a process that ends in the middle."""
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, tiny_model, tiny_tokenizer) -> Path:
-    return save_model(tmp_path_factory.mktemp("llama") / "base", tiny_model("llama"), tiny_tokenizer)
+@contextmanager
+def killed_in(owner: type, name: str, when: Callable[..., bool], after: bool = False) -> Iterator[None]:
+    """The block ends, as by the death of the process, in the call of a method for whose arguments `when` holds."""
+    original = getattr(owner, name)
+
+    def killed(*args, **kwargs):
+        now = when(*args)
+        done = original(*args, **kwargs) if after or not now else None
+        if now:
+            raise KilledError
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, killed)
+        with pytest.raises(KilledError):
+            yield
 
 
-@pytest.fixture(scope="module")
-def encoded(tiny_examples, tiny_tokenizer) -> list[Encoded]:
-    return encode_all(tiny_examples, tiny_tokenizer)
+def in_step(number: int) -> Callable[..., bool]:
+    return lambda trainer, *_: trainer.state.global_step == number
 
 
-@pytest.fixture(scope="module")
-def finished(base, encoded, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("finished") / "adapter"
-    finetune(base, encoded, folder, SETTINGS)
-    return folder
+def of_adapter(model: PeftModel, folder: str | Path) -> bool:
+    return Path(folder).name == "adapter"
 
 
 def test_process_killed_outright_resumes_in_another_to_the_same_bytes(base, encoded, finished, tmp_path):
@@ -66,21 +79,12 @@ def test_process_killed_outright_resumes_in_another_to_the_same_bytes(base, enco
 
 
 @pytest.mark.parametrize(("step", "accumulation"), [(3, 1), (2, 2)])
-def test_killed_run_resumes_to_the_same_bytes(step, accumulation, base, encoded, tmp_path, monkeypatch):
+def test_killed_run_resumes_to_the_same_bytes(step, accumulation, base, encoded, tmp_path):
     wanted = settings(epochs=3, batch_size=2, save_steps=2, accumulation=accumulation)
     finetune(base, encoded, tmp_path / "whole", wanted)
-    original = Trainer.training_step
-
-    def killed(trainer, *args, **kwargs):
-        if trainer.state.global_step == step:
-            raise KilledError
-        return original(trainer, *args, **kwargs)
-
-    monkeypatch.setattr(Trainer, "training_step", killed)
-    with pytest.raises(KilledError):
+    with killed_in(Trainer, "training_step", in_step(step)):
         finetune(base, encoded, tmp_path / "adapter", wanted)
     assert not (tmp_path / "adapter").exists()
-    monkeypatch.undo()
     torch.manual_seed(99)  # a new process has another random state
     record = finetune(base, encoded, tmp_path / "adapter", wanted)
     assert record["timing"]["resumed_from_step"] == 2 * (step // 2)
@@ -91,16 +95,8 @@ def test_killed_run_resumes_to_the_same_bytes(step, accumulation, base, encoded,
 def test_checkpoints_come_by_time_too(base, encoded, tmp_path, monkeypatch):
     wanted = settings(epochs=2, batch_size=2, save_steps=100)
     finetune(base, encoded, tmp_path / "whole", wanted)
-    original = Trainer.training_step
-
-    def killed(trainer, *args, **kwargs):
-        if trainer.state.global_step == 3:
-            raise KilledError
-        return original(trainer, *args, **kwargs)
-
     monkeypatch.setattr(answer_trainer, "SAVE_SECONDS", 0.0)  # a minute has passed after each step
-    monkeypatch.setattr(Trainer, "training_step", killed)
-    with pytest.raises(KilledError):
+    with killed_in(Trainer, "training_step", in_step(3)):
         finetune(base, encoded, tmp_path / "adapter", wanted)
     monkeypatch.undo()
     record = finetune(base, encoded, tmp_path / "adapter", wanted)
@@ -108,54 +104,25 @@ def test_checkpoints_come_by_time_too(base, encoded, tmp_path, monkeypatch):
     assert digests(tmp_path / "adapter") == digests(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("place", ["before", "after"])
-def test_killed_while_saving_leaves_no_half_adapter(place, base, encoded, finished, tmp_path, monkeypatch):
-    original = PeftModel.save_pretrained
-
-    def killed(model, folder, **kwargs):
-        if Path(folder).name == "adapter":
-            if place == "after":
-                original(model, folder, **kwargs)
-            raise KilledError
-        original(model, folder, **kwargs)
-
-    monkeypatch.setattr(PeftModel, "save_pretrained", killed)
-    with pytest.raises(KilledError):
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_while_saving_leaves_no_half_adapter(after, base, encoded, finished, tmp_path):
+    with killed_in(PeftModel, "save_pretrained", of_adapter, after):
         finetune(base, encoded, tmp_path / "adapter", SETTINGS)
     assert not (tmp_path / "adapter").exists()
-    monkeypatch.undo()
     assert finetune(base, encoded, tmp_path / "adapter", SETTINGS)["timing"]["resumed_from_step"] == 6
     assert digests(tmp_path / "adapter") == digests(finished)
 
 
-def test_half_written_checkpoint_is_not_resumed_from(base, encoded, finished, tmp_path, monkeypatch):
-    original = Trainer._save_rng_state
-
-    def killed(trainer, folder):
-        if trainer.state.global_step == 4:
-            raise KilledError
-        original(trainer, folder)
-
-    monkeypatch.setattr(Trainer, "_save_rng_state", killed)
-    with pytest.raises(KilledError):
+def test_half_written_checkpoint_is_not_resumed_from(base, encoded, finished, tmp_path):
+    with killed_in(Trainer, "_save_rng_state", in_step(4)):
         finetune(base, encoded, tmp_path / "adapter", SETTINGS)
-    monkeypatch.undo()
     assert finetune(base, encoded, tmp_path / "adapter", SETTINGS)["timing"]["resumed_from_step"] == 2
     assert digests(tmp_path / "adapter") == digests(finished)
 
 
-def test_interrupted_run_of_other_settings_is_not_resumed(base, encoded, tmp_path, monkeypatch):
-    original = PeftModel.save_pretrained
-
-    def killed(model, folder, **kwargs):
-        if Path(folder).name == "adapter":
-            raise KilledError
-        original(model, folder, **kwargs)
-
-    monkeypatch.setattr(PeftModel, "save_pretrained", killed)
-    with pytest.raises(KilledError):
+def test_interrupted_run_of_other_settings_is_not_resumed(base, encoded, tmp_path):
+    with killed_in(PeftModel, "save_pretrained", of_adapter):
         finetune(base, encoded, tmp_path / "adapter", SETTINGS)
-    monkeypatch.undo()
     assert finetune(base, encoded, tmp_path / "adapter", settings(seed=1))["timing"]["resumed_from_step"] == 0
 
 

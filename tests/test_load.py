@@ -1,4 +1,4 @@
-"""Loading a model with its adapter and its RoPE theta, swapping adapters, and a second model on the same base."""
+"""Model and adapter folders: loading, swapping, a second model on the same base; whatever is wrong is one error."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from model_folders import make_adapter, save_model
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import FAMILIES
 from retrieval_heads.errors import ModelError
@@ -26,11 +27,6 @@ IDS = torch.arange(10, 60)[None]
 def logits(model) -> torch.Tensor:
     with torch.no_grad():
         return model(IDS).logits
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, tiny_model, tiny_tokenizer) -> Path:
-    return save_model(tmp_path_factory.mktemp("llama") / "base", tiny_model("llama"), tiny_tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +151,129 @@ def test_fingerprint_follows_weights_not_place(base, copied, tmp_path, tiny_mode
 def test_loading_prints_nothing(base, adapters, capfd):
     load_model(base, adapters[0])
     assert capfd.readouterr() == ("", "")
+
+
+def test_adapter_of_another_base(adapters, tmp_path, tiny_model, tiny_tokenizer):
+    other = save_model(tmp_path / "other", tiny_model("llama", seed=1), tiny_tokenizer)
+    with pytest.raises(ModelError, match="made for another base"):
+        load_model(other, adapters[0])
+
+
+def test_adapter_of_another_theta(base, adapters):
+    with pytest.raises(ModelError, match=r"trained at RoPE theta 80000 .*20000"):
+        load_model(base, adapters[0], rope_theta=20_000)
+    model, _ = load_model(base, adapters[0], rope_theta=80_000)
+    assert rope_theta(model) == 80_000
+
+
+@pytest.mark.parametrize("name", ["extension.json", "adapter_config.json", "adapter_model.safetensors"])
+def test_incomplete_adapter(name, base, adapters, tmp_path):
+    adapter = Path(shutil.copytree(adapters[0], tmp_path / "adapter"))
+    (adapter / name).unlink()
+    with pytest.raises(ModelError, match=f"has no {name}"):
+        load_model(base, adapter)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"base_name": "base", "rope_theta": null}'])
+def test_broken_sidecar(text, base, adapters, tmp_path):
+    adapter = Path(shutil.copytree(adapters[0], tmp_path / "adapter"))
+    (adapter / "extension.json").write_text(text)
+    with pytest.raises(ModelError, match=r"extension\.json: not a readable record"):
+        load_model(base, adapter)
+
+
+def test_missing_folders(base, tmp_path):
+    with pytest.raises(ModelError, match="no such folder, and no hub model of that id in the cache"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match="no such adapter folder"):
+        load_model(base, tmp_path / "nowhere")
+
+
+def test_hub_id_is_not_fetched_unless_allowed(monkeypatch, base):
+    seen = {}
+
+    def snapshot(name, local_files_only, **_):
+        seen[name] = local_files_only
+        return str(base)
+
+    monkeypatch.setattr("retrieval_heads.models.load.snapshot_download", snapshot)
+    load_model("org/kept")
+    load_model("org/new", allow_download=True)
+    assert seen == {"org/kept": True, "org/new": False}
+
+
+@pytest.mark.parametrize(("removed", "written", "message"), [
+    ("config.json", {}, r"no config\.json"),
+    ("", {"config.json": "{"}, "config cannot be loaded"), ("", {"config.json": "{}"}, "config cannot be loaded"),
+    ("", {"config.json": '{"model_type": "no_such_model"}'}, "config cannot be loaded"),
+    # transformers passes over it, and the ends of answers would be others
+    ("", {"generation_config.json": '{"eos_token_id": [2,'}, r"generation_config\.json: the config cannot be loaded"),
+    ("", {"model.safetensors.index.json": '{"metadata": {}, "weight_map": {"lm_head.weight": "2-of-2.safetensors"}}'},
+     "2-of-2"),
+    ("tokenizer*", {}, "no tokenizer"), ("", {"tokenizer.json": "{"}, "tokenizer cannot be loaded"),
+    ("tokenizer*", {"tokenizer_config.json": '{"tokenizer_class": "CanineTokenizer"}', "vocab.txt": "a\nb\n"},
+     "not a fast one"),
+])
+def test_missing_and_broken_files(removed, written, message, copied):
+    for path in copied.glob(removed) if removed else ():
+        path.unlink()
+    for name, text in written.items():
+        (copied / name).write_text(text)
+    with pytest.raises(ModelError, match=message):
+        load_model(copied)
+
+
+def test_folder_without_weights(copied, tiny_model):
+    weights = copied / "model.safetensors"
+    weights.unlink()
+    with pytest.raises(ModelError, match="lacks weights"):
+        load_model(copied)
+    torch.save(tiny_model("llama").state_dict(), copied / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="other weight formats than safetensors are not read"):
+        load_model(copied)
+
+
+def test_broken_and_incomplete_weights(copied):
+    path = copied / "model.safetensors"
+    weights = load_file(path)
+    lost = weights.pop("model.layers.1.self_attn.q_proj.weight")
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack parameters .*layers\.1\.self_attn\.q_proj"):
+        load_model(copied)
+    save_file({**weights, "model.layers.1.self_attn.q_proj.weight": lost[:-1].clone()}, path,
+              metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="model cannot be loaded"):
+        load_model(copied)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="model cannot be loaded"):
+        load_model(copied)
+
+
+def test_code_beside_a_model_is_not_run(copied, tmp_path):
+    (copied / "mine.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')")
+    config = json.loads((copied / "config.json").read_text())
+    config = {**config, "model_type": "mine", "auto_map": {"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M"}}
+    (copied / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="config cannot be loaded"):
+        load_model(copied)
+    assert not (tmp_path / "run").exists()
+
+
+def test_theta_for_a_model_without_rope(tmp_path, tiny_tokenizer):
+    config = AutoConfig.for_model("gpt2", n_embd=16, n_layer=1, n_head=2, vocab_size=400)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="no rotary position embedding"):
+        load_model(tmp_path, rope_theta=80_000)
+
+
+def test_missing_device(base):
+    for device in ("abacus", "cuda:99"):
+        with pytest.raises(ModelError, match="device: torch cannot use"):
+            load_model(base, device=device)
+
+
+def test_capped_attention_scores(tmp_path, tiny_model, tiny_tokenizer):
+    folder = save_model(tmp_path / "capped", tiny_model("gemma2"), tiny_tokenizer)
+    with pytest.raises(ModelError, match=r"caps its attention scores.*gemma2.*Use one that does not"):
+        load_model(folder)

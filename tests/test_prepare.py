@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
@@ -15,12 +14,10 @@ from retrieval_heads.cli import main
 from retrieval_heads.data.encode import encode
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.data.official import prepare as prepare_module
-from retrieval_heads.data.official.assemble import UnusableRecordError
 from retrieval_heads.data.official.prepare import MANIFEST, Request, files_of, prepare
-from retrieval_heads.data.official.records import read_ids
 from retrieval_heads.data.official.sources import official_files, read_sources, text_key
-from retrieval_heads.data.official.split import Split, gold_keys, group_of, split
-from retrieval_heads.errors import ConfigError, DataError, ModelError, ResultError
+from retrieval_heads.data.official.split import gold_keys
+from retrieval_heads.errors import ConfigError, ModelError, ResultError
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[model]:"
 
@@ -30,6 +27,12 @@ def tokenizer_folder(tiny_tokenizer, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory) -> Path:
+    """40 questions of `mdqa`."""
+    return save_official(tmp_path_factory.mktemp("official"), "mdqa", 40)
 
 
 def _request(task: str, **changes) -> Request:
@@ -89,22 +92,6 @@ def _no_gold_of_the_other_side(official: Path, task: str, parts: dict[str, list]
             assert not [key for key in others if key in text_key(example.prompt)]
 
 
-def test_limited_sets_are_of_few_kinds(tmp_path: Path):
-    kinds = {"mdqa": {"who"}, "musique": {"2-hop"}}
-    for task, wanted in kinds.items():
-        sources = read_sources(task, official_files(save_official(tmp_path, task, 60), task))
-        parts = split(sources, train=12, probe=3, test=5, seed=0)
-        assert {group_of(source) for source in parts.limited} == wanted == set(parts.groups)
-        assert len({group_of(source) for source in parts.train}) > 1
-    sources = read_sources("summhay", official_files(save_official(tmp_path, "summhay", 3), "summhay"))
-    parts = split(sources, train=8, probe=3, test=5, seed=0)
-    assert len(parts.groups) == 1
-    assert len(parts.limited) == 8
-    alike = [source for source in sources if source.meta["subtopic"] == 1 and source.meta["topic"] == "t0"]
-    with pytest.raises(DataError, match=r"real_limited would need every kind of question \(1 of them\)"):
-        split(alike, train=2, probe=1, test=1, seed=0)
-
-
 def test_named_training_questions_and_a_development_set(tmp_path: Path, tokenizer_folder: Path):
     official = save_official(tmp_path / "official", "mdqa", 60)
     known = [source.id for source in read_sources("mdqa", official_files(official, "mdqa"))]
@@ -132,94 +119,6 @@ def test_named_training_questions_and_a_development_set(tmp_path: Path, tokenize
     assert manifest["arguments"]["train_ids"] == wanted
 
 
-def test_plain_lists_of_ids(tmp_path: Path, capsys):
-    (tmp_path / "ids.txt").write_text("a.jsonl:3\n\n a.jsonl:1 \na.jsonl:3\n")
-    assert read_ids(tmp_path / "ids.txt") == ("a.jsonl:3", "a.jsonl:1")
-    for content, match in (("\n", "holds no"), ('{"fact": 0}\n', "line 1: the record has no id"),
-                           ('["a"]\n', "has no id"), ('{"id": 3}\n', "has no id")):
-        (tmp_path / "ids.txt").write_text(content)
-        with pytest.raises(DataError, match=match):
-            read_ids(tmp_path / "ids.txt")
-
-
-def test_named_questions_that_cannot_be_used_are_told(tmp_path: Path):
-    sources = read_sources("mdqa", official_files(save_official(tmp_path, "mdqa", 30), "mdqa"))
-    numbers = {"train": 2, "probe": 3, "test": 5, "seed": 0}
-    with pytest.raises(DataError, match=r"1 of the 2 named training questions are not among.*nowhere:1"):
-        split(sources, pinned=[sources[0].id, "nowhere:1"], **numbers)
-
-    def room(source, training: bool, apart) -> None:
-        if training and source.id == sources[3].id:
-            raise UnusableRecordError("it is too long")
-
-    with pytest.raises(DataError, match=r"1 of the 2 named .* cannot be used \(1 because it is too long\)"):
-        split(sources, pinned=[sources[0].id, sources[3].id], room=room, **numbers)
-    with pytest.raises(ConfigError, match="2 training questions are named"):
-        _request("mdqa", train=8, train_ids=("a", "b"))
-
-
-def _topics(tmp_path: Path, n: int, *sizes: int) -> Split:
-    sources = read_sources("summhay", official_files(save_official(tmp_path, "summhay", n), "summhay"))
-    return split(sources, train=sizes[0], probe=sizes[1], test=sizes[2], seed=0)
-
-
-def test_what_is_shared_when_topics_are_few(tmp_path: Path):
-    two = _topics(tmp_path / "two", 2, 8, 5, 7)
-    assert two.apart
-    assert len({source.meta["topic"] for source in (*two.probe, *two.test)}) == 1
-    assert two.shared_gold()["probe-test"] > 0 == two.shared_gold()["train-test"]
-    one = _topics(tmp_path / "one", 1, 3, 3, 4)
-    assert not one.apart
-    assert one.shared_gold()["train-test"] > 0
-    assert one.kept_away(True) == frozenset() != two.kept_away(True)
-    assert len({source.id for source in (*one.train, *one.probe, *one.test)}) == 10
-
-
-def test_records_that_cannot_be_used_are_passed_over_and_counted(tmp_path: Path):
-    sources = read_sources("mdqa", official_files(save_official(tmp_path, "mdqa", 30), "mdqa"))
-
-    def room(source, training, apart):
-        if source.line % 2:
-            raise UnusableRecordError("it is odd", where=source.where)
-
-    parts = split(sources, train=4, probe=2, test=3, seed=0, room=room)
-    assert all(source.line % 2 == 0 for source in (*parts.train, *parts.limited, *parts.probe, *parts.test))
-    with pytest.raises(DataError, match=r"mdqa: train.*: 9 \+ 2 \+ 4 of 30 records are usable \(left out: 15 "
-                                        r"because it is odd\).*'10 \+ 2 \+ 4'"):
-        split(sources, train=10, probe=2, test=4, seed=0, room=room)
-
-
-def test_records_that_the_other_sides_gold_documents_leave_too_few_are_given_up(tmp_path: Path):
-    sources = read_sources("mdqa", official_files(save_official(tmp_path, "mdqa", 30), "mdqa"))
-    first = split(sources, train=4, probe=2, test=3, seed=0)
-    victim = first.test[0].id
-
-    def room(source, training, apart):
-        if source.id == victim and apart:
-            raise UnusableRecordError("too few", where=source.where)
-
-    dropped: Counter[str] = Counter()
-    parts = split(sources, room, train=4, probe=2, test=3, seed=0, dropped=dropped)
-    assert victim not in {source.id for source in (*parts.train, *parts.limited, *parts.probe, *parts.test)}
-    assert len(parts.test) == 3
-    assert dropped == {"too few": 1}
-
-
-def test_held_out_records_need_room_at_their_own_lengths_only(tmp_path: Path):
-    sources = read_sources("mdqa", official_files(save_official(tmp_path, "mdqa", 30), "mdqa"))
-    long = {source.id for source in sources if source.line % 2}
-
-    def room(source, training, apart):
-        if source.id in long and not training:
-            raise UnusableRecordError("too long to be tested", where=source.where)
-
-    dropped: Counter[str] = Counter()
-    parts = split(sources, room, train=15, probe=3, test=7, seed=0, dropped=dropped)
-    assert not long & {source.id for source in (*parts.probe, *parts.test)}
-    assert len(long & {source.id for source in parts.train}) >= 10
-    assert 0 < dropped["too long to be tested"] <= 15
-
-
 def test_too_few_records_are_told_before_anything_is_measured(
     tmp_path: Path, tokenizer_folder: Path, monkeypatch, capsys,
 ):
@@ -235,15 +134,14 @@ def test_too_few_records_are_told_before_anything_is_measured(
     assert not (tmp_path / "out" / "summhay").exists()
 
 
-def test_short_examples_are_made_where_asked_for(tmp_path: Path, tokenizer_folder: Path):
-    official = save_official(tmp_path / "official", "mdqa", 40)
+def test_short_examples_are_made_where_asked_for(official: Path, tmp_path: Path, tokenizer_folder: Path):
     path, _ = prepare(_request("mdqa", train=3, short_length=None), official, tokenizer_folder, tmp_path / "out")
     assert "real_short.jsonl.gz" not in json.loads(path.read_text())["files"]
     assert not (path.parent / "real_short.jsonl.gz").exists()
 
 
-def test_same_arguments_are_left_alone_and_others_refused(tmp_path: Path, tokenizer_folder: Path, capsys):
-    official, out = save_official(tmp_path / "official", "mdqa", 40), tmp_path / "out"
+def test_same_arguments_are_left_alone_and_others_refused(official, tmp_path: Path, tokenizer_folder: Path, capsys):
+    out = tmp_path / "out"
     command = ["prepare", "--official", str(official), "--task", "mdqa", "--tokenizer", str(tokenizer_folder),
                "--length", "1000", "--short-length", "500", "--train", "4", "--probe", "2", "--test", "3",
                "--out", str(out)]
@@ -264,8 +162,7 @@ def test_same_arguments_are_left_alone_and_others_refused(tmp_path: Path, tokeni
         assert str(tmp_path) not in (part.read_text() if part.suffix == ".json" else "")
 
 
-def test_interrupted_preparation(tmp_path: Path, tokenizer_folder: Path, monkeypatch):
-    official = save_official(tmp_path / "official", "mdqa", 40)
+def test_interrupted_preparation(official: Path, tmp_path: Path, tokenizer_folder: Path, monkeypatch):
     request = _request("mdqa", train=3)
     real, written = prepare_module.write_examples, []
 
@@ -295,8 +192,7 @@ def test_manifest_of_something_else(tmp_path: Path, tokenizer_folder: Path):
         prepare(_request("mdqa"), official, tokenizer_folder, tmp_path / "out")
 
 
-def test_chat_template_and_instruction_are_used_and_recorded(tmp_path: Path, tiny_tokenizer, tokenizer_folder: Path):
-    official = save_official(tmp_path / "official", "mdqa", 40)
+def test_chat_template_and_instruction_are_used_and_recorded(official, tmp_path, tiny_tokenizer, tokenizer_folder):
     request = _request("mdqa", train=3, chat=True, instruction="Answer in few words.")
     with pytest.raises(ModelError, match="no chat template"):
         prepare(request, official, tokenizer_folder, tmp_path / "out")
@@ -316,8 +212,7 @@ def test_chat_template_and_instruction_are_used_and_recorded(tmp_path: Path, tin
         assert all(example.answer in text for text in example.needle_texts())
 
 
-def test_a_template_is_told_its_arguments_and_its_day(tmp_path: Path, tiny_tokenizer):
-    official = save_official(tmp_path / "official", "mdqa", 40)
+def test_a_template_is_told_its_arguments_and_its_day(official: Path, tmp_path: Path, tiny_tokenizer):
     folder = tmp_path / "chatty"
     tiny_tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").write_text("{{ strftime_now('%Y-%m-%d') }}{{ style }}" + TEMPLATE)
@@ -357,6 +252,7 @@ def test_function_words_among_the_answers_fill_haystacks_and_control_tokens_do_n
 @pytest.mark.parametrize(("changes", "named"), [
     ({"length": 0}, "length"), ({"train": 0}, "train"), ({"eval_lengths": (0,)}, "eval_lengths"),
     ({"short_length": 1200}, "short_length"), ({"depths": (2,)}, "depths"), ({"instruction": " Hm. "}, "instruction"),
+    ({"train": 8, "train_ids": ("a", "b")}, "2 training questions are named"),
 ])
 def test_wrong_requests(changes: dict, named: str):
     with pytest.raises(ConfigError, match=named):

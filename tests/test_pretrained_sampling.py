@@ -1,8 +1,13 @@
-"""Intervals of the second study: known answers, and comparisons that the resampling cannot make."""
+"""Intervals of the second study with known answers, and the analysis on permuted labels: its table and its page."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import false_positives
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -113,3 +118,32 @@ def test_what_is_not_known_is_carried_through_the_rules() -> None:
     assert first_that_holds([("a", False), ("b", True)], "none") == "b"
     assert first_that_holds([("a", None), ("b", True)], "none") == "none"
     assert first_that_holds([("a", False)], "none") == "none"
+
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = pd.read_csv(ROOT / "results/benchmarks/false_positives.csv")
+PAGE = (ROOT / "book/preregistration_pretrained.md").read_text(encoding="utf-8")
+
+
+def test_the_page_gives_the_numbers_of_the_table() -> None:
+    rows = re.findall(r"^\| (C\d) \| (\w+) \| ([^|]+) \| (\d+) of (\d+) \|", PAGE.replace("`", ""), re.MULTILINE)
+    assert len(rows) == len(TABLE)
+    given = {
+        (claim, data, finding.strip()): (int(count), int(possible)) for claim, data, finding, count, possible in rows
+    }
+    assert given == {(row.claim, row.data, row.finding): (row.count_, row.possible)
+                     for row in TABLE.rename(columns={"count": "count_"}).itertuples()}
+
+
+def test_no_verdict_is_found_more_often_than_one_time_in_twenty_where_it_is_false() -> None:
+    verdicts = TABLE[TABLE["finding"].str.match(r"C\d ")]
+    assert set(verdicts["claim"]) == {"C1", "C2", "C3", "C4", "C5"}
+    assert (verdicts["rate"] <= 0.05).all()
+
+
+@pytest.mark.parametrize("claim", ["C3", "C5"])
+def test_it_can_be_made_again(claim) -> None:
+    rows = pd.DataFrame(false_positives.rates(0.004, claim))
+    known = TABLE[TABLE["claim"] == claim]
+    assert list(rows["finding"]) == list(known["finding"])
+    assert (rows["count"] <= rows["possible"]).all()

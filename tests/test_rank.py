@@ -81,6 +81,10 @@ def test_the_verb_and_its_second_call(files: Path, tmp_path: Path, capsys, monke
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == kept
     assert main([*wanted, "--epochs", "2"]) == 2
     assert "another epochs" in capsys.readouterr().err
+    damaged = json.dumps(measured | {"scores": [[0.1], [0.1, 0.2]]})
+    (out / "measured" / "adapters-low_low__s0.json").write_text(damaged, encoding="utf-8")
+    assert main(wanted) == 2
+    assert "low_low__s0.json: the measurement is damaged" in capsys.readouterr().err
 
 
 def test_more_seeds_and_sets_use_what_is_there(files: Path, tmp_path: Path, capsys, monkeypatch):
@@ -227,7 +231,7 @@ def test_ranks_order_and_warnings():
                  "the sets differ in size (a 9, b 9, c 8)", "few heads: 2 of the real heads",
                  "few heads: 0 of the base's heads", "0.300 (3)", "untuned", "1.000    ",
                  "Recommended order, by probe loss: b ~ c, a (~: not told apart)",
-                 "c is better than a by probe loss: by 0.200 nats a token"):
+                 "c is better than a by probe loss: by 0.200 nats per token"):
         assert part in text
     assert "hardly moved" not in text
     assert "training hardly moved the model (probe loss 0.105 before, 0.100 at best)" in result(

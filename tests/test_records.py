@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_heads.data.official.records import read_records
+from retrieval_heads.data.official.records import read_ids, read_records
 from retrieval_heads.errors import ConfigError, DataError
 
 # with a time stamp the test names would differ between the processes of a parallel run
@@ -89,9 +89,9 @@ def test_array_that_breaks_off_is_read_up_to_the_limit(tmp_path: Path):
         ("hello\n", "line 1: malformed JSON"),
         ('{"a": 1}\n{"a": 1,}\n', "line 2: malformed JSON"),
         ('{"a": 1} {"a": 2}\n', "line 1: malformed JSON"),
-        ('{"a": 1}\n"text"\n', "line 2: the record is no JSON object (got 'text')"),
-        ('{"a": 1}\n[1, 2]\n', "line 2: the record is no JSON object (got 'a list of 2')"),
-        ('[{"a": 1},\n 7]', "line 2: the record is no JSON object (got 7)"),
+        ('{"a": 1}\n"text"\n', "line 2: the record is not a JSON object (got 'text')"),
+        ('{"a": 1}\n[1, 2]\n', "line 2: the record is not a JSON object (got 'a list of 2')"),
+        ('[{"a": 1},\n 7]', "line 2: the record is not a JSON object (got 7)"),
         ('[{"a": 1}\n {"a": 2}]', "line 2: malformed JSON (Expecting ',' or ']')"),
         ('[{"a": 1},\n{"a": 2},]', "line 2: malformed JSON"),
         ('[{"a": 1}]\n[]', "Extra data behind the array"),
@@ -132,3 +132,13 @@ def test_memory_does_not_grow_with_the_number_of_lines(tmp_path: Path):
     tracemalloc.stop()
     assert count == 1_000
     assert peak < len(row) * 1_000 / 10
+
+
+def test_plain_lists_of_ids(tmp_path: Path):
+    (tmp_path / "ids.txt").write_text("a.jsonl:3\n\n a.jsonl:1 \na.jsonl:3\n")
+    assert read_ids(tmp_path / "ids.txt") == ("a.jsonl:3", "a.jsonl:1")
+    for content, match in (("\n", "holds no"), ('{"fact": 0}\n', "line 1: the record has no id"),
+                           ('["a"]\n', "has no id"), ('{"id": 3}\n', "has no id")):
+        (tmp_path / "ids.txt").write_text(content)
+        with pytest.raises(DataError, match=match):
+            read_ids(tmp_path / "ids.txt")

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
+import claim_tables
 import numpy as np
 import pandas as pd
 import pytest
+from claim_tables import TASKS, verdict
 from scipy.stats import bootstrap, spearmanr
 
-from retrieval_heads import paths
 from retrieval_heads.data.conditions import CONDITIONS
-from retrieval_heads.store import load_table
 
-SYNTHETIC = [f"{concept}_{context}" for concept in ("high", "mid", "low") for context in ("high", "mid", "low")]
-SYNTHETIC.append("symbolic")
-TASKS = ("mdqa", "musique", "summhay")
+SYNTHETIC = list(claim_tables.SYNTHETIC)
 ABLE = 0.2
-
-
-@pytest.fixture
-def table(tmp_path, monkeypatch):
-    """`table(name)`: a committed table of the report, whatever was computed on this machine."""
-    monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path))
-    return lambda name: load_table("report", name)
-
-
-def verdict(table, claim: str, task: str = "all") -> pd.Series:
-    rows = table("verdicts")
-    return rows[(rows.claim == claim) & (rows.task == task)].iloc[0]
 
 
 def scores(answers: pd.DataFrame, task: str) -> pd.DataFrame:

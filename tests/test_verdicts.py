@@ -1,13 +1,25 @@
-"""What is said of a study beside its verdicts: its size, and at how many heads its runs are compared."""
+"""What is said of a study beside its verdicts, and that no page decides a claim otherwise than another."""
 
 from __future__ import annotations
 
-import pandas as pd
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
 
+import nbformat
+import pandas as pd
+import pytest
+
+from retrieval_heads import paths
+from retrieval_heads.claims.verdict import ALL, VERDICTS, Verdict
 from retrieval_heads.config import load_profile
 from retrieval_heads.figures.knockout import comparison_sizes
+from retrieval_heads.figures.verdicts import task_verdicts_html, verdict_text, verdicts_html
 from retrieval_heads.keys import RUN, study_grid
+from retrieval_heads.stages import claims
 from retrieval_heads.stages.findings import performance_sentence, repeats, study_size
+from retrieval_heads.store import load_table
 
 
 def knocked_out() -> pd.DataFrame:
@@ -46,3 +58,113 @@ def test_the_sentence_on_performance_has_numbers_and_no_verdict() -> None:
     assert "against 25% of mdqa without training at the raised RoPE theta" in text
     assert "so few show that the study runs" in text
     assert "C1" not in text
+
+
+ROOT = Path(__file__).parents[1]
+PAGES = {"smoke": ROOT / "notebooks", "report": ROOT / "book" / "report"}
+CLAIMS = ("C1", "C2", "C3", "C4", "C5")
+SUPERSEDED = ("is not tested here", "is half supported", "not decided by this run", "supported in direction",
+              "rule was fixed beforehand", "rules were fixed beforehand")
+"""Words of rules that are gone."""
+
+
+def texts(page: Path) -> Iterator[str]:
+    """What a page says: prose, and what its cells print, as Markdown or HTML."""
+    for cell in nbformat.read(page, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            yield cell.source
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            yield from (data[kind] for kind in ("text/markdown", "text/html") if kind in data)
+
+
+def said(text: str) -> Iterator[tuple[str, str, str]]:
+    """Every claim, task and verdict in a text, of sentences and of both tables."""
+    for block in re.split(r"(?=Over all tasks, )", text):
+        claim = re.match(r"Over all tasks, (C\d) is \*\*([a-z ]+)\*\*", block)
+        if claim:
+            yield claim[1], ALL, claim[2]
+            for task, verdict in re.findall(r"^- (\w+): \*\*([a-z ]+)\*\*", block, re.M):
+                yield claim[1], task, verdict
+    for claim, verdict in re.findall(r'<strong>(C\d)</strong> [^<]+</td><td><span class="verdict ([\w-]+)"', text):
+        yield claim, ALL, verdict.replace("-", " ")
+    for claim, row in re.findall(r"<strong>(C\d)</strong></td>(.*?)</tr>", text, re.S):
+        for task, verdict in re.findall(r'of-task">(\w+): </span><span class="verdict ([\w-]+)"', row):
+            yield claim, task, verdict.replace("-", " ")
+    for claim, verdict in re.findall(r"\*\*(C\d) is ([a-z ]+)", text):  # as superseded rules put it
+        yield claim, ALL, verdict.strip()
+
+
+def test_the_search_finds_sentences_both_tables_and_old_words() -> None:
+    text = "Over all tasks, C1 is **not decided**: x.\n\n- mdqa: **supported**, 1.\n- summhay: **not decided**"
+    assert set(said(text)) == {
+        ("C1", ALL, "not decided"), ("C1", "mdqa", "supported"), ("C1", "summhay", "not decided")}
+    assert set(said("**C4 is supported**: heads carry")) == {("C4", ALL, "supported")}
+    rows = [Verdict("C2", task, "supported in part", "q", 0.5, 0.4, 0.6, "u", 3, "runs", "r", "d", "c", "t")
+            for task in ("mdqa", ALL)]
+    table = pd.DataFrame([vars(one) for one in rows])
+    assert set(said(verdicts_html(table))) == {("C2", ALL, "supported in part")}
+    assert set(said(task_verdicts_html(table, ["mdqa"]))) == {("C2", "mdqa", "supported in part")}
+
+
+@pytest.mark.parametrize("profile", PAGES)
+def test_stored_pages_give_one_verdict_a_claim(profile) -> None:
+    found, pages = defaultdict(set), sorted(PAGES[profile].glob("0*.ipynb"))
+    assert len(pages) > 5
+    for page in pages:
+        for text in texts(page):
+            for claim, task, verdict in said(text):
+                found[claim, task].add((verdict, page.stem))
+    for key, verdicts in found.items():
+        assert len({verdict for verdict, _ in verdicts}) == 1, f"{key}: {sorted(verdicts)}"
+        assert {verdict for verdict, _ in verdicts} <= set(VERDICTS)
+    assert {claim for claim, task in found if task == ALL} == set(CLAIMS)
+    for claim in CLAIMS:
+        assert len({page for _, page in found[claim, ALL]}) >= 2, f"{claim}: in its chapter and in that of verdicts"
+
+
+@pytest.mark.parametrize("profile", PAGES)
+def test_stored_pages_have_no_words_of_superseded_rules(profile) -> None:
+    for page in sorted(PAGES[profile].glob("0*.ipynb")):
+        for text in texts(page):
+            for words in SUPERSEDED:
+                assert words not in text, f"{page.name}: {words}"
+
+
+def test_the_reports_pages_say_what_its_table_says(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path))
+    table = load_table("report", "verdicts").set_index(["claim", "task"]).verdict
+    for page in sorted(PAGES["report"].glob("0*.ipynb")):
+        for text in texts(page):
+            for claim, task, verdict in said(text):
+                assert table[claim, task] == verdict, f"{page.name}: {claim}, {task}"
+
+
+class LikeQuick(claims.Inputs):
+    """The tables of the report, cut to the runs of a study of the size of `quick`."""
+
+    def table(self, name: str) -> pd.DataFrame:
+        profile = load_profile("quick")
+        rows = load_table("report", name)
+        rows = rows[rows.task.isin(profile.tasks)]
+        untuned = ("base", "rope")
+        if "condition" in rows:
+            rows = rows[rows.condition.isin([*profile.conditions, *untuned])]
+        if "base" in rows:
+            rows = rows[rows["base"] == "base"]
+        return rows[rows.seed.eq(1) | rows.condition.isin(untuned)] if "seed" in rows else rows
+
+
+def test_a_study_like_quick_decides_nothing_and_its_chapters_say_so_alike(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path))
+    inputs = LikeQuick(load_profile("report", bootstrap=100))
+    for claim in CLAIMS:
+        verdicts = [one for one in claims.JUDGES[claim](inputs).verdicts if one.claim == claim]
+        chapter = set(said(verdict_text(verdicts)))
+        table = pd.DataFrame([vars(one) for one in verdicts])
+        overview = set(said(verdicts_html(table))) | set(said(task_verdicts_html(table, ["mdqa", "musique"])))
+        assert chapter == overview
+        assert {verdict for _, _, verdict in chapter} == {"not decided"}
+        if claim in ("C1", "C4", "C5"):
+            words = "Not decided: 3 synthetic conditions are there, the rule needs 8."
+            assert all(words in one.detail for one in verdicts if one.task != ALL)

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
+import claim_tables
 import numpy as np
 import pandas as pd
 import pytest
+from claim_tables import TASKS, verdict
 
-from retrieval_heads import paths
 from retrieval_heads.claims.arrays import task_scores
 from retrieval_heads.claims.prediction import LEVEL, LOW
 from retrieval_heads.stats.prediction import choices, summarise_regret
 from retrieval_heads.stats.resample import crossed_ends
 from retrieval_heads.stats.runs import correlate_runs
-from retrieval_heads.store import load_table
 
-SYNTHETIC = [f"{concept}_{context}" for concept in ("high", "mid", "low") for context in ("high", "mid", "low")]
-SYNTHETIC.append("symbolic")
-TASKS = ("mdqa", "musique", "summhay")
+SYNTHETIC = list(claim_tables.SYNTHETIC)
 SEEDS = range(20)
 RUN = ["task", "condition", "base", "seed"]
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory):
-    """`table(name)`: a committed table of the report, each read once."""
-    known: dict[str, pd.DataFrame] = {}
-    with pytest.MonkeyPatch.context() as patcher:
-        patcher.setenv(paths.HOME_VARIABLE, str(tmp_path_factory.mktemp("home")))
-        yield lambda name: known.setdefault(name, load_table("report", name))
-
-
-def said(table, claim: str, task: str = "all") -> pd.Series:
-    rows = table("verdicts")
-    return rows[(rows.claim == claim) & (rows.task == task)].iloc[0]
 
 
 def over_tasks(of_tasks: list[str]) -> str:
@@ -75,7 +59,7 @@ def test_c1_is_the_same_for_20_seeds_of_the_bootstrap(table, differences, task) 
     gain = table("training_gain").set_index("task").loc[task]
     taught = bool(gain.low > 0 and gain.same_sign)
     found = {c1_of_task(differences[task], taught, seed, 20_000) for seed in SEEDS}
-    assert found == {said(table, "C1", task).verdict}
+    assert found == {verdict(table, "C1", task).verdict}
 
 
 def test_c1_counts_and_the_claim(table) -> None:
@@ -87,10 +71,11 @@ def test_c1_counts_and_the_claim(table) -> None:
     short = rows[rows.same_sign & (rows.low > rows.low_error)].groupby("task").size()
     fixed = rows[rows.fixed_low > 0].groupby("task").size()
     for task in TASKS:
-        detail = said(table, "C1", task).detail
+        detail = verdict(table, "C1", task).detail
         assert f"{short[task]} fall short of" in detail
         assert f"With these base models fixed, {fixed[task]} fall short" in detail
-    assert said(table, "C1").verdict == over_tasks([said(table, "C1", task).verdict for task in TASKS]) == "not decided"
+    of_tasks = [verdict(table, "C1", task).verdict for task in TASKS]
+    assert verdict(table, "C1").verdict == over_tasks(of_tasks) == "not decided"
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -115,14 +100,14 @@ def test_c2_by_counting_rows(table, task) -> None:
         whole = held["gained"] >= 8 and gained.n_heads >= 1 and gained.bases_known == rows.loc[
             ("all", "real"), "bases_known"]
         expected = "supported" if whole else "supported in part"
-        assert f"Of the gained heads it holds in {held['gained']} of 10" in said(table, "C2", task).detail
-        assert "of 1 of 2 base models" in said(table, "C2", task).detail
-    assert said(table, "C2", task).verdict == expected
+        assert f"Of the gained heads it holds in {held['gained']} of 10" in verdict(table, "C2", task).detail
+        assert "of 1 of 2 base models" in verdict(table, "C2", task).detail
+    assert verdict(table, "C2", task).verdict == expected
 
 
 def test_gained_heads_are_counted_over_the_raised_theta_at_the_test_length(table) -> None:
     scores = table("head_scores")
-    raised = load_table("controls", "head_scores").query("condition == 'rope' and kind == 'copy' and task == 'mdqa'")
+    raised = table("head_scores", "controls").query("condition == 'rope' and kind == 'copy' and task == 'mdqa'")
     runs = scores.query("condition == 'real' and kind == 'copy' and task == 'mdqa' and base == 'base'")
     raised = raised.set_index(["layer", "head"]).score
     halves = [runs.assign(score=runs[f"score_{half}"]) for half in ("even", "odd")]
@@ -144,11 +129,11 @@ def test_c3_is_the_same_for_20_seeds_of_the_bootstrap(table) -> None:
     for seed in SEEDS:
         row = correlate_runs(own, "recall", "performance", n_resamples=500, n_permutations=200, seed=seed).iloc[-1]
         verdicts.add("supported" if row.p < LEVEL and row.low > LOW else "another")
-    assert verdicts == {said(table, "C3").verdict}
+    assert verdicts == {verdict(table, "C3").verdict}
     every = table("correlation_runs").query(
         "task == 'every' and predictor == 'recall' and given == 'nothing' and base == 'all' and conditions == 'all' "
         "and threshold == 0.1 and method == 'spearman'").iloc[0]
-    assert f"over every task, as was fixed beforehand, it is {every.estimate:.2f}" in said(table, "C3").detail
+    assert f"over every task, as was fixed beforehand, it is {every.estimate:.2f}" in verdict(table, "C3").detail
     assert every.low < LOW, "as it was fixed beforehand it is supported in part"
 
 
@@ -164,12 +149,12 @@ def test_c4_by_counting_runs(table) -> None:
         if len(own) and (own.low > 0).sum() > len(own) / 2 and not (own.high < 0).any():
             both = shares.loc[task, "share_retrieval"] >= 0.5 and shares.loc[task, "share_random"] < 0.25
             expected = "supported" if both else "supported in part"
-        assert said(table, "C4", task).verdict == expected
+        assert verdict(table, "C4", task).verdict == expected
         if len(own):
-            assert "specificity for retrieval is unproven" in said(table, "C4", task).detail
-            assert f"The ten strongest alone take {shares.loc[task, 'ten_retrieval']:.0%}" in said(
-                table, "C4", task).detail
-    assert said(table, "C4").verdict == over_tasks([said(table, "C4", task).verdict for task in TASKS])
+            assert "specificity for retrieval is unproven" in verdict(table, "C4", task).detail
+            ten = f"The ten strongest alone take {shares.loc[task, 'ten_retrieval']:.0%}"
+            assert ten in verdict(table, "C4", task).detail
+    assert verdict(table, "C4").verdict == over_tasks([verdict(table, "C4", task).verdict for task in TASKS])
 
 
 def test_c4_ten_heads_from_the_raw_table(table) -> None:
@@ -218,7 +203,7 @@ def test_c5_is_the_same_for_20_seeds_of_the_bootstrap(table, task) -> None:
             found.add("supported in part")
         else:
             found.add("supported" if high < 1 else "not decided")
-    assert found == {said(table, "C5", task).verdict}
+    assert found == {verdict(table, "C5", task).verdict}
 
 
 def test_q1_is_the_same_for_20_seeds_of_the_bootstrap(table) -> None:
@@ -230,7 +215,7 @@ def test_q1_is_the_same_for_20_seeds_of_the_bootstrap(table) -> None:
         rows = summarise_regret(chosen, "training_loss", n_resamples=1000, seed=seed)
         ours = rows[(rows.task == "all") & (rows.predictor == "recall_few")].iloc[0]
         found.add("supported" if ours.gain_low > 0 and ours.over_reference_low > 0 else "another")
-    one = said(table, "Q1")
+    one = verdict(table, "Q1")
     assert found == {one.verdict}
     assert "against a random choice and the training loss" in one.quantity
     order = [float(part.split()[-1]) for part in one.detail.split("first: ")[1].split(". ")[0].split(", ")]
@@ -241,15 +226,15 @@ def test_q1_is_the_same_for_20_seeds_of_the_bootstrap(table) -> None:
 def test_the_other_questions_by_their_rows(table) -> None:
     axes = table("axis_effects").query("effect == 'interaction' and scale == 'difference'")
     assert ((axes.low < 0) & (axes.high > 0)).all()
-    assert said(table, "Q2").verdict == "not supported"
+    assert verdict(table, "Q2").verdict == "not supported"
     errors = table("prediction_errors").query("task == 'every' and conditions == 'all' and predictor == 'recall'")
     findings = errors[errors.reference.isin(["mass_top", "contribution_top"])].finding.tolist()
     assert findings.count("worse") == 0
     assert findings.count("better") < 2
-    assert said(table, "Q3").verdict == "not decided"
+    assert verdict(table, "Q3").verdict == "not decided"
     alike = table("base_alike").query("task == 'all' and condition == 'real' and measure == 'profile'").iloc[0]
-    assert (alike.p < 0.05 and alike.estimate > 0) == (said(table, "Q4").verdict == "supported")
+    assert (alike.p < 0.05 and alike.estimate > 0) == (verdict(table, "Q4").verdict == "supported")
     spread = table("spread").query("task == 'mdqa'")
     assert (spread.ratio_low > 1).all()
     assert (spread.bases_below > 0).any(), "not below 1 in some base model would refute it"
-    assert said(table, "Q5").verdict == "not decided"
+    assert verdict(table, "Q5").verdict == "not decided"

@@ -31,19 +31,18 @@ def save_tiny_base(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def cited(length: int = 200, **which) -> list[Example]:
+    """Examples of mdqa called citations, so that heads are scored by where they look: a random model copies nothing."""
+    return [replace(one, task="summhay", answer="[1]", answers=("[1]",))
+            for one in make_examples(task="mdqa", length=length, seed=0, **which)]
+
+
 def write_sets(folder: Path) -> list[Example]:
-    """A tiny base, two training sets of unequal size, a real one, and `eval.jsonl` of 6 real examples, given back.
-
-    They are called citations, so that heads are scored by where they look: a random model copies nothing.
-    """
-    def made(**which) -> list[Example]:
-        return [replace(one, task="summhay", answer="[1]", answers=("[1]",))
-                for one in make_examples(task="mdqa", length=200, seed=0, **which)]
-
+    """A tiny base, two training sets of unequal size, a real one, and `eval.jsonl` of 6 real examples, given back."""
     save_tiny_base(folder / "base")
     for name, n in (("high_high", 3), ("low_low", 2), ("real", 3)):
-        write_examples(folder / f"{name}.jsonl", made(condition=name, n=n))
-    held_out = made(condition="real", n=6, split="test")
+        write_examples(folder / f"{name}.jsonl", cited(condition=name, n=n))
+    held_out = cited(condition="real", n=6, split="test")
     write_examples(folder / "eval.jsonl", held_out)
     return held_out
 

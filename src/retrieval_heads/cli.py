@@ -40,7 +40,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     )
     parser.add_argument("--version", action="version", version=f"retrieval-heads {__version__}")
     if shtab is not None:
-        shtab.add_argument_to(parser, "--print-completion", help="print what completes the command in a shell, such as "
+        shtab.add_argument_to(parser, "--print-completion", help="print the completion script for a shell, such as "
                               'bash: eval "$(retrieval-heads --print-completion bash)"')
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for add_verb in VERBS:
@@ -49,7 +49,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit status: 0, 2 for a problem that the user can mend, 130 for Ctrl-C."""
+    """Run a command line; returns the exit status: 0, 2 for a problem that the user can fix, 130 for Ctrl-C."""
     parser, verbs = parsers()
     given = list(sys.argv[1:] if arguments is None else arguments)
     _check_verb(parser, verbs, given)
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("interrupted: give the same command again to go on", file=sys.stderr)
+        print("interrupted: give the same command again to continue", file=sys.stderr)
         return 130
     except Exception as error:
         found = shortage(error)

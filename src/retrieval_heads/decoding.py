@@ -98,7 +98,7 @@ def end_tokens(model: nn.Module, *more: int | Iterable[int] | None) -> frozenset
         if not all(type(token) is int for token in ids):  # a text would never be met, and true would be the token 1
             raise ModelError(
                 "the tokens that end an answer are not token ids", where="eos_token_id", value=one,
-                remedy="Mend generation_config.json or config.json: give a number or a list of numbers.",
+                remedy="Correct generation_config.json or config.json: give a number or a list of numbers.",
             )
         found.update(ids)
     return frozenset(found)

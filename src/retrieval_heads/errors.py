@@ -10,7 +10,7 @@ _MISSING = object()
 
 
 class StudyError(ValueError):
-    """A problem that the user can mend: says where it is, what was found, and what to do about it.
+    """A problem that the user can fix: says where it is, what was found, and what to do about it.
 
     Args:
         problem: what is wrong, without a full stop.

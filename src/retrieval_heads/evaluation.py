@@ -40,7 +40,7 @@ def evaluate(
     Args:
         model, tokenizer: a causal language model, plain or PEFT, and its fast tokenizer.
         examples: of one task, or of tasks with the same metrics.
-        max_new_tokens: longest answer in tokens; the longest accepted answer and `SLACK` more when None.
+        max_new_tokens: longest answer in tokens; when None, `SLACK` more than the longest accepted answer.
         batch_size: most examples decoded at a time.
         max_length: most tokens of prompt and reference answer; the model's length when None (`context_length`).
         level: coverage of the intervals.
@@ -54,7 +54,7 @@ def evaluate(
     Raises:
         DataError: no examples, one that is too long or cannot be tokenised, or tasks with different metrics.
         ConfigError: `max_new_tokens` too small for the reference answers, or a batch size below 1.
-        ModelError: weights or activations that are NaN or infinite; an adapter that is not a change of weights (prompt
+        ModelError: weights or activations that are NaN or infinite; an adapter that does not change weights (prompt
             tuning, say).
     """
     scores = evaluate_each(
@@ -73,7 +73,7 @@ def evaluate_each(
 ) -> pd.DataFrame:
     """One row per example, in order: `id`, `prediction`, the task's metrics and `forced_exact_match`.
 
-    The rows of two models on the same examples are what paired comparisons need. `forced_exact_match` is read from the
+    Paired comparisons need the rows of two models on the same examples. `forced_exact_match` is read from the
     greedy tokens, at no further cost: up to the first wrong token, greedy decoding is teacher forcing. With `losses`
     there is a column `nll`, as `answer_losses` gives it, at the cost of one short pass per batch.
     """
@@ -130,8 +130,8 @@ def forced_exact(
     arguments and errors as in `evaluate`.
 
     Args:
-        end: whether the end-of-sequence token after the answer has to be the most likely one, too. A model that was
-            not fine-tuned to end there goes on after a right answer, and then has none right with `end=True`.
+        end: whether the end-of-sequence token after the answer must also be the most likely one. A model that was not
+            fine-tuned to end there continues after a right answer, which is then wrong with `end=True`.
     """
     encoded = _encoded(model, tokenizer, examples, max_length)
     exact, ends = np.zeros(len(encoded), dtype=bool), answer_ends(model, tokenizer, encoded)

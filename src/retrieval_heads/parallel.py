@@ -74,7 +74,7 @@ def run_all(
         What the function returned, in the order of the keys.
 
     Raises:
-        ResultError: runs failed because of something that the user can mend; the message names each and says why.
+        ResultError: runs failed because of something that the user can fix; the message names each and says why.
         RuntimeError: a run failed because of a fault in the program; the message holds the tracebacks.
     """
     keys, cluster = list(keys), current_cluster()
@@ -252,4 +252,4 @@ def _raise_failures(keys: list[Any], outcomes: dict[int, Outcome]) -> None:
         alike.setdefault(outcome.problem, []).append(str(key))
     reasons = "; ".join(f"{', '.join(names)}: {problem}" for problem, names in alike.items())
     raise ResultError(f"{summary}: {reasons.rstrip('.')}",
-                      remedy="The others are kept: mend this and give the same command again.")
+                      remedy="The others are kept: fix this and give the same command again.")

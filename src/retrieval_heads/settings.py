@@ -136,7 +136,7 @@ class GoldLoss(Settings):
 
 
 class Profile(Settings):
-    """One study. Lengths are in tokens; `n_*` are examples a task (and a condition, for training).
+    """One study. Lengths are in tokens; `n_*` are examples per task (and per condition, for training).
 
     With `adapters`, a folder of trained ones, nothing is trained: its runs take the adapter of their name from there.
     With `gold_loss`, losses of the gold answer are measured, and heads are knocked out and patched by them alone.

@@ -261,16 +261,16 @@ def readme() -> str:
     """The text of `results/README.md`: how to read the tables, and the data dictionary."""
     return (
         "# Tables\n\n"
-        "One folder a profile: CSV in UTF-8, one row a measurement, key columns first; long tables are packed "
-        "(`.csv.gz`, which pandas reads as it is). `TABLE.json` beside each says what made it: settings, versions, "
+        "One folder per profile: CSV in UTF-8, one row per measurement, key columns first; long tables are compressed "
+        "(`.csv.gz`, which pandas reads directly). `TABLE.json` beside each says how it was made: settings, versions, "
         "device, seconds, and the sha256 of its rows.\n\n"
         "Tables of runs are made on a GPU by `python -m retrieval_heads grid --profile report`; those of the stage "
-        "`claims` follow from them, and `python -m retrieval_heads publish --profile report` brings all here; with "
-        "`--derived`, only what follows from the tables of runs that are here, which stay as they are. The folder "
-        "`controls` holds measurements that were made later, of the runs whose adapters come with the repository.\n\n"
+        "`claims` follow from them. `python -m retrieval_heads publish --profile report` copies all of them here; with "
+        "`--derived`, it renews only what follows from the tables of runs, which stay unchanged. The folder "
+        "`controls` holds later measurements of the runs whose adapters come with the repository.\n\n"
         "The folder `pretrained` is the second study, by `make pretrained`. Its runs come in parts, so a table may "
-        "hold some of the runs only: `absent` in its manifest lists those that are not there yet, and `parts.tar.xz` "
-        "has the parts from which the grid goes on (CONTRIBUTING.md says how). Its table `pilot` was made before the "
+        "hold only some of the runs: `absent` in its manifest lists those still missing, and `parts.tar.xz` "
+        "has the parts from which the grid continues (CONTRIBUTING.md says how). Its table `pilot` was made before the "
         "runs by `python tools/pretrained_pilot.py`; the manifest was written afterwards from the table.\n\n"
         + dictionary_markdown()
     )

@@ -30,7 +30,7 @@ _DTYPES = {"str": object, "int": "int64", "float": "float64", "bool": "bool"}
 class Column:
     """One column: `type` is `str`, `int`, `float` or `bool`; `key` columns identify a row; `empty` allows none.
 
-    A column that may be `absent` is not there where it does not apply.
+    A column that may be `absent` is left out where it does not apply.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table: the stage or verb (or `tool`, a script) that makes it, what a row is, its columns in their order."""
+    """One table: the stage or verb (or `tool`, a script) that makes it, what a row is, and its columns in order."""
 
     name: str
     stage: str

@@ -73,7 +73,7 @@ def scores(run: str) -> np.ndarray:
 
 @cache
 def losses(run: str) -> pd.DataFrame:
-    """The loss of each gold answer in nats a token: `none` as it is, `strongest` and `random` with `K` heads out.
+    """The loss of each gold answer in nats per token: `none` as it is, `strongest` and `random` with `K` heads out.
 
     The random ones are of the same layers. One row per question; rounded to four digits. Argument and errors as of
     `scores`.

@@ -35,7 +35,7 @@ TOKENS = "tokens"
 
 @dataclass(frozen=True)
 class SetsRequest:
-    """What is asked of training sets: checked before any work, and recorded beside the results so that no two mix.
+    """A request about training sets: checked before any work, and recorded with the results so that no two mix.
 
     Attributes:
         model: folder or cached hub id of the base model.
@@ -43,11 +43,11 @@ class SetsRequest:
         out: folder for adapters, measurements and results.
         real_train: file of real training examples, whose heads the others are compared with.
         length: most tokens of an example; None for the longest one's.
-        rope_theta: of the fine-tuned models; None for the base's, raised where the length is greater than the base's.
+        rope_theta: of the fine-tuned models; None for the base's, raised if the length exceeds the base's.
         seeds: one fine-tuning of each set for each of them.
         epochs, lr, batch_size: of the fine-tunings, see `LoraSettings`.
         threshold: heads with a score above are retrieval heads.
-        template_arguments: what the chat template is told that writes `messages` out.
+        template_arguments: arguments for the chat template that writes `messages` out.
     """
 
     model: str
@@ -93,7 +93,7 @@ class SetsRequest:
         return list(self.train)
 
     def record(self, fingerprint: str) -> dict[str, Any]:
-        """What the results depend on: contents of files instead of their places."""
+        """What the results depend on: contents of files instead of their paths."""
         found = {"format": self.FORMAT, "model": fingerprint, "seeds": list(self.seeds),
                  "train": {name: content_digest(path) for name, path in self.train.items()}}
         for name in (one.name for one in fields(self)):
@@ -109,19 +109,19 @@ class SetsRequest:
 
 @dataclass(frozen=True)
 class SetsInputs:
-    """What is computed from: all files are read and checked before any work.
+    """The inputs of the computation: all files are read and checked before any work.
 
     Attributes:
-        request: what is asked for.
+        request: the request.
         folder: of the base model.
-        task: of the real examples, which decides on metrics and on the kind of score.
-        probe: real examples that heads are scored on.
+        task: the task of the real examples, which decides the metrics and the kind of score.
+        probe: real examples on which heads are scored.
         encoded: training examples of each set that is trained, the real one among them; they lie on the disk.
         leaked: by set, how many real examples share prompt, question, or needle and answer with one of it.
-        cuts: by set that is trained, what makes its examples solvable without reading.
-        evaluation_cuts: the same of the real examples.
-        length: tokens that the models are extended to.
-        base_length: tokens that the base model is made for.
+        cuts: by trained set, what makes its examples solvable without reading.
+        evaluation_cuts: the same for the real examples.
+        length: length in tokens to which the models are extended.
+        base_length: length in tokens for which the base model is made.
         theta: RoPE's base frequency of all models here.
     """
 
@@ -225,14 +225,17 @@ class Reader:
                 "theta": extended_theta(self.config, length) if theta is None else theta}
 
 
-def kept(path: Path, make: Callable[[], Mapping[str, Any]], run: str, what: str = "") -> dict[str, Any]:
-    """What a JSON file of an earlier call holds, or what is made and written to it now, under the name of a run."""
+def kept(
+    path: Path, make: Callable[[], Mapping[str, Any]], run: str, what: str = "", read: Callable[[Any], Any] = dict,
+) -> Any:
+    """What a JSON file of an earlier call holds, or what is made and written to it now, under the name of a run; as
+    `read` makes it of the JSON."""
     if not path.is_file():
         with named(run, what):
             # through JSON, so that a first call and a later one see the same
             write_whole(path, (json.dumps(make()) + "\n").encode())
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return read(json.loads(path.read_text(encoding="utf-8")))
     except UNREADABLE as error:
         raise ResultError("the measurement is damaged", where=path, value=str(error),
                           remedy="Delete the file: it is made again.") from error

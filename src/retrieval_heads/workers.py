@@ -1,7 +1,7 @@
 """Where runs are made beside this process: in worker processes, or on the workers of a Dask cluster.
 
     dask scheduler                                                              # prints its address
-    CUDA_VISIBLE_DEVICES=0 dask worker tcp://host:8786 --nthreads 1 --nworkers 1   # one a GPU, on every machine
+    CUDA_VISIBLE_DEVICES=0 dask worker tcp://host:8786 --nthreads 1 --nworkers 1   # one per GPU, on every machine
     python -m retrieval_heads grid --profile report --scheduler tcp://host:8786 --home /shared/study
 
 Results are files: the folder of `--home` and the checkout (or the base models' folders, by absolute paths) are to be
@@ -167,7 +167,7 @@ def _check(client: Any, address: str) -> None:
         client.wait_for_workers(1, timeout=PATIENCE)
     except TimeoutError as error:
         raise _refusal(f"the scheduler has had no worker for {PATIENCE} s", address,
-                       f"Start one a GPU: dask worker {address} --nthreads 1 --nworkers 1.") from error
+                       f"Start one per GPU: dask worker {address} --nthreads 1 --nworkers 1.") from error
     own = _versions()
     try:
         found = {"scheduler": client.run_on_scheduler(_versions), **client.run(_versions)}

@@ -82,7 +82,7 @@ class CachedContext:
         cache: `[rows, n_kv_heads, length, head_dim]` for each layer.
 
     Raises:
-        ModelError: some layers keep something else than keys and values (a recurrent state, say).
+        ModelError: some layers keep something other than keys and values (a recurrent state, say).
     """
 
     def __init__(self, model: nn.Module, rows: Sequence[Sequence[int]], start: CachedContext | None = None) -> None:
@@ -167,7 +167,7 @@ def _new_cache(model: nn.Module) -> DynamicCache:
     """
     if not can_share(model):
         raise ModelError(
-            "some layers keep something else than keys and values", where=type(model).__name__,
+            "some layers keep something other than keys and values", where=type(model).__name__,
             value=sorted(kind.__name__ for kind in _layer_kinds(model)), remedy="Use scope `all` for this model.",
         )
     return DynamicCache()

@@ -190,7 +190,7 @@ def spread_rows(runs: pd.DataFrame, *, n_resamples: int = RESAMPLES, seed: int =
 
 
 def _wide(known: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """Means over runs: a row a task, a column a condition."""
+    """Means over runs: one row per task, one column per condition."""
     return known.pivot_table(index="task", columns="condition", values=quantity, aggfunc="mean")
 
 

@@ -23,8 +23,8 @@ def from_options(kind: type[T], parsed: argparse.Namespace, **more: Any) -> T:
 def add_template_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--template-arguments`, which verbs that read chat messages share."""
     parser.add_argument("--template-arguments", metavar="JSON", default="{}",
-                        help='what the chat template is told that writes `messages`, as {"enable_thinking": false}; '
-                        '"strftime_now" is its date of today (2024-07-26)')
+                        help='arguments for the chat template, such as {"enable_thinking": false}; '
+                        '"strftime_now" sets its date of today (2024-07-26)')
 
 
 def json_object(option: str, text: str, example: str = '{"enable_thinking": false}') -> dict[str, Any]:

@@ -54,11 +54,11 @@ def add_export(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--condition", required=True, metavar="NAME", help=f"one of {', '.join(CONDITIONS)}")
     parser.add_argument("--length", required=True, type=int, help="most tokens of an example")
     parser.add_argument("--n", required=True, type=int, help="number of examples")
-    parser.add_argument("--seed", type=int, default=0, help="another one gives other examples")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other examples")
     parser.add_argument("--split", default="train", choices=SPLITS, help="no two splits share a name")
-    parser.add_argument("--tokenizer", metavar="FOLDER", help="the model whose tokens are counted; the embedded one's "
-                        "without it")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help=".jsonl, or .jsonl.gz to pack it")
+    parser.add_argument("--tokenizer", metavar="FOLDER", help="the model whose tokens are counted (default: "
+                        "the embedded one)")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help=".jsonl, or .jsonl.gz to compress it")
     parser.set_defaults(function=_export)
 
 
@@ -84,30 +84,30 @@ def add_write(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--real", required=True, metavar="FILE", help="real training examples, JSON Lines")
     parser.add_argument("--tokenizer", required=True, metavar="MODEL", help="the model to be trained: folder or hub id")
-    parser.add_argument("--length", required=True, type=int, metavar="L", help="most tokens an example")
+    parser.add_argument("--length", required=True, type=int, metavar="L", help="most tokens per example")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="files go to FOLDER/CONDITION.jsonl.gz")
     parser.add_argument("--conditions", nargs="+", default=list(CONDITIONS), metavar="NAME",
                         help=f"some of {', '.join(CONDITIONS)}; all by default")
-    parser.add_argument("--count", type=int, metavar="N", help="examples a condition; later ones replace failed ones")
-    parser.add_argument("--limit", type=int, metavar="N", help="read the first N real examples only")
+    parser.add_argument("--count", type=int, metavar="N", help="examples per condition; later ones replace failed ones")
+    parser.add_argument("--limit", type=int, metavar="N", help="read only the first N real examples")
     parser.add_argument("--distractors", type=int, default=0, metavar="N",
-                        help="have N documents written for the context `high`; 0 takes those of other real examples")
+                        help="request N written documents for the context `high`; 0 takes those of other real examples")
     parser.add_argument("--texts", metavar="FILE", help="passages: JSON Lines with `id`, `fact` (from 0) and `text`")
     parser.add_argument("--batch-out", metavar="FILE", help="write the requests for a batch interface, and stop")
     parser.add_argument("--batch-in", metavar="FILE", nargs="+", help="answers of the batch interface, in any order")
     parser.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible endpoint, such as http://localhost:8000/v1")
     parser.add_argument("--model", metavar="NAME", help="the model's name at the endpoint")
     parser.add_argument("--parameters", metavar="JSON", default="{}",
-                        help='sent with each request, over {"temperature": 0.7, "max_tokens": 2048}; null leaves out. '
-                        'What the server takes beside OpenAI\'s own goes into "extra_body", such as '
+                        help='sent with each request, over {"temperature": 0.7, "max_tokens": 2048}; null omits one. '
+                        'Parameters that only the server knows go into "extra_body", such as '
                         '{"extra_body": {"chat_template_kwargs": {"enable_thinking": false}}}')
     parser.add_argument("--concurrency", type=int, default=8, metavar="N", help="requests at a time (8)")
-    parser.add_argument("--attempts", type=int, default=3, metavar="N", help="how often a text is asked for (3)")
+    parser.add_argument("--attempts", type=int, default=3, metavar="N", help="how often a text is requested (3)")
     parser.add_argument("--timeout", type=float, default=300, metavar="S", help="seconds for one answer (300)")
-    parser.add_argument("--cache", metavar="FOLDER", help="texts that were paid for (OUT/written_cache)")
+    parser.add_argument("--cache", metavar="FOLDER", help="folder of the texts already received (OUT/written_cache)")
     parser.add_argument("--price-in", type=float, metavar="X", help="price of a million tokens sent")
     parser.add_argument("--price-out", type=float, metavar="X", help="price of a million tokens received")
-    parser.add_argument("--dry-run", action="store_true", help="say how many requests and tokens, and send nothing")
+    parser.add_argument("--dry-run", action="store_true", help="count requests and tokens; send nothing")
     parser.set_defaults(function=_write)
 
 
@@ -159,7 +159,7 @@ def _write(parsed: argparse.Namespace) -> None:
 
 
 def _given(plan: Any, cache: Any, parsed: argparse.Namespace, parameters: dict[str, Any]) -> Any:
-    """Where texts come from that are there already; None where an endpoint is to write them."""
+    """The source of texts that exist already; None if an endpoint has to write them."""
     from retrieval_heads.data.written.writers import GivenTexts
 
     if parsed.texts:

@@ -26,17 +26,17 @@ def add_pretrain(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser("pretrain", help="train the base model from scratch (about ten minutes on one H200)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model; a tokenizer there is kept")
     parser.add_argument("--seconds", type=float, default=560.0, help="time limit of the training")
-    parser.add_argument("--steps", type=int, default=5_000, help="optimizer steps, about as many as time allows")
+    parser.add_argument("--steps", type=int, default=5_000, help="optimizer steps, about as many as the time allows")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of AdamW (embeddings, norms)")
     parser.add_argument("--muon-lr", type=float, default=3e-3, help="peak learning rate of Muon (matrices)")
     parser.add_argument("--decay", type=float, default=0.8, help="share of the training in which the rate falls")
-    parser.add_argument("--batch", type=int, default=192, help="rows a step")
+    parser.add_argument("--batch", type=int, default=192, help="rows per step")
     parser.add_argument("--short", type=float, nargs=2, default=(0.9, 0.3), metavar=("FIRST", "LAST"),
                         help="share of rows with short scenes, at first and in the second half of the steps")
     parser.add_argument("--workers", type=int, default=15, help="processes that make text")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and text")
-    parser.add_argument("--device", default="cuda", help="cpu for a short try")
-    parser.add_argument("--no-compile", action="store_true", help="run the model as it is, for a short try on a CPU")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and text")
+    parser.add_argument("--device", default="cuda", help="cpu for a short trial")
+    parser.add_argument("--no-compile", action="store_true", help="run the model uncompiled, for a trial on a CPU")
     parser.add_argument("--resume", action="store_true", help="start from the weights in --out, with new rows")
     parser.set_defaults(function=_pretrain)
 
@@ -54,11 +54,11 @@ def add_convert_gguf(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `convert-gguf` to the command line."""
     parser = verbs.add_parser(
         "convert-gguf", help="write the model of a GGUF file as safetensors with its tokenizer",
-        description="For those who have a model only in the format of llama.cpp. Weights of few bits are made "
-        "bfloat16, which does not make them exact again. Needs the package gguf.",
+        description="For a model that you have only in the format of llama.cpp. Quantised weights become "
+        "bfloat16, which does not restore their precision. Needs the package gguf.",
     )
     parser.add_argument("file", metavar="FILE", help="a whole GGUF file of a causal language model")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="the model's folder, which must not be there")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="the model's folder, which must not exist")
     parser.set_defaults(function=_convert_gguf)
 
 
@@ -71,21 +71,21 @@ def _convert_gguf(parsed: argparse.Namespace) -> None:
 def add_heads(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `heads` to the command line."""
     parser = verbs.add_parser(
-        "heads", help="find the retrieval heads of a model by a file of examples",
-        description="Scores every attention head on the examples, and prints the strongest beside their chance levels. "
+        "heads", help="find the retrieval heads of a model on a file of examples",
+        description="Scores every attention head on the examples, and prints the strongest with their chance levels. "
         "With --out it also writes head_scores.csv (all heads), head_map.png, and retrieval_head.json in the form of "
         "Retrieval_Head (Wu et al. 2024), which `rank` and `compare-scores` read.",
     )
     parser.add_argument("file", metavar="FILE", help="JSON Lines of examples with needles; see `check`")
     parser.add_argument("--model", required=True, metavar="FOLDER", help="the model, or a cached hub id")
     parser.add_argument("--adapter", metavar="FOLDER", help="an adapter that this package has trained on the model")
-    parser.add_argument("--kind", choices=("copy", "insight"), help="of score (default: copy; insight where answers "
-                        "are numbers of documents)")
+    parser.add_argument("--kind", choices=("copy", "insight"), help="kind of score (default: copy, or insight if "
+                        "answers are numbers of documents)")
     parser.add_argument("--mode", choices=("forced", "generated"), default="forced",
-                        help="over the reference answer (default) or over the model's own")
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="heads that are printed (default 10)")
+                        help="scored on the reference answer (default) or on the model's own")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="number of heads to print (default 10)")
     parser.add_argument("--threshold", type=float, default=0.1, help="retrieval heads score above this (default 0.1)")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N examples only")
+    parser.add_argument("--limit", type=int, metavar="N", help="use only the first N examples")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write table, map and scores there")
     parser.set_defaults(function=_heads)
@@ -130,7 +130,7 @@ def _heads(parsed: argparse.Namespace) -> None:
 
 
 def head_table(scores: HeadScores) -> pd.DataFrame:
-    """One row a head, the strongest first: `layer`, `head`, `score`, `chance`, `over_chance`, `mass`."""
+    """One row per head, the strongest first: `layer`, `head`, `score`, `chance`, `over_chance`, `mass`."""
     import numpy as np
     import pandas as pd
 
@@ -147,7 +147,7 @@ def _text(scores: HeadScores, table: pd.DataFrame, parsed: argparse.Namespace, r
     by_chance = int((scores.chance > parsed.threshold).sum())
     n_layers, n_heads = scores.shape
     lines = [f"{scores.kind} scores of {n_layers} x {n_heads} heads on {scores.n_used} examples{dropped}",
-             f"{above} heads score above {parsed.threshold:g}; on spans that are no needles {by_chance} do",
+             f"{above} heads score above {parsed.threshold:g}; on spans that are not needles, {by_chance} do",
              f"gold answers that the model would write: {right[1]:.2f}, with their end {right[0]:.2f}",
              "", "layer-head  score  chance  attention to needles"]
     lines += [f"{f'{row.layer}-{row.head}':<10}  {row.score:5.3f}  {row.chance:6.3f}  {row.mass:.3f}"

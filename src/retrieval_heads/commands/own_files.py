@@ -21,7 +21,7 @@ def add_check(verbs: argparse._SubParsersAction) -> None:
     parser = verbs.add_parser(
         "check", help="check files of examples: counts, lengths in a model's tokens, needles, shortcuts, leaks",
         description="Reads every line of JSON Lines files of examples (book/data_format.md), prints what is in each, "
-        "where its needles stand, warnings (first of what can be solved without reading) with the numbers of lines, "
+        "where its needles stand, warnings with line numbers (first about shortcuts that make reading unnecessary), "
         "and the first broken line with the reason. Exit status: 0 when every line is usable, 2 otherwise.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="JSON Lines, may be gzipped")
@@ -29,8 +29,8 @@ def add_check(verbs: argparse._SubParsersAction) -> None:
                         "tokenizer and config.json suffice")
     parser.add_argument("--against", nargs="+", default=[], metavar="FILE",
                         help="files that should share no example with these, such as test sets")
-    parser.add_argument("--length", type=int, metavar="N", help="count the examples of more than N tokens")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the findings to this file, too")
+    parser.add_argument("--length", type=int, metavar="N", help="count the examples with more than N tokens")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the findings to this file")
     add_template_arguments(parser)
     parser.set_defaults(function=_check)
 
@@ -55,7 +55,7 @@ def _check(parsed: argparse.Namespace) -> None:
     if broken:
         raise DataError(
             f"{sum(one.broken.total() for one in broken)} of {sum(one.records for one in broken)} records are broken",
-            where=", ".join(one.file for one in broken), remedy="Mend or remove them; the first of each file is above.",
+            where=", ".join(one.file for one in broken), remedy="Fix or remove them; the first of each file is above.",
         )
 
 
@@ -130,9 +130,9 @@ def add_rank(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `rank` to the command line."""
     parser = verbs.add_parser(
         "rank", help="order candidate training sets by short fine-tunes and a few dozen real examples",
-        description="Fine-tunes the model shortly on the first examples of each set, measures it on real probe "
+        description="Fine-tunes the model briefly on the first examples of each set, measures it on real probe "
         "examples, and prints values and ranks of the sets by several predictors, an order, and how far the report "
-        "found each predictor to be right. The same command again makes only what is not there yet.",
+        "found each predictor to be right. The same command again makes only what is missing.",
     )
     _add_fine_tuning(parser, epochs=1)
     parser.add_argument("--train", required=True, action="append", metavar="NAME=FILE",
@@ -141,12 +141,12 @@ def add_rank(verbs: argparse._SubParsersAction) -> None:
     real = parser.add_mutually_exclusive_group()
     real.add_argument("--real-heads", type=Path, metavar="SCORES.json",
                       help='head scores of a model trained on real examples, {"layer-head": [scores]}')
-    real.add_argument("--real-train", type=Path, metavar="FILE", help="real training examples, to find its heads by")
-    parser.add_argument("--base-probe", type=Path, metavar="FILE", help="real examples that are short enough for the "
-                        "model as it is, to find its own heads by; without it, those of --probe that are")
-    parser.add_argument("--rope-theta", type=float, metavar="T", help="of the fine-tuned models (default: the model's, "
-                        "raised by NTK-aware scaling where the length is greater than the model's)")
-    parser.add_argument("--examples", type=int, default=50, help="how many of each set are used (default 50)")
+    real.add_argument("--real-train", type=Path, metavar="FILE", help="real training examples, to train it here")
+    parser.add_argument("--base-probe", type=Path, metavar="FILE", help="real examples short enough for the model "
+                        "without fine-tuning, to find its own heads; by default, those of --probe that are")
+    parser.add_argument("--rope-theta", type=float, metavar="T", help="RoPE theta of the fine-tuned models (default: "
+                        "the model's, raised by NTK-aware scaling if the length exceeds the model's)")
+    parser.add_argument("--examples", type=int, default=50, help="examples used of each set (default 50)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2],
                         help="one short fine-tune of each set per seed (default 0 1 2); with a single seed, no two "
                         "sets can be told apart")
@@ -169,8 +169,8 @@ def add_diagnose(verbs: argparse._SubParsersAction) -> None:
         "diagnose", help="fine-tune on each training set and report what it teaches, and which heads it misses",
         description="Fine-tunes one adapter per set and seed (or takes given ones), scores them on real examples, "
         "finds their retrieval heads, compares these with those of a model trained on real examples, knocks them out "
-        "and patches them, and writes report.html and tables/*.csv. The same command again makes only what is not "
-        "there yet, and so does one with more seeds or sets for the same folder. "
+        "and patches them, and writes report.html and tables/*.csv. The same command again, also with more "
+        "seeds or sets for the same folder, makes only what is missing. "
         "Files are JSON Lines; `check` says what is wrong with one.",
     )
     _add_fine_tuning(parser, epochs=5)
@@ -180,22 +180,22 @@ def add_diagnose(verbs: argparse._SubParsersAction) -> None:
                         help="an adapter that this package has trained on a set (`real`: on real examples), instead of "
                         "the set's file; may be given several times")
     parser.add_argument("--real-train", type=Path, metavar="FILE", help="real training examples, as a reference; "
-                        "without them nothing is said of the real task's heads and nothing is patched")
+                        "without them, nothing is said about the real task's heads and nothing is patched")
     parser.add_argument("--eval", required=True, type=Path, metavar="FILE", dest="evaluation",
-                        help="real examples, a few dozen; half of them, spread evenly, are used to find heads by")
-    parser.add_argument("--probe", type=Path, metavar="FILE", help="other real examples to find heads by; all of "
-                        "--eval is then for scoring")
-    parser.add_argument("--n-probe", type=int, metavar="N", help="how many of --eval are used to find heads by")
-    parser.add_argument("--rope-theta", type=float, metavar="T", help="of all models compared (default: the model's, "
-                        "raised by NTK-aware scaling where the length is greater than the model's)")
+                        help="real examples, a few dozen; half of them, spread evenly, are used to find heads")
+    parser.add_argument("--probe", type=Path, metavar="FILE", help="other real examples to find heads; all of "
+                        "--eval is then used for scoring")
+    parser.add_argument("--n-probe", type=int, metavar="N", help="how many of --eval are used to find heads")
+    parser.add_argument("--rope-theta", type=float, metavar="T", help="RoPE theta of all models compared (default: the "
+                        "model's, raised by NTK-aware scaling if the length exceeds the model's)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="one fine-tuning per seed (default 1)")
-    parser.add_argument("--rank", type=int, default=8, help="of the LoRA matrices (default 8)")
+    parser.add_argument("--rank", type=int, default=8, help="rank of the LoRA matrices (default 8)")
     parser.add_argument("--bf16", action="store_true", help="train, and on a GPU measure, in bfloat16")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
-    parser.add_argument("--draws", type=int, default=3, help="random controls of each set of heads (default 3)")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N examples of each file only, for a trial")
-    parser.add_argument("--dry-run", action="store_true", help="say what is there already, what is to be done, and "
-                        "about how long it takes and how much memory, by a short trial; look for leaks; write nothing")
+    parser.add_argument("--draws", type=int, default=3, help="random controls for each set of heads (default 3)")
+    parser.add_argument("--limit", type=int, metavar="N", help="use only the first N examples per file, for a trial")
+    parser.add_argument("--dry-run", action="store_true", help="say what exists and what is left to do, estimate "
+                        "time and memory by a short trial, and look for leaks; write nothing")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="adapters, tables and the report")
     parser.set_defaults(function=_diagnose)
 

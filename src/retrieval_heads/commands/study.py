@@ -24,15 +24,15 @@ from retrieval_heads.workers import connected
 STAGES = {
     "base": "score the base model before extension",
     "data": "make the examples and their statistics",
-    "finetune": "fine-tune an adapter a task, condition and seed, and score it",
+    "finetune": "fine-tune one adapter per task, condition and seed, and score it",
     "lengths": "score some runs at other lengths",
     "detect": "score every head of every run",
     "knockout": "knock out retrieval heads and random ones",
     "patch": "patch heads of the real run into the synthetic runs",
-    "gold_loss": "knock out and patch heads by the loss of the gold answer",
+    "gold_loss": "knock out and patch heads, measured by the loss of the gold answer",
     "correlate": "overlap of heads with those of the runs on real data",
     "claims": "decide the claims by the rules of the preregistration",
-    "decide": "decide them by the rules for the pretrained model",
+    "decide": "decide the claims by the rules for the pretrained model",
 }
 """In the order in which they build on each other; `stages.provide.stage_function` finds each."""
 
@@ -117,14 +117,14 @@ def _run(parsed: argparse.Namespace) -> None:
 def add_grid(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `grid` to the command line."""
     parser = verbs.add_parser(
-        "grid", help="all runs of a study, each through all stages at once: for GPUs and limited time",
-        epilog="Several GPUs: one such command for each, with CUDA_VISIBLE_DEVICES; they share the runs. Or "
-               "--scheduler with one Dask worker for each.",
+        "grid", help="make all runs of a study, each through all stages in turn: for GPUs and limited time",
+        epilog="Several GPUs: give one such command per GPU, with CUDA_VISIBLE_DEVICES; they share the runs. "
+               "Or use --scheduler with one Dask worker per GPU.",
     )
     _add_choice(parser)
-    parser.add_argument("--seconds", type=float, metavar="S", help="begin nothing after so many seconds")
+    parser.add_argument("--seconds", type=float, metavar="S", help="begin no further step after S seconds")
     parser.add_argument("--dry-run", action="store_true",
-                        help="say how many runs are left and what they cost, as far as it was measured; run nothing")
+                        help="say how many runs are left and what they cost, if that was measured; run nothing")
     parser.set_defaults(function=_grid)
 
 
@@ -151,11 +151,11 @@ def _grid(parsed: argparse.Namespace) -> None:
 
 def add_publish(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `publish` to the command line."""
-    parser = verbs.add_parser("publish", help="merge what is there of a profile, decide the claims, and copy its "
-                                "tables to results/, to be committed")
+    parser = verbs.add_parser("publish", help="merge the finished parts of a profile, decide the claims, and copy "
+                                "its tables to results/, to be committed")
     parser.add_argument("--profile", required=True, help="such as report, or the path of a YAML file")
     parser.add_argument("--derived", action="store_true",
-                        help="only what follows from the tables of runs that are in results/, which stay as they are")
+                        help="recompute only what follows from the tables of runs in results/, which stay unchanged")
     parser.set_defaults(function=_publish)
 
 
@@ -178,16 +178,16 @@ def _publish(parsed: argparse.Namespace) -> None:
 
 def add_costs(verbs: argparse._SubParsersAction) -> None:
     """Add the verb `costs` to the command line."""
-    parser = verbs.add_parser("costs", help="try a study on a few examples and work out its time, memory and disk")
+    parser = verbs.add_parser("costs", help="try a study on a few examples to estimate its time, memory and disk")
     parser.add_argument("--profile", required=True, help="paper, report, ... or the path of a YAML file")
     parser.add_argument("--random-weights", metavar="SHAPE",
                         help="a model of this shape with random weights instead of the profile's: a name in "
                         "configs/shapes, or the path of a config.json")
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="tokenizer of that model; the embedded one's")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="its tokenizer (default: the embedded one)")
     parser.add_argument("--data", metavar="DIR", help="folder of examples instead of the profile's")
     parser.add_argument("--examples", type=int, default=2, metavar="N", help="examples of each kind (default 2)")
-    parser.add_argument("--conditions", nargs="+", default=["symbolic"], help="tried beside the real one (symbolic)")
-    parser.add_argument("--seconds", type=float, metavar="S", help="begin no stage after so many seconds")
+    parser.add_argument("--conditions", nargs="+", default=["symbolic"], help="tried beside `real` (default symbolic)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="begin no stage after S seconds")
     parser.add_argument("--device", help="auto, cpu, mps, cuda or cuda:INDEX instead of the profile's")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives costs.csv and costs_full.csv")
     parser.set_defaults(function=_costs)
@@ -226,12 +226,12 @@ def _costs(parsed: argparse.Namespace) -> None:
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:
-    """The options that say what is run, and where."""
+    """The options that say what to run, and where."""
     parser.add_argument("--profile", required=True, help="smoke, quick, live, report, paper or the path of a YAML file")
     parser.add_argument("--task", help="only this task: mdqa, musique or summhay")
     parser.add_argument("--seed", type=int, help="only this seed of the profile")
     parser.add_argument("--base", metavar="NAME", help="only this base model of the profile, by its folder's name")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most N examples of each kind, in an own folder")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N examples of each kind, in a separate folder")
     parser.add_argument("--device", help="auto, cpu, mps, cuda or cuda:INDEX instead of the profile's")
     parser.add_argument("--workers", type=int, metavar="N", help="worker processes instead of the profile's")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="make the runs on the workers of this Dask scheduler, "
@@ -252,7 +252,7 @@ def _chosen(parsed: argparse.Namespace) -> tuple[Profile, Options]:
 
 @contextmanager
 def _leading(profile: Profile) -> Iterator[Profile | None]:
-    """The profile for the block, in the process that is to go through the study; None in those that only help it train.
+    """The profile for the block, in the process that goes through the study; None in those that only help it train.
 
     Where `torchrun` or `accelerate launch` started several processes, these train together, one run after the other,
     and there are no worker processes besides.

@@ -30,10 +30,10 @@ class Example:
         answer: the reference answer, without a leading space; the model sees `prompt + joint + answer`.
         answers: every accepted answer, the reference one among them.
         needles: `(start, end)` character spans into `prompt`, end exclusive, in order of position.
-        meta: what else is known of the example (ids, hops, document numbers); JSON values, not to be changed.
-        joint: what stands between prompt and answer: a space, or nothing where a chat template ends the prompt.
-        chat_template: None where the prompt is the user's own text; else a chat template wrote it, and what is known of
-            that: `arguments` (with the time that it was told) and `end`, the token by which it ends a turn; see `chat`.
+        meta: what else is known about the example (ids, hops, document numbers); JSON values, not to be changed.
+        joint: the text between prompt and answer: a space, or nothing if a chat template ends the prompt.
+        chat_template: None if the prompt is the user's own text; otherwise what is known about the template that wrote
+            it: `arguments` (with the time it was given) and `end`, the token by which it ends a turn; see `chat`.
 
     Raises:
         DataError: empty prompt or answer, an answer missing from `answers`, or a span that is empty, out of the
@@ -73,7 +73,7 @@ class Example:
 
     @property
     def place(self) -> str:
-        """Where it was read, for messages: the file and line, else its id."""
+        """Where it was read, for error messages: the file and line, else its id."""
         if {"file", "line"} <= set(self.meta):
             return f"{self.meta['file']}, line {self.meta['line']}"
         return f"example {self.meta.get('id', '')}".strip()

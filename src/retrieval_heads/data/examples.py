@@ -39,16 +39,16 @@ def make_examples(
 
     Args:
         task: a name of `TASKS`: `mdqa`, `musique` or `summhay`.
-        condition: a name of `CONDITIONS`; of `real_shuffled`, the order of the answers depends on `n`.
+        condition: a name of `CONDITIONS`; for `real_shuffled`, the order of the answers depends on `n`.
         length: in tokens of `tokenizer`.
-        n: how many.
+        n: number of examples.
         seed: another seed gives other examples.
         split: `base`, `train`, `probe` or `test`; no two share a name.
         tokenizer: a fast tokenizer; the embedded base model's when None.
 
     Returns:
         The examples; `meta` has `id`, `hops`, `documents` (how many), `gold`
-        (numbers of the documents that hold a needle) and `forms` (how the needles are put).
+        (numbers of the documents that hold a needle) and `forms` (how the needles are worded).
 
     Raises:
         ConfigError: an unknown task, condition or split.

@@ -34,11 +34,11 @@ def embedded_tokenizer(path: Path = BASE_PATH) -> Any:
 
 
 def load_tokenizer(folder: Path, template_arguments: Mapping[str, Any] | None = None) -> Any:
-    """The fast tokenizer of a model folder; `ModelError` where there is none or only a slow one.
+    """The fast tokenizer of a model folder; `ModelError` if there is none or only a slow one.
 
-    It remembers what its readers need to know of the model: `model_vocabulary`, how many token ids the config names
-    (None where it does not; see `data.encode`), and `template_arguments`, what its chat template is told when it writes
-    messages out (`data.jsonl`); `ConfigError` for those that the template does not read.
+    It remembers what its readers need to know about the model: `model_vocabulary`, how many token ids the config names
+    (None if it does not; see `data.encode`), and `template_arguments`, the arguments of its chat template for messages
+    (`data.jsonl`); `ConfigError` for those that the template does not read.
     """
     from transformers import AutoTokenizer
 

@@ -37,12 +37,12 @@ PERMUTATIONS = 2000
 
 @dataclass(frozen=True)
 class Result:
-    """All that the report is made of.
+    """Everything that the report is made from.
 
     Attributes:
-        inputs: what it was computed from.
+        inputs: the inputs that it was computed from.
         tables: tidy tables by name.
-        metric: by which sets are compared.
+        metric: the metric by which sets are compared.
     """
 
     inputs: Inputs

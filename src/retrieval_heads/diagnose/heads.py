@@ -5,10 +5,10 @@ are the same for all runs, and are drawn together. A resampled score is blurred 
 hand and once by the draw from them, so heads near the threshold come and go more than they should: the interval is
 rather wide, and lies rather low.
 
-What is lost without a run's own heads, and gained by those of the real run, is told twice: in right answers, and in the
-loss of the gold answer (nats a token), which moves where hardly an answer is right. Means are over seeds, random draws
-of a control, and test examples, and all three are resampled together (the pigeonhole bootstrap, Owen 2007). With one
-seed or draw there is nothing to draw along that axis, and the interval says nothing of it. A seed without retrieval
+What is lost without a run's own heads, and gained by those of the real run, is reported twice: in right answers, and in
+the loss of the gold answer (nats per token), which moves even if few answers are right. Means are over seeds, random
+draws of a control, and test examples; all three are resampled together (the pigeonhole bootstrap, Owen 2007). With one
+seed or draw there is nothing to draw along that axis, and the interval does not include it. A seed without retrieval
 heads, or without a control, is left out of what needs them; `n_seeds` counts the others.
 """
 

@@ -29,11 +29,11 @@ class Request(SetsRequest):
 
     Attributes:
         evaluation: file of real examples, from which probe and test examples are taken.
-        probe: file of the examples that heads are scored on; without it a part of `evaluation`.
-        adapters: trained adapters by set name, instead of a training; `real` may be one. Each stands under the first
-            seed, and with some, `rope_theta` is theirs.
-        n_probe: how many evaluation examples are for the probe; None for half of them.
-        limit: the first so many examples of each file only, for a trial.
+        probe: file of the examples on which heads are scored; without it, a part of `evaluation`.
+        adapters: trained adapters by set name, instead of training; `real` may be one. Each counts as the first seed,
+            and `rope_theta` is then theirs.
+        n_probe: how many evaluation examples the probe gets; None for half of them.
+        limit: use only the first `limit` examples of each file, for a trial.
         rank, bf16, gradient_checkpointing: of the fine-tunings, see `LoraSettings`.
         draws: random controls for each set of heads.
         bootstrap: samples of each interval.
@@ -96,10 +96,10 @@ class Request(SetsRequest):
 
 @dataclass(frozen=True)
 class Inputs(SetsInputs):
-    """What a diagnosis computes from.
+    """The inputs of a diagnosis.
 
     Attributes:
-        test: real examples that models are scored on, none of which is in `probe`.
+        test: real examples on which models are scored; none of them is in `probe`.
         tokens: prompt, answer and end of each test example.
 
     The others are those of `SetsInputs`.
@@ -122,7 +122,7 @@ class Inputs(SetsInputs):
                 for seed in (self.request.seeds[:1] if single else self.request.seeds)]
 
     def real_run(self, key: RunKey) -> RunKey | None:
-        """The real run that a run is compared with and patched from: of its seed where there is one; None without."""
+        """The real run that a run is compared with and patched from: that of its seed if possible; None without any."""
         runs = self.runs(REFERENCE) if self.request.has_real else []
         return next((one for one in runs if one.seed == key.seed), next(iter(runs), None))
 

@@ -83,16 +83,16 @@ def _compute(inputs: Inputs, work: Work) -> Result:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done and what it takes.
+    """The work to be done, and what it takes.
 
     Attributes:
-        trained: fine-tunings; given adapters are none.
+        trained: number of fine-tunings; given adapters do not count.
         scored: models that are scored, the untuned one among them.
         steps: optimizer steps of all fine-tunings.
         tokens: training tokens of all fine-tunings.
         seconds: by part of the work, estimated for all runs.
         peak_gb: greatest memory of the trial: of the GPU, or of this process without one.
-        device: that the trial ran on.
+        device: the device that the trial ran on.
         there: models that are scored already.
         leaks: by set, evaluation examples that share prompt, question, or needle and answer with one of it.
     """
@@ -108,7 +108,7 @@ class Plan:
     leaks: Mapping[str, int] = field(default_factory=dict)
 
     def text(self) -> str:
-        """Some lines to be printed."""
+        """Some lines to print."""
         each = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in self.seconds.items())
         whose = "GPU memory" if self.device.startswith("cuda") else "memory of the process"
         leaks = [f"leak: {count} evaluation examples share prompt, question, or needle and answer with a training "
@@ -125,7 +125,7 @@ class Plan:
 
 
 def plan(request: Request, device: str = "auto") -> Plan:
-    """Count the work and try a little of it in a folder that is removed again; nothing is written to `request.out`.
+    """Count the work and try a little of it in a temporary folder; nothing is written to `request.out`.
 
     Errors as in `diagnose`.
     """

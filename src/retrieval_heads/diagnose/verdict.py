@@ -126,7 +126,7 @@ def performance(result: Result, condition: str) -> str:
 
 
 def _at_one_place(row: pd.Series) -> str:
-    unit = " nats a token" if row["measure"] == "context_gain" else ""
+    unit = " nats per token" if row["measure"] == "context_gain" else ""
     return (
         f"It gains at one place only: where the needle stands in the {row['place']}, {MEASURE[row['measure']]} changes "
         f"by {row['gain']:+.2f}{unit} ({row['low']:+.2f} to {row['high']:+.2f}, {row['n']} examples), elsewhere by "
@@ -199,7 +199,7 @@ def patching(result: Result, condition: str) -> str:
         missing = f"the missing heads ({count:g} a seed)"
     text = f"Patching {missing} back changes the right answers by {signed(gain)}" if able else (
         f"Hardly an answer is right, so losses are told: patching {missing} back lowers the loss of the gold answer by "
-        f"{signed(gain)} nats a token")
+        f"{signed(gain)} nats per token")
     text += (". There are too few other heads for a random control. " if over is None else
              f", as many random heads by {signed(random)}: "
              + ("the missing ones give more" if over["low"] > 0 else "that the missing ones give more is not shown")
@@ -224,7 +224,7 @@ def knockout(result: Result, condition: str) -> str:
         f"Without its own retrieval heads it loses {plain(lost)} of {start['forced_exact_match'].mean():.2f} right "
         "answers" if able else
         "Hardly an answer is right, so losses are told: without its own retrieval heads the loss of the gold answer "
-        f"rises by {signed(lost)} from {start['nll'].mean():.2f} nats a token"
+        f"rises by {signed(lost)} from {start['nll'].mean():.2f} nats per token"
     )
     if over is None:
         return text + "; there are too few other heads for a random control."

@@ -189,7 +189,7 @@ def average_losses(losses: Sequence[float]) -> dict[str, float]:
 def answer_rows(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], batch_size: int
 ) -> list[dict[str, Any]]:
-    """A row per example: what `evaluate_each` gives, and `LOSSES` in nats a token.
+    """A row per example: what `evaluate_each` gives, and `LOSSES` in nats per token.
 
     `end_loss` is None where the tokenizer has no end-of-sequence token, `answer_loss_without` for an example without
     needles or without any other text.

@@ -62,7 +62,7 @@ def plot_by_place(table: pd.DataFrame, metric: str, ax: Axes | None = None) -> A
 def score_table(result: Any, losses: Mapping[str, float]) -> pd.DataFrame:
     """One row per condition: score, difference to no fine-tuning, recall of the real run's heads and its chance level.
 
-    `losses`, in nats a token, are means over all steps of its fine-tunings.
+    `losses`, in nats per token, are means over all steps of its fine-tunings.
     """
     rows = []
     for condition in result.inputs.conditions:

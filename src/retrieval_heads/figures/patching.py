@@ -108,7 +108,7 @@ def plot_patching(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def plot_gains(sufficiency: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """What patching each set gains in runs with a gap: the mean with its interval, and a small point a condition."""
+    """What patching each set gains in runs with a gap: the mean with its interval, and a small point per condition."""
     ax = axis(ax)
     rows = sufficiency[sufficiency.n_gap > 0]
     for place, name in enumerate(NAMES):

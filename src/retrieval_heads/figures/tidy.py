@@ -32,8 +32,8 @@ def head_map(scores: Any, threshold: float | None = None, ax: Axes | None = None
         scores: a table with `layer`, `head` and `score` (a fraction), one row per head; or an array
             `[n_layers, n_heads]`, such as `retrieval_scores` gives.
         threshold: heads with a score above it get a frame.
-        ax: drawn on; a new one when None.
-        bar: with the scale of colours, which takes room from the axis.
+        ax: the axis to draw on; a new one when None.
+        bar: whether to draw the colour scale, which takes room from the axis.
 
     Raises:
         DataError: a column is missing, no row, several rows of one head, or an array of other dimensions.
@@ -63,7 +63,7 @@ def head_overlap(
             the rows of `measure` are drawn. With a column `chance` a dotted line shows the chance level, and with
             `chance_low` and `chance_high` a band around it. The study's table ``overlap`` is one.
         measure: which measure, and the name of the vertical axis.
-        ax: drawn on; a new one when None.
+        ax: the axis to draw on; a new one when None.
         chance: name of that column; `layer_chance` for chance within each layer in the study's table.
 
     Raises:
@@ -88,14 +88,14 @@ def recall_against_performance(
 ) -> Axes:
     """A point for each condition: the share of the reference heads that it has, and how well it does.
 
-    A condition of several rows is at their mean, with lines from the least to the greatest. A single row has its
-    interval upwards where the table has one.
+    A condition of several rows is at their mean, with lines from the smallest to the largest value. A single row
+    shows its vertical interval if the table has one.
 
     Args:
         table: with `condition`, `recall` and `performance` (fractions); optionally `performance_low` and
             `performance_high`. The study's table `run_predictors` is one. Rows without recall or performance are left
             out.
-        ax: drawn on; a new one when None.
+        ax: the axis to draw on; a new one when None.
         recall: name of that column, and of the horizontal axis.
         performance: name of that column, and of the vertical axis.
 
@@ -122,12 +122,12 @@ def knockout_curve(table: pd.DataFrame, ax: Axes | None = None, metric: str | No
     """A line for each set of heads: a metric against the number of heads that are knocked out.
 
     Args:
-        table: with `set`, `k` (number of heads out) and `value`; optionally `low` and `high`, the ends of an interval.
-            Rows of the set `none` (`k` 0) begin every line. With a column `draw`, rows of draw 0 make the line, and
-            the others, single random draws, are small marks. The study's table `knockout` is one, and so are the rows
-            of `knockout_sweep` with a metric renamed to `value`.
-        ax: drawn on; a new one when None.
-        metric: needed where a column `metric` holds several; the name of the vertical axis.
+        table: with `set`, `k` (number of heads knocked out) and `value`; optionally `low` and `high`, the ends of an
+            interval. Rows of the set `none` (`k` 0) begin every line. With a column `draw`, rows of draw 0 make the
+            line; the others, single random draws, are small marks. The study's table `knockout` is one, and so are the
+            rows of `knockout_sweep` with a metric renamed to `value`.
+        ax: the axis to draw on; a new one when None.
+        metric: needed if a column `metric` holds several; the name of the vertical axis.
 
     Raises:
         DataError: a column is missing, there is no row, or there are several metrics and none is chosen.
@@ -148,14 +148,14 @@ def knockout_curve(table: pd.DataFrame, ax: Axes | None = None, metric: str | No
 
 
 def patching_bars(table: pd.DataFrame, ax: Axes | None = None, metric: str | None = None) -> Axes:
-    """A group of bars for each condition, one bar a set of heads whose outputs come from the source model.
+    """A group of bars for each condition, one bar per set of heads whose outputs come from the source model.
 
     Args:
         table: with `condition`, `set` and `value`; optionally `low` and `high`, the ends of an interval. Rows of the
-            set `source` are the source model's own value, drawn as a line across. With a column `draw`, rows of draw
-            0 are used alone. The study's table `patching` is one.
-        ax: drawn on; a new one when None.
-        metric: needed where a column `metric` holds several; the name of the vertical axis.
+            set `source` are the source model's own value, drawn as a line across. With a column `draw`, only
+            rows of draw 0 are used. The study's table `patching` is one.
+        ax: the axis to draw on; a new one when None.
+        metric: needed if a column `metric` holds several; the name of the vertical axis.
 
     Raises:
         DataError: a column is missing, there is no row, or there are several metrics and none is chosen.

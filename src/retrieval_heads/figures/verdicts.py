@@ -173,7 +173,7 @@ def list_height(rows: pd.DataFrame, column: str) -> float:
 def plot_predictors(correlations: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Rank correlation of each predictor with performance, with its interval; the strongest on top.
 
-    From rows of `correlation_runs`, one a predictor. A quantity that promises performance by being small, a loss,
+    From rows of `correlation_runs`, one per predictor. A quantity that promises performance by being small, a loss,
     stands at its correlation as it is, and is marked.
     """
     ax = axis(ax)
@@ -211,7 +211,7 @@ def plot_regret(choice: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def _predictors(ax: Axes, rows: pd.DataFrame, columns: tuple[str, str, str], signed: bool = False) -> None:
-    """One point a row with its interval, the first row lowest; losses are marked if signed."""
+    """One point per row with its interval, the first row lowest; losses are marked if signed."""
     with_real, alone, without = _KINDS
     kinds = rows.predictor.map({name: alone for name in ("n_heads", "base_overlap")}
                                | {name: without for name in (*LOSSES, "ngram_overlap")}).fillna(with_real)

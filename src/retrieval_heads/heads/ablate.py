@@ -47,21 +47,21 @@ def ablate_heads(
 ) -> Iterator[None]:
     """Knock out heads in every forward pass of the block.
 
-    Blocks can be nested. `zero` and `mean` of the inner block win where both name a head; `uniform` acts on the
-    attention and therefore comes before either. Dtypes are kept. No hook is left on exit, also after an exception.
+    Blocks can be nested. If both name a head, `zero` and `mean` of the inner block win; `uniform` acts on
+    the attention and therefore comes before either. Dtypes are kept. No hook is left on exit, even after an exception.
 
     Args:
         model: a causal language model, plain or wrapped by PEFT.
         heads: `(layer, head)` pairs, query heads counted from 0.
-        mode: `zero` (a head puts out nothing), `mean` (always its mean output over other examples, Wang et al. 2022,
+        mode: `zero` (the head's output is zero), `mean` (always its mean output over other examples, Wang et al. 2022,
             arXiv 2211.00593) or `uniform` (it attends evenly, as in the code of Wu et al. 2024, arXiv 2404.15574).
-        positions: rows of each pass at which the heads are out, see `Positions`; None for all.
+        positions: rows of each pass at which the heads are knocked out, see `Positions`; None for all.
         means: float `[n_layers, n_heads, head_dim]` for mode `mean`; see `mean_head_outputs`.
 
     Raises:
         HeadError: a head outside the model, means of another shape, or positions outside a pass.
         ConfigError: an unknown mode, or `mean` without means.
-        ModelError: no heads side by side at `o_proj`; an adapter that is not a change of weights (prompt tuning, say);
+        ModelError: no heads side by side at `o_proj`; an adapter that does not change weights (prompt tuning, say);
             for `uniform`, no separate `q_proj`, or attention sinks.
     """
     layout = head_layout(model)
@@ -140,8 +140,8 @@ def mean_head_outputs(
 ) -> torch.Tensor:
     """Mean output of every head over held-out examples, the calibration of knock-out mode `mean`.
 
-    Each row counts alike, so an example weighs as much as it has rows. Take examples that are not evaluated, and the
-    scope of the knock-out: what a head writes where the answer is predicted differs from what it writes on average.
+    Each row counts equally, so an example with more rows weighs more. Take examples that are not evaluated, and the
+    scope of the knock-out: a head's output where the answer is predicted differs from its average output.
 
     Args:
         scope: `answer`: the rows that predict the answer's tokens and the end-of-sequence token; `all`: every row.

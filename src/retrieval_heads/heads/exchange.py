@@ -56,15 +56,15 @@ class ExchangedScores:
 def read_scores(
     source: str | Path | Mapping[str, Any], shape: HeadLayout | tuple[int, int] | None = None
 ) -> ExchangedScores:
-    """Read scores from a file or from a mapping of its form.
+    """Read scores from a file or from a mapping of the same form.
 
     Args:
         source: path of a JSON file, or `{"layer-head": [scores]}`.
-        shape: `(n_layers, n_heads)` or the layout of the model that the scores are of; None: what the keys span.
+        shape: `(n_layers, n_heads)` or the layout of the scored model; None: what the keys span.
 
     Raises:
-        DataError: a file that cannot be read or is not such a mapping; a key that names no head, or one twice; a head
-            without scores, or with some that are not finite numbers; heads missing, or others than the model has.
+        DataError: a file that cannot be read or is not such a mapping; a key that does not name a head, or a head named
+            twice; a head without scores, or with some that are not finite numbers; heads missing or not in the model.
 
     Warns:
         UserWarning: lists of unequal lengths; lists that hold their scores twice over.
@@ -92,7 +92,7 @@ def write_scores(path: str | Path, scores: Any) -> None:
     """Write scores in that form, whole or not at all.
 
     Args:
-        path: the file; one that is there is replaced, never appended to.
+        path: the file; an existing one is replaced, never appended to.
         scores: what `retrieval_scores` returns, whose score on each example is written; or an array
             `[n_examples, n_layers, n_heads]`, or `[n_layers, n_heads]` for one score per head.
 
@@ -103,7 +103,7 @@ def write_scores(path: str | Path, scores: Any) -> None:
     table = table[None] if table.ndim == 2 else table
     if table.ndim != 3 or not table.size or not np.isfinite(table).all():
         raise DataError(
-            "no finite scores of examples x layers x heads", where="scores", value=table.shape,
+            "not finite scores of examples x layers x heads", where="scores", value=table.shape,
             remedy="Give what `retrieval_scores` returns.",
         )
     content = {
@@ -127,7 +127,7 @@ def _load(path: Path) -> Any:
     except OSError as error:
         problem, value, remedy = "the file cannot be read", error.strerror, "Check the path."
     except (ValueError, RecursionError) as error:
-        problem, value, remedy = "no JSON", str(error), "Give a score file as it was written."
+        problem, value, remedy = "not JSON", str(error), "Give a score file as it was written."
     raise DataError(problem, where=path, value=value, remedy=remedy)
 
 
@@ -142,11 +142,11 @@ def _head(key: Any, name: str) -> Head:
 
 def _numbers(values: Any, where: str) -> np.ndarray:
     if not isinstance(values, list | tuple) or not values:
-        raise DataError("no list of scores", where=where, value=values, remedy="Give the head's score on each example.")
+        raise DataError("not a list of scores", where=where, value=values, remedy="Give the score on each example.")
     for place, value in enumerate(values):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise DataError(
-                "no finite number", where=f"{where}, item {place}", value=value,
+                "not a finite number", where=f"{where}, item {place}", value=value,
                 remedy="Leave out the examples that could not be scored, for every head.",
             )
     return np.array(values, dtype=np.float64)
@@ -187,9 +187,9 @@ def _warn_of_oddities(lists: Mapping[Head, np.ndarray], counts: np.ndarray, name
 def score_agreement(
     first: ArrayLike, second: ArrayLike, threshold: float = 0.1, top: Iterable[int] = TOP
 ) -> pd.DataFrame:
-    """How far two score tables `[n_layers, n_heads]` agree, each measure beside what chance gives.
+    """How far two score tables `[n_layers, n_heads]` agree, each measure with its chance level.
 
-    The tables are of one model, or of two of one shape.
+    The tables are of one model, or of two of the same shape.
 
     Args:
         threshold: heads strictly above it are compared as sets.
@@ -209,7 +209,7 @@ def score_agreement(
     """
     one, two = matrices(first, second)
     if not np.isfinite(threshold):
-        raise ConfigError("no finite number", where="threshold", value=threshold, remedy="Use 0.1, say.")
+        raise ConfigError("not a finite number", where="threshold", value=threshold, remedy="Use 0.1, say.")
     varied = np.ptp(one) > 0 and np.ptp(two) > 0
     rho, p = spearmanr(one, two, axis=None) if varied else (NAN, NAN)
     rows = [{"measure": "spearman", "value": float(rho), "chance": 0.0, "low": NAN, "high": NAN, "p": float(p)}]

@@ -35,10 +35,10 @@ def patch_heads(
     target: nn.Module, source: nn.Module, heads: Iterable[Head], positions: Positions = None,
     inputs: Mapping[str, Any] | None = None,
 ) -> Iterator[None]:
-    """Inside the block, chosen heads of `target` put out what those of `source` put out on the same input.
+    """Inside the block, the outputs of chosen heads of `target` are those of `source` on the same input.
 
     Every call of the target first runs the source on the call's tokens, without gradients. If the target keeps a cache,
-    so does the source, and both go on from their own: `evaluate(target, ...)` and `target.generate` run patched. Pass
+    so does the source, and each continues from its own: `evaluate(target, ...)` and `target.generate` run patched. Pass
     `inputs` to run the source once instead, on entry, when the target is called several times on the same input.
 
     Args:

@@ -58,7 +58,7 @@ class HeadScores:
         dropped: number of examples left out, by reason: `no needle`, `too long`, `empty generation`.
         kind: `copy` or `insight`.
         mode: `forced` or `generated`.
-        contribution_reason: why all contributions are NaN, in words; empty where the model has a direct path.
+        contribution_reason: why all contributions are NaN, in words; empty if the model has a direct path.
     """
 
     scores: np.ndarray
@@ -77,7 +77,7 @@ class HeadScores:
 
     @property
     def n_used(self) -> int:
-        """Number of examples the scores rest on."""
+        """Number of examples that the scores are computed from."""
         return len(self.used)
 
     @property
@@ -118,7 +118,7 @@ def retrieval_scores(
     Args:
         model: a causal language model on any device, plain or wrapped by PEFT; it is used in evaluation mode.
         tokenizer: its fast tokenizer.
-        examples: what to score on. Those without a needle are dropped and counted.
+        examples: the examples to score on. Those without a needle are dropped and counted.
         kind, mode: `copy` or `insight`; `forced` (over the reference answer) or `generated` (over the model's own).
         settings: keywords of `score_heads`, which gives several kinds at the cost of one.
 
@@ -140,12 +140,12 @@ def score_heads(
     Args:
         model: a causal language model on any device, plain or wrapped by PEFT; it is used in evaluation mode.
         tokenizer: its fast tokenizer.
-        examples: what to score on. Those without a needle are dropped and counted.
+        examples: the examples to score on. Those without a needle are dropped and counted.
         kinds, mode: any of `copy` and `insight`; `forced` or `generated`.
         batch_size: examples per forward pass; no result depends on it.
         max_length: longest prompt and answer in tokens; longer examples are dropped and counted. None: the length of
             the model, and a longer example is an error.
-        max_new_tokens: longest generated answer, in tokens; what does not end before is scored as far as it goes.
+        max_new_tokens: longest generated answer, in tokens; a longer answer is scored up to there.
         seed: of the displaced spans that give the chance level.
 
     Returns:
@@ -156,7 +156,7 @@ def score_heads(
         DataError: an example that cannot be encoded, or longer than the model when `max_length` is None; no example
             left to score on.
         ModelError: a model whose attention cannot be read, such as one without layers `self_attn.o_proj`; weights or
-            activations that are NaN or infinite; an adapter that is not a change of weights (prompt tuning, say).
+            activations that are NaN or infinite; an adapter that does not change weights (prompt tuning, say).
     """
     for values, known, name in ((kinds, KINDS, "kind"), ((mode,), MODES, "mode")):
         for value in values:

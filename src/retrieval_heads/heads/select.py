@@ -63,10 +63,10 @@ def random_heads(
     """A random control: as many other heads as `heads`, from the same layers.
 
     Args:
-        heads: the set to be compared with; its order does not matter.
+        heads: the set to compare with; its order does not matter.
         shape: `(n_layers, n_heads)`, or the layout of the model.
-        seed: of the draw; the same seed gives the same heads.
-        exclude: further heads that are not to be drawn.
+        seed: seed of the draw; the same seed gives the same heads.
+        exclude: further heads that must not be drawn.
         match: `layer`: as many in each layer as in `heads`; `nearest`: where a layer has too few free heads, the
             missing ones come from the nearest layers that have some, with a warning (count them by `layer_mismatch`).
 
@@ -162,7 +162,7 @@ def _score_table(scores: Any) -> np.ndarray:
     table = table if table.dtype == np.float32 else table.astype(np.float64)
     if table.ndim != 2 or not table.size or not np.isfinite(table).all():
         raise HeadError(
-            "scores are no finite table of layers x heads", where="scores", value=list(table.shape),
+            "scores are not a finite table of layers x heads", where="scores", value=list(table.shape),
             remedy="Pass the [n_layers, n_heads] array of `retrieval_scores`.",
         )
     return table

@@ -55,9 +55,9 @@ def knockout_sweep(
 
     Args:
         model, tokenizer: a causal language model, plain or PEFT, and its fast tokenizer.
-        examples: what is answered; the reference answer is given token by token.
+        examples: the questions; the reference answer is given token by token.
         head_sets: sets of `(layer, head)` pairs by name; their order does not matter.
-        mode: one of the modes of `ablate_heads`, or several, which then share the prefix (the dear part in scope
+        mode: one of the modes of `ablate_heads`, or several, which then share the prefix (the expensive part in scope
             `answer`).
         means: for mode `mean`; see `ablate_heads`.
         scope: `answer`: only the rows that predict the answer; `all`: every position, a whole pass for each set.
@@ -103,7 +103,7 @@ def knockout_sweep(
 
 
 class SourceAnswer(NamedTuple):
-    """What the source of patching does at the positions that predict the answer of one example.
+    """The source's outputs and metrics at the positions that predict the answer of one example.
 
     Attributes:
         outputs: `{layer: [1, n_rows, n_heads, head_dim]}`, the outputs of its heads.
@@ -148,7 +148,7 @@ def patch_sweep(
 ) -> list[dict[str, Any]]:
     """Score every example with every set of heads patched from the source at the positions that predict the answer.
 
-    Each model runs its own prefix; the source is run once per example, or not at all where its `source_answers` to the
+    Each model runs its own prefix; the source is run once per example, or not at all if its `source_answers` to the
     same examples are given. See `knockout_sweep` for arguments and rows (`mode` is `patch`), and `patch_heads` for
     what the models must share.
     """
@@ -237,11 +237,11 @@ def forced_metrics(
 
     Args:
         logits: `[n, vocabulary]`, at the positions that predict the targets.
-        targets: `[n]`, the answer's tokens and, where there is one, the token that ends it.
-        ends: all tokens that end an answer of the model (`end_tokens`); each is right where one is the target.
+        targets: `[n]`, the answer's tokens and, if there is one, the token that ends it.
+        ends: all tokens that end an answer of the model (`end_tokens`); each counts as right if one is the target.
 
     Returns:
         `exact_match`, 1.0 if every target has the largest logit, which is when greedy decoding gives exactly the
-        targets; `token_accuracy`: the fraction of targets that have; `nll`: nats per target, mean.
+        targets; `token_accuracy`: the fraction of targets that have it; `nll`: nats per target, mean.
     """
     return token_scores(logits[None], torch.as_tensor(targets, device=logits.device), ends).cpu().metrics()[0]

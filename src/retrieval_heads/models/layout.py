@@ -24,8 +24,8 @@ class HeadLayout:
 
     Attributes:
         attentions: the self-attention module of each layer.
-        n_heads: query heads a layer.
-        n_kv_heads: key/value heads a layer.
+        n_heads: query heads per layer.
+        n_kv_heads: key/value heads per layer.
         head_dim: width of one head, which need not be hidden size / heads.
     """
 
@@ -44,7 +44,7 @@ class HeadLayout:
 
 
 def check_heads(heads: Iterable[Head], n_layers: int, n_heads: int) -> list[Head]:
-    """`HeadLayout.check` for a model of so many layers and heads a layer."""
+    """`HeadLayout.check` for a model with this many layers and heads per layer."""
     pairs = sorted({(int(layer), int(head)) for layer, head in heads})
     for layer, head in pairs:
         if not (0 <= layer < n_layers and 0 <= head < n_heads):
@@ -66,8 +66,8 @@ def head_layout(model: nn.Module) -> HeadLayout:
 
     Raises:
         ModelError: the decoder has no layers with `self_attn.o_proj`, or the projection's input width is not heads x
-            head_dim, so that an intervention at its input could not be told apart by head; an adapter that is no
-            change of weights (see `base_model`).
+            head_dim, so that an intervention at its input could not be told apart by head; an adapter that does
+            not change weights (see `base_model`).
     """
     base = base_model(model)
     decoder = base.get_decoder() if hasattr(base, "get_decoder") else base

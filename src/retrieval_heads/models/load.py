@@ -44,8 +44,8 @@ def load_model(
             theta in force and its `Extension` as attribute `extension`.
         device: `cpu`, `cuda`, `cuda:1`, ...
         dtype: of the weights.
-        rope_theta: base frequency of RoPE; None keeps the base's, or the adapter's where there is one.
-        max_length: tokens; raises `max_position_embeddings` where that is lower.
+        rope_theta: base frequency of RoPE; None keeps the base's, or the adapter's if there is one.
+        max_length: tokens; raises `max_position_embeddings` if that is lower.
         allow_download: whether a hub id may be fetched.
 
     Returns:
@@ -53,9 +53,9 @@ def load_model(
 
     Raises:
         ModelError: a folder that is missing or lacks config, weights or tokenizer, or has an adapter in it; a slow
-            tokenizer; a model without RoPE where theta is asked for, or with a dynamic one that does not reach
+            tokenizer; a model without RoPE although theta is given, or with a dynamic RoPE that does not reach
             `max_length`; an adapter without `extension.json`, made for another base or theta, with weights that are
-            NaN or infinite, or that is not a change of weights (prompt tuning, say).
+            NaN or infinite, or that does not change weights (prompt tuning, say).
     """
     device = usable_device(device)
     folder = model_folder(path_or_id, allow_download)

@@ -131,7 +131,7 @@ def _text_config(model: nn.Module | PreTrainedConfig) -> PreTrainedConfig:
 def _rope_parameters(config: PreTrainedConfig) -> dict:
     parameters = getattr(config, "rope_parameters", None) or {}
     if "rope_theta" not in parameters:
-        kind = "more than one RoPE, one a layer type" if parameters else "no rotary position embedding (RoPE)"
+        kind = "more than one RoPE, one per layer type" if parameters else "no rotary position embedding (RoPE)"
         raise ModelError(
             f"the model has {kind}", where=type(config).__name__, value=config.model_type,
             remedy="Extension by theta needs one RoPE for all layers (Llama, Mistral, Qwen, Gemma, ...).",

@@ -66,9 +66,9 @@ class Worth:
     Attributes:
         spearman, low, high: rank correlation with performance over conditions, 95% interval; the sign is turned so that
             positive means that promising values went with better performance.
-        n_conditions: how many conditions that rests on.
+        n_conditions: number of conditions behind it.
         regret, random_regret: performance lost by the set that it chooses, and by a random one; NaN if not measured.
-        n_choices: choices that those rest on.
+        n_choices: number of choices behind these.
     """
 
     spearman: float
@@ -107,16 +107,16 @@ class Calibration:
     findings: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, predictor: str, few: bool) -> Worth | None:
-        """The worth of a predictor of `PREDICTORS`, by the heads of few probe examples or not; None where unknown."""
+        """The worth of a predictor of `PREDICTORS`, with heads found on few probe examples or not; None if unknown."""
         one = PREDICTORS[predictor]
         return self.worth.get((few and one.measured_few) or one.measured_as or "")
 
     def best(self, predictors: Iterable[str], few: bool) -> str | None:
-        """Of these predictors the one of the highest rank correlation; None where none was measured."""
+        """Of these predictors, the one with the highest rank correlation; None where none was measured."""
         return self._first(predictors, few, lambda worth: -worth.spearman)
 
     def least_regret(self, predictors: Iterable[str], few: bool) -> str | None:
-        """Of these predictors the one whose choices lost least; None where none was measured."""
+        """Of these predictors, the one whose choices lost least; None where none was measured."""
         return self._first(predictors, few, lambda worth: worth.regret)
 
     def _first(self, predictors: Iterable[str], few: bool, by: Callable[[Worth], float]) -> str | None:

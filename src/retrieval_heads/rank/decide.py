@@ -45,7 +45,7 @@ class Comparison:
     def text(self) -> str:
         """The finding as a sentence."""
         if self.told_apart:
-            return (f"{self.first} is better than {self.second} by probe loss: by {self.difference:.3f} nats a token "
+            return (f"{self.first} is better than {self.second} by probe loss: by {self.difference:.3f} nats per token "
                     f"({self.low:.3f} to {self.high:.3f}); a further seed could turn {self.swap:.3f}")
         return f"{self.first} and {self.second} cannot be told apart: {'; '.join(self.against)}"
 
@@ -57,7 +57,7 @@ def compared(
     """Each two sets, those of low loss first.
 
     Args:
-        losses: by set, probe losses `[n_seeds, n_examples]`, nats a token.
+        losses: by set, probe losses `[n_seeds, n_examples]`, nats per token.
         untuned: those of the model without fine-tuning, `[n_examples]`.
         places: where the needle of each probe example stands; empty without needles.
         flaws: by set, why its examples can be solved by reading one place; empty or absent for the others.
@@ -79,7 +79,7 @@ def _compared(
     reasons = (
         (flaw, f"{first} is ahead by {difference:.3f}, but {flaw}"),
         (math.isnan(swap), "one seed shows no spread (--seeds 0 1 2)"),
-        (difference <= swap, f"they differ by {difference:.3f} nats a token, and another seed of each could turn "
+        (difference <= swap, f"they differ by {difference:.3f} nats per token, and another seed of each could turn "
                              f"{swap:.3f}"),
         (probability < SURE, f"over probe examples and seeds the probability that {first} is better is "
                              f"{probability:.3f}, below {SURE:g}"),
@@ -92,7 +92,7 @@ def _compared(
 
 
 def further_seed(first: np.ndarray, second: np.ndarray) -> float:
-    """The difference that one further fine-tuning of each set may turn: half a 95% prediction interval, nats a token.
+    """The difference that one further fine-tuning of each set may turn: half a 95% prediction interval, nats per token.
 
     Student's t with Welch's degrees of freedom, for the difference of one new run of each set, whose means over
     `[n_seeds]` runs are known; NaN where a set has one run.

@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -57,10 +57,10 @@ class Request(SetsRequest):
         probe: file of real examples, on which losses and heads are measured.
         real_heads: score file of a model trained on real examples, in the form of `heads.exchange`, instead of
             `real_train`.
-        base_probe: real examples that are short enough for the base model as it is; without it those of `probe`.
+        base_probe: real examples short enough for the base model before extension; without it those of `probe`.
         examples: how many of each set are used, from the first on.
 
-    The others are those of `SetsRequest`. With one seed no two sets can be told apart.
+    The others are those of `SetsRequest`. With one seed, no two sets can be distinguished.
 
     Raises:
         ConfigError: fewer than two sets, a name that cannot be a file's, a number out of range, or both kinds of real
@@ -107,7 +107,7 @@ class _Measured(NamedTuple):
 
 @clear_shortages()
 def rank_sets(request: Request, device: str = "auto") -> Result:
-    """Rank candidate training sets; what an earlier call with the same request has made is not made again.
+    """Rank candidate training sets; results of an earlier call with the same request are not computed again.
 
     Args:
         request: models, files and settings.
@@ -174,11 +174,13 @@ def _measured(
         return {"losses": answer_losses(model, tokenizer, probe, batch_size=BATCH).tolist(), "training_loss": loss,
                 "scores": None if found is None else found.scores.astype(float).tolist()}
 
-    found = kept(inputs.request.out / "measured" / f"{place.replace('/', '-')}.json", make,
-                 name if seed is None else f"{name.removeprefix('reference/')}, seed {seed}")
-    return _Measured(np.array(found["losses"], dtype=np.float64),
-                     NAN if found["training_loss"] is None else found["training_loss"],
-                     None if found["scores"] is None else np.array(found["scores"], dtype=np.float32))
+    def read(found: dict[str, Any]) -> _Measured:
+        return _Measured(np.array(found["losses"], dtype=np.float64),
+                         NAN if found["training_loss"] is None else found["training_loss"],
+                         None if found["scores"] is None else np.array(found["scores"], dtype=np.float32))
+
+    return kept(inputs.request.out / "measured" / f"{place.replace('/', '-')}.json", make,
+                name if seed is None else f"{name.removeprefix('reference/')}, seed {seed}", read=read)
 
 
 def _ranked(inputs: _Inputs, device: str) -> Result:

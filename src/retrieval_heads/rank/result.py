@@ -30,18 +30,18 @@ class Result:
 
     Attributes:
         values: one row per set, one column per predictor; NaN where it is not known.
-        calibration: what the report measured; None where its tables are not there.
+        calibration: what the report measured; None if its tables are missing.
         n_probe: probe examples; `n_train`: examples used of each set.
         spread: standard deviations over seeds, as `values`; NaN with one seed.
         untuned: the values of the model without fine-tuning.
         n_seeds: fine-tunes of each set.
-        compared: each two sets by probe loss, see `decide.compared`.
+        compared: every pair of sets by probe loss, see `decide.compared`.
         flaws: by set, why its examples can be solved by reading one place; empty for the others.
-        set_warnings: by set, what `check` warns of.
+        set_warnings: by set, the warnings of `check`.
         n_real_heads, n_base_heads: retrieval heads above `threshold`; None where they are not known.
         real_loss: probe loss after the same fine-tuning on real examples; None without them.
         length, rope_theta: tokens and RoPE theta of the fine-tunes.
-        leaked: probe examples of which each set has the prompt, the question, or needle and answer.
+        leaked: number of probe examples whose prompt, question, or needle and answer each set has.
     """
 
     values: pd.DataFrame
@@ -73,12 +73,12 @@ class Result:
 
     @property
     def known(self) -> list[str]:
-        """The predictors that every set has a value of."""
+        """The predictors that have a value for every set."""
         return [name for name in self.values if self.values[name].notna().all()]
 
     @property
     def by(self) -> str:
-        """The predictor that the recommended order is by, the report's best, or probe loss without its tables."""
+        """The predictor of the recommended order: the report's best, or probe loss without its tables."""
         return (self.calibration and self.calibration.best(self.known, self.few)) or "probe_loss"
 
     @property
@@ -110,7 +110,7 @@ class Result:
         before, best = self.untuned["probe_loss"], float(self.values["probe_loss"].min())
         if before - best < HARDLY * before:
             found.append(f"training hardly moved the model (probe loss {before:.3f} before, {best:.3f} at best): "
-                         "nothing can be said of the sets; raise --epochs, --examples or --lr")
+                         "nothing can be said about the sets; raise --epochs, --examples or --lr")
         if self.n_probe < FEW_PROBE:
             found.append(f"few probe examples ({self.n_probe}): with {FEW_PROBE} or more the order is surer")
         if len(set(self.n_train.values())) > 1:
@@ -124,7 +124,7 @@ class Result:
             found.append("no real heads are known (--real-heads or --real-train)"
                          + ("; the base model's own stand in" if self.n_base_heads else ""))
         if self.n_base_heads is None:
-            found.append("no probe example with needles is short enough for the base model as it is (--base-probe), "
+            found.append("no probe example with needles is short enough for the unextended base model (--base-probe), "
                          "so its own heads are not known")
         if self.calibration is not None:
             size = load_profile(PROFILE).n_train
@@ -141,11 +141,11 @@ class Result:
         return [pairs[frozenset(pair)] for pair in itertools.pairwise(by_loss)]
 
     def undecided(self) -> list[str]:
-        """The neighbours in order of probe loss that cannot be told apart, with the reasons."""
+        """The neighbours in order of probe loss that cannot be distinguished, with the reasons."""
         return [one.text() for one in self.neighbours if not one.told_apart]
 
     def worth(self) -> list[str]:
-        """What the report found: of each predictor, and of heads beside what is cheaper."""
+        """What the report found about each predictor, and about heads compared with cheaper ones."""
         if self.calibration is None:
             return ["no calibration is there: the tables of the report (results/report) did not come with this "
                     "installation, so nothing says what these predictors are worth"]

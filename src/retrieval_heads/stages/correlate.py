@@ -111,7 +111,7 @@ def compared(profile: Profile, overlap: pd.DataFrame) -> pd.DataFrame:
 
 
 def conditions_table(profile: Profile, overlap: pd.DataFrame, performance: pd.DataFrame) -> pd.DataFrame:
-    """One row a task and condition but `real` and controls: heads and performance, each averaged over its runs.
+    """One row per task and condition except `real` and controls: heads and performance, each averaged over its runs.
 
     Args:
         overlap: the table `overlap`.

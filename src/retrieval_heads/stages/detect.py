@@ -72,7 +72,7 @@ def scores_of_run(profile: Profile, key: RunKey, device: str) -> Made:
 
 
 def head_rows(key: RunKey, scores: HeadScores) -> list[dict[str, Any]]:
-    """One row a head."""
+    """One row per head."""
     measures = _measures(scores)
     return [
         {
@@ -85,7 +85,7 @@ def head_rows(key: RunKey, scores: HeadScores) -> list[dict[str, Any]]:
 
 
 def hit_rows(key: RunKey, scores: HeadScores) -> list[dict[str, Any]]:
-    """One row an example and head, of those only that score there, or by chance: most do neither.
+    """One row per example and head that scores there, or by chance; most heads do neither.
 
     An example without room for displaced spans has the chance level 0.
     """

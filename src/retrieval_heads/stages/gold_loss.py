@@ -1,6 +1,6 @@
 """Knock out and patch heads, and measure what it does to the loss of the gold answer, example by example.
 
-A model that answers few questions right cannot lose many right answers. The loss of the gold answer, in nats a token,
+A model that answers few questions right cannot lose many right answers. The loss of the gold answer, in nats per token,
 also tells a small harm or help. Heads are knocked out (`zero`) and patched at the positions that predict the answer, on
 the first test examples of the training length; the knock-out also on the same questions without their gold documents,
 where heads that only fetch the answer have nothing to fetch.

@@ -181,7 +181,7 @@ def _await_real(store: Store, ends: float | None, real: RunKey) -> None:
             looks = looks + 1 if free else 0
         if looks > LOOKS:
             raise ResultError("the real run that this one is patched from is not finished", where=str(real),
-                              remedy="Mend what stopped it, and give the same command again.")
+                              remedy="Fix what stopped it, and give the same command again.")
         time.sleep(POLL)
 
 
@@ -219,7 +219,7 @@ def measured_costs(profile: Profile, n_runs: int) -> list[str]:
     device = made["device"] if made else "device that is not recorded"
     lines = [
         f"training: {row.train_seconds:.0f} s per run in the pilot, alone on one {device} "
-        f"({1000 * row.train_seconds / sequences:.0f} ms a sequence of {profile.train_length:,} tokens)",
+        f"({1000 * row.train_seconds / sequences:.0f} ms per sequence of {profile.train_length:,} tokens)",
         f"scoring: {scoring:.0f} s per run for {profile.n_test} test examples ({row.score_seconds:.0f} s for {row.n})",
         f"together {n_runs} x {each:.0f} s = {n_runs * each / 3600:.1f} hours, without detection, knock-out and "
         "patching, which the pilot did not time",

@@ -146,7 +146,7 @@ def controls(
 
     By its name a set is one of the `CONTROLS`; any other one is matched by layer like `random`. Where a layer has too
     few free heads, the nearest ones lend some, which `moved` counts. There is no set where `heads` is empty, or the
-    model has too few free heads. `group_size` is the number of query heads a key/value head.
+    model has too few free heads. `group_size` is the number of query heads per key/value head.
     """
     barred, shape, sets = list(barred), run.scores.shape, []
     for draw in range(1, draws + 1 if heads else 1):

@@ -84,7 +84,7 @@ def sets_per_pass(device: str) -> int:
 
 
 def group_size(model: nn.Module) -> int:
-    """Query heads a key/value head."""
+    """Query heads per key/value head."""
     layout = head_layout(model)
     return layout.n_heads // layout.n_kv_heads
 
@@ -124,7 +124,7 @@ def _text_rows(
 def knockout_rows(
     place: dict[str, Any], scores: dict[HeadSet, Scores], heads: RunHeads, resamples: Resamples,
 ) -> list[dict[str, Any]]:
-    """One row a set and metric, and one for the mean of the draws of each control (draw 0).
+    """One row per set and metric, and one for the mean of the draws of each control (draw 0).
 
     Single draws are told of the share of right answers in mode `zero` only: all would be most of the table.
     """

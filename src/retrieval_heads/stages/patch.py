@@ -126,7 +126,7 @@ def patching_sets(
 
 
 def patching_rows(key: RunKey, scores: dict[HeadSet, Scores], resamples: Resamples) -> list[dict[str, Any]]:
-    """One row a set and metric, and one for the mean of the draws of each control (draw 0)."""
+    """One row per set and metric, and one for the mean of the draws of each control (draw 0)."""
     everything, matching = dict(scores), {}
     for name, matched in RANDOM.items():
         drawn = [one for one in scores if one.name == name]

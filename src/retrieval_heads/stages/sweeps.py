@@ -24,7 +24,7 @@ LOWER_IS_BETTER = {"nll"}
 NAN = float("nan")
 
 Scores = dict[str, np.ndarray]
-"""For each metric float64 `[sets, n]`: one row a set (several for a control that was drawn several times)."""
+"""For each metric float64 `[sets, n]`: one row per set (several for a control that was drawn several times)."""
 
 
 def per_example(rows: Iterable[Mapping[str, Any]], sets: Iterable[HeadSet], mode: str) -> dict[HeadSet, Scores]:

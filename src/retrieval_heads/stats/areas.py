@@ -32,14 +32,14 @@ def area_between(
     reference: ArrayLike, treated: ArrayLike, k: ArrayLike, *, n_heads: int, axis: str = "log", level: float = 0.95,
     n_resamples: int = RESAMPLES, seed: int = 0,
 ) -> dict[str, float | int | str]:
-    """Area of the reference curve less the treated one, paired by example, with its interval.
+    """Area of the reference curve minus the treated one, paired by example, with its interval.
 
     Args:
         reference, treated: scores in [0, 1], `[..., len(k), n]`, larger is better, of the same n examples. Leading axes
             (draws, seeds, base models) are crossed and resampled like the examples; one of length 1, or missing, is the
             same for all of the other's. Draws that are made anew for each run belong to the run: average over them
             first when there are several runs. NaN at a k for which there is no such set.
-        k: numbers of heads knocked out, rising from 0, at which both curves are the model as it is.
+        k: numbers of heads knocked out, rising from 0, where both curves are the unchanged model.
         n_heads: heads of the model.
         axis: `log` or `fraction`, see above.
         level: coverage of the interval.
@@ -103,7 +103,7 @@ def _counts(k: ArrayLike, n_heads: int) -> np.ndarray:
     if not (rising and (counts == np.round(counts)).all() and counts[-1] <= n_heads):
         raise ConfigError(
             f"not rising numbers of heads from 0 to at most {n_heads}", where="k", value=k,
-            remedy="Give the numbers of heads knocked out, with 0 for the model as it is.",
+            remedy="Give the numbers of heads knocked out, with 0 for the unchanged model.",
         )
     return counts
 
@@ -149,7 +149,7 @@ def _curve(values: ArrayLike, name: str, counts: np.ndarray) -> tuple[np.ndarray
     if not missing[..., ~known, :].all() or not known[0]:
         raise ConfigError(
             "scores that are missing for some examples only, or at k = 0", where=name, value=counts[~known].tolist(),
-            remedy="Give NaN only for a number of heads that there is no set of.",
+            remedy="Give NaN only for a number of heads without a set.",
         )
     if (curve[..., known, :] < 0).any() or (curve[..., known, :] > 1).any():
         raise ConfigError(

@@ -52,16 +52,16 @@ def correlate(
     """Correlate two columns of runs; one tidy row.
 
     Args:
-        x, y: `[n]` numbers, one a run. Rows with a NaN (recall without heads, say) are dropped and counted.
+        x, y: `[n]` numbers, one per run. Rows with a NaN (recall without heads, say) are dropped and counted.
         method: `spearman` or `kendall`.
         groups: `[n]` labels; correlation inside the groups, pooled.
-        clusters: `[n]` labels of what is not independent; resampled as one.
+        clusters: `[n]` labels of rows that are not independent; each cluster is resampled as one.
         exchange: with clusters, whether the permutations exchange rows `within` a cluster or `whole` clusters, which
-            must then have as many rows, in the same order of groups.
-        covariate: `[n]` numbers whose part in both columns is removed (Spearman only).
+            must then have the same number of rows, in the same order of groups.
+        covariate: `[n]` numbers, partialled out of both columns (Spearman only).
         level: coverage of the interval.
         n_resamples: number of bootstrap samples.
-        n_permutations: number of permutations, where not all can be listed.
+        n_permutations: number of permutations, if not all can be listed.
         seed: of both.
 
     Returns:

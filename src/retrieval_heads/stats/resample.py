@@ -136,13 +136,13 @@ def bootstrap_two_level(
     rows: Sequence[ArrayLike], *, same_examples: bool = True, level: float = LEVEL, n_resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """The mean over seeds of the mean over examples, with an interval that counts both sources of chance.
+    """The mean over seeds of the mean over examples, with an interval that includes both sources of chance.
 
     Args:
         rows: one list of scores per seed (or another cluster, such as a base model).
         same_examples: column j is the same example in every row, so seeds and examples are drawn independently of each
             other (the pigeonhole bootstrap, Owen 2007). Otherwise every seed has its own examples, any number of them,
-            and these are drawn anew within each drawn seed (Davison and Hinkley 1997, section 3.8).
+            which are drawn again within each drawn seed (Davison and Hinkley 1997, section 3.8).
         level, n_resamples, seed: coverage of the interval, number of bootstrap samples and random seed.
 
     Returns:
@@ -184,22 +184,22 @@ def bootstrap_crossed(
     """The mean of a table of crossed factors, such as `[base models, seeds, examples]`, with its interval.
 
     The levels of every axis are drawn independently of the others (the pigeonhole bootstrap, Owen 2007, for any number
-    of factors). It counts the chance of single cells once an axis, so it errs on the wide side where that dominates,
-    and on the narrow side for an axis of few levels: of two, half of the variance is missing. Simulated with as much
-    chance over 2 base models as over 5 seeds, a nominal 95% interval covered the mean in 84%; without chance over base
-    models in 93%. With two base models, show each of them too.
+    of factors). It counts the chance of single cells once per axis, so it is too wide where that dominates, and
+    too narrow for an axis of few levels: with two, half of the variance is missing. Simulated with as much chance over
+    2 base models as over 5 seeds, a nominal 95% interval covered the mean in 84%; without chance over base models in
+    93%. With two base models, show each of them too.
 
     Args:
         values: one axis per factor, no value missing. To compare, give the paired differences.
-        fixed: axes whose levels are all there is and are not drawn, such as tasks. Axes of one level are not drawn
-            either, so the interval says nothing of chance along them.
+        fixed: axes whose levels are fixed and not drawn, such as tasks. Axes of one level are not drawn either, so
+            the interval says nothing about chance along them.
         level, n_resamples, seed: coverage of the interval, number of bootstrap samples and random seed.
 
     Returns:
-        The interval; `low` and `high` are NaN where no axis is left to draw from.
+        The interval; `low` and `high` are NaN if no axis is left to draw from.
 
     Raises:
-        ConfigError: no values, values that are not finite numbers, an axis that is not there, or a bad level.
+        ConfigError: no values, values that are not finite numbers, an axis that does not exist, or a bad level.
     """
     table = _finite(values, "values")
     check_resampling(level, n_resamples)

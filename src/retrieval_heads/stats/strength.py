@@ -23,15 +23,15 @@ PERSISTENCE = 0.9
 
 
 def strength(scores: ArrayLike, chance: ArrayLike) -> np.ndarray:
-    """Scores less their chance level, of the same shape, not below 0; NaN where either is."""
+    """Scores minus their chance level, in the same shape, but at least 0; NaN where either is NaN."""
     return np.maximum(np.asarray(scores, dtype=np.float64) - np.asarray(chance, dtype=np.float64), 0.0)
 
 
 def gained(strengths: ArrayLike, base: ArrayLike) -> np.ndarray:
-    """What the strengths of a run exceed those of the un-tuned model by, head by head, not below 0.
+    """By how much the strengths of a run exceed those of the un-tuned model, head by head, but at least 0.
 
-    Both have to be of the same length and RoPE theta: a model at a length that it was not made for has weak heads for
-    that reason alone, and at a shorter length strong ones.
+    Both need the same length and RoPE theta: a model at a length that it was not made for has weak heads for that
+    reason alone, and strong ones at a shorter length.
     """
     return strength(strengths, base)
 
@@ -49,7 +49,7 @@ def shared_strength(real: ArrayLike, other: ArrayLike) -> dict[str, float]:
 def shared_strength_chance(
     real: ArrayLike, other: ArrayLike, *, n_permutations: int = 1000, seed: int = 0
 ) -> dict[str, float]:
-    """What `shared_strength` is when the other run's heads are permuted within each layer.
+    """The chance level of `shared_strength`, when the other run's heads are permuted within each layer.
 
     Returns:
         For `recall` and `precision` the mean, and with `_low` and `_high` the central 95% range.
@@ -80,7 +80,7 @@ def rank_biased_overlap(real: ArrayLike, other: ArrayLike, persistence: float = 
         persistence: from 0 (the first rank alone counts) to below 1.
 
     Returns:
-        From 0 to 1; NaN where all heads of one of the two have the same score, which is no order.
+        From 0 to 1; NaN if all heads of one of the two have the same score, which gives no order.
 
     Raises:
         ConfigError: not two matrices of one shape with finite values, or a persistence outside [0, 1).

@@ -7,7 +7,7 @@ projections are kept in some layers as well. What is kept is what would be compu
 
 An 8B model (32 layers, width 4096, 32 query and 8 key/value heads of 128, feed-forward 14,336, bf16) holds
 
-    kept in each layer               bytes a token   32 layers x 32,768 tokens   operations saved a byte
+    kept in each layer               bytes per token 32 layers x 32,768 tokens   operations saved a byte
     its input (always)                       8,192                     8.6 GB
     attention output, log-sum-exp            8,320                     8.7 GB                     32,000
     q, k, v, o, gate and up products        77,824                    81.6 GB                      4,100

@@ -61,7 +61,7 @@ def finetune(
         base: folder or cached hub id of the base model.
         examples: token ids with the place of the answer; the loss is on the answer and the end-of-sequence token.
         out_dir: receives `adapter_model.safetensors`, `adapter_config.json`, `extension.json` (what the adapter has to
-            know of its base), `training.json` (the record: settings, counts, the loss of each step in nats a token,
+            know of its base), `training.json` (the record: settings, counts, the loss of each step in nats per token,
             versions) and `timing.json` (what differs between two equal calls).
         settings: see `LoraSettings`.
         device: `cpu` or `cuda`.

@@ -111,8 +111,8 @@ def _resampled(
     for size in blocks(n_resamples, BLOCK):
         drawn = np.stack([(draw(rng, len(cube), size) / len(cube)).astype(np.float32) @ cube.reshape(len(cube), -1)
                           for cube in cubes])
-        drawn = np.maximum(drawn, 0).reshape(2, size, -1, active.sum())
-        runs = drawn[:, :, :-1].reshape(2, size, *shape[:2], -1)
+        drawn = np.maximum(drawn, 0).reshape(2, size, cubes[0].shape[1], active.sum())  # there may be no such head
+        runs = drawn[:, :, :-1].reshape(2, size, *shape[:2], active.sum())
         runs = np.where(probes.there[..., None], runs, np.nan)
         for heads in kinds:
             own = runs if heads == "all" else np.maximum(runs - drawn[:, :, -1][:, :, None, None], 0)
@@ -139,8 +139,12 @@ def verdict(rows: pd.DataFrame, task: str) -> Verdict:
     gained = rows[rows["heads"] == "gained"].set_index("condition") if len(rows) else rows
     names = [name for name in (REFERENCE, *SYNTHETIC) if len(gained) and name in gained.index]
     few = [name for name in (REFERENCE, *SYNTHETIC) if name not in names or gained.loc[name, "n_seeds"] < LEAST_SEEDS]
+    why = ""
     if few:
         why = f"Fewer than {LEAST_SEEDS} seeds, or no theta alone to compare with: {', '.join(few)}."
+    elif pd.isna(gained.loc[REFERENCE, "precision"]):
+        why = "No strength is gained in the real runs, so it is not tested."
+    if why:
         return Verdict("C2", task, UNDECIDED, quantity, None, None, None, "fraction", 0, "synthetic sets", RULE, why,
                        CHAPTER, "strength_agreement")
     sets = gained.loc[list(SYNTHETIC)]

@@ -32,7 +32,7 @@ R = TypeVar("R")
 def _encodable(text: str) -> str:
     # JSON can spell half of a surrogate pair (a text cut inside an emoji), which no tokenizer takes
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("half of a surrogate pair, which is no character")
+        raise ValueError("half of a surrogate pair, which is not a character")
     return text
 
 
@@ -51,7 +51,7 @@ Phrase = Annotated[Filled, AfterValidator(str.strip)]
 
 
 class Fields(BaseModel):
-    """Base of the formats: exact types (a number in quotes is no number). Extra keys are ignored: predictions files add
+    """Base of the formats: exact types (a quoted number is not a number). Extra keys are ignored: predictions files add
     `model_*` keys, and later releases add metadata."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
@@ -202,7 +202,7 @@ def built(
     if reasons and not count:
         raise DataError(
             f"no record is usable: {told(reasons)}", where=last.where, value=last.value,
-            remedy="Mend the file or the arguments.",
+            remedy="Correct the file or the arguments.",
         )
     if dropped is not None:
         dropped.update(reasons)

@@ -57,8 +57,8 @@ class Frame:
                 remedy="Put a chat_template.jinja into its folder, use an instruction-tuned one, or leave chat out.",
             )
         if self.template_arguments and not self.chat:
-            raise ConfigError("there is no template to be told anything", where="template arguments",
-                              value=dict(self.template_arguments), remedy="Give --chat too, or leave them out.")
+            raise ConfigError("there is no template to take arguments", where="template arguments",
+                              value=dict(self.template_arguments), remedy="Also give --chat, or leave them out.")
         if self.chat:
             told = template_arguments(self.tokenizer, self.template_arguments)
             object.__setattr__(self, "template_arguments", told)

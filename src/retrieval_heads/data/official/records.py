@@ -148,8 +148,8 @@ def _not_text(where: str, error: UnicodeDecodeError) -> DataError:
 def _record(path: Path, line: int, value: Any) -> Record | DataError:
     if isinstance(value, dict):
         return Record(value, path, line)
-    return DataError("the record is no JSON object", where=f"{path}, line {line}", value=described(value),
-                     remedy="Write one object a line, or a JSON array of objects.")
+    return DataError("the record is not a JSON object", where=f"{path}, line {line}", value=described(value),
+                     remedy="Write one object per line, or a JSON array of objects.")
 
 
 def _malformed(where: str, text: str, error: ValueError | RecursionError) -> DataError:
@@ -159,8 +159,8 @@ def _malformed(where: str, text: str, error: ValueError | RecursionError) -> Dat
         value = text[max(0, error.pos - 40) : error.pos + 40]
     else:
         problem, value = f"the JSON cannot be read ({error})", text[:80]
-    return DataError(problem, where=where, value=value, remedy="Write one whole JSON object a line. Or fetch the file "
-                     "again; it should hold JSON Lines or a JSON array.")
+    return DataError(problem, where=where, value=value, remedy="Write one whole JSON object per line. Or fetch the "
+                     "file again; it should hold JSON Lines or a JSON array.")
 
 
 class JsonStream:
@@ -242,7 +242,7 @@ class JsonStream:
 
 
 def read_ids(path: str | Path) -> tuple[str, ...]:
-    """The ids of a file, each once, in its order: one a line, or the `id` of each record of JSON Lines; gzipped or not.
+    """The ids of a file, each once, in its order: one per line, or the `id` of each record of JSON Lines; also gzipped.
 
     Raises:
         DataError: the file cannot be read, holds none, or a record has no `id`.
@@ -253,7 +253,7 @@ def read_ids(path: str | Path) -> tuple[str, ...]:
             if text := decoded(path, line, raw).strip():
                 ids[_id(text, f"{path}, line {line}")] = None
     if not ids:
-        raise DataError("the file holds no id", where=path, remedy="Give one a line, or JSON Lines with `id`.")
+        raise DataError("the file holds no id", where=path, remedy="Give one per line, or JSON Lines with `id`.")
     return tuple(ids)
 
 

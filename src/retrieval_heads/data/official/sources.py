@@ -105,7 +105,7 @@ def read_sources(task: str, paths: Sequence[Path], dropped: Counter[str] | None 
 
 
 def without_repeats(sources: Sequence[Source], dropped: Counter[str] | None = None) -> list[Source]:
-    """One record a question (whatever its case and punctuation): the one with the most documents, the first of equals.
+    """One record per question (whatever its case and punctuation): the one with the most documents, first of equals.
 
     Files of multi-document question answering ask the same questions with other documents.
     """

@@ -75,7 +75,7 @@ def make_condition(
     """One example of a condition for each real one.
 
     Args:
-        length: most tokens an example, prompt, answer and special tokens together; examples come close to it.
+        length: most tokens per example, prompt, answer and special tokens together; examples come close to it.
         pool: documents for the context `high`.
         written: needle documents by the real example's id, for the concept `high`.
 
@@ -101,7 +101,7 @@ def make_condition(
 
 
 def statements(real: Real) -> list[str]:
-    """The needles of concept `low`, one a fact, or for a citation one a document to be cited."""
+    """The needles of concept `low`, one per fact, or for a citation one per document to be cited."""
     if real.cites:
         return [state_insight(real.facts[0].question)] * len(real.gold)
     return [state_fact(fact.question, fact.answer)[0] for fact in real.facts]

@@ -122,7 +122,7 @@ def _file(name: str) -> Traversable:
 
 def needle_orders(real: Real, control: tuple[str, ...] = ()) -> list[Order]:
     """One order a needle document of the conditions with concept `high`, in the order of the facts; for a citation
-    one a document that is to be cited; `control` as in `Wanted`."""
+    one per document that is to be cited; `control` as in `Wanted`."""
     words = _within(fmean(len(real.documents[index][2].split()) for index in real.gold))
     if real.cites:
         insight = real.facts[0].question

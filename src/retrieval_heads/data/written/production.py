@@ -39,8 +39,8 @@ class Plan:
     """What is to be made.
 
     Attributes:
-        length: most tokens an example.
-        count: how many examples a condition; those whose texts fail are replaced by later ones. None for all that
+        length: most tokens per example.
+        count: how many examples per condition; those whose texts fail are replaced by later ones. None for all that
             can be made.
         distractors: how many documents a language model writes for the context `high`; 0 takes the documents of
             other real examples.
@@ -277,4 +277,4 @@ def copy_matching(real: str | Path, out: str | Path, ids: Sequence[str]) -> Iter
         with path.open("rb") as source, writing_whole(out / HELD_OUT / path.name) as target:
             shutil.copyfileobj(source, target)
     if held_out:
-        yield f"{HELD_OUT}: {len(held_out)} files copied as they are"
+        yield f"{HELD_OUT}: {len(held_out)} files copied unchanged"

@@ -123,7 +123,7 @@ class Batch:
         return {"model": self.model, "parameters": dict(self.parameters), "failed_lines": self.failed}
 
     def write_requests(self, path: str | Path, orders: Sequence[Order]) -> int:
-        """Write the next request of each order that has no text yet, one a line. Returns how many; 0 writes nothing."""
+        """Write the next request of each order without a text, one per line. Returns how many; 0 writes nothing."""
         lines = {}
         for order in orders:
             messages = self._settled(order)[1]

@@ -127,7 +127,7 @@ def test_training_that_hardly_moved_is_told(inputs: Inputs):
     found = made(inputs, lambda condition, gold, number: {"answer_loss": 2.0 if condition == UNTUNED else 1.95},
                  {"first_loss": 3.2, "final_loss": 3.1})
     [said] = [text for text in warnings(found) if text.startswith("Training hardly moved")]
-    assert "A 3.20 to 3.10 nats a token in training (first and last quarter of 12 steps), 2.00 to 1.95 on" in said
+    assert "A 3.20 to 3.10 nats per token in training (first and last quarter of 12 steps), 2.00 to 1.95 on" in said
 
 
 def test_an_evaluation_at_one_place_cannot_tell(inputs: Inputs, tmp_path: Path):
