@@ -70,7 +70,7 @@ _ = figures.diagnosis.plot_by_place(by_place, result.metric)
 #
 # | File | What it holds |
 # |---|---|
-# | `real_eval.jsonl` | 48 real examples of the task, to judge by |
+# | `real_eval.jsonl` | 48 real examples of the task, to judge by: 16 find the heads, 32 give the scores |
 # | `real_train.jsonl` | 48 other real examples, as a reference: the set that one would like to have more of |
 # | `anywhere.jsonl` | 48 synthetic needles in haystacks; the {term}`needle` stands anywhere in its {term}`haystack` |
 # | `at_end.jsonl` | the same 48 needles, questions and haystacks, **flawed on purpose**: the document with the needle always comes last |

@@ -104,7 +104,7 @@ def test_a_users_own_text_is_opened_once(tiny_tokenizer):
     (Example("own", "A <|im_end|> b?", "c"), r"the prompt holds a control token .*'<\|im_end\|>'.*`chat_template`"),
     (Example("own", "A?", "c<eos>"), r"the answer holds a control token of the tokenizer \(got '<eos>'\)"),
     (Example("own", "A?", "c<eos>", chat_template={}), "the answer holds a control token"),
-    (Example("own", "A?", "c", chat_template={"end": "<|eot_id|>"}), r"is no token of the tokenizer \(got '<\|eot"),
+    (Example("own", "A?", "c", chat_template={"end": "<|eot_id|>"}), r"is not a token of the tokenizer \(got '<\|eot"),
 ])
 def test_control_tokens_in_a_users_text_are_refused(tiny_tokenizer, example: Example, message: str):
     with pytest.raises(DataError, match=message):
@@ -171,7 +171,7 @@ def test_the_clock_of_a_template_stands_and_is_recorded(tiny_tokenizer, tmp_path
     (RECORD, "channel opened", "the chat template has the model think before it answers"),
     (RECORD, "thoughts begun", "the chat template has the model think before it answers"),
     (RECORD | {"chat_template": "chatml"}, "turns", "key chat_template: no object with `arguments` or `end`"),
-    (RECORD | {"chat_template": {"end": 3}}, "turns", "key chat_template.end: `chat_template.end` is no text"),
+    (RECORD | {"chat_template": {"end": 3}}, "turns", "key chat_template.end: `chat_template.end` is not a text"),
     (RECORD | {"chat_template": {"arguments": [1]}}, "turns", "no object with `arguments`"),
 ])
 def test_what_a_template_cannot_write_is_refused_by_line(tiny_tokenizer, tmp_path: Path, record, template, message):

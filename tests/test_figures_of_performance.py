@@ -73,7 +73,7 @@ def test_the_shortfall_has_a_row_for_each_condition_and_room_for_all_intervals()
     table = shortfalls()
     ax = performance.plot_shortfall(table, "exact_match", None, order=["real_limited", *CELLS])
     assert len(means(ax)) == 9
-    assert "2 seeds x 2 base models" in ax.get_xlabel()
+    assert "2 seeds x 2 base models" in ax.get_xlabel().replace("\n", " ")
     low, high = ax.get_xlim()
     assert low <= table.low.min()
     assert high >= table.high.max()

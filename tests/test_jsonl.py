@@ -67,14 +67,14 @@ def test_messages_are_written_out_by_the_template(tmp_path: Path):
 
 
 BROKEN = {
-    "no prompt": ({"prompt": None}, "key prompt: `prompt` is no text", "JSON string"),
+    "no prompt": ({"prompt": None}, "key prompt: `prompt` is not a text", "JSON string"),
     "both": ({"messages": []}, "key prompt: needs either `prompt` or `messages`", "Give the text"),
     "empty prompt": ({"prompt": " ", "needles": []}, "the prompt is empty", "non-empty prompt"),
     "no answer": ({"answer": ...}, "key answer: the record has no answer", "Give `answer`"),
-    "no text": ({"answer": 9}, "key answer: `answer` is no text (got 9)", "JSON string"),
-    "half a character": ({"answer": "\ud83d"}, "key answer: `answer` is no text", "JSON string"),
-    "no list": ({"needles": "The pier opens at nine."}, "key needles: `needles` is no list", "JSON list"),
-    "no span": ({"needles": [[0, 1.5]]}, "key needles[0]: the needle is no span", "two whole numbers"),
+    "no text": ({"answer": 9}, "key answer: `answer` is not a text (got 9)", "JSON string"),
+    "half a character": ({"answer": "\ud83d"}, "key answer: `answer` is not a text", "JSON string"),
+    "no list": ({"needles": "The pier opens at nine."}, "key needles: `needles` is not a list", "JSON list"),
+    "no span": ({"needles": [[0, 1.5]]}, "key needles[0]: the needle is not a span", "two whole numbers"),
     "lost": ({"needles": ["The pier", "at ten"]}, "key needles[1]: the needle is not in the prompt", "letter for"),
     "twice": ({"needles": ["pe"], "prompt": "pepe?"}, "key needles[0]: the needle stands in the prompt more", "a span"),
     "itself": ({"needles": ["aa"], "prompt": "aaa?"}, "key needles[0]: the needle stands in the prompt more", "a span"),

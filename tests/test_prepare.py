@@ -227,7 +227,7 @@ def test_a_template_is_told_its_arguments_and_its_day(official: Path, tmp_path: 
         assert not prepare(request, official, folder, tmp_path / name)[1]
     assert made["a"][0].prompt.startswith("2024-07-26<bos>[user] Document 1: ")
     assert made["b"][0].prompt.startswith("2025-01-02calm<bos>[user] Document 1: ")
-    with pytest.raises(ConfigError, match="no template to be told anything"):
+    with pytest.raises(ConfigError, match="no template to take arguments"):
         prepare(_request("mdqa", template_arguments={"style": "calm"}), official, folder, tmp_path / "c")
     with pytest.raises(ConfigError, match="colour: the chat template does not read it"):
         prepare(_request("mdqa", chat=True, template_arguments={"colour": 1}), official, folder, tmp_path / "c")

@@ -140,7 +140,7 @@ def test_model_without_rope():
 
 
 def test_model_with_one_rope_a_layer_type():
-    with pytest.raises(ModelError, match="one a layer type"):
+    with pytest.raises(ModelError, match="one per layer type"):
         rope_theta(AutoConfig.for_model("gemma3_text"))
 
 

@@ -236,7 +236,7 @@ def test_less_real_conditions_leave_more_unseen() -> None:
 
 def test_errors_name_the_example_and_the_remedy() -> None:
     foreign = Example("mdqa", "Who? Answer:", "Ann", meta={"id": "file 3"})
-    with pytest.raises(DataError, match=r"example file 3.*not known how the needles are put.*make_examples"):
+    with pytest.raises(DataError, match=r"example file 3.*not known how the needles are worded.*make_examples"):
         stated_forms([foreign])
     with pytest.raises(DataError, match=r"no examples"):
         describe([], embedded_tokenizer())

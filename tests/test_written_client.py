@@ -105,7 +105,7 @@ def test_an_endpoint_that_is_not_there(tmp_path: Path):
 ])
 def test_nonsense_is_asked_for_again_and_then_refused(chat: ChatServer, tmp_path: Path, body: bytes, told: str):
     chat.answer = lambda _: (200, body)
-    with pytest.raises(EndpointError, match=rf"no chat completion \({told}.*3 times"):
+    with pytest.raises(EndpointError, match=rf"not a chat completion \({told}.*3 times"):
         client_of(chat, tmp_path).complete(HELLO)
     assert len(chat.bodies) == 3
     chat.answer = lambda _: (200, body) if len(chat.bodies) < 5 else "Sense."

@@ -187,9 +187,9 @@ def test_a_length_too_short_and_a_pool_too_small(tokenizer):
 @pytest.mark.parametrize(("changes", "told"), [
     ({"prompt": "Question: who?\nAnswer:", "needles": ()}, "key prompt: is not in the layout"),
     ({"prompt": "Document 1: A\nText.\n\nWho?", "needles": ()}, "key prompt: is not in the layout"),
-    ({"meta": {"id": "x"}}, "key gold: is no list of document numbers"),
+    ({"meta": {"id": "x"}}, "key gold: is not a list of document numbers"),
     ({"meta": {"id": "x", "gold": [9]}}, "key gold: names documents that are not among the 6"),
-    ({"meta": {"id": "x", "gold": ["1"]}}, "key gold: is no list"),
+    ({"meta": {"id": "x", "gold": ["1"]}}, "key gold: is not a list"),
     ({"task": "musique"}, "key steps: is missing"),
     ({"meta": {"id": "x", "gold": [1], "steps": [{"question": "q"}]}}, "key steps: holds something else"),
     ({"meta": {"id": "x", "gold": [1], "steps": []}}, "key steps: does not end in the reference answer"),

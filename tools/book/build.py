@@ -30,7 +30,15 @@ from tools.book.layout import (
     table_digests,
     write_status,
 )
-from tools.book.links import copy_linked, dead_links, mend_code_pages, one_deeper, open_alone, without_dead_links
+from tools.book.links import (
+    break_headings,
+    copy_linked,
+    dead_links,
+    mend_code_pages,
+    one_deeper,
+    open_alone,
+    without_dead_links,
+)
 from tools.book.run import differences, quiet_environment, read_source
 
 OF_A_SMALL_RUN = "*These are the verdicts of the small run. Those of the report stand at the head of this page.*\n\n"
@@ -148,6 +156,7 @@ def build_book(layout: Layout, fresh: bool = True) -> Path:
     copy_linked(layout)
     write_whole(layout.html / "_static" / SCRIPT, vega_bundle().encode())
     open_alone(layout)
+    break_headings(layout)
     mend_code_pages(layout)
     if missing := html_problems(layout):
         raise NotebookError("; ".join(missing[:5]), where="book", remedy="Mend the page, and build the book again.")

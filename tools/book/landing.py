@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
+from textwrap import fill
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -35,8 +36,8 @@ NEEDED = ("verdicts", "necessity", "mean_shortfall", "shortfall", "subsets", "su
 PANELS = {
     "knockout": ("Knock-out", "Exact match as more heads are silenced, models trained on real data (mdqa). Retrieval "
                  "heads carry the answers; random ones do not."),
-    "recall": ("Recall and score", "One point for each kind of training data (mdqa): how many of the "
-               "real-data heads it has, and how well it does."),
+    "recall": ("Recall and score", "One point for each kind of training data (mdqa; needles / haystack): "
+               "how many of the real-data heads it has, and how well it does."),
     "regret": ("Choosing a training set", "How much worse the set is that each quantity chooses than the best one; "
                "dashed: at random."),
 }
@@ -141,12 +142,19 @@ def _regret(choice: pd.DataFrame) -> dict[str, float]:
 
 def paper_rows() -> str:
     """The numbers of the paper and of this study side by side, as HTML: one row for each of the five claims."""
-    here, body = _by_claim(REPORT_PROFILE), ""
+    here, rows = _by_claim(REPORT_PROFILE), []
     for claim, said in PAPER.items():
         row = here[claim]
-        body += (f"<tr><td><strong>{claim}</strong> {escape(CLAIMS[claim])}</td><td>{escape(said)}</td>"
-                 f"<td>{_effect(row)}<br><small>{escape(row.quantity)}</small></td><td>{badge(row.verdict)}</td></tr>")
-    return table_of_verdicts(("Claim", "The paper, second hand", "Here", "Verdict here"), body)
+        rows.append((f"<strong>{claim}</strong> {escape(CLAIMS[claim])}", escape(said),
+                     f"{_effect(row)}<br><small>{escape(row.quantity)}</small>", badge(row.verdict)))
+    return _table(("Claim", "The paper, second hand", "Here", "Verdict here"), rows)
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table of cells of HTML; each knows its heading, which a phone shows before it."""
+    lines = ("".join(f'<td data-of="{escape(head)}">{cell}</td>' for head, cell in zip(heads, row, strict=True))
+             for row in rows)
+    return table_of_verdicts(heads, "".join(f"<tr>{line}</tr>" for line in lines))
 
 
 def _banner(profile: str) -> str:
@@ -161,7 +169,7 @@ def _figure(folder: Path, tables: Tables, threshold: float) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     cards = []
     for name, (title, caption) in PANELS.items():
-        figure = Figure(figsize=(2.9, 2.7))
+        figure = Figure(figsize=(2.4, 2.8))
         FigureCanvasSVG(figure)
         _draw(name, tables, threshold, figure.subplots())
         figure.savefig(folder / f"landing_{name}.svg", metadata={"Date": None, "Creator": None})
@@ -183,30 +191,36 @@ def _draw(name: str, tables: Tables, threshold: float, ax: Axes) -> None:
     elif name == "recall":
         found = correlation.recall_rows(tables["correlation_runs"], threshold).get("mdqa")
         correlation.plot_runs(tables["run_predictors"].query("task == 'mdqa'"), found, ax)
-        ax.set(xlabel="recall of the real-data heads", ylabel="exact match")
+        ax.set(title="", xlabel="recall of the real-data heads", ylabel="exact match")
         entries = dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))  # each once
-        ax.figure.legend(entries.values(), entries, fontsize="xx-small", loc="outside lower center", ncols=2)
+        names = [name.replace(" needles, ", " / ").replace(" haystack", "") for name in entries]
+        ax.figure.legend(entries.values(), names, fontsize="x-small", loc="outside lower center", ncols=2,
+                         columnspacing=0.8, handletextpad=0.2)
     else:
         rows = synthetic_choice(tables["choice"])
         plot_regret(rows[rows.predictor.isin(_CHOICES)], ax=ax)
         ax.set_xlabel("regret")
+        ax.set_yticks(ax.get_yticks(), [fill(label.get_text(), 16) for label in ax.get_yticklabels()])
 
 
 def _rows(tables: Tables, threshold: float, small: Iterable[str]) -> str:
     """One row for each claim: the paper, here, the verdicts, one sentence."""
-    said, here, body = claim_sentences(tables, threshold), _by_claim(REPORT_PROFILE), ""
+    said, here, rows = claim_sentences(tables, threshold), _by_claim(REPORT_PROFILE), []
     others = {f"This run ({name})": _by_claim(name) for name in small} | {"Pretrained model": _by_claim("pretrained")}
     others = {name: found for name, found in others.items() if found}
     for claim, page in _PAGES.items():
         cells = [f'<a href="chapters/{page}.html"><strong>{claim}</strong></a> {escape(CLAIMS[claim])}',
                  escape(PAPER[claim])]
         for found in (here, *others.values()):
-            cells.append(f"{_effect(found[claim])}<br>{badge(found[claim].verdict)}" if claim in found else "–")
-        body += "".join(f"<td>{cell}</td>" for cell in [*cells, escape(said[claim]).replace("`", "")]).join(
-            ("<tr>", "</tr>"))
+            cells.append(_found(found[claim]) if claim in found else "–")
+        rows.append([*cells, escape(said[claim]).replace("`", "")])
     runs = len(load_table(REPORT_PROFILE, "training"))
-    return table_of_verdicts(
-        ("Claim", "The paper, second hand", f"Here ({runs} runs)", *others, "In one sentence"), body)
+    return _table(("Claim", "The paper, second hand", f"Here ({runs} runs)", *others, "In one sentence"), rows)
+
+
+def _found(row: pd.Series) -> str:
+    """The verdict, below the effect where there is one."""
+    return badge(row.verdict) if pd.isna(row.effect) else f"{_effect(row)}<br>{badge(row.verdict)}"
 
 
 def _by_claim(profile: str) -> dict[str, pd.Series]:

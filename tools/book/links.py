@@ -22,6 +22,7 @@ from tools.book.layout import Layout
 _FILE = re.compile(r'href="((?:\.\./)+)((?:results|runs|models)/[^"#]+)"')
 _PICTURE = re.compile(r'(?<!">)(<img [^>]*src="([^"]+\.svg)"[^>]*>)')
 _ALONE = r'<span class="swipe">Swipe sideways, or touch to open it →</span><a class="alone" href="\2">\1</a>'
+_HEADING = re.compile(r'(?<=<th class="head"><p>)[^<]*_[^<]*(?=</p></th>)')
 _LINKED = re.compile(r'<a href="(?:\.\./)+((?:results|runs|models)/[^"#]+)"[^>]*>(.*?)</a>')
 
 
@@ -66,6 +67,15 @@ def open_alone(layout: Layout) -> None:
     for path in (layout.html / "book").rglob("*.html"):
         page = path.read_text(encoding="utf-8")
         if (changed := _PICTURE.sub(_ALONE, page)) != page:
+            write_whole(path, changed.encode())
+
+
+def break_headings(layout: Layout) -> None:
+    """Let the long names at the head of a table go on in a new line after an underscore, not in the midst of a word."""
+    for path in (layout.html / "book").rglob("*.html"):
+        page = path.read_text(encoding="utf-8")
+        changed = _HEADING.sub(lambda found: found[0].replace("_", "_<wbr>"), page)
+        if changed != page:
             write_whole(path, changed.encode())
 
 

@@ -167,6 +167,12 @@ def link_bare_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown
     return make_refnode(app.builder, node["refdoc"], docname, place, shown, full)
 
 
+def without_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: object) -> None:
+    """Leave out scripts that would run code in the page: none does, and declared twice they are an error on each."""
+    files = context["script_files"]
+    files[:] = [script for script in files if "thebe" not in f"{script.filename} {script.attributes}".lower()]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("verb", directive(verb_text))
     app.add_directive("dictionary", directive(dictionary_text, headings=True))
@@ -174,4 +180,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_role("name-or-code", name_or_code)
     app.connect("autodoc-process-signature", without_factories)
     app.connect("missing-reference", link_bare_name)
+    app.connect("html-page-context", without_thebe)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -123,12 +123,12 @@ class Findings:
         answer_tokens: of each answer.
         needles: number of needles of each example.
         exceeded: examples above each limit.
-        odd: examples by what of `ODD` is odd about them. `answer_in_no_needle` counts those with needles, not of the
+        odd: examples by oddity, as in `ODD`. `answer_in_no_needle` counts those with needles, not of the
             task `summhay`; `answer_shares_no_token` those of them without any token of the answer in the needles.
         shortcuts: ways to solve the examples without reading.
         unreadable: why the file could not be read at all; everything else is empty then.
         repeats: examples that repeat an earlier one of the file.
-        leaks: by other file, examples that stand there too.
+        leaks: by other file, examples that also occur there.
     """
 
     file: str
@@ -157,7 +157,7 @@ class Findings:
         return sum(count for reason, count in self.broken.items() if "needle" in reason)
 
     def warnings(self) -> list[str]:
-        """What does not keep the file from being used, but from being trusted; one sentence each."""
+        """What makes the file usable but not trustworthy; one sentence each."""
         counted = (
             *((self.odd[name], what) for name, what in ODD.items()),
             *((self.exceeded.get(name, Lines()), f"are longer than {limit} tokens ({name})")
@@ -230,19 +230,19 @@ def check_files(
     files: Sequence[str | Path], tokenizer: Any, limits: Mapping[str, int] | None = None,
     against: Sequence[str | Path] = (),
 ) -> list[Findings]:
-    """What is to be said of each file; see `Findings`.
+    """The findings on each file; see `Findings`.
 
-    Memory does not grow with the texts, but by some numbers for each example.
+    Memory does not grow with the texts, only by some numbers per example.
 
     Args:
-        files: in the format of `data.jsonl`, packed or not. A file that is missing has `unreadable` and nothing else.
+        files: in the format of `data.jsonl`, compressed or not. A missing file has only `unreadable`.
         tokenizer: the fast one of the model that will read the examples.
         limits: by name, numbers of tokens that an example should not exceed.
-        against: files that shall have no example in common with `files`, such as test sets.
+        against: files that should share no example with `files`, such as test sets.
 
     Raises:
-        ConfigError: one of `files` is among `against`: every example would be known from itself.
-        DataError: a record of `against` that is no example.
+        ConfigError: one of `files` is among `against`: every example would be found in itself.
+        DataError: a record of `against` that is not an example.
         ModelError: a tokenizer without offsets.
     """
     for path in files:

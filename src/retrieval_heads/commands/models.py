@@ -147,7 +147,7 @@ def _text(scores: HeadScores, table: pd.DataFrame, parsed: argparse.Namespace, r
     by_chance = int((scores.chance > parsed.threshold).sum())
     n_layers, n_heads = scores.shape
     lines = [f"{scores.kind} scores of {n_layers} x {n_heads} heads on {scores.n_used} examples{dropped}",
-             f"{above} heads score above {parsed.threshold:g}; on spans that are no needles {by_chance} do",
+             f"{above} heads score above {parsed.threshold:g}; on spans that are not needles, {by_chance} do",
              f"gold answers that the model would write: {right[1]:.2f}, with their end {right[0]:.2f}",
              "", "layer-head  score  chance  attention to needles"]
     lines += [f"{f'{row.layer}-{row.head}':<10}  {row.score:5.3f}  {row.chance:6.3f}  {row.mass:.3f}"

@@ -179,7 +179,7 @@ def _prepare(parsed: argparse.Namespace) -> None:
     for reason, count in content["dropped"].items():
         print(f"left out {count} records: {reason}")
     for answer, count in content["answers_not_searched"].items():
-        print(f"not looked for elsewhere, as it is no answer's text: {answer!r}, accepted by {count} records")
+        print(f"not looked for elsewhere, as it is not an answer's text: {answer!r}, accepted by {count} records")
     shared = {pair: count for pair, count in content["shared_gold_documents"].items() if count}
     print("gold documents in more than one set:", ", ".join(f"{n} ({pair})" for pair, n in shared.items()) or "none")
     print(f"licence of the data: {content['licence']}")

@@ -25,10 +25,10 @@ class Condition:
     """One kind of training data.
 
     Attributes:
-        name: as it stands in profiles, tables and folders.
+        name: as in profiles, tables and folders.
         concept: realism of the needle and the question: `real` (every form of statement), `high` (varied sentences, but
-            no apposition, pronoun or joined facts), `mid` (two templates a relation, one with its noun and one with a
-            verb, so that a statement can be put in other words, but only in one way), `low` (one template a relation),
+            no apposition, pronoun or joined facts), `mid` (two templates per relation, one with its noun and one with
+            a verb, so that a statement can be reworded, but only in one way), `low` (one template per relation),
             `symbolic`; `mixed` for a mixture.
         context: realism of the haystack: `real` (documents with hard negatives), `high` (documents about other things),
             `mid` (as `high`, but a prompt has only a few different ones, repeated: the words are of the same kind and
@@ -55,12 +55,12 @@ class Condition:
 
     @property
     def control(self) -> bool:
-        """Whether it is no data that anybody would train on, so that no claim is about it."""
+        """Whether nobody would train on such data, so that no claim is about it."""
         return self.short or self.shuffled
 
     @property
     def sized(self) -> bool:
-        """Whether it differs from another condition in the number of examples only; the claims are about one number."""
+        """Whether it differs from another condition only in the number of examples; the claims are about one number."""
         return self.scale != 1
 
     @property

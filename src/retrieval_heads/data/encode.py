@@ -181,7 +181,8 @@ class _Frame:
             return self._tokenizer.eos_token_id
         if text not in self._tokenizer.get_added_vocab():
             raise DataError(
-                "what ends a turn of the chat template is no token of the tokenizer", where=example.place, value=text,
+                "the end of a turn of the chat template is not a token of the tokenizer",
+                where=example.place, value=text,
                 remedy="Write the example out again for this model, by the template of its own tokenizer.",
             )
         return self._tokenizer.convert_tokens_to_ids(text)

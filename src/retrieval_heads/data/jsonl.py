@@ -43,18 +43,18 @@ def read_examples(
     """Read a file of examples.
 
     Args:
-        path: JSON Lines as `SCHEMA` has them, packed or not.
+        path: JSON Lines as `SCHEMA` describes them, compressed or not.
         task: stands in for a record's missing `task`; None for the file's name without its endings.
-        limit: read the first so many records only.
+        limit: read only the first `limit` records.
         tokenizer: one with a chat template, for records with `messages`.
-        template_arguments: what that template is told, such as `{"enable_thinking": False}`, beside what the
-            tokenizer was loaded with; a record's own go before.
+        template_arguments: arguments for that template, such as `{"enable_thinking": False}`, beside those that
+            the tokenizer was loaded with; a record's own take precedence.
 
     Returns:
-        Examples; `meta` has the record's other keys, `id` (file and line where it has none), `file` and `line`.
+        Examples; `meta` has the record's other keys, `id` (file and line if it has none), `file` and `line`.
 
     Raises:
-        DataError: a file that cannot be read, or a record that is no example: names file, line, key and value.
+        DataError: a file that cannot be read, or a record that is not an example: names file, line, key and value.
         ConfigError: `template_arguments` that the template does not read.
     """
     return list(iterate_examples(path, task, limit, tokenizer, template_arguments))
@@ -119,10 +119,10 @@ def scorable(example: Example) -> Example:
 
 
 def write_examples(path: str | Path, examples: Iterable[Example]) -> int:
-    """Write examples in the format that `read_examples` reads, one at a time; `.gz` packed. Returns how many.
+    """Write examples in the format that `read_examples` reads, one at a time; `.gz` compresses them. Returns how many.
 
-    The file appears whole or not at all, also when the iterable raises. The same examples give the same bytes. Reading
-    it back gives equal examples but for `file` and `line` in `meta`, which say where each was read.
+    The file appears whole or not at all, even when the iterable raises. The same examples give the same bytes. Reading
+    it back gives equal examples except for `file` and `line` in `meta`, which say where each was read.
 
     Raises:
         ResultError: the place cannot be written to.
@@ -199,7 +199,7 @@ def _span(record: Record, place: int, needle: Any, prompt: str) -> tuple[int, in
     key = f"needles[{place}]"
     if isinstance(needle, list):
         if len(needle) != 2 or not all(type(bound) is int for bound in needle):
-            _refuse(record, key, described(needle), "the needle is no span",
+            _refuse(record, key, described(needle), "the needle is not a span",
                     "Give two whole numbers, or the needle's text.")
         if "messages" in record.data:
             _refuse(record, key, needle, "spans count from the start of `prompt`, which messages have not",
@@ -218,13 +218,13 @@ def _span(record: Record, place: int, needle: Any, prompt: str) -> tuple[int, in
 def _list(record: Record, key: str) -> list[Any]:
     value = record.data.get(key, [])
     if not isinstance(value, list):
-        _refuse(record, key, described(value), f"`{key}` is no list", f"Give `{key}` as a JSON list.")
+        _refuse(record, key, described(value), f"`{key}` is not a list", f"Give `{key}` as a JSON list.")
     return value
 
 
 def _text(record: Record, key: str, value: Any) -> str:
     if not isinstance(value, str) or (not value.isascii() and any("\ud800" <= one <= "\udfff" for one in value)):
-        _refuse(record, key, described(value), f"`{key}` is no text", f"Give `{key}` as a JSON string.")
+        _refuse(record, key, described(value), f"`{key}` is not a text", f"Give `{key}` as a JSON string.")
     return value
 
 

@@ -116,7 +116,7 @@ def _gold(example: Example, documents: Sequence[Document]) -> tuple[int, ...]:
     index = {number: place for place, (number, _, _) in enumerate(documents)}
     numbers = example.meta.get("gold")
     if not isinstance(numbers, list) or not numbers or not all(type(number) is int for number in numbers):
-        raise refused(example, "gold", numbers, "is no list of document numbers",
+        raise refused(example, "gold", numbers, "is not a list of document numbers",
                       "Give the numbers of the documents that hold the needles.")
     if unknown := [number for number in numbers if number not in index]:
         raise refused(example, "gold", unknown, f"names documents that are not among the {len(documents)} of the "

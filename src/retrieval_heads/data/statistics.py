@@ -26,7 +26,7 @@ _DOCUMENT = re.compile(r"^Document \d+:", re.MULTILINE)
 
 
 def describe(examples: Sequence[Example], tokenizer: Any) -> dict[str, float]:
-    """Mean `tokens` (prompt and answer), `documents` and `needles` an example, and the size of the `vocabulary`.
+    """Mean `tokens` (prompt and answer), `documents` and `needles` per example, and the size of the `vocabulary`.
 
     The vocabulary is the number of different words in all prompts, without regard to case; it grows with the number of
     examples, so compare sets of the same size.
@@ -49,13 +49,13 @@ def stated_forms(examples: Sequence[Example]) -> list[str]:
     """`relation/form/variant` of every statement of a needle, in order.
 
     Raises:
-        DataError: an example that does not say how its needles are put, as those of official files.
+        DataError: an example that does not say how its needles are worded, such as one of an official file.
     """
     forms = []
     for example in examples:
         if "forms" not in example.meta:
             raise DataError(
-                "it is not known how the needles are put", where=example.place,
+                "it is not known how the needles are worded", where=example.place,
                 remedy="Describe examples from `make_examples`.",
             )
         forms += example.meta["forms"]
@@ -63,7 +63,7 @@ def stated_forms(examples: Sequence[Example]) -> list[str]:
 
 
 def unseen_shares(seen: Collection[str], wanted: Sequence[str]) -> dict[str, float]:
-    """How much of the statements `wanted` (of a test set) never occurs in `seen` (of a training set).
+    """What share of the statements `wanted` (of a test set) never occurs in `seen` (of a training set).
 
     Args:
         seen: `stated_forms` of the training examples.
@@ -73,7 +73,7 @@ def unseen_shares(seen: Collection[str], wanted: Sequence[str]) -> dict[str, flo
         Fractions in [0, 1] called `unseen` (relation and form together), `unseen_forms`, `unseen_relations`.
 
     Raises:
-        DataError: nothing is wanted, so no share exists.
+        DataError: `wanted` is empty, so there is no share.
     """
     if not wanted:
         raise DataError("no statement to look for", where="wanted", remedy="Give the forms of a test set with needles.")
@@ -88,8 +88,8 @@ def ngram_overlap(train: Sequence[Example], target: Sequence[Example], n: int = 
     """Share of the different word n-grams in the target's prompts that also occur in a training prompt.
 
     Overlap of n-grams is the usual measure of how alike two sets of texts are, as in the checks of training data for
-    test data (Brown et al. 2020, arXiv 2005.14165, appendix C). Prompts are nearly all haystack, so it tells haystacks
-    apart and needles hardly. It grows with the number of training examples, so compare sets of the same size.
+    test data (Brown et al. 2020, arXiv 2005.14165, appendix C). Prompts are nearly all haystack, so it distinguishes
+    haystacks, but hardly needles. It grows with the number of training examples, so compare sets of the same size.
 
     Words are runs of letters and digits, with apostrophes and hyphens inside, without regard to case and punctuation.
     No n-gram reaches from one prompt to the next.

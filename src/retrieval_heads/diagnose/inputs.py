@@ -33,7 +33,7 @@ class Request(SetsRequest):
         adapters: trained adapters by set name, instead of training; `real` may be one. Each counts as the first seed,
             and `rope_theta` is then theirs.
         n_probe: how many evaluation examples the probe gets; None for half of them.
-        limit: only this many first examples of each file, for a trial.
+        limit: use only the first `limit` examples of each file, for a trial.
         rank, bf16, gradient_checkpointing: of the fine-tunings, see `LoraSettings`.
         draws: random controls for each set of heads.
         bootstrap: samples of each interval.

@@ -44,8 +44,8 @@ def _of_teaching(result: Result) -> Iterator[str]:
     still = {name: text for name in inputs.conditions if (text := _hardly_moved(result, name))}
     if still:
         told = "; ".join(f"{name} {text}" for name, text in still.items())
-        yield (f"Training hardly moved: {told}. Nothing can be said of what these sets would teach; raise --epochs or "
-               "--lr.")
+        yield (f"Training hardly moved: {told}. Nothing can be said about what these sets would teach; "
+               "raise --epochs or --lr.")
     open_ones = [name for name in names if verdict(result, name).kind in ("not shown", "style only")]
     if open_ones and (needed := _needed(result, open_ones)) > len(inputs.test):
         yield (f"Too few test examples to tell for {', '.join(open_ones)}: with the spread seen here, a gain of "

@@ -53,7 +53,8 @@ def plot_seconds(summary: pd.DataFrame, passes: pd.DataFrame, ax: Axes | None = 
     for place, row in rows.iterrows():
         each = passes[passes.what == row.what].seconds
         ax.plot(each, [place] * len(each), ".", color=_PASS, markersize=4, label="a round" if place == 0 else None)
-        ax.text(each.max(), place, f"  {row.seconds:.2f} s", va="center", fontsize="small")
+        ax.annotate(f"{row.seconds:.2f} s", (each.max(), place), (6, 0), textcoords="offset points", va="center",
+                    fontsize="small")
     ax.vlines(rows.floor_seconds, rows.index - 0.38, rows.index + 0.38, color=_FLOOR, linewidth=2.5, label="floor")
     ax.set_yticks(rows.index, names_of(rows))
     ax.grid(visible=False, axis="y")

@@ -76,8 +76,11 @@ _SCRIPT = """<script>(function () {
 
 
 def vega_bundle() -> str:
-    """Vega, Vega-Lite and vega-embed as one script, as the pinned vl-convert has them."""
-    return vl_convert.javascript_bundle()
+    """Vega, Vega-Lite and vega-embed as one script, as the pinned vl-convert has them.
+
+    Its names stay its own: a page of the book has another `_`.
+    """
+    return f"(() => {{\n{vl_convert.javascript_bundle()}\n}})();\n"
 
 
 def head_chart(scores: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> alt.LayerChart:

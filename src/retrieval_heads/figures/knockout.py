@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from retrieval_heads.claims.necessity import ABLE
 from retrieval_heads.figures.common import (
@@ -93,9 +93,10 @@ def plot_effects(effects: pd.DataFrame, k: int, ax: Axes | None, order: Sequence
 
 
 def _room_around_nothing(ax: Axes) -> None:
-    """A loss of next to nothing shall look like it."""
+    """A loss of next to nothing shall look like it. Numbers at the very ends would run into those of the next panel."""
     low, high = ax.get_xlim()
     ax.set_xlim(min(low, -0.1), max(high, 0.3))
+    ax.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
 
 
 def comparison_sizes(knockout: pd.DataFrame, sizes: Iterable[int]) -> dict[str, int]:

@@ -89,8 +89,8 @@ def plot_shortfall(
     condition_rows(ax, order)
     reach = shortfall_reach(table) if reach is None else reach
     ax.set_xlim(-0.4 * reach, reach)
-    repeated = f"{plural(counts(rows.n_seeds), 'seed')} x {plural(counts(rows.n_bases), 'base model')}"
-    ax.set_xlabel(f"shortfall in {metric_label(metric)}\n(fraction; n = {counts(rows.n)} examples,\n{repeated})",
+    repeated = f"{plural(counts(rows.n_seeds), 'seed')}\nx {plural(counts(rows.n_bases), 'base model')}"
+    ax.set_xlabel(f"shortfall in {metric_label(metric)}\n(fraction; n = {counts(rows.n)}\nexamples, {repeated})",
                   fontsize="small")
     return ax
 

@@ -110,7 +110,7 @@ class Result:
         before, best = self.untuned["probe_loss"], float(self.values["probe_loss"].min())
         if before - best < HARDLY * before:
             found.append(f"training hardly moved the model (probe loss {before:.3f} before, {best:.3f} at best): "
-                         "nothing can be said of the sets; raise --epochs, --examples or --lr")
+                         "nothing can be said about the sets; raise --epochs, --examples or --lr")
         if self.n_probe < FEW_PROBE:
             found.append(f"few probe examples ({self.n_probe}): with {FEW_PROBE} or more the order is surer")
         if len(set(self.n_train.values())) > 1:
@@ -124,7 +124,7 @@ class Result:
             found.append("no real heads are known (--real-heads or --real-train)"
                          + ("; the base model's own stand in" if self.n_base_heads else ""))
         if self.n_base_heads is None:
-            found.append("no probe example with needles is short enough for the base model as it is (--base-probe), "
+            found.append("no probe example with needles is short enough for the unextended base model (--base-probe), "
                          "so its own heads are not known")
         if self.calibration is not None:
             size = load_profile(PROFILE).n_train

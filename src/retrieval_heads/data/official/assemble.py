@@ -51,7 +51,7 @@ Phrase = Annotated[Filled, AfterValidator(str.strip)]
 
 
 class Fields(BaseModel):
-    """Base of the formats: exact types (a number in quotes is no number). Extra keys are ignored: predictions files add
+    """Base of the formats: exact types (a quoted number is not a number). Extra keys are ignored: predictions files add
     `model_*` keys, and later releases add metadata."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)

@@ -77,26 +77,26 @@ def iterate_mdqa(
 ) -> Iterator[Example]:
     """Load questions over numbered passages, one of them gold (`nq-open-oracle` has only that one).
 
-    The reference answer is the first accepted one that the gold passage holds letter for letter, since a head can
-    copy no other. Its needles are all its places in the gold passage: an answer that the passage repeats can be
+    The reference answer is the first accepted one that the gold passage holds letter for letter, since a head cannot
+    copy any other. Its needles are all its places in the gold passage: an answer that the passage repeats can be
     copied from each of them.
 
     Args:
         path: JSON Lines, `.gz`, or a JSON array; extra keys are ignored.
         limit: read the first `limit` records only.
         needle: the `sentence` around the answer, the whole gold `passage`, or the `answer` alone.
-        n_documents: keep at most so many passages: the gold one and the first others, in their order.
+        n_documents: keep at most this many passages: the gold one and the first others, in their order.
         instruction: a line before the passages.
         on_unusable: `raise` on a record without gold passage or whose gold passage does not hold an answer, or `drop`
             it (the shipped files have none of either).
-        dropped: counts what was dropped by reason; without it a warning tells.
+        dropped: counts what was dropped by reason; without it, a warning says so.
         gold: where the gold passage stands. In a published file it is at one place in all records, so a set of them
             `as it is` can be solved by reading that place; `in turn` puts it first, second, ..., last, first, ...
 
     Returns:
         Examples; `meta` has `id` (file and line, as the format has none), `file`, `line`, `documents` (how many),
         `gold` (their numbers, from 1), `needle`, and `whole_words`: False where the answer stands in the gold passage
-        only inside longer words (`5` in `2015`), so that the needle may be no support.
+        only inside longer words (`5` in `2015`), so that the needle may not support it.
 
     Raises:
         DataError: the file or a record is not in the official format, or see `on_unusable`.
@@ -132,11 +132,11 @@ def iterate_musique(
         path: JSON Lines, `.gz`, or a JSON array; extra keys are ignored.
         limit: read the first `limit` records only.
         needle: the `sentence` around each step's answer, the whole supporting `passage`, or the `answer` alone.
-        n_documents: keep at most so many paragraphs: the supporting ones and the first others, in their order.
+        n_documents: keep at most this many paragraphs: the supporting ones and the first others, in their order.
         instruction: a line before the paragraphs.
         on_unusable: `raise` on a record with a step that has no supporting paragraph (the unanswerable ones of
             MuSiQue-Full) or whose answer is not in it, or `drop` it (the 100 shipped records have none of either).
-        dropped: counts what was dropped by reason; without it a warning tells.
+        dropped: counts what was dropped by reason; without it, a warning says so.
 
     Returns:
         Examples; `meta` has `id`, `file`, `line`, `hops`, `documents` (how many), `gold` (the numbers of the supporting

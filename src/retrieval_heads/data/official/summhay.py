@@ -65,7 +65,7 @@ def iterate_summhay(
     n_documents: int | None = None, seed: int = 0, instruction: str = "", on_unusable: OnUnusable = "raise",
     dropped: Counter[str] | None = None,
 ) -> Iterator[Example]:
-    """Load one example an insight: given the insight, cite the numbers of the documents that contain it.
+    """Load one example per insight: given the insight, cite the numbers of the documents that contain it.
 
     This is the task of this study, made from the official file (which asks for summaries of a subtopic with
     citations). The file says which documents contain an insight (`insights_included`), but not where: documents put
@@ -78,12 +78,12 @@ def iterate_summhay(
             ignored.
         limit: make examples of the first `limit` insights only.
         needle: `document` or `sentence`, see above.
-        n_documents: a sample of so many documents, drawn for each insight: all that contain it, filled up with
+        n_documents: a sample of this many documents, drawn for each insight: all that contain it, filled up with
             others, in the order of the file. All documents when None.
         seed: of the sample.
         instruction: a line before the documents.
         on_unusable: `raise` on an insight that no document contains, or more than `n_documents` do, or `drop` it.
-        dropped: counts what was dropped by reason; without it a warning tells.
+        dropped: counts what was dropped by reason; without it, a warning says so.
 
     Returns:
         Examples; the answer is a list like `2, 5, 11`, and documents have no title. `meta` has `id` (of the insight),

@@ -38,7 +38,7 @@ _REMEDIES = {
 }
 """What to do, by the status of a refusal."""
 NONSENSE_TRIES = 3
-"""How often an answer that is no chat completion is asked for again."""
+"""How often an answer that is not a chat completion is asked for again."""
 PARAMETERS: dict[str, Any] = {"temperature": 0.7, "max_tokens": 2048}
 
 
@@ -132,7 +132,7 @@ class Client:
         """The endpoint's answer to chat messages, from the cache where it was given before.
 
         Raises:
-            EndpointError: no answer after all retries, a refused request, or an answer that is no chat completion.
+            EndpointError: no answer after all retries, a refused request, or an answer that is not a chat completion.
             ResultError: the cache's folder cannot be used.
         """
         key = request_key(self.endpoint.model, messages, self.endpoint.parameters)
@@ -160,7 +160,7 @@ class Client:
             except ValueError as error:
                 problem = error
         raise EndpointError(
-            f"the answer is no chat completion ({problem}), {NONSENSE_TRIES} times", where=self.endpoint.url,
+            f"the answer is not a chat completion ({problem}), {NONSENSE_TRIES} times", where=self.endpoint.url,
             value=body[:80], remedy="Check that the address is an OpenAI-compatible one, which mostly ends in /v1; "
             "answers so far are in the cache.",
         )

@@ -277,4 +277,4 @@ def copy_matching(real: str | Path, out: str | Path, ids: Sequence[str]) -> Iter
         with path.open("rb") as source, writing_whole(out / HELD_OUT / path.name) as target:
             shutil.copyfileobj(source, target)
     if held_out:
-        yield f"{HELD_OUT}: {len(held_out)} files copied as they are"
+        yield f"{HELD_OUT}: {len(held_out)} files copied unchanged"
