@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 from retrieval_heads.figures import knockout, patching
 from retrieval_heads.figures.common import counts, over_runs, shared_legend
 from retrieval_heads.figures.correlation import plot_correlation, plot_overlap
+from retrieval_heads.figures.explorers import vega_bundle
 from retrieval_heads.figures.interval_tables import (
     counts_table,
     effects_table,
@@ -258,3 +259,9 @@ def test_numbers_of_heads_have_a_short_table() -> None:
     assert list(counts_table(counts).condition[:2]) == ["base", "base"]
     short = counts_table(counts, many=2)
     assert short.loc[1].tolist() == ["real", "2", "11 (10 to 12)", "10"]
+
+
+def test_the_script_of_the_map_keeps_its_names_to_itself() -> None:
+    script = vega_bundle().strip()  # a page of the book has a `_` of its own
+    assert script.startswith("(() => {")
+    assert script.endswith("})();")
