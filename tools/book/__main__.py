@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ try:
     import nbformat
     import yaml
 
-    from tools.book.build import build_book, report_problems, stored_problems
+    from tools.book.build import build_book, build_html, gather_pages, report_problems, stored_problems
     from tools.book.layout import (
         REPORT_PROFILE,
         STORED_PROFILE,
@@ -48,11 +49,12 @@ EXAMPLES = """examples:
 
 def run_chapters(
     layout: Layout, options: argparse.Namespace, given: Mapping[str, Any], target: Path, origin: str,
-    after_first: Callable[[], None] | None = None,
+    after_first: Callable[[], None] | None = None, news: Callable[[], str] = str,
 ) -> None:
     """Run chapters one after another, with one line of progress each, and put the pages into `target`.
 
-    `after_first` is called when the first of several is done.
+    `after_first` is called when the first of several is done. `news` is asked about once a second while a chapter runs,
+    and has a line to print or nothing.
     """
     chapters, profile = layout.chapters(options.chapters), given.get("profile", STORED_PROFILE)
     if not chapters:
@@ -63,6 +65,8 @@ def run_chapters(
         line = f"[{number}/{len(chapters)}] {chapter:<20} "
 
         def waiting(seconds: float, line: str = line, chapter: str = chapter) -> None:
+            if told := news():
+                print(f"\n{told}\n{line}", end="", flush=True)
             if sys.stdout.isatty():
                 print(f"\r{line}{seconds:.0f} s, {pace.text(chapter, seconds)} ", end="", flush=True)
 
@@ -86,10 +90,21 @@ def run_study(layout: Layout, options: argparse.Namespace, given: Mapping[str, A
 
     Until a chapter has been run, its page is that of the report.
     """
-    def first_pages() -> None:
-        print(f"first pages: {build_book(layout)} (the others show the report until they have been run)", flush=True)
+    building: list[Future[Path]] = []  # beside the next chapters, which rarely use every core
 
-    run_chapters(layout, options, given, layout.pages, "run", first_pages)
+    def build() -> None:
+        gather_pages(layout)
+        building.append(pool.submit(build_html, layout))
+
+    def news() -> str:
+        if not (building and building[0].done()):
+            return ""
+        return f"first pages: {building.pop().result()} (the others show the report until they have been run)"
+
+    with ThreadPoolExecutor(1) as pool:
+        run_chapters(layout, options, given, layout.pages, "run", build, news)
+    if building:
+        building[0].result()
     print(f"book: {build_book(layout, fresh=len(layout.chapters(options.chapters)) == 1)}")
 
 

@@ -126,7 +126,13 @@ def stored_problems(layout: Layout, chapter: str) -> list[str]:
 
 
 def build_book(layout: Layout, fresh: bool = True) -> Path:
-    """Build the book with every warning an error; the path of its first page.
+    """Gather the pages and build the book of them; as `build_html`."""
+    gather_pages(layout)
+    return build_html(layout, fresh)
+
+
+def build_html(layout: Layout, fresh: bool = True) -> Path:
+    """Build the book of the pages that are gathered, with every warning an error; the path of its first page.
 
     Args:
         layout: the checkout.
@@ -135,7 +141,6 @@ def build_book(layout: Layout, fresh: bool = True) -> Path:
     Raises:
         NotebookError: a warning of Sphinx (such as a broken reference), or a page or picture that is missing.
     """
-    gather_pages(layout)
     # what an earlier build left behind would hide that a page is missing now
     for old in (layout.html, layout.html.parent / ".doctrees") if fresh else ():
         shutil.rmtree(old, ignore_errors=True)
