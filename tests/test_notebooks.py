@@ -107,8 +107,9 @@ def test_a_study_shows_its_first_pages_early_and_the_time_left(tmp_path, capsys)
     assert main(["--root", str(layout.root), "study"]) == 0
     lines = capsys.readouterr().out.splitlines()
     starts = [line.split(":")[0][:11] for line in lines if line]
-    assert [start for start in starts if start in ("first pages", "book")][-1] == "book"
-    assert [start for start in dict.fromkeys(starts) if start[0] == "["] == ["[1/2] 00_li", "[2/2] 01_mo"]
+    assert starts.count("first pages") == 1
+    assert starts.index("[1/2] 00_li") < starts.index("first pages") < starts.index("book")
+    assert starts.index("[1/2] 00_li") < starts.index("[2/2] 01_mo") < starts.index("book")
     assert "left" in lines[0]
     assert html_problems(layout) == []
     assert "quick 3" in (layout.html / "book/chapters/01_more.html").read_text(), "the second build has the new page"

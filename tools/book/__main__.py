@@ -103,8 +103,8 @@ def run_study(layout: Layout, options: argparse.Namespace, given: Mapping[str, A
 
     with ThreadPoolExecutor(1) as pool:
         run_chapters(layout, options, given, layout.pages, "run", build, news)
-    if building:
-        building[0].result()
+    if told := news():
+        print(told, flush=True)
     print(f"book: {build_book(layout, fresh=len(layout.chapters(options.chapters)) == 1)}")
 
 

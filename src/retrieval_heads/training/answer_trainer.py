@@ -183,6 +183,7 @@ class _Watched(TrainerCallback):
             control.should_save = True
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        """Stop at a loss that is not finite, naming a broken weight of the base where there is one."""
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             for name, weight in kwargs["model"].named_parameters():

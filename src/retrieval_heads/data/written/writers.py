@@ -80,6 +80,7 @@ class EndpointWriter:
         self._client, self._concurrency, self._attempts = client, concurrency, attempts
 
     def texts(self, orders: Sequence[Order]) -> list[str | Fault]:
+        """A text or the reason why there is none for each order, in their order; several are asked for at a time."""
         stopped = threading.Event()
 
         def work(order: Order) -> str | Fault | None:
