@@ -48,7 +48,7 @@ pretrained: $(VENV)/.book  ## the study of a pretrained model on one GPU: model,
 	@test -d $(OFFICIAL)/mdqa || $(RUN) -m retrieval_heads fetch mdqa --to $(OFFICIAL)
 	@test -f $(STUDY)/mdqa/high_high.jsonl.gz || { $(RUN) -m retrieval_heads prepare --task mdqa --official $(OFFICIAL) \
 		--tokenizer models/smollm2 --out runs/pretrained-prepared --length 16384 --eval-length 8192 --short-length 4096 \
-		--train-ids data/written/mdqa_needles.jsonl.gz --probe 200 --dev 150 --test 600 && \
+		--records data/written/records_mdqa.json && \
 		$(RUN) -m retrieval_heads write --real runs/pretrained-prepared/mdqa/real.jsonl.gz --tokenizer models/smollm2 \
 		--length 16384 --texts data/written/mdqa_needles.jsonl.gz --out $(STUDY)/mdqa; }
 	@$(RUN) -m retrieval_heads grid --profile pretrained

@@ -116,7 +116,23 @@ def test_named_training_questions_and_a_development_set(tmp_path: Path, tokenize
     manifest = json.loads((folder / MANIFEST).read_text())
     assert manifest["haystacks_without_gold_of_other_sets"] is True
     assert manifest["shared_gold_documents"]["train-dev"] == manifest["shared_gold_documents"]["test-dev"] == 0
-    assert manifest["arguments"]["train_ids"] == wanted
+    assert manifest["arguments"]["records"] == {"train": wanted}
+
+
+def test_records_of_another_folder_are_used_again(tmp_path: Path, tokenizer_folder: Path, capsys):
+    official = save_official(tmp_path / "official", "mdqa", 60)
+    command = ["prepare", "--official", str(official), "--task", "mdqa", "--tokenizer", str(tokenizer_folder),
+               "--length", "1200"]
+    assert main([*command, "--train", "9", "--probe", "8", "--test", "20", "--dev", "7", "--seed", "3",
+                 "--out", str(tmp_path / "first")]) == 0
+    records = tmp_path / "first" / "mdqa" / "records.json"
+    assert main([*command, "--records", str(records), "--out", str(tmp_path / "second")]) == 0
+    assert (tmp_path / "second" / "mdqa" / "records.json").read_bytes() == records.read_bytes()
+    capsys.readouterr()
+    assert main([*command, "--records", str(tmp_path / "first" / "mdqa" / MANIFEST), "--out", str(tmp_path / "x")]) == 2
+    assert "no records.json of `prepare`" in capsys.readouterr().err
+    assert main([*command, "--train", "9", "--test", "20", "--out", str(tmp_path / "x")]) == 2
+    assert "no number of probe examples" in capsys.readouterr().err
 
 
 def test_too_few_records_are_told_before_anything_is_measured(
@@ -252,7 +268,7 @@ def test_function_words_among_the_answers_fill_haystacks_and_control_tokens_do_n
 @pytest.mark.parametrize(("changes", "named"), [
     ({"length": 0}, "length"), ({"train": 0}, "train"), ({"eval_lengths": (0,)}, "eval_lengths"),
     ({"short_length": 1200}, "short_length"), ({"depths": (2,)}, "depths"), ({"instruction": " Hm. "}, "instruction"),
-    ({"train": 8, "train_ids": ("a", "b")}, "2 training questions are named"),
+    ({"train": 8, "records": {"train": ("a", "b")}}, "2 train questions are named"),
 ])
 def test_wrong_requests(changes: dict, named: str):
     with pytest.raises(ConfigError, match=named):

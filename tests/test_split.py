@@ -37,15 +37,15 @@ def test_limited_sets_are_of_few_kinds(tmp_path: Path):
 
 def test_named_questions_that_cannot_be_used_are_told(sources: list[Source]):
     numbers = {"train": 2, "probe": 3, "test": 5, "seed": 0}
-    with pytest.raises(DataError, match=r"1 of the 2 named training questions are not among.*nowhere:1"):
-        split(sources, pinned=[sources[0].id, "nowhere:1"], **numbers)
+    with pytest.raises(DataError, match=r"1 of the 2 named questions are not among.*nowhere:1"):
+        split(sources, pinned={"train": [sources[0].id, "nowhere:1"]}, **numbers)
 
     def room(source, training: bool, apart) -> None:
         if training and source.id == sources[3].id:
             raise UnusableRecordError("it is too long")
 
     with pytest.raises(DataError, match=r"1 of the 2 named .* cannot be used \(1 because it is too long\)"):
-        split(sources, pinned=[sources[0].id, sources[3].id], room=room, **numbers)
+        split(sources, pinned={"train": [sources[0].id, sources[3].id]}, room=room, **numbers)
 
 
 def _topics(tmp_path: Path, n: int, *sizes: int) -> Split:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from retrieval_heads import fetch
 from retrieval_heads.commands import add_template_arguments, from_options, json_object
 from retrieval_heads.data.official.lengthen import DEPTHS
-from retrieval_heads.data.official.prepare import Request, prepare
+from retrieval_heads.data.official.prepare import Request, prepare, read_records
 from retrieval_heads.data.official.records import read_ids
 from retrieval_heads.data.official.sources import origin, origins
 from retrieval_heads.errors import ConfigError
@@ -136,14 +136,17 @@ def add_prepare(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--eval-length", type=int, action="append", default=[], metavar="LENGTH",
                         help="further length of the held-out examples, beside --length; can be given several times")
     parser.add_argument("--train", type=int, metavar="N",
-                        help="number of training examples; not needed with --train-ids")
-    parser.add_argument("--train-ids", metavar="FILE",
+                        help="number of training examples; not needed with --train-ids or --records")
+    named = parser.add_mutually_exclusive_group()
+    named.add_argument("--train-ids", metavar="FILE",
                         help="ids of the training questions, one per line, or JSON Lines with `id`, such as written "
                         "passages; all others may be held out")
+    named.add_argument("--records", metavar="FILE",
+                       help="the records.json of a folder that was prepared before: the same records in every set")
     for name in ("probe", "test"):
-        parser.add_argument(f"--{name}", required=True, type=int, metavar="N", help=f"number of {name} examples")
-    parser.add_argument("--dev", type=int, default=0, metavar="N",
-                        help="number of held-out examples for choosing settings (0)")
+        parser.add_argument(f"--{name}", type=int, metavar="N",
+                            help=f"number of {name} examples; not needed with --records")
+    parser.add_argument("--dev", type=int, metavar="N", help="number of held-out examples for choosing settings (0)")
     parser.add_argument("--seed", type=int, default=0, help="seed of split, haystacks and depths")
     parser.add_argument("--depths", default=",".join(map(str, DEPTHS)), metavar="D,D,...",
                         help="depths of gold documents, from 0 (first) to 1 (last), used in turn")
@@ -159,13 +162,17 @@ def _prepare(parsed: argparse.Namespace) -> None:
     except ValueError:
         raise ConfigError("not numbers", where="--depths", value=parsed.depths,
                           remedy="Give numbers from 0 to 1 with commas between them.") from None
-    ids = read_ids(parsed.train_ids) if parsed.train_ids else ()
-    if parsed.train is None and not ids:
-        raise ConfigError("no number of training examples", where="--train", value=None,
-                          remedy="Give it, or name the training questions by --train-ids.")
+    records = (read_records(parsed.records) if parsed.records else
+               {"train": read_ids(parsed.train_ids)} if parsed.train_ids else {})
+    numbers = {name: len(records.get(name, ())) or None if getattr(parsed, name) is None else getattr(parsed, name)
+               for name in ("train", "probe", "test", "dev")}
+    if absent := [name for name in ("train", "probe", "test") if numbers[name] is None]:
+        raise ConfigError(f"no number of {absent[0]} examples", where=f"--{absent[0]}", value=None,
+                          remedy="Give it, or name the questions by --records"
+                                 + (" or --train-ids." if absent[0] == "train" else "."))
     request = from_options(
-        Request, parsed, eval_lengths=tuple(parsed.eval_length), depths=depths, train_ids=ids,
-        train=len(ids) if parsed.train is None else parsed.train,
+        Request, parsed, eval_lengths=tuple(parsed.eval_length), depths=depths, records=records,
+        **numbers | {"dev": numbers["dev"] or 0},
         template_arguments=json_object("--template-arguments", parsed.template_arguments) or None,
     )
     manifest, made = prepare(request, parsed.official, parsed.tokenizer, parsed.out)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -58,7 +58,8 @@ class Request:
         chat, instruction, template_arguments: see `Frame`.
         depths: dealt to the gold documents; see `lengthen.py`.
         dev: number of held-out examples of a development set; none for 0.
-        train_ids: the ids of the training records, `train` of them; they are drawn where there are none.
+        records: the ids of the records of some sets (`train`, `limited`, `probe`, `test`, `dev`), as a records.json has
+            them; the others are drawn.
     """
 
     task: str
@@ -73,7 +74,7 @@ class Request:
     instruction: str = ""
     depths: tuple[float, ...] = DEPTHS
     dev: int = 0
-    train_ids: tuple[str, ...] = ()
+    records: Mapping[str, Sequence[str]] = field(default_factory=dict)
     template_arguments: Mapping[str, Any] | None = None
 
     @property
@@ -86,9 +87,10 @@ class Request:
             check_count(name, getattr(self, name))
         check_count("short_length", self.short_length)
         check_count("dev", self.dev or None)
-        if self.train_ids and len(self.train_ids) != self.train:
-            raise ConfigError(f"{len(self.train_ids)} training questions are named", where="train", value=self.train,
-                              remedy="Leave the number out, or give this one.")
+        for name, number in {"train": self.train, **self.held_out}.items():
+            if self.records.get(name) and len(self.records[name]) != number:
+                raise ConfigError(f"{len(self.records[name])} {name} questions are named", where=name, value=number,
+                                  remedy="Leave the number out, or give this one.")
         for length in self.eval_lengths:
             check_count("eval_lengths", length)
         object.__setattr__(self, "eval_lengths", tuple(sorted({*self.eval_lengths, self.length})))
@@ -137,7 +139,7 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
         check_room(source, pool, frame, lengths, seed=request.seed, apart=apart)
 
     parts = split(sources, room, train=request.train, probe=request.probe, test=request.test, dev=request.dev,
-                  seed=request.seed, pinned=request.train_ids, dropped=dropped)
+                  seed=request.seed, pinned=request.records, dropped=dropped)
     made = {}
     for name, examples in _examples(request, parts, pool, frame):
         write_examples(folder / name, examples)
@@ -156,6 +158,20 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
     }
     _write_json(folder / MANIFEST, manifest)
     return folder / MANIFEST, True
+
+
+def read_records(path: str | Path) -> dict[str, tuple[str, ...]]:
+    """The ids of each set, from the records.json of a folder that was prepared before; `DataError` for another file."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        ids = {name: tuple(found[name]) for name in ("train", "limited", "probe", "test")} | {
+            "dev": tuple(found.get("dev", ()))}
+        if not all(isinstance(one, str) for part in ids.values() for one in part) or not all(map(ids.get, found)):
+            raise ValueError("sets of ids are expected")
+    except UNREADABLE as error:
+        raise DataError("no records.json of `prepare`", where=path, value=f"{type(error).__name__}: {error}",
+                        remedy="Give the file that `prepare` wrote beside real.jsonl.gz.") from None
+    return ids
 
 
 def files_of(request: Request) -> dict[str, tuple[str, int]]:
@@ -198,7 +214,7 @@ def _examples(request: Request, parts: Split, pool: Pool, frame: Frame) -> Itera
 def _arguments(request: Request, files: Sequence[Path], tokenizer: Path, frame: Frame) -> dict[str, Any]:
     """All that the files follow from, as it is read back from JSON; no path of this machine."""
     # what is not asked for is left out, so that a folder that was made before it could be is still the request's own
-    asked = {key: value for key, value in vars(request).items() if value or key not in ("dev", "train_ids")}
+    asked = {key: value for key, value in vars(request).items() if value or key not in ("dev", "records")}
     return json.loads(json.dumps({
         **asked, "template_arguments": dict(frame.template_arguments) or None,
         "sources": {path.name: _file_facts(path) for path in files},

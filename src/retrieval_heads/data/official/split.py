@@ -1,6 +1,6 @@
 """Which records are for training, probing and testing: no shared question, and as far as possible no shared document.
 
-Held-out records are chosen first, unless the training records are named. Three plans are tried in turn, until there
+Held-out records are chosen first, unless records are named. Three plans are tried in turn, until there
 are enough records:
 
 1. no two sets share a gold document;
@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, combinations, islice
 
@@ -28,6 +28,9 @@ from retrieval_heads.errors import DataError
 FEWER = ("Give all official files of the task (`fetch` brings them), lower the numbers here and n_train, n_probe and "
          "n_test in a copy of the profile, or leave the task out of it.")
 """What to do where there are too few records."""
+
+TRAINING = ("train", "limited")
+"""The sets that are not held out."""
 
 QUESTION_WORDS = ("who", "when", "where", "what", "which", "why", "how")
 
@@ -89,7 +92,7 @@ def group_of(source: Source) -> str:
 
 def split(
     sources: Sequence[Source], room: Room = lambda *_: None, *, train: int, probe: int, test: int, seed: int,
-    dev: int = 0, pinned: Sequence[str] = (), dropped: Counter[str] | None = None,
+    dev: int = 0, pinned: Mapping[str, Sequence[str]] | None = None, dropped: Counter[str] | None = None,
 ) -> Split:
     """Split records so that each has enough other documents even without the gold documents of the other side; insights
     of one topic are kept together as far as that goes.
@@ -101,7 +104,7 @@ def split(
         sources: records without a repeated question.
         room: asked only about records that are about to be taken.
         train, probe, test, dev: how many of each.
-        pinned: ids of the training records, `train` of them; drawn where there are none.
+        pinned: ids of the records of some sets (those of `Split`), as many as the set has; the others are drawn.
         dropped: counts the records that had no room, by reason; one that is refused twice counts once.
 
     Raises:
@@ -110,7 +113,7 @@ def split(
     """
     chooser = _Chooser(sources, room, seed)
     while True:
-        parts = _split(chooser, {"test": test, "probe": probe, "dev": dev}, train, pinned)
+        parts = _split(chooser, {"test": test, "probe": probe, "dev": dev}, train, pinned or {})
         crowded = [
             chooser.refuse(source, training, parts.kept_away(training))
             for training in (True, False) for source in parts.side(training)
@@ -122,16 +125,18 @@ def split(
         chooser.refused.clear()
 
 
-def _split(chooser: _Chooser, numbers: dict[str, int], train: int, pinned: Sequence[str]) -> Split:
-    fixed = chooser.pinned(pinned) if pinned else []
+def _split(chooser: _Chooser, numbers: dict[str, int], train: int, pinned: Mapping[str, Sequence[str]]) -> Split:
+    fixed = {name: chooser.pinned(name, ids) for name, ids in pinned.items() if ids}
+    named = list(chain.from_iterable(fixed.values()))
+    own = {source.id for name in TRAINING for source in fixed.get(name, [])}
     for disjoint, apart in ((True, True), (False, True), (False, False)):
-        parts, taken, held = {}, {source.id for source in fixed}, gold_keys(fixed)
+        parts, taken, held = {}, {source.id for source in named}, gold_keys(named)
         for name, n in numbers.items():
-            parts[name] = chooser.take(n, taken, held, others=not apart, training=False)
+            parts[name] = fixed.get(name) or chooser.take(n, taken, held, others=not apart, training=False)
             taken |= {source.id for source in parts[name]}
             held |= gold_keys(parts[name]) if disjoint else frozenset()
         held = gold_keys(chain.from_iterable(parts.values()))
-        parts["train"] = fixed or chooser.take(train, taken, held, others=not apart)
+        parts["train"] = fixed.get("train") or chooser.take(train, taken, held, others=not apart)
         wanted = numbers | {"train": train}
         if all(len(parts[name]) == n for name, n in wanted.items()):
             break
@@ -143,7 +148,7 @@ def _split(chooser: _Chooser, numbers: dict[str, int], train: int, pinned: Seque
             where=f"{chooser.order[0].task}: {' + '.join(names)}" if chooser.order else "records",
             value=" + ".join(str(wanted[name]) for name in names), remedy=f"{FEWER} Or lower the lengths.",
         )
-    limited = chooser.limited(train, taken - {source.id for source in fixed}, held, not apart)
+    limited = fixed.get("limited") or chooser.limited(train, taken - own, held, not apart)
     return Split(**parts, limited=limited, groups=dict(Counter(map(group_of, limited))),
                  apart=not gold_keys([*parts["train"], *limited]) & held)
 
@@ -164,22 +169,22 @@ class _Chooser:
         self._keys = {source.id: gold_keys([source]) for source in self.order}
         self._room, self._problems = room, dict[tuple[str, bool], str | None]()
 
-    def pinned(self, ids: Sequence[str]) -> list[Source]:
-        """The records of these ids, in their order; `DataError` where one is missing or cannot be used for training."""
+    def pinned(self, name: str, ids: Sequence[str]) -> list[Source]:
+        """The records of these ids, in their order; `DataError` where one is missing or cannot be used for the set."""
         by_id = {source.id: source for source in self.order}
         absent = [one for one in ids if one not in by_id]
         if absent:
             raise DataError(
-                f"{len(absent)} of the {len(ids)} named training questions are not among the usable records",
-                where="--train-ids", value=absent[:5],
+                f"{len(absent)} of the {len(ids)} named questions are not among the usable records",
+                where=f"ids of {name}", value=absent[:5],
                 remedy="Give the official files that the ids were made from, under the same names; a question that "
                 "several files ask has the id of the record with the most documents.",
             )
-        useless = [one for one in ids if not self.usable(by_id[one])]
+        useless = [one for one in ids if not self.usable(by_id[one], name in TRAINING)]
         if useless:
             raise DataError(
-                f"{len(useless)} of the {len(ids)} named training questions cannot be used "
-                f"({told(Counter(self.refused.values()))})", where="--train-ids", value=useless[:5],
+                f"{len(useless)} of the {len(ids)} named questions cannot be used "
+                f"({told(Counter(self.refused.values()))})", where=f"ids of {name}", value=useless[:5],
                 remedy="Leave them out of the list, or change the lengths.",
             )
         return [by_id[one] for one in ids]
