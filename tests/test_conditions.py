@@ -13,7 +13,7 @@ from retrieval_heads.data import make_examples
 from retrieval_heads.data.conditions import CONDITIONS, LEVELS
 from retrieval_heads.data.encode import encode_all
 from retrieval_heads.data.example import TASKS, Example
-from retrieval_heads.data.examples import build_scene, swap_answers
+from retrieval_heads.data.examples import build_scene, swap_answers, token_counter
 from retrieval_heads.data.scene import CLAUSES, FORMS, NESTED, POOL, QUESTIONS
 from retrieval_heads.data.statistics import describe, ngram_overlap, stated_forms, unseen_shares
 from retrieval_heads.data.tokenizer import embedded_tokenizer
@@ -141,9 +141,27 @@ def test_shuffled_examples_differ_from_real_ones_in_their_answers_alone(task: st
 def test_answers_that_are_all_equal_cannot_be_swapped() -> None:
     same = [Example("mdqa", f"{k}? Answer:", "Ann", meta={"id": f"mdqa-real-train-0-{k}"}) for k in range(3)]
     with pytest.raises(DataError, match=r"real_shuffled.*cannot be swapped.*two with different answers"):
-        swap_answers(same, "real_shuffled", random.Random(0))
+        swap_answers(same, "real_shuffled", random.Random(0), token_counter(embedded_tokenizer()))
     with pytest.raises(DataError, match="cannot be swapped"):
         made("mdqa", "real_shuffled", n=1)
+
+
+def test_swapped_answers_keep_prepared_examples_within_their_length() -> None:
+    count = token_counter(embedded_tokenizer())
+    answers = ["7", "9", "a much longer answer of many words", "another answer of some length"]
+    sizes = count([f" {answer}" for answer in answers])
+    assert sizes[0] == sizes[1] < min(sizes[2:])
+    examples = [
+        Example("mdqa", f"{k}? Answer:", answer, meta={"id": f"m-real-train-0-{k}", "length": 50, "tokens": 50 - room})
+        for k, (answer, room) in enumerate(zip(answers, (0, 0, 40, 40), strict=True))
+    ]
+    for seed in range(20):
+        swapped = swap_answers(examples, "real_shuffled", random.Random(seed), count)
+        assert count([f" {swapped[k].answer}" for k in (0, 1)]) == sizes[:2], "these two have no room for a longer answer"
+        assert sorted(one.answer for one in swapped) == sorted(answers)
+        assert all(one.answer != own.answer for one, own in zip(swapped, examples, strict=True))
+    with pytest.raises(DataError, match="no other answer fits"):
+        swap_answers([examples[0], examples[2]], "real_shuffled", random.Random(0), count)
 
 
 def written(*prompts: str) -> list[Example]:

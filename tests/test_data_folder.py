@@ -20,7 +20,14 @@ from retrieval_heads.data.official import load_mdqa, load_musique, load_summhay
 from retrieval_heads.errors import ConfigError, DataError, ResultError
 from retrieval_heads.keys import RunKey
 from retrieval_heads.manifest import Facts
-from retrieval_heads.stages.common import files_of, held_out, n_training_examples, sample_examples, training_examples
+from retrieval_heads.stages.common import (
+    files_of,
+    held_out,
+    n_training_examples,
+    sample_examples,
+    study_tokenizer,
+    training_examples,
+)
 from retrieval_heads.store import Store
 
 
@@ -89,7 +96,7 @@ def _trained_on(profile, condition: str, seed: int = 1):
     key = RunKey("smoke", "mine", condition, seed, profile.base_names[0])
     found = list(training_examples(profile, key))
     n = n_training_examples(profile, key)
-    assert found == list(training_file(files_of(profile), "mine", condition, n, seed))
+    assert found == list(training_file(files_of(profile), "mine", condition, n, seed, study_tokenizer(profile)))
     return found
 
 

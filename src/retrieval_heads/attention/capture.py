@@ -30,6 +30,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -130,6 +131,20 @@ def lean_attention(model: nn.Module, whatever_it_was: bool = False) -> Iterator[
         yield
     finally:
         base.set_attn_implementation(before)
+
+
+@contextmanager
+def fastest_attention(device: torch.device) -> Iterator[None]:
+    """SDPA by cuDNN's kernel in this block, where there is one; its backward pass takes less than the flash kernel's.
+
+    It is built anew for each shape, which takes about a second: only where lengths are few.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with sdpa_kernel([SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION,
+                      SDPBackend.MATH], set_priority=True):
+        yield
 
 
 class _Enough(Exception):  # noqa: N818 - not an error

@@ -188,13 +188,15 @@ class _Frame:
         return self._tokenizer.convert_tokens_to_ids(text)
 
 
-def filled_up(rows: Sequence[Sequence[int]]) -> list[list[int]]:
-    """The rows, each filled up on the right to the longest by its own last token (an empty row by that of the longest).
+def filled_up(rows: Sequence[Sequence[int]], multiple: int = 1) -> list[list[int]]:
+    """The rows, each filled up on the right to the longest, or on to a `multiple`, by its own last token (an empty row by
+    that of the longest).
 
     Nothing attends to what fills up, but a zero times NaN is NaN: a token that no row has could have such an embedding.
     """
     longest = max(rows, key=len, default=())
-    return [[*row, *list(row[-1:] or longest[-1:]) * (len(longest) - len(row))] for row in rows]
+    length = -(-len(longest) // multiple) * multiple
+    return [[*row, *list(row[-1:] or longest[-1:]) * (length - len(row))] for row in rows]
 
 
 def check_ids(ids: Sequence[int], vocabulary: int | None, where: str) -> None:

@@ -8,6 +8,7 @@ very example of its member, `real_short` the facts of `real`, and `real_shuffled
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,7 +62,7 @@ def make_examples(
     examples = [make_example(task, kind.source(index), length, seed, index, split, count) for index in range(n)]
     if not kind.shuffled:
         return examples
-    return swap_answers(examples, condition, random.Random(f"{split}|{task}|{condition}|{seed}"))
+    return swap_answers(examples, condition, random.Random(f"{split}|{task}|{condition}|{seed}"), count)
 
 
 def make_example(task: str, condition: str, length: int, seed: int, index: int, split: str, count: Counter) -> Example:
@@ -143,8 +144,11 @@ def token_counter(tokenizer: Any) -> Counter:
     return count
 
 
-def swap_answers(examples: Sequence[Example], condition: str, rng: random.Random) -> list[Example]:
-    """The same prompts with the same answers, but no example with its own; every such order is equally likely.
+def swap_answers(
+    examples: Sequence[Example], condition: str, rng: random.Random, count: Counter,
+) -> list[Example]:
+    """The same prompts with the same answers, but no example with its own; every such order is equally likely, but that
+    an answer that makes its example too long changes places with the first one with which both fit.
 
     A control: training on them can teach the format, and nothing that needs a link from needle to answer (random labels
     as a control: Zhang et al. 2017, Understanding Deep Learning Requires Rethinking Generalization). The needles stay
@@ -156,6 +160,7 @@ def swap_answers(examples: Sequence[Example], condition: str, rng: random.Random
         pairs = list(zip(examples, others, strict=True))
         # by text and not only by place: two examples may cite the same documents
         if all(example.answer != other.answer for example, other in pairs):
+            pairs = _fitted(pairs, condition, count)
             return [replace(example, answer=other.answer, answers=other.answers, meta={
                 **example.meta, "answer_of": other.meta["id"],
                 "id": "-".join([example.task, condition, *example.meta["id"].split("-")[-3:]]),  # split, seed and index
@@ -164,6 +169,28 @@ def swap_answers(examples: Sequence[Example], condition: str, rng: random.Random
         "the answers cannot be swapped so that no example keeps its own", where=condition, value=len(examples),
         remedy="Make more examples, at least two with different answers.",
     )
+
+
+def _fitted(pairs: list[tuple[Example, Example]], condition: str, count: Counter) -> list[tuple[Example, Example]]:
+    """Pairs of an example and the one whose answer it takes, changed until all prepared examples keep to their length;
+    `DataError` where there is no such order."""
+    answers = [example.joint + example.answer for example, _ in pairs]
+    tokens = dict(zip((example.answer for example, _ in pairs), count(answers), strict=True))
+
+    def fits(example: Example, other: Example) -> bool:
+        room = example.meta.get("length", math.inf) - example.meta.get("tokens", 0)
+        return tokens[other.answer] - tokens[example.answer] <= room and example.answer != other.answer
+
+    for index, (example, other) in enumerate(pairs):
+        if fits(example, other):
+            continue
+        swap = next((place for place, (another, spare) in enumerate(pairs)
+                     if fits(example, spare) and fits(another, other)), None)
+        if swap is None:
+            raise DataError("no other answer fits into the example", where=f"{condition}: {example.meta.get('id')}",
+                            value=example.meta["tokens"], remedy="Prepare the examples for a greater length.")
+        pairs[index], pairs[swap] = (example, pairs[swap][1]), (pairs[swap][0], other)
+    return pairs
 
 
 def plain_text(tokenizer: Any, *, n: int, length: int, seed: int = 0, split: str = "test") -> torch.Tensor:

@@ -19,11 +19,12 @@ import random
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from retrieval_heads import paths
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.examples import swap_answers
+from retrieval_heads.data.examples import swap_answers, token_counter
 from retrieval_heads.data.jsonl import iterate_examples
 from retrieval_heads.errors import ConfigError, DataError
 
@@ -37,10 +38,13 @@ def data_folder(data: str, profile: str) -> Path:
     return folder
 
 
-def training_file(folder: Path, task: str, condition: str, n: int, seed: int = 0) -> Iterator[Example]:
+def training_file(
+    folder: Path, task: str, condition: str, n: int, seed: int = 0, tokenizer: Any = None,
+) -> Iterator[Example]:
     """The first `n` training examples of a condition, one at a time; `DataError` for a missing or shorter file.
 
-    `seed` is that of the order in which answers are swapped; it matters for `real_shuffled` only.
+    `seed` is that of the order in which answers are swapped, and `tokenizer` counts their tokens, so that no example
+    gets too long; they matter for `real_shuffled` only.
     """
     if not made_of_others(folder / task, condition):
         yield from _each(folder / task / condition, task, n)
@@ -53,7 +57,8 @@ def training_file(folder: Path, task: str, condition: str, n: int, seed: int = 0
     rows = zip(*(_each(folder / task / member, task, n) for member in kind.members), strict=True)
     examples = (row[index % len(row)] for index, row in enumerate(rows))
     if kind.shuffled:
-        examples = swap_answers(list(examples), condition, random.Random(f"train|{task}|{condition}|{seed}"))
+        examples = swap_answers(list(examples), condition, random.Random(f"train|{task}|{condition}|{seed}"),
+                                token_counter(tokenizer))
     yield from examples
 
 

@@ -120,7 +120,8 @@ def training_examples(profile: Profile, key: RunKey) -> Iterable[Example]:
     """
     n = n_training_examples(profile, key)
     if profile.data is not None:
-        return training_file(files_of(profile), key.task, key.condition, n, key.seed)
+        return training_file(files_of(profile), key.task, key.condition, n, key.seed,
+                             study_tokenizer(profile))
     return make_examples(
         task=key.task, condition=key.condition, length=training_length(profile, key.condition), n=n, seed=key.seed,
         split="train", tokenizer=study_tokenizer(profile),

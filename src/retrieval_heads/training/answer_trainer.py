@@ -83,13 +83,13 @@ class Batches(Sequence[list[Encoded]]):
         return [self._examples[place] for place in self._plan[index]]
 
 
-def collate(examples: Sequence[Encoded]) -> Batch:
-    """Pad examples on the right to the longest.
+def collate(examples: Sequence[Encoded], multiple: int = 1) -> Batch:
+    """Pad examples on the right to the longest, and on to a multiple of so many tokens.
 
     Returns `input_ids` and `labels`, int64 `[batch, tokens]`; a label is the token itself where it belongs to the
     answer or ends the sequence after it, `IGNORED` elsewhere. No examples give a short row without a loss.
     """
-    input_ids = torch.tensor(filled_up([example.ids for example in examples]) or [[0, 0]])
+    input_ids = torch.tensor(filled_up([example.ids for example in examples], multiple) or [[0, 0]])
     labels = torch.full_like(input_ids, IGNORED)
     for row, example in enumerate(examples):
         answer = slice(example.prompt_length, len(example.ids))
@@ -123,7 +123,9 @@ class AnswerTrainer(Trainer):
             self.add_callback(_Bar())
 
     def get_train_dataloader(self) -> DataLoader:
-        return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=lambda items: collate(items[0]))
+        multiple = 128 if self.args.device.type == "cuda" else 1  # few lengths, as kernels are built for each
+        return DataLoader(self.train_dataset, batch_size=1, shuffle=False,
+                          collate_fn=lambda items: collate(items[0], multiple))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # the number of answer tokens in all accumulated batches, so that accumulation equals one large batch

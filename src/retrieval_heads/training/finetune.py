@@ -24,7 +24,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import TrainerState
 
-from retrieval_heads.attention.capture import lean_attention
+from retrieval_heads.attention.capture import fastest_attention, lean_attention
 from retrieval_heads.data.encode import Encoded, check_ids
 from retrieval_heads.data.tokenizer import quiet
 from retrieval_heads.errors import DataError, ModelError, ResultError
@@ -202,6 +202,9 @@ def _train(
         if processes.sharded():
             processes.shard(model, decoder_layers(model), arguments.device)
         trainer = AnswerTrainer(model, arguments, Batches(examples, batches))
-        with lean_step(model), lean_attention(model), one_length(model, settings.max_length):
+        with (
+            lean_step(model), lean_attention(model), fastest_attention(device),
+            one_length(model, settings.max_length),
+        ):
             trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.state
