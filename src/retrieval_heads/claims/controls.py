@@ -13,6 +13,7 @@ import pandas as pd
 from retrieval_heads.claims.necessity import ABLE, METRIC, MODE, SCOPE
 from retrieval_heads.claims.runs import claimed, frame
 from retrieval_heads.keys import RUN
+from retrieval_heads.wording import with_minus
 
 SETS = ("retrieval", "random", "random_group", "bottom")
 
@@ -75,4 +76,4 @@ def control_sentence(controls: pd.DataFrame) -> str:
             f"- {task}, {own.n_runs} able runs: all retrieval heads, {own.k:.0f} in {own.groups:.0f} key/value groups, "
             f"take {own.taken:.1%} of the right answers; as many {', '.join(said)}."
         )
-    return "\n".join(lines)
+    return with_minus("\n".join(lines))

@@ -157,7 +157,7 @@ def _verdict(task: str, every: pd.DataFrame, bases: Any, few: str, n_resamples: 
     more = int(every["gap"].sum()) - len(runs)
     detail = " ".join(part for part in (few, _detail(own, runs, closed, bases)) if part)
     if more and not few:
-        detail += f" With the {more} runs on real_limited and mixtures that have a gap too: {also}."
+        detail += f" With the {more} runs on real data of few relations and on mixtures that have a gap too: {also}."
     return Verdict(
         "C5", task, found, "share of the gap to the real run closed by patching the shared retrieval heads",
         *plain(closed), "share of the gap", len(runs), "runs", RULE, detail, CHAPTER, "sufficiency",

@@ -56,7 +56,7 @@ RULE = (
     "all heads and of those gained over the base model with the raised theta (in part: of all only, or where the "
     "gained are not known for each base model); not supported with two conditions at or below chance."
 )
-CHAPTER = "06_correlation"
+CHAPTER = "03_head_detection"
 
 
 def subset_rows(
