@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.claims.arrays import TaskScores, counts, task_scores
-from retrieval_heads.claims.runs import cells, frame, from_cells, need, one_sign
+from retrieval_heads.claims.runs import cells, frame, from_cells, one_sign
 from retrieval_heads.claims.verdict import ALL, NOT, SUPPORTED, UNDECIDED, Verdict
 from retrieval_heads.data.conditions import CONDITIONS, LEVELS
 from retrieval_heads.settings import REFERENCE
@@ -142,7 +142,6 @@ def axis_sentence(effects: pd.DataFrame, task: str) -> str:
     A difference counts when its interval excludes 0 and it has one sign in all base models; an interaction also needs
     the same sign on the scale of log-odds.
     """
-    need(effects, "axis_effects")
     rows = effects[effects["task"] == task].set_index(["scale", "effect"])
     if rows.empty:
         return ""
@@ -171,7 +170,6 @@ def _beyond(row: pd.Series) -> bool:
 
 def interaction_verdicts(effects: pd.DataFrame) -> list[Verdict]:
     """Question Q2: one verdict per task and one over all, from the table `axis_effects`."""
-    need(effects, "axis_effects")
     rows = effects[effects["effect"] == "interaction"]
     of_tasks = [_of_task(task, part.set_index("scale")) for task, part in rows.groupby("task", sort=False)]
     signs = [one.effect > 0 for one in of_tasks if one.verdict == SUPPORTED]
@@ -242,7 +240,6 @@ def _size_row(one: TaskScores, condition: str, scale: float, name: str, n_resamp
 
 def size_sentence(effects: pd.DataFrame, task: str) -> str:
     """Whether the largest number of synthetic examples makes up for the difference in a task; empty without rows."""
-    need(effects, "size_effects")
     rows = effects[(effects["task"] == task) & (effects["condition"] != REFERENCE) & (effects["scale"] > 1)]
     parts = []
     for row in rows.itertuples():

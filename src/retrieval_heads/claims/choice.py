@@ -13,9 +13,8 @@ from collections.abc import Iterable
 import pandas as pd
 
 from retrieval_heads.claims.run_predictors import OUTCOME
-from retrieval_heads.claims.runs import frame, from_cells, mixtures, need, synthetic
+from retrieval_heads.claims.runs import frame, from_cells, mixtures, synthetic
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, plain
-from retrieval_heads.keys import RUN
 from retrieval_heads.stats.prediction import choices, summarise_regret
 from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN
 
@@ -40,7 +39,6 @@ RULE = (
 
 def choice_rows(runs: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
     """The table `choice`: what it costs to choose by each predictor that is defined in some run."""
-    need(runs, "run_predictors", [*RUN, OUTCOME, *PREDICTORS])
     names = runs["condition"].unique()
     candidates = {SYNTHETIC: synthetic(names), WITH_MIXTURES: [*synthetic(names), *mixtures(names)]}
     rows = []
@@ -76,7 +74,6 @@ def _of_bases(chosen: pd.DataFrame) -> pd.DataFrame:
 
 def choice_verdict(choice: pd.DataFrame) -> Verdict:
     """The verdict on Q1, of all tasks together, among the synthetic conditions."""
-    need(choice, "choice")
     rows = choice[choice["candidates"] == SYNTHETIC]
     rows = rows if rows["task"].nunique() == 1 else rows[rows["task"] == ALL]
     rows = rows.set_index("predictor")

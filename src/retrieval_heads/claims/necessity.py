@@ -25,12 +25,11 @@ from retrieval_heads.claims.runs import (
     frame,
     from_cells,
     groups,
-    need,
-    one_row_a_key,
     one_sign,
     ratio,
     sums,
     synthetic,
+    where,
 )
 from retrieval_heads.claims.verdict import (
     ALL,
@@ -85,26 +84,19 @@ def able_runs(knockout: pd.DataFrame, areas: pd.DataFrame) -> pd.DataFrame:
     heads, and without as many random ones (NaN where the run has none, or too few heads are free for a control);
     `ten_retrieval` and `ten_random` those without ten; `area`, `low`, `high`, `k_max` are of the area.
     """
-    need(knockout, "knockout", [*RUN, "mode", "scope", "set", "draw", "k", "metric", "value", "n_retrieval"])
     rows = knockout[(knockout["metric"] == METRIC) & (knockout["draw"] == 0)]
     rows = rows[rows["condition"].isin(claimed(rows["condition"].unique()))]
-    start = one_row_a_key(rows[rows["set"] == "none"], RUN, "knockout").set_index(RUN)
+    start = rows[rows["set"] == "none"].set_index(RUN)
     runs = pd.DataFrame({"start": start["value"], "n_retrieval": start["n_retrieval"]})
     runs["able"] = runs["start"] >= ABLE
     rows = rows[(rows["mode"] == MODE) & (rows["scope"] == SCOPE)]
     for place, chosen in (("without", (rows["k"] == rows["n_retrieval"]) & (rows["k"] > 0)), ("ten", rows["k"] == TEN)):
         for name in ("retrieval", "random"):
-            left = one_row_a_key(rows[chosen & (rows["set"] == name)], RUN, "knockout").set_index(RUN)
+            left = rows[chosen & (rows["set"] == name)].set_index(RUN)
             runs[f"{place}_{name}"] = left["value"].astype(float)
-    return runs.join(_areas(areas)).reset_index()
-
-
-def _areas(areas: pd.DataFrame) -> pd.DataFrame:
-    """The area of each run beside random heads."""
-    need(areas, "knockout_area", [*RUN, "mode", "scope", "set", "value", "low", "high", "k_max"])
-    rows = areas[(areas["mode"] == MODE) & (areas["scope"] == SCOPE) & (areas["set"] == "random")]
-    rows = one_row_a_key(rows, RUN, "knockout_area").set_index(RUN)
-    return rows[["value", "low", "high", "k_max"]].astype(float).rename(columns={"value": "area"})
+    beside_random = where(areas, mode=MODE, scope=SCOPE, set="random").set_index(RUN)
+    beside_random = beside_random[["value", "low", "high", "k_max"]].astype(float).rename(columns={"value": "area"})
+    return runs.join(beside_random).reset_index()
 
 
 def necessity(runs: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
@@ -139,8 +131,6 @@ def specificity(
     """The excess on plain text and on the task, and the difference of the two, of the able runs with all losses."""
     if text_loss is None or text_loss.empty:
         return frame([], "specificity")
-    need(text_loss, "text_loss", [*RUN, "set", "k", "loss"])
-    need(knockout, "knockout", [*RUN, "mode", "scope", "set", "draw", "k", "metric", "value"])
     nll = knockout[(knockout["metric"] == LOSS) & (knockout["draw"] == 0)]
     nll = nll[(nll["set"] == "none") | ((nll["mode"] == MODE) & (nll["scope"] == SCOPE))]
     nll = nll.rename(columns={"value": "loss"})
@@ -155,7 +145,7 @@ def _costs(losses: pd.DataFrame, runs: pd.DataFrame, place: str) -> pd.DataFrame
     """Loss without all retrieval heads, and without as many random ones, less that of the run as it is."""
     sized = losses.merge(runs[[*RUN, "n_retrieval"]], on=RUN, suffixes=("_row", ""))
     sized = sized[(sized["set"] == "none") | (sized["k"] == sized["n_retrieval"])]
-    sized = one_row_a_key(sized[sized["set"].isin(["none", "retrieval", "random"])], [*RUN, "set"], f"losses, {place}")
+    sized = sized[sized["set"].isin(["none", "retrieval", "random"])]
     wide = sized.pivot(index=RUN, columns="set", values="loss").reindex(columns=["none", "retrieval", "random"])
     costs = {f"{place}_{name}": wide[name] - wide["none"] for name in ("retrieval", "random")}
     return pd.DataFrame(costs).reset_index()
@@ -189,7 +179,6 @@ def _excess_rows(task: str, part: pd.DataFrame, n_resamples: int) -> list[dict]:
 
 def verdicts(necessity: pd.DataFrame, specificity: pd.DataFrame) -> list[Verdict]:
     """One verdict per task, and that over all tasks."""
-    need(necessity, "necessity")
     totals = necessity[necessity["condition"] == ALL].set_index("task")
     few = too_few(len(synthetic(necessity.loc[necessity["condition"] != ALL, "condition"])))
     of_tasks = [_of_task(task, row, specificity, few) for task, row in totals.iterrows() if task != ALL]
@@ -240,7 +229,6 @@ def _detail(row: pd.Series) -> str:
 
 def specificity_sentence(table: pd.DataFrame, task: str) -> str:
     """Whether the heads are specific for retrieval, in a task; empty where no able run was tried on plain text."""
-    need(table, "specificity")
     rows = table[table["task"] == task].set_index("place")
     if rows.empty:
         return ""

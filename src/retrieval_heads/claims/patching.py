@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from retrieval_heads.claims.necessity import ABLE, METRIC
-from retrieval_heads.claims.runs import cells, claimed, frame, groups, need, one_row_a_key, one_sign, ratio, synthetic
+from retrieval_heads.claims.runs import cells, claimed, frame, groups, one_sign, ratio, synthetic
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Judged, Verdict, plain, too_few
 from retrieval_heads.keys import RUN
 from retrieval_heads.stats.resample import RESAMPLES, Interval
@@ -62,10 +62,9 @@ def judge_patching(patching: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> J
 def patched(patching: pd.DataFrame) -> pd.DataFrame:
     """The rows of every set of heads of every patched run, with `gap` (whether it has one that counts) and `counted`
     (whether it is on a synthetic condition)."""
-    need(patching, "patching", [*RUN, "set", "draw", "metric", "n_heads", "n", "value", *INTERVALS])
     rows = patching[(patching["metric"] == METRIC) & (patching["draw"] == 0)]
     conditions = rows["condition"].unique()
-    rows = one_row_a_key(rows[rows["condition"].isin(claimed(conditions))], [*RUN, "set"], "patching")
+    rows = rows[rows["condition"].isin(claimed(conditions))]
     rows = rows[[*RUN, "set", "n_heads", "n", "value", *INTERVALS]].astype({name: float for name in INTERVALS})
     source = rows[rows["set"] == "source"].set_index(RUN)
     gap = ((source["change_low"] > 0) & (source["value"] >= ABLE)).rename("gap")

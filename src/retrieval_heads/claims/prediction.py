@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.claims.run_predictors import CHEAPER, OUTCOME, PREDICTORS, THRESHOLD
-from retrieval_heads.claims.runs import claimed, frame, mixtures, need, where
+from retrieval_heads.claims.runs import claimed, frame, mixtures, where
 from retrieval_heads.claims.subsets import LEAST_HEADS
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, plain, too_few
 from retrieval_heads.keys import RUN
@@ -79,7 +79,6 @@ def correlation_rows(
     Recall stands also by base model, at each threshold of `run_recall`, and with the part of each of `GIVEN` taken out;
     Kendall's tau only at the threshold that heads were taken by in `runs`, and with mixtures.
     """
-    need(runs, "run_predictors", [*RUN, OUTCOME, *predictors])
     settings = {"n_resamples": n_resamples, "n_permutations": n_permutations}
     found: list[pd.DataFrame] = []
     usual = with_heads(runs) if "n_heads" in runs else sorted(runs["task"].unique())
@@ -147,7 +146,6 @@ def error_rows(
 def _error_rows(runs: pd.DataFrame, compared: list[tuple[str, str]], n_resamples: int) -> pd.DataFrame:
     """The rows of `error_rows` of each task, and of all of these runs."""
     names = list(dict.fromkeys([OUTCOME, "recall", *(name for pair in compared for name in pair if name != BASELINE)]))
-    need(runs, "run_predictors", [*RUN, *names])
     rows: list[pd.DataFrame] = []
     for conditions, table in parts(runs).items():
         known, _ = balanced(table, [OUTCOME, "recall"])
@@ -187,7 +185,6 @@ def prediction_verdict(
 ) -> Verdict:
     """The verdict on claim C3, of all tasks together (of the task, where there is one only); `errors` are for what
     recall is worth."""
-    need(correlations, "correlation_runs")
     of_recall = where(correlations, method="spearman", conditions=ALL, predictor="recall")
     own = pooled(of_recall)
     recall = _near(own, threshold)

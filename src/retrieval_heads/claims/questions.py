@@ -25,9 +25,8 @@ import pandas as pd
 from retrieval_heads.claims.arrays import BASE, TaskHeads, known_mean, task_heads
 from retrieval_heads.claims.prediction import BETTER, EVERY, WORSE, pooled
 from retrieval_heads.claims.run_predictors import OUTCOME
-from retrieval_heads.claims.runs import claimed, frame, need, where
+from retrieval_heads.claims.runs import claimed, frame, where
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, plain
-from retrieval_heads.keys import RUN
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.correlation import PERMUTATIONS, correlate
 from retrieval_heads.stats.resample import NAN, RESAMPLES, UNKNOWN, Interval, percentile_interval
@@ -60,7 +59,6 @@ SPREAD_RULE = (
 
 def measures_verdict(errors: pd.DataFrame) -> Verdict:
     """Q3: do the strongest heads by attention mass, or by contribution, predict better than the copy score's recall?"""
-    need(errors, "prediction_errors")
     rows = pooled(where(errors, conditions=ALL, predictor="recall"), EVERY)
     rows = rows[rows["reference"].isin(["mass_top", "contribution_top"])]
     # the rows say what recall gains on the measure: worse recall is a better measure
@@ -146,7 +144,6 @@ def _same_base(tasks: list[TaskHeads], condition: str, measure: str) -> float:
 
 def alike_verdict(alike: pd.DataFrame) -> Verdict:
     """The verdict on Q4 from the table `base_alike`: the real runs, all tasks together."""
-    need(alike, "base_alike")
     own = alike[(alike["condition"] == REFERENCE) & (alike["measure"] == "profile")]
     own = own if own["task"].nunique() == 1 else own[own["task"] == ALL]
     significant = own[own["p"] < LEVEL]
@@ -169,7 +166,6 @@ def alike_verdict(alike: pd.DataFrame) -> Verdict:
 
 def spread_rows(runs: pd.DataFrame, *, n_resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
     """The table `spread`: how much recall and performance vary over conditions (but `real`) in each task."""
-    need(runs, "run_predictors", [*RUN, *QUANTITIES])
     counting = runs[runs["condition"].isin(claimed(runs["condition"].unique())) & (runs["condition"] != REFERENCE)]
     rows = []
     for quantity in QUANTITIES:
@@ -223,7 +219,6 @@ def _noise(known: pd.DataFrame, quantity: str) -> float:
 
 def spread_verdict(spread: pd.DataFrame) -> Verdict:
     """The verdict on Q5 from the table `spread`."""
-    need(spread, "spread")
     rows = spread[(spread["task"] == TASK) & spread["ratio_low"].notna()]
     if rows.empty:
         return _verdict(UNDECIDED, UNKNOWN, 0, f"There is no ratio of {TASK} to {OTHER_TASK}.")

@@ -27,11 +27,10 @@ from retrieval_heads.claims.arrays import (
     TaskScores,
     claim_column,
     counts,
-    fractions,
     task_scores,
 )
 from retrieval_heads.claims.axes import axis_effects, axis_sentence, size_effects, size_sentence
-from retrieval_heads.claims.runs import cells, frame, from_cells, need, one_row_a_key, one_sign, synthetic
+from retrieval_heads.claims.runs import cells, frame, from_cells, one_sign, synthetic, where
 from retrieval_heads.claims.verdict import (
     ALL,
     NEEDED,
@@ -181,9 +180,7 @@ def _gain(
     one: TaskScores, real: np.ndarray, bases: tuple[str, ...], base_answers: pd.DataFrame, n_resamples: int,
 ) -> dict[str, Any] | None:
     column = claim_column(one.task)
-    need(base_answers, "base_answers", ["task", "condition", "base", "example", EXACT, SCORE])
-    rows = base_answers[(base_answers["task"] == one.task) & (base_answers["condition"] == RAISED)]
-    rows = one_row_a_key(rows, ["base", "example"], "base_answers").sort_values(["base", "example"])
+    rows = where(base_answers, task=one.task, condition=RAISED).sort_values(["base", "example"])
     known = [name for name in bases if (rows["base"] == name).any()]
     if not known:
         return None
@@ -192,14 +189,12 @@ def _gain(
         raise ResultError("other examples than in the table answers", where=f"table base_answers, {one.task}",
                           value=[len(part) for part in of_bases],
                           remedy=f"Score the same {len(one.examples)} examples.")
-    alone = np.stack([fractions(part[column], f"table base_answers, column {column}") for part in of_bases])
+    alone = np.stack([part[column].to_numpy(np.float64) for part in of_bases])
     return one.difference(real[[bases.index(name) for name in known]] - alone[:, None, :], known, n_resamples)
 
 
 def verdicts(tables: Mapping[str, pd.DataFrame]) -> list[Verdict]:
     """One verdict per task, and that over all tasks."""
-    for name in ("shortfall", "mean_shortfall"):
-        need(tables[name], name)
     means, gain = (tables[name].set_index("task") for name in ("mean_shortfall", "training_gain"))
     of_tasks = [
         _of_task(task, tables, *(table.loc[task] if task in table.index else None for table in (means, gain)))

@@ -29,7 +29,7 @@ from retrieval_heads.claims.arrays import (
     seed_means,
     task_heads,
 )
-from retrieval_heads.claims.runs import need, synthetic
+from retrieval_heads.claims.runs import synthetic
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, over_tasks, plain, too_few
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.overlap import THRESHOLDS, common_distribution, recall_precision
@@ -157,8 +157,6 @@ def subset_verdicts(subsets: pd.DataFrame, threshold: float = THRESHOLD) -> list
     two at or below chance, decide nothing; neither does a task whose real runs have less than one head on average. The
     gained heads count when the real runs gain one on average, and were told for every base model of the study.
     """
-    need(subsets, "subsets", ["task", "condition", "heads", "threshold", "precision", "chance", "chance_high",
-                              "ceiling", "recall", "normalised", "n_heads", "bases_above", "n_bases", "bases_known"])
     at = subsets[np.isclose(subsets["threshold"], threshold)]
     counting = at["condition"].isin(synthetic(at["condition"]))
     tasks = [_task_verdict(str(task), part[counting.loc[part.index]], part[part["condition"] == REFERENCE])

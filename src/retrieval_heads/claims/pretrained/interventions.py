@@ -77,7 +77,7 @@ def necessity_rows(
     from context, `share_lost_over` the random heads of the same layers.
     """
     values, labels = {}, {}
-    for name, part in by_condition(knockout_losses, task, "knockout_losses").items():
+    for name, part in by_condition(knockout_losses, task).items():
         where = f"table knockout_losses, {task}, {name}"
         columns = _outcomes(*(losses_by_set(part, column, where) for column in ("nll", "nll_without")))
         if columns:
@@ -183,7 +183,7 @@ def patching_rows(
     more (control `all`).
     """
     values, kinds = {}, {}
-    for name, part in by_condition(patching_losses, task, "patching_losses").items():
+    for name, part in by_condition(patching_losses, task).items():
         losses = losses_by_set(part, "nll", f"table patching_losses, {task}, {name}")
         if ("none", 0) in losses and ("source", 0) in losses:
             start = losses["none", 0]
