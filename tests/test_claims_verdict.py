@@ -24,8 +24,8 @@ from retrieval_heads.claims.verdict import (
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.stats.resample import Interval
 
-ONE = Verdict("C1", "mdqa", SUPPORTED, "shortfall", 0.2, 0.1, 0.3, "fraction", 10, "conditions", "A rule.", "Counts.",
-              "02_lora_finetuning", "shortfall")
+ONE = Verdict("mdqa", SUPPORTED, 0.2, 0.1, 0.3, 10, "Counts.", claim="C1", quantity="shortfall", unit="fraction",
+              n_of="conditions", rule="A rule.", chapter="02_lora_finetuning", table="shortfall")
 
 
 def of_tasks(*verdicts: str) -> list[Verdict]:

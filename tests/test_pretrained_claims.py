@@ -215,7 +215,7 @@ def test_all_claims_from_tables_and_a_second_seed_of_the_resampling_leaves_the_v
 
 def test_the_first_task_decides_and_the_second_can_take_it_back() -> None:
     def one(task: str, verdict: str) -> Verdict:
-        return Verdict("C1", task, verdict, "q", None, None, None, "fraction", 1, "runs", "r", "d", "c", "t")
+        return shortfall.C1(task, verdict, None, None, None, 1, "d")
 
     def both(first: str, second: str) -> str:
         return over_tasks([one("mdqa", first), one("musique", second)]).verdict

@@ -14,6 +14,7 @@ all positions, on the task at those that predict the answer.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,12 @@ MOST, LITTLE = 0.5, 0.25
 TEN = 10
 """Heads that the paper knocks out, whatever the number of retrieval heads."""
 
-CHAPTER = "04_knockout"
-RULE = (
+C4 = partial(
+    Verdict, claim="C4", quantity="area between the knock-out curves of random and of retrieval heads",
+    unit="share of right answers", n_of="runs", chapter="04_knockout", table="necessity", rule=
     "Supported when the area's interval lies above 0 in more than half of the able runs and below 0 in none, and all "
     "retrieval heads take at least half of the right answers while as many random ones take less than a quarter; in "
-    "part when only the first holds; not supported when it lies below 0 in more runs than above."
+    "part when only the first holds; not supported when it lies below 0 in more runs than above.",
 )
 
 
@@ -188,13 +190,8 @@ def verdicts(necessity: pd.DataFrame, specificity: pd.DataFrame) -> list[Verdict
 
 
 def _of_task(task: str, row: pd.Series, specificity: pd.DataFrame, few: str) -> Verdict:
-    return Verdict(
-        "C4", task, UNDECIDED if few else _decide(row),
-        "area between the knock-out curves of random and of retrieval heads", *from_cells(row, "area"),
-        "share of right answers", int(row["n_able"]), "runs", RULE,
-        " ".join(part for part in (few, _detail(row), specificity_sentence(specificity, task)) if part), CHAPTER,
-        "necessity",
-    )
+    detail = " ".join(part for part in (few, _detail(row), specificity_sentence(specificity, task)) if part)
+    return C4(task, UNDECIDED if few else _decide(row), *from_cells(row, "area"), int(row["n_able"]), detail)
 
 
 def _decide(row: pd.Series) -> str:

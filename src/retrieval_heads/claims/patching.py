@@ -11,6 +11,7 @@ runs' own intervals it could hardly be found: `power_of_runs` says how rarely.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -36,12 +37,13 @@ CONTRASTS = {
 }
 """Comparisons of sets with as many heads as the complement has; the random ones are of the complement's layers."""
 
-CHAPTER = "05_patching"
-RULE = (
+C5 = partial(
+    Verdict, claim="C5", quantity="share of the gap to the real run closed by patching the shared retrieval heads",
+    unit="share of the gap", n_of="runs", chapter="05_patching", table="sufficiency", rule=
     "Supported when the intersection helps in more than half of the runs with a gap and hurts in none, helps more than "
     "random heads in more than half, and leaves a part open: the interval of the pooled share lies below 1, and the "
     "share in each base model; in part when it helps, but no more than random heads; not supported when it hurts in "
-    "more runs than it helps, or closes the whole gap in more than half."
+    "more runs than it helps, or closes the whole gap in more than half.",
 )
 
 SHARES = (0.8, 0.9)
@@ -157,10 +159,7 @@ def _verdict(task: str, every: pd.DataFrame, bases: Any, few: str, n_resamples: 
     detail = " ".join(part for part in (few, _detail(own, runs, closed, bases)) if part)
     if more and not few:
         detail += f" With the {more} runs on real_limited and mixtures that have a gap too: {also}."
-    return Verdict(
-        "C5", task, found, "share of the gap to the real run closed by patching the shared retrieval heads",
-        *plain(closed), "share of the gap", len(runs), "runs", RULE, detail, CHAPTER, "sufficiency",
-    )
+    return C5(task, found, *plain(closed), len(runs), detail)
 
 
 def _counts(runs: pd.DataFrame) -> dict[str, int]:

@@ -11,6 +11,7 @@ is nothing to recall. Beside them stand all tasks of the study (`every`), which 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,18 +25,19 @@ from retrieval_heads.keys import RUN
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.correlation import METHODS, PERMUTATIONS
 from retrieval_heads.stats.prediction import BASELINE, left_out_errors, summarise_errors
-from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN
+from retrieval_heads.stats.resample import RESAMPLES
 from retrieval_heads.stats.runs import balanced, condition_means, correlate_runs
 
 LOW, STRONG, LEVEL = 0.4, 0.7, 0.05
 """Of the rule: the interval's lower end, a strong correlation, the level of the permutation test."""
 
-RULE = (
+C3 = partial(
+    Verdict, claim="C3", unit="rank correlation", n_of="conditions", chapter="06_correlation", table="correlation_runs",
+    quantity="Spearman's correlation of recall with performance over conditions, ranks within tasks", rule=
     "Supported with an interval over conditions above 0.4 and a permutation p below 0.05, in part with the second "
     "only, and the same sign in each base model; otherwise not supported with an interval below 0.7. Tasks count whose "
-    "real runs have at least one head on average."
+    "real runs have at least one head on average.",
 )
-CHAPTER = "06_correlation"
 
 EVERY = "every"
 """Beside `all` a value of the column `task`: all tasks of the study, also those without heads."""
@@ -192,7 +194,8 @@ def prediction_verdict(
     of_all, of_bases = plainly[plainly["base"] == ALL], plainly[plainly["base"] != ALL]
     if of_all.empty or pd.isna(of_all.iloc[0]["estimate"]):
         reason = "no runs to compare in a task with heads" if of_all.empty else of_all.iloc[0]["reason"]
-        return _c3(UNDECIDED, UNKNOWN, 0, f"{reason[:1].upper()}{reason[1:]}. {_left(correlations, threshold)}")
+        return C3(ALL, UNDECIDED, None, None, None, 0,
+                  f"{reason[:1].upper()}{reason[1:]}. {_left(correlations, threshold)}")
     row = of_all.iloc[0]
     few = too_few(int(row["n_conditions"]), "condition")
     agree = bool((of_bases["estimate"] > 0).all())
@@ -209,7 +212,7 @@ def prediction_verdict(
     said += [*_every(_near(of_recall, threshold), row), *_beside(correlations, recall, own, threshold)]
     worths = [] if errors is None else worth(errors)
     said += [f"Recall {'; '.join(worths)}."] if worths else []
-    return _c3(verdict, row[["estimate", "low", "high"]], int(row["n_conditions"]), " ".join(said))
+    return C3(ALL, verdict, *plain(row[["estimate", "low", "high"]]), int(row["n_conditions"]), " ".join(said))
 
 
 def _every(of_recall: pd.DataFrame, row: pd.Series) -> list[str]:
@@ -269,10 +272,3 @@ def _left(rows: pd.DataFrame, threshold: float) -> str:
     rest = _near(pooled(rest, ALL if (rest["task"] == ALL).any() else EVERY), threshold)
     left = [f"{one.predictor} {one.estimate:.2f} (p = {one.p:.3g})" for one in where(rest, base=ALL).itertuples()]
     return f"What is left to correlate: {', '.join(left) or 'nothing'}."
-
-
-def _c3(verdict: str, found: Iterable[float], n: int, detail: str) -> Verdict:
-    return Verdict(
-        "C3", ALL, verdict, "Spearman's correlation of recall with performance over conditions, ranks within tasks",
-        *plain(found), "rank correlation", n, "conditions", RULE, detail, CHAPTER, "correlation_runs",
-    )

@@ -15,6 +15,7 @@ The condition for a test is that training on real data adds something to the rai
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,12 +60,12 @@ from retrieval_heads.stats.resample import (
 ASKED, REFUTING = 10, 2
 """`NEEDED` of so many conditions have to fall short; more than the second that do better refute the claim."""
 
-CHAPTER = "02_lora_finetuning"
-RULE = (
+C1 = partial(
+    Verdict, claim="C1", unit="fraction", n_of="conditions", chapter="02_lora_finetuning", table="shortfall", rule=
     f"Supported when the difference to `real` lies above 0 for at least {NEEDED} of the {ASKED} synthetic conditions "
     f"and below 0 for none; not supported when it lies below 0 for more than {REFUTING}; tested only where `real` is "
     "better than the raised theta alone; a sign counts when it is that of each base model, and an end of an interval "
-    "when it is further from 0 than its Monte Carlo error."
+    "when it is further from 0 than its Monte Carlo error.",
 )
 
 
@@ -224,10 +225,8 @@ def _of_task(
     extra = [why, axis_sentence(tables["axis_effects"], task), size_sentence(tables["size_effects"], task)]
     effect = (None, None, None) if mean is None else from_cells(mean)
     metric = "" if mean is None else f" in {mean['metric']}"
-    return Verdict(
-        "C1", task, verdict, f"mean shortfall of the synthetic conditions{metric}", *effect, "fraction", len(rows),
-        "conditions", RULE, " ".join(text for text in (detail, *extra) if text), CHAPTER, "shortfall",
-    )
+    return C1(task, verdict, *effect, len(rows), " ".join(text for text in (detail, *extra) if text),
+              quantity=f"mean shortfall of the synthetic conditions{metric}")
 
 
 def _counts(rows: pd.DataFrame) -> dict[str, int]:

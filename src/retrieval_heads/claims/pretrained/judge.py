@@ -10,7 +10,7 @@ import pandas as pd
 from retrieval_heads.claims.pretrained import interventions, prediction, shortfall, subsets
 from retrieval_heads.claims.pretrained.loading import TASKS, probed
 from retrieval_heads.claims.pretrained.sampled import RESAMPLES
-from retrieval_heads.claims.verdict import ALL, IN_PART, SUPPORTED, UNDECIDED, Verdict
+from retrieval_heads.claims.verdict import ALL, IN_PART, SUPPORTED, UNDECIDED, Verdict, in_each
 
 RAW = ("answers", "base_answers", "head_scores", "head_hits", "probe_loss", "knockout_losses", "patching_losses")
 """The tables that the verdicts follow from."""
@@ -88,4 +88,4 @@ def over_tasks(of_tasks: Sequence[Verdict]) -> Verdict:
     else:
         outcome = IN_PART if decided == {SUPPORTED, IN_PART} else UNDECIDED
     return replace(first, task=ALL, verdict=outcome, n=sum(one.decided for one in of_tasks), n_of="tasks",
-                   rule=OVER_TASKS, detail="; ".join(f"{one.task}: {one.verdict}" for one in of_tasks) + ".")
+                   rule=OVER_TASKS, detail=in_each(of_tasks))
