@@ -9,8 +9,14 @@ import pandas as pd
 import pytest
 
 from retrieval_heads.claims import necessity as necessity_module
-from retrieval_heads.claims.controls import control_rows, control_sentence
-from retrieval_heads.claims.necessity import able_runs, judge_necessity, necessity, specificity_sentence
+from retrieval_heads.claims.necessity import (
+    able_runs,
+    control_rows,
+    control_sentence,
+    judge_necessity,
+    necessity,
+    specificity_sentence,
+)
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, too_few
 
 BASES = ("one", "two")

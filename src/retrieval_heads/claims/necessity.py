@@ -10,6 +10,9 @@ as many random heads of the same layers cost at the same place: *excess* = (cost
 heads) / cost of random heads, a ratio of sums over runs. It is compared with the excess on the task, in the negative
 log-likelihood of the answer, so that both are of a loss. The knock-out is that of all retrieval heads; on plain text at
 all positions, on the task at those that predict the answer.
+
+The table `controls` sets what all controls cost beside the retrieval heads. A report whose knock-out was made with
+fewer controls has the others from a profile of their own, for some of its runs.
 """
 
 from __future__ import annotations
@@ -56,6 +59,11 @@ MOST, LITTLE = 0.5, 0.25
 
 TEN = 10
 """Heads that the paper knocks out, whatever the number of retrieval heads."""
+
+CONTROLS = ("retrieval", "random", "random_group", "bottom")
+CONTROL_NAMES = {"random": "random heads of the same layers", "random_group": "heads matched by key/value group",
+                 "bottom": "the weakest of the same layers"}
+"""Sets of the table `controls`, and what the controls among them are called."""
 
 C4 = partial(
     Verdict, claim="C4", quantity="area between the knock-out curves of random and of retrieval heads",
@@ -244,3 +252,61 @@ def specificity_sentence(table: pd.DataFrame, task: str) -> str:
     if difference["high"] < 0 or (pd.isna(difference["low"]) and difference["value"] <= 0):
         return f"{costs} {excess}, not less than on the task, so the heads are of general use."
     return f"{costs} {unproven}: {excess[:1].lower()}{excess[1:]}, and neither is shown to be larger."
+
+
+def control_rows(knockout: pd.DataFrame, text_loss: pd.DataFrame) -> pd.DataFrame:
+    """The table `controls`: all retrieval heads of the able runs knocked out, and as many of each control.
+
+    A knock-out without the column `groups` is of an earlier version, with other controls, and gives no row.
+    """
+    if "groups" not in knockout:
+        return frame([], "controls")
+    rows = knockout[(knockout["metric"] == METRIC) & (knockout["draw"] == 0)]
+    rows = rows[rows["condition"].isin(claimed(rows["condition"].unique()))]
+    start = rows[(rows["set"] == "none") & (rows["value"] >= ABLE)][[*RUN, "value"]].rename(columns={"value": "start"})
+    out = rows[(rows["mode"] == MODE) & (rows["scope"] == SCOPE) & (rows["k"] == rows["n_retrieval"])]
+    out = out.merge(start, on=RUN)
+    costs = _text_costs(text_loss)
+    found = []
+    for task, part in out.groupby("task"):
+        for name in CONTROLS:
+            own = part[part["set"] == name]
+            if len(own):
+                found.append({"task": task, "set": name, **_control_row(own, costs)})
+    return frame(found, "controls")
+
+
+def _control_row(own: pd.DataFrame, costs: pd.Series) -> dict[str, Any]:
+    lost = own["start"] - own["value"]
+    shares = lost / own["start"]
+    text = costs.reindex(pd.MultiIndex.from_frame(own[[*RUN, "set", "k"]])).dropna()
+    return {
+        "n_runs": len(own), **{name: float(own[name].mean()) for name in ("k", "groups", "moved", "moved_group")},
+        "taken": float(lost.sum() / own["start"].sum()), "least": float(shares.min()), "most": float(shares.max()),
+        "text_cost": float(text.mean()) if len(text) else np.nan, "n_text": len(text),
+    }
+
+
+def _text_costs(text_loss: pd.DataFrame) -> pd.Series:
+    """Nats a token above the run as it is, by run, set and number of heads."""
+    start = text_loss[text_loss["set"] == "none"][[*RUN, "loss"]].rename(columns={"loss": "start"})
+    rows = text_loss[text_loss["set"] != "none"].merge(start, on=RUN)
+    return (rows["loss"] - rows["start"]).set_axis(pd.MultiIndex.from_frame(rows[[*RUN, "set", "k"]]))
+
+
+def control_sentence(controls: pd.DataFrame) -> str:
+    """What each control costs, and where its heads are from, as Markdown; empty without rows."""
+    lines = []
+    for task, part in controls.groupby("task"):
+        rows = part.set_index("set")
+        if "retrieval" not in rows.index:
+            continue
+        own = rows.loc["retrieval"]
+        said = [f"{CONTROL_NAMES[name]} {row.taken:.1%} (in {row.groups:.0f} groups; {row.moved:.1f} heads from another layer, "
+                f"{row.moved_group:.1f} from another group)"
+                for name, row in ((name, rows.loc[name]) for name in CONTROL_NAMES if name in rows.index)]
+        lines.append(
+            f"- {task}, {own.n_runs} able runs: all retrieval heads, {own.k:.0f} in {own.groups:.0f} key/value groups, "
+            f"take {own.taken:.1%} of the right answers; as many {', '.join(said)}."
+        )
+    return "\n".join(lines)

@@ -229,7 +229,7 @@ def patching_verdict(rows: pd.DataFrame, task: str) -> Verdict:
     if absent or not pooled["seeds_counted"].all():
         why = (f"Not known for all five sets: {', '.join(f'{effect} ({control})' for effect, _, control in absent)}."
                if absent else f"Fewer than {LEAST_SEEDS} seeds: intervals are over examples only.")
-        return C5(task, UNDECIDED, None, None, None, 0, why)
+        return C5(task, UNDECIDED, None, None, None, 0, why, n_of="sets")
     gap, closed, over, left = (pooled.loc[key] for key in wanted)
     there = lies_above(gap, 0.0)
     helps = both(lies_above(closed, 0.0), lies_above(over, 0.0))
