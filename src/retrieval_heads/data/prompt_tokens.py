@@ -73,7 +73,7 @@ class PromptTokens:
     def _count(self, texts: set[str]) -> None:
         if len(self._counts) > KEPT:
             self._counts.clear()
-        new = list(texts - self._counts.keys())
+        new = [text for text in texts if text not in self._counts]
         if not new:
             return
         control = frozenset(control_tokens(self._tokenizer).values())
