@@ -94,8 +94,8 @@ def tokens_of(real: Real, needles: Sequence[Piece], prompt_tokens: PromptTokens)
 
 
 def write(real: Real, condition: str, scene: Scene) -> tuple[Example, list[Document]]:
-    """The example of a scene, and its documents. Its needles stand as deep as those of the real one; for a citation they have the same
-    numbers where there are as many documents."""
+    """The example of a scene, and its documents. Its needles stand as deep as those of the real one; for a citation
+    they have the same numbers where there are as many documents."""
     rng = random.Random(f"{condition}|{real.id}|places")
     total = len(scene.needles) + len(scene.others)
     needles, others = list(scene.needles), iter(scene.others)
