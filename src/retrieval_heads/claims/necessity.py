@@ -61,8 +61,8 @@ TEN = 10
 """Heads that the paper knocks out, whatever the number of retrieval heads."""
 
 CONTROLS = ("retrieval", "random", "random_group", "bottom")
-CONTROL_NAMES = {"random": "random heads of the same layers", "random_group": "heads matched by key/value group",
-                 "bottom": "the weakest of the same layers"}
+NAMES = {"random": "random heads of the same layers", "random_group": "heads matched by key/value group",
+         "bottom": "the weakest of the same layers"}
 """Sets of the table `controls`, and what the controls among them are called."""
 
 C4 = partial(
@@ -302,9 +302,9 @@ def control_sentence(controls: pd.DataFrame) -> str:
         if "retrieval" not in rows.index:
             continue
         own = rows.loc["retrieval"]
-        said = [f"{CONTROL_NAMES[name]} {row.taken:.1%} (in {row.groups:.0f} groups; {row.moved:.1f} heads from another layer, "
+        said = [f"{NAMES[name]} {row.taken:.1%} (in {row.groups:.0f} groups; {row.moved:.1f} heads from another layer, "
                 f"{row.moved_group:.1f} from another group)"
-                for name, row in ((name, rows.loc[name]) for name in CONTROL_NAMES if name in rows.index)]
+                for name, row in ((name, rows.loc[name]) for name in NAMES if name in rows.index)]
         lines.append(
             f"- {task}, {own.n_runs} able runs: all retrieval heads, {own.k:.0f} in {own.groups:.0f} key/value groups, "
             f"take {own.taken:.1%} of the right answers; as many {', '.join(said)}."
