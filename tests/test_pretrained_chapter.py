@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from pretrained_tables import RANKED, SYNTHETIC, TRAINED, answers, heads, knockouts, patches, probe_losses
 
 from retrieval_heads import ten_questions
-from retrieval_heads.claims.pretrained.judge import judge
+from retrieval_heads.claims.pretrained import judge
 from retrieval_heads.claims.verdict import as_rows
 from retrieval_heads.config import load_profile
 from retrieval_heads.figures import pretrained as figures

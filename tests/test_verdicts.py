@@ -123,7 +123,7 @@ def test_the_search_finds_sentences_both_tables_and_old_words() -> None:
     assert set(said(text)) == {
         ("C1", ALL, "not decided"), ("C1", "mdqa", "supported"), ("C1", "summhay", "not decided")}
     assert set(said("**C4 is supported**: heads carry")) == {("C4", ALL, "supported")}
-    rows = [Verdict("C2", task, "supported in part", "q", 0.5, 0.4, 0.6, "u", 3, "runs", "r", "d", "c", "t")
+    rows = [Verdict(task, "supported in part", 0.5, 0.4, 0.6, 3, "d", "C2", "q", "u", "runs", "r", "c", "t")
             for task in ("mdqa", ALL)]
     table = pd.DataFrame([vars(one) for one in rows])
     assert set(said(verdicts_html(table))) == {("C2", ALL, "supported in part")}

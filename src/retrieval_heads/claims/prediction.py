@@ -11,20 +11,21 @@ is nothing to recall. Beside them stand all tasks of the study (`every`), which 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from retrieval_heads.claims.run_predictors import CHEAPER, OUTCOME, PREDICTORS, THRESHOLD
-from retrieval_heads.claims.runs import claimed, frame, mixtures, need, where
+from retrieval_heads.claims.runs import claimed, frame, mixtures, where
 from retrieval_heads.claims.subsets import LEAST_HEADS
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, plain, too_few
 from retrieval_heads.keys import RUN
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.correlation import METHODS, PERMUTATIONS
 from retrieval_heads.stats.prediction import BASELINE, left_out_errors, summarise_errors
-from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN
+from retrieval_heads.stats.resample import RESAMPLES
 from retrieval_heads.stats.runs import balanced, condition_means, correlate_runs
 from retrieval_heads.wording import PREDICTORS as WORDS
 from retrieval_heads.wording import p_value
@@ -32,12 +33,13 @@ from retrieval_heads.wording import p_value
 LOW, STRONG, LEVEL = 0.4, 0.7, 0.05
 """Of the rule: the interval's lower end, a strong correlation, the level of the permutation test."""
 
-RULE = (
+C3 = partial(
+    Verdict, claim="C3", unit="rank correlation", n_of="conditions", chapter="06_correlation", table="correlation_runs",
+    quantity="Spearman's correlation of recall with performance over conditions, ranks within tasks", rule=
     "Supported with an interval over conditions above 0.4 and a permutation p below 0.05, in part with the second "
     "only, and the same sign in each base model; otherwise not supported with an interval below 0.7. Tasks count whose "
-    "real runs have at least one head on average."
+    "real runs have at least one head on average.",
 )
-CHAPTER = "06_correlation"
 
 EVERY = "every"
 """Beside `all` a value of the column `task`: all tasks of the study, also those without heads."""
@@ -81,7 +83,6 @@ def correlation_rows(
     Recall stands also by base model, at each threshold of `run_recall`, and with the part of each of `GIVEN` taken out;
     Kendall's tau only at the threshold that heads were taken by in `runs`, and with mixtures.
     """
-    need(runs, "run_predictors", [*RUN, OUTCOME, *predictors])
     settings = {"n_resamples": n_resamples, "n_permutations": n_permutations}
     found: list[pd.DataFrame] = []
     usual = with_heads(runs) if "n_heads" in runs else sorted(runs["task"].unique())
@@ -149,7 +150,6 @@ def error_rows(
 def _error_rows(runs: pd.DataFrame, compared: list[tuple[str, str]], n_resamples: int) -> pd.DataFrame:
     """The rows of `error_rows` of each task, and of all of these runs."""
     names = list(dict.fromkeys([OUTCOME, "recall", *(name for pair in compared for name in pair if name != BASELINE)]))
-    need(runs, "run_predictors", [*RUN, *names])
     rows: list[pd.DataFrame] = []
     for conditions, table in parts(runs).items():
         known, _ = balanced(table, [OUTCOME, "recall"])
@@ -189,7 +189,6 @@ def prediction_verdict(
 ) -> Verdict:
     """The verdict on claim C3, of all tasks together (of the task, where there is one only); `errors` are for what
     recall is worth."""
-    need(correlations, "correlation_runs")
     of_recall = where(correlations, method="spearman", conditions=ALL, predictor="recall")
     own = pooled(of_recall)
     recall = _near(own, threshold)
@@ -197,7 +196,8 @@ def prediction_verdict(
     of_all, of_bases = plainly[plainly["base"] == ALL], plainly[plainly["base"] != ALL]
     if of_all.empty or pd.isna(of_all.iloc[0]["estimate"]):
         reason = "no runs to compare in a task with heads" if of_all.empty else of_all.iloc[0]["reason"]
-        return _c3(UNDECIDED, UNKNOWN, 0, f"{reason[:1].upper()}{reason[1:]}. {_left(correlations, threshold)}")
+        return C3(ALL, UNDECIDED, None, None, None, 0,
+                  f"{reason[:1].upper()}{reason[1:]}. {_left(correlations, threshold)}")
     row = of_all.iloc[0]
     few = too_few(int(row["n_conditions"]), "condition")
     agree = bool((of_bases["estimate"] > 0).all())
@@ -214,7 +214,7 @@ def prediction_verdict(
     said += [*_every(_near(of_recall, threshold), row), *_beside(correlations, recall, own, threshold)]
     worths = [] if errors is None else worth(errors)
     said += [f"Recall {'; '.join(worths)}."] if worths else []
-    return _c3(verdict, row[["estimate", "low", "high"]], int(row["n_conditions"]), " ".join(said))
+    return C3(ALL, verdict, *plain(row[["estimate", "low", "high"]]), int(row["n_conditions"]), " ".join(said))
 
 
 def _every(of_recall: pd.DataFrame, row: pd.Series) -> list[str]:
@@ -281,10 +281,3 @@ def _left(rows: pd.DataFrame, threshold: float) -> str:
     left = [f"{WORDS[one.predictor]} {one.estimate:.2f} ({p_value(one.p)})"
             for one in where(rest, base=ALL).itertuples()]
     return f"What is left to correlate: {', '.join(left) or 'nothing'}."
-
-
-def _c3(verdict: str, found: Iterable[float], n: int, detail: str) -> Verdict:
-    return Verdict(
-        "C3", ALL, verdict, "Spearman's correlation of recall with performance over conditions, ranks within tasks",
-        *plain(found), "rank correlation", n, "conditions", RULE, detail, CHAPTER, "correlation_runs",
-    )

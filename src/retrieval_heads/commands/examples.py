@@ -65,7 +65,7 @@ def add_export(verbs: argparse._SubParsersAction) -> None:
 def _export(parsed: argparse.Namespace) -> None:
     from retrieval_heads.data.examples import make_examples
     from retrieval_heads.data.jsonl import write_examples
-    from retrieval_heads.models.load import load_tokenizer
+    from retrieval_heads.data.tokenizer import load_tokenizer
 
     if parsed.n < 1:
         raise ConfigError("not a number of examples", where="--n", value=parsed.n, remedy="Give 1 or more.")
@@ -209,7 +209,11 @@ def _parameters(text: str) -> dict[str, Any]:
 
 
 def _tokenizer(model: str) -> Any:
-    from retrieval_heads.models.load import load_tokenizer, model_folder
+    from retrieval_heads.data.tokenizer import load_tokenizer
 
     folder = Path(paths.resolve_model(model))
-    return load_tokenizer(folder if folder.is_dir() else model_folder(model))
+    if not folder.is_dir():
+        from retrieval_heads.models.load import model_folder  # brings all that models need
+
+        folder = model_folder(model)
+    return load_tokenizer(folder)

@@ -189,8 +189,8 @@ class _Frame:
 
 
 def filled_up(rows: Sequence[Sequence[int]], multiple: int = 1) -> list[list[int]]:
-    """The rows, each filled up on the right to the longest, or on to a `multiple`, by its own last token (an empty row by
-    that of the longest).
+    """The rows, each filled up on the right to the longest, or on to a `multiple`, by its own last token; an empty row
+    by that of the longest.
 
     Nothing attends to what fills up, but a zero times NaN is NaN: a token that no row has could have such an embedding.
     """

@@ -155,42 +155,32 @@ def swap_answers(
     those of the prompt; `meta["answer_of"]` is the id of the example that the answer belongs to.
     """
     others = list(examples)
+    sizes = count([one.joint + one.answer for one in examples])
+    tokens = {one.answer: size for one, size in zip(examples, sizes, strict=True)}
+
+    def fits(example: Example, other: Example) -> bool:
+        """By text and not only by place: two examples may cite the same documents."""
+        room = example.meta.get("length", math.inf) - example.meta.get("tokens", 0)
+        return example.answer != other.answer and tokens[other.answer] - tokens[example.answer] <= room
+
     for _ in range(TRIES):
         rng.shuffle(others)
-        pairs = list(zip(examples, others, strict=True))
-        # by text and not only by place: two examples may cite the same documents
-        if all(example.answer != other.answer for example, other in pairs):
-            pairs = _fitted(pairs, condition, count)
+        if any(example.answer == other.answer for example, other in zip(examples, others, strict=True)):
+            continue
+        for index, example in enumerate(examples):
+            if not fits(example, others[index]):
+                place = next((place for place, another in enumerate(examples)
+                              if fits(example, others[place]) and fits(another, others[index])), index)
+                others[index], others[place] = others[place], others[index]
+        if all(fits(example, other) for example, other in zip(examples, others, strict=True)):
             return [replace(example, answer=other.answer, answers=other.answers, meta={
                 **example.meta, "answer_of": other.meta["id"],
                 "id": "-".join([example.task, condition, *example.meta["id"].split("-")[-3:]]),  # split, seed and index
-            }) for example, other in pairs]
+            }) for example, other in zip(examples, others, strict=True)]
     raise DataError(
-        "the answers cannot be swapped so that no example keeps its own", where=condition, value=len(examples),
-        remedy="Make more examples, at least two with different answers.",
+        "the answers cannot be swapped so that no example keeps its own or gets too long", where=condition,
+        value=len(examples), remedy="Make more examples, at least two with different answers.",
     )
-
-
-def _fitted(pairs: list[tuple[Example, Example]], condition: str, count: Counter) -> list[tuple[Example, Example]]:
-    """Pairs of an example and the one whose answer it takes, changed until all prepared examples keep to their length;
-    `DataError` where there is no such order."""
-    answers = [example.joint + example.answer for example, _ in pairs]
-    tokens = dict(zip((example.answer for example, _ in pairs), count(answers), strict=True))
-
-    def fits(example: Example, other: Example) -> bool:
-        room = example.meta.get("length", math.inf) - example.meta.get("tokens", 0)
-        return tokens[other.answer] - tokens[example.answer] <= room and example.answer != other.answer
-
-    for index, (example, other) in enumerate(pairs):
-        if fits(example, other):
-            continue
-        swap = next((place for place, (another, spare) in enumerate(pairs)
-                     if fits(example, spare) and fits(another, other)), None)
-        if swap is None:
-            raise DataError("no other answer fits into the example", where=f"{condition}: {example.meta.get('id')}",
-                            value=example.meta["tokens"], remedy="Prepare the examples for a greater length.")
-        pairs[index], pairs[swap] = (example, pairs[swap][1]), (pairs[swap][0], other)
-    return pairs
 
 
 def plain_text(tokenizer: Any, *, n: int, length: int, seed: int = 0, split: str = "test") -> torch.Tensor:

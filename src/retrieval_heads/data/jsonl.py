@@ -223,7 +223,9 @@ def _list(record: Record, key: str) -> list[Any]:
 
 
 def _text(record: Record, key: str, value: Any) -> str:
-    if not isinstance(value, str) or (not value.isascii() and any("\ud800" <= one <= "\udfff" for one in value)):
+    try:
+        value.encode()
+    except (AttributeError, UnicodeEncodeError):  # no string, or half of a surrogate pair
         _refuse(record, key, described(value), f"`{key}` is not a text", f"Give `{key}` as a JSON string.")
     return value
 

@@ -46,12 +46,17 @@ def write_prompt(documents: Iterable[Document], question: str, instruction: str 
     spans: list[Span] = []
     length = sum(map(len, parts))
     for number, title, text in documents:
-        heading = f"Document {number}: {title}".rstrip(" ") + "\n"
-        start = length + len(heading)
+        line = heading(number, title)
+        start = length + len(line)
         spans.append((start, start + len(text)))
-        parts += [heading, text, "\n\n"]
+        parts += [line, text, "\n\n"]
         length = start + len(text) + 2
     return "".join([*parts, f"{QUESTION} {question}{_END}"]), spans
+
+
+def heading(number: int, title: str) -> str:
+    """The line before a document's text."""
+    return f"Document {number}: {title}".rstrip(" ") + "\n"
 
 
 def place(span: Span, document: Span) -> Span:

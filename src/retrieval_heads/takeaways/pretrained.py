@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from retrieval_heads.claims.pretrained.judge import DERIVED, RAW
+from retrieval_heads.claims.pretrained import DERIVED, RAW
 from retrieval_heads.claims.pretrained.loading import LEAST_SEEDS, MOST
 from retrieval_heads.claims.verdict import ALL, UNDECIDED
 from retrieval_heads.keys import study_grid, table_path

@@ -7,6 +7,7 @@ the other outcomes are shown with the same intervals and decide nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -40,10 +41,12 @@ MARGIN = 0.03
 
 SHORT, BETTER, EQUIVALENT, OPEN = "short", "better", "equivalent", "open"
 
-RULE = (
+C1 = partial(
+    Verdict, claim="C1", quantity="mean shortfall of the three named sets in F1", unit="fraction", n_of="contrasts",
+    chapter=CHAPTER, table="contrasts", rule=
     "Supported when `real` beats `high_high`, `low_low` and `symbolic` in F1 (p < .05 by Holm's method, and not "
     f"equivalent within {MARGIN}); in part when it beats one and loses to none; not supported when it beats none and "
-    "at least two are equivalent or better; tested only where `real` beats theta alone."
+    "at least two are equivalent or better; tested only where `real` beats theta alone.",
 )
 
 OUTCOMES, GAIN = {"f1": "score", "subspan": "subspan", "loss": "nll"}, {"gain_from_context": "gain"}
@@ -145,8 +148,7 @@ def verdict(rows: pd.DataFrame, task: str) -> Verdict:
     mean = float(named["value"].mean()) if len(named) else None
     said = (f"`real` against each: {'; '.join(findings)}." if findings else "", why, few)
     detail = " ".join(text for text in said if text)
-    return Verdict("C1", task, outcome, "mean shortfall of the three named sets in F1", mean, None, None, "fraction",
-                   len(named), "contrasts", RULE, detail, CHAPTER, "contrasts")
+    return C1(task, outcome, mean, None, None, len(named), detail)
 
 
 def _taught(rows: pd.DataFrame, task: str) -> tuple[bool, str]:

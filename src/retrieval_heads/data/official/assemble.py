@@ -31,8 +31,10 @@ R = TypeVar("R")
 
 def _encodable(text: str) -> str:
     # JSON can spell half of a surrogate pair (a text cut inside an emoji), which no tokenizer takes
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("half of a surrogate pair, which is not a character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair, which is not a character") from None
     return text
 
 

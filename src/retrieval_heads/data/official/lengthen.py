@@ -9,17 +9,19 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import accumulate, chain, islice, repeat
 from typing import Any
 
 import numpy as np
 
 from retrieval_heads.data.chat import template_arguments, write_chat
-from retrieval_heads.data.encode import encode
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.official.answers import Forbidden
 from retrieval_heads.data.official.assemble import Source, UnusableRecordError, assemble
 from retrieval_heads.data.official.sources import Pool, Text, text_key
+from retrieval_heads.data.prompt_format import Document, heading
+from retrieval_heads.data.prompt_tokens import Counted, PromptTokens
 from retrieval_heads.errors import ConfigError, DataError, ModelError
 
 DEPTHS = tuple(step / 10 for step in range(11))
@@ -49,6 +51,7 @@ class Frame:
     chat: bool = False
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     _counts: dict[Text, int] = field(default_factory=dict, repr=False, compare=False)
+    _records: dict[int, _Record] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.chat and not getattr(self.tokenizer, "chat_template", None):
@@ -67,15 +70,27 @@ class Frame:
         """Tokens of each document with its heading and the blank line after it; each is counted once and remembered."""
         new = [document for document in dict.fromkeys(documents) if document not in self._counts]
         if new:
-            texts = [f"Document {_NUMBER}: {title}".rstrip(" ") + f"\n{text}\n\n" for title, text in new]
+            texts = [heading(_NUMBER, title) + f"{text}\n\n" for title, text in new]
             ids = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
             self._counts.update(zip(new, map(len, ids), strict=True))
         return [self._counts[document] for document in documents]
 
-    def finish(self, example: Example) -> tuple[Example, int]:
-        """The example as the model reads it, and its tokens: prompt, answer and end of sequence."""
+    @cached_property
+    def _tokens(self) -> PromptTokens:
+        return PromptTokens(self.tokenizer)
+
+    def record(self, source: Source) -> _Record:
+        """What is found out about a record once for all lengths."""
+        if id(source) not in self._records:  # which keeps the source, so that no other can have its id
+            self._records[id(source)] = _Record(source, self)
+        return self._records[id(source)]
+
+    def finish(
+        self, example: Example, documents: Sequence[Document] = (), like: Counted | None = None,
+    ) -> tuple[Example, int]:
+        """The example as the model reads it, and its tokens: prompt, answer and end of sequence; see `PromptTokens`."""
         finished = self._wrapped(example) if self.chat else example
-        return finished, len(encode(finished, self.tokenizer).ids)
+        return finished, self._tokens.of(finished, documents, like)
 
     def _wrapped(self, example: Example) -> Example:
         """The example with its prompt as one user message in the chat template, needles moved along."""
@@ -168,6 +183,24 @@ def check_room(
         _Haystack(source, pool, frame, length, seed, apart)
 
 
+class _Record:
+    """A record with nothing but its gold documents, and which documents hold one of its answers."""
+
+    def __init__(self, source: Source, frame: Frame) -> None:
+        self.source, gold = source, sorted(source.marked)
+        bare, tokens = frame.finish(assemble(source, gold, frame.instruction))
+        numbered = [(number, *source.documents[index]) for number, index in enumerate(gold, start=1)]
+        self.bare = Counted(bare, numbered, tokens)
+        self._forbidden = Forbidden(source.answers or (source.meta["insight"],))
+        self._held: dict[str, bool] = {}
+
+    def forbids(self, key: str, document: Text) -> bool:
+        """Whether a document, of this `text_key`, may not be added."""
+        if key not in self._held:
+            self._held[key] = self._forbidden.held_by(*document)
+        return self._held[key]
+
+
 class _Haystack:
     """Documents for a record, proved to be enough, and the `budget` of tokens that they may have; those that were drawn
     are kept, so that another budget starts with the same ones."""
@@ -178,7 +211,8 @@ class _Haystack:
         self._source, self._frame, self._length, self._seed = source, frame, length, seed
         self._rest, self._exhausted, self._refused = self._candidates(pool, apart), False, 0
         self._drawn: list[tuple[Text, int]] = []
-        bare = frame.finish(assemble(source, sorted(source.marked), frame.instruction))[1]
+        self._record = frame.record(source)
+        bare = self._record.bare.tokens
         if bare > length:
             raise UnusableRecordError(
                 TOO_LONG, where=source.where, value=f"{bare} tokens with question and answer, {length} allowed",
@@ -205,20 +239,21 @@ class _Haystack:
         for slot, _, index, _ in reversed(gold):
             order.insert(slot, index)
         own = sum(document in source.documents for document, _ in fillers)
-        example, tokens = self._frame.finish(assemble(
+        example = assemble(
             source.with_documents(documents), order, self._frame.instruction, length=self._length,
             depths=[round(depth, 4) for *_, depth in gold], depths_asked=[depth for _, depth, *_ in gold],
             own=own, added=len(fillers) - own, refused=self._refused,
-        ))
+        )
+        numbered = [(number, *documents[index]) for number, index in enumerate(order, start=1)]
+        example, tokens = self._frame.finish(example, numbered, self._record.bare)
         example.meta["tokens"] = tokens
         return example, tokens
 
     def _candidates(self, pool: Pool, apart: frozenset[str]) -> Iterator[Text]:
         """The documents that may be added, in their order; see `lengthen`."""
         source = self._source
-        forbidden = Forbidden(source.answers or (source.meta["insight"],))
         rng = np.random.default_rng(list(f"{self._seed}:{source.id}".encode()))
-        own, others = [source.documents[index] for index in source.others], list(pool.documents.items())
+        own, others = [source.documents[index] for index in source.others], pool.items
         seen = {text_key(source.documents[index][1]) for index in source.marked}
         for key, document in chain(
             ((text_key(own[place][1]), own[place]) for place in rng.permutation(len(own))),
@@ -227,7 +262,7 @@ class _Haystack:
             if not key or key in seen or key in apart or source.id in pool.gold_of.get(key, ()):
                 continue
             seen.add(key)
-            if forbidden.held_by(*document):
+            if self._record.forbids(key, document):
                 self._refused += 1
             else:
                 yield document

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,6 +156,11 @@ class Pool:
                 self.documents.setdefault(key, (title, text))
                 if index in source.marked:
                     self.gold_of.setdefault(key, set()).add(source.id)
+
+    @cached_property
+    def items(self) -> list[tuple[str, Text]]:
+        """The documents with their keys, as a list to draw from."""
+        return list(self.documents.items())
 
     def __len__(self) -> int:
         return len(self.documents)

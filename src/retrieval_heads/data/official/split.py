@@ -115,8 +115,8 @@ def split(
     while True:
         parts = _split(chooser, {"test": test, "probe": probe, "dev": dev}, train, pinned or {})
         crowded = [
-            chooser.refuse(source, training, parts.kept_away(training))
-            for training in (True, False) for source in parts.side(training)
+            chooser.refuse(source, training, apart)
+            for training in (True, False) for apart in [parts.kept_away(training)] for source in parts.side(training)
         ]
         if not any(crowded):
             if dropped is not None:

@@ -26,6 +26,7 @@ import yaml
 
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import token_counter
+from retrieval_heads.data.prompt_tokens import PromptTokens
 from retrieval_heads.data.scene import GRASS, Counter
 from retrieval_heads.data.written.real import Real
 from retrieval_heads.data.written.scenes import (
@@ -70,7 +71,7 @@ def needs_writer(condition: str) -> bool:
 
 def make_condition(
     reals: Sequence[Real], condition: str, tokenizer: Any, length: int, *, pool: Pool | None = None,
-    written: Mapping[str, Sequence[Piece]] | None = None,
+    written: Mapping[str, Sequence[Piece]] | None = None, prompt_tokens: PromptTokens | None = None,
 ) -> list[Example]:
     """One example of a condition for each real one.
 
@@ -78,6 +79,7 @@ def make_condition(
         length: most tokens per example, prompt, answer and special tokens together; examples come close to it.
         pool: documents for the context `high`.
         written: needle documents by the real example's id, for the concept `high`.
+        prompt_tokens: of this tokenizer; given, conditions with the same documents do not count them again.
 
     Returns:
         Examples in the order of `reals`, of the same `id`; `meta` has `condition`, `hops`, `documents`, `gold` and
@@ -86,7 +88,7 @@ def make_condition(
     Raises:
         DataError: a length too short for the needles, or a pool too small for the length.
     """
-    count = token_counter(tokenizer)
+    count, prompt_tokens = token_counter(tokenizer), prompt_tokens or PromptTokens(tokenizer)
     examples = []
     for real in progress(reals, condition):
         pieces = list(written[real.id]) if needs_writer(condition) else None
@@ -96,7 +98,7 @@ def make_condition(
             build = _among_documents(real, pieces, pool)
         else:
             build = _among_grass(real, pieces, count)
-        examples.append(fit(real, condition, build, tokenizer, length))
+        examples.append(fit(real, condition, build, prompt_tokens, length))
     return examples
 
 

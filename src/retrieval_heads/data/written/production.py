@@ -14,6 +14,7 @@ from typing import Any
 from retrieval_heads.data.examples import token_counter
 from retrieval_heads.data.jsonl import iterate_examples, write_examples
 from retrieval_heads.data.official.answers import not_searched
+from retrieval_heads.data.prompt_tokens import PromptTokens
 from retrieval_heads.data.written.client import Client
 from retrieval_heads.data.written.conditions import SYNTHETIC, make_condition, needs_writer, state_fact
 from retrieval_heads.data.written.orders import Fault, Messages, Order, distractor_orders, needle_orders
@@ -153,11 +154,11 @@ def produce(
             is written then, but what was asked is in the cache.
         EndpointError, ResultError: see `Client`.
     """
-    given, out, outcome = writer is not None, Path(out), Outcome()
+    given, out, outcome, prompt_tokens = writer is not None, Path(out), Outcome(), PromptTokens(tokenizer)
     if client is not None:
         writer = EndpointWriter(client, plan.concurrency, plan.attempts)
     needed = plan.writes_needles or given
-    written = _needles(plan, tokenizer, writer, outcome) if needed else {}
+    written = _needles(plan, prompt_tokens, writer, outcome) if needed else {}
     reals = _enough([real for real in plan.reals if real.id in written] if needed else plan.reals, plan, outcome)
     pool = _pool(plan, tokenizer, writer, outcome) if plan.needs_pool else None
     if given and pool is not None:  # what is left out of `real` too need not end the call
@@ -170,7 +171,8 @@ def produce(
         outcome.templates.update(statement.kind for statement in stated)
         outcome.quoting = sum(statement.quotes for statement in stated)
     for condition in plan.conditions:
-        examples = make_condition(reals, condition, tokenizer, plan.length, pool=pool, written=written)
+        examples = make_condition(reals, condition, tokenizer, plan.length, pool=pool, written=written,
+                                  prompt_tokens=prompt_tokens)
         write_examples(out / f"{condition}.jsonl.gz", examples)
         outcome.files[f"{condition}.jsonl.gz"] = len(examples)
     outcome.not_searched = not_searched(real.hidden for real in reals)
@@ -197,7 +199,7 @@ def _enough(reals: Sequence[Real], plan: Plan, outcome: Outcome) -> list[Real]:
     return list(reals[: plan.count])
 
 
-def _needles(plan: Plan, tokenizer: Any, writer: Writer, outcome: Outcome) -> dict[str, list[Piece]]:
+def _needles(plan: Plan, prompt_tokens: PromptTokens, writer: Writer, outcome: Outcome) -> dict[str, list[Piece]]:
     """Needle documents by example id; an example that lost one of its texts is replaced by a later one."""
     made: dict[str, list[Piece]] = {}
     waiting = list(plan.reals)
@@ -214,7 +216,7 @@ def _needles(plan: Plan, tokenizer: Any, writer: Writer, outcome: Outcome) -> di
                 outcome.dropped[real.id] = next(iter(faults.values())).reason
                 continue
             pieces = [needle_piece(real, index, text) for index, text in enumerate(results)]
-            if tokens_of(real, pieces, tokenizer) > plan.length:
+            if tokens_of(real, pieces, prompt_tokens) > plan.length:
                 outcome.dropped[real.id] = "its documents are longer than the whole length"
             else:
                 made[real.id] = pieces

@@ -6,12 +6,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, chain, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from retrieval_heads.data.encode import encode
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.official.answers import Forbidden, find_answer, sentences
-from retrieval_heads.data.prompt_format import Span, place, write_citation, write_prompt
+from retrieval_heads.data.prompt_format import Document, Span, place, write_citation, write_prompt
+from retrieval_heads.data.prompt_tokens import Counted, PromptTokens
 from retrieval_heads.data.scene import GRASS, Counter
 from retrieval_heads.data.written.orders import states
 from retrieval_heads.data.written.real import Real
@@ -49,7 +49,8 @@ class Scene(NamedTuple):
 
 
 Build = Callable[[int], Scene]
-"""Makes the same scene with as many documents as fit into a budget of tokens; 0 gives the smallest there is."""
+"""Makes the same scene, of the same question, with as many documents as fit into a budget of tokens; 0 gives the
+smallest there is."""
 
 
 def needle_piece(real: Real, index: int, text: str) -> Piece:
@@ -63,11 +64,12 @@ def needle_piece(real: Real, index: int, text: str) -> Piece:
     return Piece(fact.title, text, tuple(held.needles[0]))
 
 
-def fit(real: Real, condition: str, build: Build, tokenizer: Any, length: int) -> Example:
+def fit(real: Real, condition: str, build: Build, prompt_tokens: PromptTokens, length: int) -> Example:
     """The example of at most `length` tokens, prompt, answer and special tokens together, that comes closest to it;
     `DataError` where already the smallest one is longer."""
-    smallest = write(real, condition, build(0))
-    used = len(encode(smallest, tokenizer).ids)
+    smallest, documents = write(real, condition, build(0))
+    used = prompt_tokens.of(smallest)
+    like = Counted(smallest, documents, used)
     if used > length:
         raise DataError(
             f"the documents that `{condition}` needs are {used} tokens", where=f"example {real.id}, length",
@@ -75,8 +77,8 @@ def fit(real: Real, condition: str, build: Build, tokenizer: Any, length: int) -
         )
     best, most, budget = smallest, used, length - used
     for tries in range(TRIES):
-        example = write(real, condition, build(max(0, budget)))
-        used = len(encode(example, tokenizer).ids)
+        example, documents = write(real, condition, build(max(0, budget)))
+        used = prompt_tokens.of(example, documents, like)
         if most < used <= length:
             best, most = example, used
         if 0 <= length - used <= CLOSE * length:
@@ -86,14 +88,14 @@ def fit(real: Real, condition: str, build: Build, tokenizer: Any, length: int) -
     return best
 
 
-def tokens_of(real: Real, needles: Sequence[Piece], tokenizer: Any) -> int:
+def tokens_of(real: Real, needles: Sequence[Piece], prompt_tokens: PromptTokens) -> int:
     """Tokens of the smallest example with these needle documents: nothing else in its context."""
-    return len(encode(write(real, "", Scene(needles, (), real.question, real.accepted)), tokenizer).ids)
+    return prompt_tokens.of(write(real, "", Scene(needles, (), real.question, real.accepted))[0])
 
 
-def write(real: Real, condition: str, scene: Scene) -> Example:
-    """The example of a scene. Its needles stand as deep as those of the real one; for a citation they have the same
-    numbers where there are as many documents."""
+def write(real: Real, condition: str, scene: Scene) -> tuple[Example, list[Document]]:
+    """The example of a scene, and its documents. Its needles stand as deep as those of the real one; for a citation
+    they have the same numbers where there are as many documents."""
     rng = random.Random(f"{condition}|{real.id}|places")
     total = len(scene.needles) + len(scene.others)
     needles, others = list(scene.needles), iter(scene.others)
@@ -102,9 +104,8 @@ def write(real: Real, condition: str, scene: Scene) -> Example:
     pieces = [held.get(index) or next(others) for index in range(total)]
     known = [number for number, _, _ in real.documents]
     numbers = known if len(known) == total else list(range(known[0], known[0] + total))
-    prompt, spans = write_prompt(
-        [(number, piece.title, piece.text) for number, piece in zip(numbers, pieces, strict=True)], scene.question
-    )
+    documents = [(number, piece.title, piece.text) for number, piece in zip(numbers, pieces, strict=True)]
+    prompt, spans = write_prompt(documents, scene.question)
     shift = len(real.head)
     marked = [place(needle, span) for piece, span in zip(pieces, spans, strict=True) for needle in piece.needles]
     gold = [number for number, piece in zip(numbers, pieces, strict=True) if piece.needles]
@@ -117,7 +118,7 @@ def write(real: Real, condition: str, scene: Scene) -> Example:
         real.example.task, real.head + prompt + real.tail, answers[0], answers,
         tuple((start + shift, end + shift) for start, end in marked), meta, real.example.joint,
         real.example.chat_template,
-    )
+    ), documents
 
 
 def _places(real: Real, total: int, n: int, rng: random.Random) -> list[int]:
