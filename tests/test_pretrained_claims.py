@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -57,6 +59,7 @@ def test_c1_is_open_within_the_noise_of_seeds_and_not_tested_without_a_gain_or_s
     assert (no_gain.verdict, "not tested" in no_gain.detail) == (UNDECIDED, True)
     few = c1(answers(rng, levels, seeds=(1, 2)))
     assert (few.verdict, "over examples only" in few.detail) == (UNDECIDED, True)
+    assert not re.search("[a-z]_[a-z]", few.detail), "names of code"
     assert few.effect == pytest.approx(0.1, abs=0.02)
 
 

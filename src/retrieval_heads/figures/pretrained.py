@@ -55,7 +55,8 @@ def maps_figure(tables: Mapping[str, pd.DataFrame], threshold: float) -> Figure:
     shown = [name for name in ("base", THETA, "real", "low_low") if name in set(table.condition)]
     means = table.groupby(["condition", "layer", "head"], as_index=False).score.mean()
     darkest = means[means.condition.isin(shown)].score.max()
-    figure, axes = panels([words(name) for name in shown], columns=4, height=4.2)
+    titles = [words(name).replace(", ", ",\n") for name in shown]  # four in a row have no room for long ones
+    figure, axes = panels(titles, columns=4, height=4.2)
     for name, ax in zip(shown, axes, strict=True):
         plot_head_map(means[means.condition == name], threshold, ax=ax, bar=False, darkest=darkest)
         ax.label_outer()

@@ -17,6 +17,7 @@ from retrieval_heads.data.conditions import CONDITIONS, kind_of
 from retrieval_heads.errors import ResultError
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.strength import gained
+from retrieval_heads.wording import words
 
 NAMED = ("high_high", "low_low", "symbolic")
 """The training sets of the contrasts of claim C1."""
@@ -93,10 +94,10 @@ def _array(rows: pd.DataFrame, columns: Sequence[str], where: str) -> np.ndarray
 
 def few_seeds(n_seeds: Mapping[str, int], names: Sequence[str]) -> str:
     """The sentence that says which of the sets have fewer seeds than a rule needs; empty when none has."""
-    lacking = [f"`{name}` ({n_seeds.get(name, 0)})" for name in names if n_seeds.get(name, 0) < LEAST_SEEDS]
+    lacking = [f"{words(name)} ({n_seeds.get(name, 0)})" for name in names if n_seeds.get(name, 0) < LEAST_SEEDS]
     if not lacking:
         return ""
-    return f"Fewer than {LEAST_SEEDS} seeds of {', '.join(lacking)}: intervals are over examples only."
+    return f"Fewer than {LEAST_SEEDS} seeds of {'; '.join(lacking)}: intervals are over examples only."
 
 
 def losses_by_set(rows: pd.DataFrame, column: str, where: str) -> dict[tuple[str, int], np.ndarray]:
