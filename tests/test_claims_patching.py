@@ -11,7 +11,6 @@ import pytest
 from retrieval_heads.claims import patching
 from retrieval_heads.claims.patching import judge_patching, patched, power_of_runs, verdicts
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, too_few
-from retrieval_heads.errors import ResultError
 
 BASES = ("one", "two")
 CONDITIONS = ("high_high", "low_low", "symbolic")
@@ -124,7 +123,8 @@ def test_only_runs_on_synthetic_conditions_count_and_the_others_are_shown() -> N
     judged = judge_patching(pd.concat([simulated(), others]))
     assert judged.overall.verdict == SUPPORTED
     assert judged.overall.n == 18
-    assert "With the 18 runs on real_limited and mixtures that have a gap too: not decided." in judged.overall.detail
+    assert ("With the 18 runs on real data of few relations and on mixtures that have a gap too: not decided."
+            in judged.overall.detail)
     rows = judged.tables["sufficiency"].set_index(["task", "condition", "set"])
     assert rows.loc[("mdqa", "all", "intersection"), "n_gap"] == 18
     assert not rows.loc[("mdqa", "real_limited", "intersection"), "counted"]
@@ -196,13 +196,8 @@ def test_the_interval_of_the_mean_share_covers_the_truth() -> None:
     assert 0.75 <= np.mean(covered) <= 1  # five seeds: 0.85 is expected of a percentile interval
 
 
-def test_what_does_not_follow_the_dictionary_is_refused() -> None:
-    table = simulated()
-    with pytest.raises(ResultError, match=r"table patching: columns that are not there.*over_random_low"):
-        judge_patching(table.drop(columns="over_random_low"))
-    with pytest.raises(ResultError, match="two rows have one key"):
-        patched(pd.concat([table, table]))
-    assert judge_patching(table.iloc[:0]).verdicts == ()
+def test_nothing_patched_is_not_judged() -> None:
+    assert judge_patching(simulated().iloc[:0]).verdicts == ()
 
 
 def test_the_whole_grid_takes_seconds() -> None:

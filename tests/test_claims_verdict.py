@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from retrieval_heads.claims.runs import cells, frame, one_row_a_key, one_sign, ratio, sums
+from retrieval_heads.claims.runs import cells, frame, one_sign, ratio, sums
 from retrieval_heads.claims.verdict import (
     ALL,
     IN_PART,
@@ -21,11 +21,11 @@ from retrieval_heads.claims.verdict import (
     over_tasks,
     plain,
 )
-from retrieval_heads.errors import ConfigError, ResultError
+from retrieval_heads.errors import ConfigError
 from retrieval_heads.stats.resample import Interval
 
-ONE = Verdict("C1", "mdqa", SUPPORTED, "shortfall", 0.2, 0.1, 0.3, "fraction", 10, "conditions", "A rule.", "Counts.",
-              "02_lora_finetuning", "shortfall")
+ONE = Verdict("mdqa", SUPPORTED, 0.2, 0.1, 0.3, 10, "Counts.", claim="C1", quantity="shortfall", unit="fraction",
+              n_of="conditions", rule="A rule.", chapter="02_lora_finetuning", table="shortfall")
 
 
 def of_tasks(*verdicts: str) -> list[Verdict]:
@@ -133,10 +133,7 @@ def test_a_sign_is_that_of_every_base_model_that_was_studied() -> None:
     assert not one_sign(means, [])
 
 
-def test_rows_keep_numbers_where_all_are_gaps_and_keys_stand_once() -> None:
+def test_rows_keep_numbers_where_all_are_gaps() -> None:
     table = frame([{"task": "mdqa", "value": None, "n": 1, "reason": ""}], "specificity")
     assert table["value"].dtype == "float64"
     assert table["reason"].isna().all()
-    assert one_row_a_key(table, ["task"], "t") is table
-    with pytest.raises(ResultError, match="two rows have one key"):
-        one_row_a_key(pd.concat([table, table]), ["task"], "t")
