@@ -124,7 +124,8 @@ def test_only_runs_on_synthetic_conditions_count_and_the_others_are_shown() -> N
     overall = judged.verdicts[-1]
     assert overall.verdict == SUPPORTED
     assert overall.n == 18
-    assert "With the 18 runs on real_limited and mixtures that have a gap too: not decided." in overall.detail
+    assert ("With the 18 runs on real data of few relations and on mixtures that have a gap too: not decided."
+            in overall.detail)
     rows = judged.tables["sufficiency"].set_index(["task", "condition", "set"])
     assert rows.loc[("mdqa", "all", "intersection"), "n_gap"] == 18
     assert not rows.loc[("mdqa", "real_limited", "intersection"), "counted"]

@@ -107,7 +107,7 @@ def test_recall_that_is_performance_is_supported_and_better_than_noise() -> None
     found = verdict(table, errors=errors)
     assert found.verdict == SUPPORTED
     assert (found.effect, found.n) == (1.0, 14)
-    assert "better than training_loss" in found.detail
+    assert "better than the training loss (" in found.detail
     pooled = errors[(errors.task == "all") & (errors.conditions == "all")].set_index("reference")
     assert pooled.loc["training_loss", "error"] == pytest.approx(0, abs=1e-9)
     assert (pooled.finding == "better").all()

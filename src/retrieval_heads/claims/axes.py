@@ -40,6 +40,7 @@ from retrieval_heads.stats.resample import (
     crossed_means,
     percentile_interval,
 )
+from retrieval_heads.wording import words
 
 SCALES = ("difference", "log_odds")
 
@@ -244,10 +245,11 @@ def size_sentence(effects: pd.DataFrame, task: str) -> str:
     for row in rows.itertuples():
         numbers = f"{row.shortfall:.3f} ({row.shortfall_low:.3f} to {row.shortfall_high:.3f})"
         if row.shortfall_low > 0 and row.same_sign:
-            parts.append(f"still falls short by {numbers}")
+            parts.append(f"still fall short by {numbers}")
         elif row.shortfall_high < 0 and row.same_sign:
-            parts.append(f"is better, shortfall {numbers}")
+            parts.append(f"are better, shortfall {numbers}")
         else:
-            parts.append(f"is not shown to fall short, nor to make up for it: {numbers}")
-        parts[-1] = f"`{row.condition}` with {row.scale:g} times as many examples {parts[-1]}"
+            parts.append(f"are not shown to fall short, nor to make up for it: {numbers}")
+        what = words(row.condition).replace(", ", " in a ")
+        parts[-1] = f"{row.scale:g} times as many examples of {what} {parts[-1]}"
     return f"Beside `real` with the usual number, {'; '.join(parts)}." if parts else ""

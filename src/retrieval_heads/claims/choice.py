@@ -17,6 +17,8 @@ from retrieval_heads.claims.runs import frame, from_cells, mixtures, synthetic
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
 from retrieval_heads.stats.prediction import choices, summarise_regret
 from retrieval_heads.stats.resample import RESAMPLES
+from retrieval_heads.wording import PREDICTORS as WORDS
+from retrieval_heads.wording import listed
 
 SYNTHETIC, WITH_MIXTURES = "synthetic", "with_mixtures"
 """Values of the column `candidates`."""
@@ -31,7 +33,7 @@ PREDICTORS = {
 """What a set is chosen by, and which values promise performance."""
 
 Q1 = partial(
-    Verdict, claim="Q1", unit="fraction", n_of="choices", chapter="06_correlation", table="choice",
+    Verdict, claim="Q1", unit="fraction", n_of="choices", chapter="07_verdicts", table="choice",
     quantity="regret of the training set chosen by recall on 20 probe examples, against a random choice and the "
     "training loss", rule=
     "Supported when the regret is smaller than that of a random choice and of the training loss, both beyond the "
@@ -91,8 +93,9 @@ def choice_verdict(choice: pd.DataFrame) -> Verdict:
         verdict = SUPPORTED if over_loss else IN_PART
     else:
         verdict = UNDECIDED
-    ordered = [*rows["regret"].items(), ("random", ours["random_regret"])]
-    regrets = ", ".join(f"{name} {regret:.3f}" for name, regret in sorted(ordered, key=lambda one: one[1]))
+    ordered = [*((f"by {WORDS[name]}", regret) for name, regret in rows["regret"].items()),
+               ("at random", ours["random_regret"])]
+    regrets = "; ".join(f"{regret:.3f} {how}" for how, regret in sorted(ordered, key=lambda one: one[1]))
     detail = (f"Mean regret, the best first: {regrets}. Against a random choice, which loses {ours['gain']:.3f} "
               f"({ours['gain_low']:.3f} to {ours['gain_high']:.3f}) more, and against the training loss, which loses "
               f"{theirs['behind_recall_few']:.3f} ({theirs['behind_recall_few_low']:.3f} to "
@@ -104,8 +107,8 @@ def _against_others(rows: pd.DataFrame) -> str:
     """Beside the rule: which other predictors choose better, and whether full recall beats a random choice."""
     others = rows.drop(index=[OURS, THEIRS])
     better = others[(others["behind_recall_few_high"] < 0) & (others["bases_behind"] == 0)]
-    said = [f"{name}, by {-row.behind_recall_few:.3f} ({-row.behind_recall_few_high:.3f} to "
-            f"{-row.behind_recall_few_low:.3f})" for name, row in better.sort_values("regret").iterrows()]
-    text = f"it loses more than {' and '.join(said)}." if said else "no other predictor is shown to lose less."
-    weak = [name for name, row in rows.iterrows() if not row["gain_low"] > 0]
-    return text + (f" Not shown to be better than a random choice: {', '.join(weak)}." if weak else "")
+    said = [f"{-row.behind_recall_few:.3f} ({-row.behind_recall_few_high:.3f} to {-row.behind_recall_few_low:.3f}) "
+            f"more than by {WORDS[name]}" for name, row in better.sort_values("regret").iterrows()]
+    text = f"it loses {listed(said)}." if said else "no other predictor is shown to lose less."
+    weak = [WORDS[name] for name, row in rows.iterrows() if not row["gain_low"] > 0]
+    return text + (f" Not shown to be better than a random choice: {'; '.join(weak)}." if weak else "")

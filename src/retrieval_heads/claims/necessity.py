@@ -48,6 +48,7 @@ from retrieval_heads.claims.verdict import (
 )
 from retrieval_heads.keys import RUN
 from retrieval_heads.stats.resample import NAN, RESAMPLES, percentile_interval
+from retrieval_heads.wording import with_minus
 
 MODE, SCOPE, METRIC, LOSS = "zero", "answer", "forced_exact_match", "nll"
 
@@ -313,4 +314,4 @@ def control_sentence(controls: pd.DataFrame) -> str:
             f"- {task}, {own.n_runs} able runs: all retrieval heads, {own.k:.0f} in {own.groups:.0f} key/value groups, "
             f"take {own.taken:.1%} of the right answers; as many {', '.join(said)}."
         )
-    return "\n".join(lines)
+    return with_minus("\n".join(lines))

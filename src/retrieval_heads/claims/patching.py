@@ -158,7 +158,7 @@ def _verdict(task: str, every: pd.DataFrame, bases: Any, few: str, n_resamples: 
     more = int(every["gap"].sum()) - len(runs)
     detail = " ".join(part for part in (few, _detail(own, runs, closed, bases)) if part)
     if more and not few:
-        detail += f" With the {more} runs on real_limited and mixtures that have a gap too: {also}."
+        detail += f" With the {more} runs on real data of few relations and on mixtures that have a gap too: {also}."
     return C5(task, found, *plain(closed), len(runs), detail)
 
 

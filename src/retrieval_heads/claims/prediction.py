@@ -27,6 +27,8 @@ from retrieval_heads.stats.correlation import METHODS, PERMUTATIONS
 from retrieval_heads.stats.prediction import BASELINE, left_out_errors, summarise_errors
 from retrieval_heads.stats.resample import RESAMPLES
 from retrieval_heads.stats.runs import balanced, condition_means, correlate_runs
+from retrieval_heads.wording import PREDICTORS as WORDS
+from retrieval_heads.wording import p_value
 
 LOW, STRONG, LEVEL = 0.4, 0.7, 0.05
 """Of the rule: the interval's lower end, a strong correlation, the level of the permutation test."""
@@ -206,7 +208,7 @@ def prediction_verdict(
     else:
         verdict = NOT if row["high"] < STRONG else UNDECIDED
     said = [few] if few else []
-    said += [f"P = {row['p']:.3g}."]
+    said += [f"{p_value(row['p']).capitalize()}."]
     if verdict in (SUPPORTED, IN_PART) and row["high"] < STRONG:
         said.append("The interval lies below 0.7, so the correlation is not strong.")
     said += [*_every(_near(of_recall, threshold), row), *_beside(correlations, recall, own, threshold)]
@@ -222,7 +224,8 @@ def _every(of_recall: pd.DataFrame, row: pd.Series) -> list[str]:
         return []
     one = rows.iloc[0]
     return [f"This is over the tasks whose real runs have at least one head on average, which was decided afterwards, "
-            f"as in C2; over every task, as was fixed beforehand, it is {_with_interval(one)}, p = {one['p']:.3g}."]
+            f"as in C2; over every task, as was fixed beforehand, it is {_with_interval(one)}, "
+            f"{p_value(one['p'])}."]
 
 
 def _beside(
@@ -233,14 +236,14 @@ def _beside(
     each = [f"{row['base']} {_with_interval(row)}" for row in of_bases.to_dict("records")]
     said = [f"By base model: {', '.join(each)}."] if each else []
     unmixed = where(correlations, method="spearman", predictor="recall", conditions=UNMIXED, base=ALL)
-    said += [f"Without mixtures it is {_with_interval(row)}, p = {row['p']:.3g}."
+    said += [f"Without mixtures it is {_with_interval(row)}, {p_value(row['p'])}."
              for row in _near(pooled(unmixed), threshold).to_dict("records")]
     curve = where(every_threshold, base=ALL, given=NOTHING)
     known = [f"{one.estimate:.2f} at {one.threshold:g}" for one in curve.sort_values("threshold").itertuples()
              if not pd.isna(one.estimate)]
     said += [f"Over thresholds of the score it is {', '.join(known)}."] if len(known) > 1 else []
     given = recall[(recall["given"] != NOTHING) & recall["estimate"].notna()]
-    shares = [f"{_with_interval(row)} given {row['given']}" for row in given.to_dict("records")]
+    shares = [f"{_with_interval(row)} given the {_named(row['given'])}" for row in given.to_dict("records")]
     return [*said, *([f"It is {', and '.join(shares)}."] if shares else [])]
 
 
@@ -253,8 +256,13 @@ def worth(errors: pd.DataFrame) -> list[str]:
     """What recall is worth beside each cheaper predictor and the mean of the others: phrases that follow `recall`."""
     rows = pooled(where(errors, conditions=ALL, predictor="recall"))
     rows = rows[rows["reference"].isin(["mean", *CHEAPER])]
-    return [f"is {one.finding} than {one.reference} (absolute error {one.error:.3f} against {one.reference_error:.3f})"
-            for one in rows.itertuples()]
+    return [f"is {one.finding} than the {_named(one.reference)} (absolute error {one.error:.3f} against "
+            f"{one.reference_error:.3f})" for one in rows.itertuples()]
+
+
+def _named(predictor: str) -> str:
+    """A predictor in words, after `the`."""
+    return "mean of the other conditions" if predictor == BASELINE else WORDS[predictor]
 
 
 def pooled(rows: pd.DataFrame, name: str = ALL) -> pd.DataFrame:
@@ -270,5 +278,6 @@ def _near(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
 def _left(rows: pd.DataFrame, threshold: float) -> str:
     rest = where(rows[rows["predictor"].isin(["cosine", "mean_strength"])], conditions=ALL, method="spearman")
     rest = _near(pooled(rest, ALL if (rest["task"] == ALL).any() else EVERY), threshold)
-    left = [f"{one.predictor} {one.estimate:.2f} (p = {one.p:.3g})" for one in where(rest, base=ALL).itertuples()]
+    left = [f"{WORDS[one.predictor]} {one.estimate:.2f} ({p_value(one.p)})"
+            for one in where(rest, base=ALL).itertuples()]
     return f"What is left to correlate: {', '.join(left) or 'nothing'}."

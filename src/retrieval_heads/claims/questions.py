@@ -31,14 +31,17 @@ from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.correlation import PERMUTATIONS, correlate
 from retrieval_heads.stats.resample import NAN, RESAMPLES, UNKNOWN, Interval, percentile_interval
 from retrieval_heads.stats.runs import balanced
+from retrieval_heads.wording import PREDICTORS as WORDS
+from retrieval_heads.wording import p_value
 
 MEASURES = ("profile", "sorted")
 STATES = (BASE, REFERENCE)
 LEVEL = 0.05
 
 Q3 = partial(
-    Verdict, claim="Q3", unit="fraction", n_of="conditions", chapter="06_correlation", table="prediction_errors",
-    quantity="absolute error of recall less that of the better of mass_top and contribution_top", rule=
+    Verdict, claim="Q3", unit="fraction", n_of="conditions", chapter="07_verdicts", table="prediction_errors",
+    quantity="absolute error of recall less that of the better of the top heads by attention mass and by contribution",
+    rule=
     "Supported when the strongest heads by mass and by contribution both predict left-out conditions with a smaller "
     "absolute error than recall, beyond the interval over conditions and in each base model; in part with one; not "
     "supported when both have a larger one.",
@@ -75,7 +78,7 @@ def measures_verdict(errors: pd.DataFrame) -> Verdict:
         verdict = SUPPORTED if better == len(rows) > 1 else IN_PART
     elif worse == len(rows) > 1:
         verdict = NOT
-    said = [f"{one.reference}: {-one.gain:+.3f} ({-one.gain_high:+.3f} to {-one.gain_low:+.3f})."
+    said = [f"Against the {WORDS[one.reference]}: {-one.gain:+.3f} ({-one.gain_high:+.3f} to {-one.gain_low:+.3f})."
             for one in rows.itertuples()]
     best = UNKNOWN if rows.empty else -rows.sort_values("gain").iloc[0][["gain", "gain_high", "gain_low"]].astype(float)
     return Q3(ALL, verdict, *plain(best), 0 if rows.empty else int(rows["n_conditions"].min()),
@@ -158,7 +161,8 @@ def alike_verdict(alike: pd.DataFrame) -> Verdict:
     elif below == len(own) > 0:
         verdict = NOT
     detail = " ".join(
-        f"{row.base} and {row.other_base}: p = {row.p:.3g}; runs of one base model have {row.same_base:.2f}."
+        f"Base models {row.base} and {row.other_base}: {p_value(row.p)}; runs of one base model have "
+        f"{row.same_base:.2f}."
         for row in own.itertuples()) or "There is one base model only, or no real run."
     found = UNKNOWN if own.empty else own[["estimate", "low", "high"]].mean()
     return Q4(ALL, verdict, *plain(found), 0 if own.empty else int(own["n_layers"].min()), detail)

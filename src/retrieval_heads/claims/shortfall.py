@@ -15,6 +15,7 @@ The condition for a test is that training on real data adds something to the rai
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -56,10 +57,12 @@ from retrieval_heads.stats.resample import (
     draw,
     percentile_interval,
 )
+from retrieval_heads.wording import METRICS
 
 ASKED, REFUTING = 10, 2
 """`NEEDED` of so many conditions have to fall short; more than the second that do better refute the claim."""
 
+QUANTITY = "mean shortfall of the synthetic conditions"
 C1 = partial(
     Verdict, claim="C1", unit="fraction", n_of="conditions", chapter="02_lora_finetuning", table="shortfall", rule=
     f"Supported when the difference to `real` lies above 0 for at least {NEEDED} of the {ASKED} synthetic conditions "
@@ -203,7 +206,12 @@ def verdicts(tables: Mapping[str, pd.DataFrame]) -> list[Verdict]:
     ]
     if not of_tasks:
         return []
-    return [*of_tasks, over_tasks(of_tasks, from_cells(means.loc[ALL]) if ALL in means.index else None)]
+    if ALL not in means.index:
+        return [*of_tasks, over_tasks(of_tasks)]
+    # the mean is over every task that has one, decided or not, each in its own metric
+    whole = replace(over_tasks(of_tasks, from_cells(means.loc[ALL])), n=len(means) - 1,
+                    quantity=f"{QUANTITY}, each task in its own metric")
+    return [*of_tasks, whole]
 
 
 def _of_task(
@@ -224,9 +232,9 @@ def _of_task(
     detail = few or _counted(rows, count)
     extra = [why, axis_sentence(tables["axis_effects"], task), size_sentence(tables["size_effects"], task)]
     effect = (None, None, None) if mean is None else from_cells(mean)
-    metric = "" if mean is None else f" in {mean['metric']}"
+    metric = "" if mean is None else f" in {METRICS.get(mean['metric'], mean['metric'])}"
     return C1(task, verdict, *effect, len(rows), " ".join(text for text in (detail, *extra) if text),
-              quantity=f"mean shortfall of the synthetic conditions{metric}")
+              quantity=f"{QUANTITY}{metric}")
 
 
 def _counts(rows: pd.DataFrame) -> dict[str, int]:

@@ -53,7 +53,7 @@ THRESHOLD = 0.1
 
 C2 = partial(
     Verdict, claim="C2", quantity="precision of the heads of synthetic runs; interval over conditions",
-    unit="fraction", n_of="synthetic conditions", chapter="06_correlation", table="subsets", rule=
+    unit="fraction", n_of="synthetic conditions", chapter="03_head_detection", table="subsets", rule=
     "Precision above one half and above the 97.5% quantile of random sets with as many heads in each layer, in each "
     "base model, and at least 0.8 of the way from chance to the ceiling, in eight of ten synthetic conditions, of "
     "all heads and of those gained over the base model with the raised theta (in part: of all only, or where the "

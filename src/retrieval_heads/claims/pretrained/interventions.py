@@ -43,6 +43,10 @@ Effects = dict[tuple[str, int, str], tuple]
 """By effect, number of heads and control: weights of outcomes, and the outcome that their sum is a share of, if any."""
 
 CONTROLS = ("random_layer", "random_group", "random_zero")
+SETS = {STRONGEST: "the strongest heads", "random_layer": "random heads of the same layers",
+        "random_group": "random heads of as many groups", "random_zero": "heads of score 0", "all": "all heads"}
+"""Sets of heads in words."""
+
 LAYERS = CONTROLS[0]
 
 GAIN, RISE, OVER, OVER_WITHOUT, LOST, LOST_OVER = (
@@ -71,6 +75,23 @@ C5 = partial(
     "heads of the same layers. Supported: it helps, is below 1, and all heads close more; in part: it helps; not "
     f"supported: below {SMALL}, less than {SMALL} above random heads, or above {NEARLY}.",
 )
+
+
+_EFFECTS = {
+    GAIN: "the gain from context", RISE: "the rise of the loss without {heads}", OVER: "the rise beyond that without "
+    "{heads}", OVER_WITHOUT: "the rise beyond that without the gold document", LOST: "the share lost without {heads}",
+    LOST_OVER: "the share lost beyond that without {heads}", GAP: "the gap", CLOSED: "the share closed by {heads}",
+    CLOSED_OVER: "the share closed beside that by {heads}",
+}
+
+
+def _not_known(keys: list[tuple[str, int, str]], where: str = "") -> str:
+    """What is missing, in words: each effect with the numbers of heads at which it is."""
+    sizes: dict[str, list[str]] = {}
+    for effect, k, control in keys:
+        sizes.setdefault(_EFFECTS[effect].format(heads=SETS.get(control, "")), []).extend([str(k)] * bool(k))
+    said = [f"{what} (k = {', '.join(ks)})" if ks else what for what, ks in sizes.items()]
+    return f"Not known{where}: {'; '.join(said)}."
 
 
 def necessity_rows(
@@ -158,8 +179,8 @@ def necessity_verdict(rows: pd.DataFrame, task: str) -> Verdict:
     wanted += [(OVER_WITHOUT, k, "without") for k in COUNTS]
     absent = [key for key in wanted if not len(real) or key not in real.index]
     if absent or not real["seeds_counted"].all():
-        why = (f"Not known: {', '.join(f'{effect} at k = {k} ({control})' for effect, k, control in absent)}." if absent
-               else f"Fewer than {LEAST_SEEDS} seeds of `real`: intervals are over examples only.")
+        why = _not_known(absent) if absent else (
+            f"Fewer than {LEAST_SEEDS} seeds of `real`: intervals are over examples only.")
         return C4(task, UNDECIDED, None, None, None, 0, why)
     lost, random = (real.loc[(LOST, MOST, control)] for control in (STRONGEST, LAYERS))
     beyond = [lies_above(real.loc[key], 0.0) for key in wanted if key[0] in (OVER, OVER_WITHOUT)]
@@ -227,8 +248,8 @@ def patching_verdict(rows: pd.DataFrame, task: str) -> Verdict:
     wanted = [(GAP, 0, "none"), (CLOSED, MOST, STRONGEST), (CLOSED_OVER, MOST, LAYERS), (CLOSED_OVER, MOST, EVERY)]
     absent = [key for key in wanted if not len(pooled) or key not in pooled.index]
     if absent or not pooled["seeds_counted"].all():
-        why = (f"Not known for all five sets: {', '.join(f'{effect} ({control})' for effect, _, control in absent)}."
-               if absent else f"Fewer than {LEAST_SEEDS} seeds: intervals are over examples only.")
+        why = _not_known(absent, " for all five sets") if absent else (
+            f"Fewer than {LEAST_SEEDS} seeds: intervals are over examples only.")
         return C5(task, UNDECIDED, None, None, None, 0, why, n_of="sets")
     gap, closed, over, left = (pooled.loc[key] for key in wanted)
     there = lies_above(gap, 0.0)

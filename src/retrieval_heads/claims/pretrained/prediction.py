@@ -33,6 +33,7 @@ from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.stats.correlation import residuals
 from retrieval_heads.stats.overlap import cosines, recall_precision
 from retrieval_heads.stats.prediction import fit_linear
+from retrieval_heads.wording import PREDICTORS, listed, p_value, words
 
 LEAST_SETS = 12
 WEAK = 0.4
@@ -199,9 +200,10 @@ def _few(points: pd.DataFrame) -> str:
         return f"{len(points)} training sets are ranked, and {LEAST_SETS} are needed."
     lacking = points.loc[points["n_seeds"] < LEAST_SEEDS, "condition"].tolist()
     if lacking:
-        return f"Fewer than {LEAST_SEEDS} seeds of {', '.join(lacking)}."
-    absent = [name for name in ("recall", "alone_overlap", "probe_loss") if points[name].isna().any()]
-    return f"Not known for every set: {', '.join(absent)}." if absent else ""
+        return f"Fewer than {LEAST_SEEDS} seeds of {'; '.join(map(words, lacking))}."
+    named = {**PREDICTORS, "alone_overlap": "overlap with theta alone"}
+    absent = [named[name] for name in ("recall", "alone_overlap", "probe_loss") if points[name].isna().any()]
+    return f"Not known for every set: {listed(absent)}." if absent else ""
 
 
 def _positive(row: pd.Series) -> Truth:
@@ -212,7 +214,7 @@ def _positive(row: pd.Series) -> Truth:
 
 
 def _said(row: pd.Series) -> str:
-    return f"{_interval(row)}, p = {row['p']:.3g}" if pd.notna(row["p"]) else "not defined"
+    return f"{_interval(row)}, {p_value(row['p'])}" if pd.notna(row["p"]) else "not defined"
 
 
 def _interval(row: pd.Series) -> str:

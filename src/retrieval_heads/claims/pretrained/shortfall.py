@@ -34,6 +34,7 @@ from retrieval_heads.claims.pretrained.sampled import (
 )
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
 from retrieval_heads.settings import REFERENCE
+from retrieval_heads.wording import words
 
 MARGIN = 0.03
 """A difference in F1 smaller than this counts as none."""
@@ -133,7 +134,7 @@ def verdict(rows: pd.DataFrame, task: str) -> Verdict:
     found = list(named["finding"]) if len(named) else []
     taught, why = _taught(rows, task)
     few = _few(rows)
-    findings = [f"`{row.condition}` {row.finding}" for row in named.itertuples()] if len(named) else []
+    findings = [f"{words(row.condition)}: {row.finding}" for row in named.itertuples()] if len(named) else []
     if few or len(found) < len(NAMED) or not taught:
         outcome = UNDECIDED
     else:
@@ -145,7 +146,7 @@ def verdict(rows: pd.DataFrame, task: str) -> Verdict:
             (NOT, both(none_of(short), at_least(2, settled))),
         ], UNDECIDED)
     mean = float(named["value"].mean()) if len(named) else None
-    said = (f"Against `real`: {', '.join(findings)}." if findings else "", why, few)
+    said = (f"`real` against each: {'; '.join(findings)}." if findings else "", why, few)
     detail = " ".join(text for text in said if text)
     return C1(task, outcome, mean, None, None, len(named), detail)
 

@@ -29,6 +29,7 @@ from retrieval_heads.claims.strengths import beside, chance_within_layers, pair_
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.resample import blocks, draw
+from retrieval_heads.wording import words
 
 HEADS = ("all", "gained")
 LEAST_PART, LEAST_CEILING = 0.8, 0.5
@@ -143,7 +144,7 @@ def verdict(rows: pd.DataFrame, task: str) -> Verdict:
     few = [name for name in (REFERENCE, *SYNTHETIC) if name not in names or gained.loc[name, "n_seeds"] < LEAST_SEEDS]
     why = ""
     if few:
-        why = f"Fewer than {LEAST_SEEDS} seeds, or no theta alone to compare with: {', '.join(few)}."
+        why = f"Fewer than {LEAST_SEEDS} seeds, or no theta alone to compare with: {'; '.join(map(words, few))}."
     elif pd.isna(gained.loc[REFERENCE, "precision"]):
         why = "No strength is gained in the real runs, so it is not tested."
     if why:

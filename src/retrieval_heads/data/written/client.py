@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from retrieval_heads.data.written.cache import Cache, Reply, Spending, request_key
 from retrieval_heads.errors import ConfigError, StudyError
@@ -180,26 +180,22 @@ class Client:
             ) from error
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-
-class _Message(_Strict):
+class _Message(BaseModel, strict=True):
     content: str | None = None
     refusal: str | None = None
 
 
-class _Choice(_Strict):
+class _Choice(BaseModel, strict=True):
     message: _Message
     finish_reason: str | None = None
 
 
-class _Usage(_Strict):
+class _Usage(BaseModel, strict=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
-class _Completion(_Strict):
+class _Completion(BaseModel, strict=True):
     choices: list[_Choice]
     usage: _Usage | None = None
 

@@ -19,7 +19,7 @@ from retrieval_heads.data.written.client import Client
 from retrieval_heads.data.written.conditions import SYNTHETIC, make_condition, needs_writer, state_fact
 from retrieval_heads.data.written.orders import Fault, Messages, Order, distractor_orders, needle_orders
 from retrieval_heads.data.written.real import Real
-from retrieval_heads.data.written.scenes import Piece, Pool, needle_piece, pool_of_records, tokens_of
+from retrieval_heads.data.written.scenes import Piece, Pool, Scene, needle_piece, pool_of_records, write
 from retrieval_heads.data.written.writers import EndpointWriter, Writer
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.files import write_whole, writing_whole
@@ -216,7 +216,8 @@ def _needles(plan: Plan, prompt_tokens: PromptTokens, writer: Writer, outcome: O
                 outcome.dropped[real.id] = next(iter(faults.values())).reason
                 continue
             pieces = [needle_piece(real, index, text) for index, text in enumerate(results)]
-            if tokens_of(real, pieces, prompt_tokens) > plan.length:
+            alone, _ = write(real, "", Scene(pieces, (), real.question, real.accepted))
+            if prompt_tokens.of(alone) > plan.length:
                 outcome.dropped[real.id] = "its documents are longer than the whole length"
             else:
                 made[real.id] = pieces
