@@ -102,7 +102,6 @@ def split(
     Args:
         sources: records without a repeated question.
         room: asked only about records that are about to be taken.
-        train, probe, test, dev: how many of each.
         pinned: ids of the records of some sets (those of `Split`), as many as the set has; the others are drawn.
         dropped: counts the records that had no room, by reason; one that is refused twice counts once.
 
