@@ -20,8 +20,8 @@ from IPython.display import HTML, Markdown
 
 from retrieval_heads import figures
 from retrieval_heads.config import load_profile
+from retrieval_heads.evaluation import main_metric
 from retrieval_heads.keys import RUN, study_grid
-from retrieval_heads.metrics import main_metric
 from retrieval_heads.stages.claims import claim_verdicts
 from retrieval_heads.stages.findings import performance_sentence
 from retrieval_heads.stages.provide import provide

@@ -19,7 +19,7 @@ profile = "smoke"
 from IPython.display import HTML, Markdown
 
 from retrieval_heads import figures
-from retrieval_heads.claims.controls import control_sentence
+from retrieval_heads.claims.necessity import control_sentence
 from retrieval_heads.config import load_profile
 from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.stages.claims import claim_verdicts, judged_tables

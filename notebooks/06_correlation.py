@@ -80,7 +80,7 @@ spearman = np.corrcoef(x, y)[0, 1]
 rng = np.random.default_rng(0)
 random = np.array([np.corrcoef(rng.permutation(x), y)[0, 1] for _ in range(5000)])
 p = (1 + (abs(random) >= abs(spearman)).sum()) / (1 + len(random))
-print(f"Spearman {spearman:.2f} over {len(mean)} conditions, p = {p:.4f}")
+print(f"Spearman {spearman:.2f} over {len(mean)} conditions, p", "< 0.001" if p < 0.001 else f"= {p:.3f}")
 
 # %% [markdown]
 # **Exercise 1.** Replace `recall` by `probe_loss`, the loss on a few dozen real examples. Does it track performance

@@ -25,7 +25,7 @@ epochs = 1
 # %% tags=["hide-input"]
 import os
 
-from IPython.display import HTML, Markdown
+from IPython.display import HTML
 
 from retrieval_heads import figures, paths
 from retrieval_heads.cli import main
@@ -58,7 +58,7 @@ finding = figures.diagnosis.finding(result, "anywhere", "at_end")
 
 # %% tags=["remove-input"]
 few = f"Only the first {limit} examples of each file are used here: this shows how the commands work." if limit else ""
-figures.page.takeaway(load_profile(profile), [finding], small=few)
+figures.page.takeaway(load_profile(profile), finding, small=few)
 
 # %% mystnb={"figure": {"name": "fig-own-by-place", "caption": "Score on real test examples, by the third of the documents in which the needle stands. Bars: 95% bootstrap intervals over examples, which are few in each third."}, "image": {"alt": "For each third of the documents, points with intervals for the untuned model and those trained on real examples, on needles anywhere and on needles at the end"}} tags=["hide-input"]
 _ = figures.diagnosis.plot_by_place(by_place, result.metric)
@@ -110,8 +110,8 @@ _ = main([
 # %% [markdown]
 # Nothing is broken, lost or leaked; that the examples are longer than the model's own length is what is wanted here. The
 # first warning of `at_end.jsonl` is the flaw: all its needles stand in one document, and there are far more of them there
-# than chance would put. It is none of a line, but of the whole set; the other rows above say the same of answers that
-# stand elsewhere, haystacks that repeat themselves, and questions that quote the needle or hold the answer. In a picture:
+# than chance would put. No single line is wrong; the set is. The other rows above look for answers that stand elsewhere,
+# haystacks that repeat themselves, and questions that quote the needle or hold the answer. In a picture:
 
 # %% mystnb={"figure": {"name": "fig-own-places", "caption": "Where the needle begins in each example of the four files, from the first character of the prompt (0) to its end (1). In brackets: the number of examples."}, "image": {"alt": "Four rows of strokes: in three of the files they are spread over the whole prompt, in at_end all of them stand close to its end"}} tags=["hide-input"]
 _ = figures.diagnosis.plot_places(sets)
@@ -166,7 +166,7 @@ HTML(figures.page.table_html(figures.diagnosis.score_table(result, losses)))
 
 # %% tags=["hide-input"]
 verdicts = {name: verdict(result, name) for name in ("anywhere", "at_end")}
-Markdown("\n".join(f"- `{name}`: **{one.kind}**. {one.text}." for name, one in verdicts.items()))
+figures.page.prose("\n".join(f"- `{name}`: **{one.kind}**. {one.text}." for name, one in verdicts.items()))
 
 # %% [markdown]
 # ## The report
@@ -193,7 +193,7 @@ assert limit or losses["at_end"] < losses["anywhere"], "near needles are found u
 assert limit or not verdicts["at_end"].teaches, "a set that one place solves is not praised"
 assert by_place.groupby("condition").n.sum().eq(len(result.inputs.test)).all()
 gap = figures.diagnosis.difference(result, "anywhere", "at_end")
-assert (gap.low > 0) == ("The flawed set teaches less:" in finding), "it says what the interval says"
+assert (gap.low > 0) == ("The flawed set teaches less:" in finding[0]), "it says what the interval says"
 
 # %% [markdown]
 # ## With your own

@@ -17,7 +17,7 @@
 profile = "smoke"
 
 # %% tags=["hide-input"]
-from IPython.display import HTML, Markdown
+from IPython.display import HTML
 
 from retrieval_heads import figures
 from retrieval_heads.config import load_profile
@@ -49,10 +49,11 @@ figures.page.data_line(STUDY, "performance", "base", rows="F1 at the training le
 # | Synthetic needles | `high`: written by a large language model; `low`: one template for each question |
 # | Rules | fixed before the runs that decide: {doc}`../preregistration_pretrained` |
 #
-# The runs come in parts. This page is made from the tables that are there, and says what is not there yet.
+# The runs come in parts. This page is made from the tables that are there, and says what is not there yet. Numbers that
+# stand in the box at its head are not repeated below.
 
 # %% tags=["remove-input"]
-Markdown(f"{said.state(tables, settings)} {said.contrasts(tables)}")
+figures.page.prose(said.contrasts(tables))
 
 # %% [markdown]
 # ## The heads of a real language model
@@ -64,10 +65,7 @@ figure = figures.pretrained.maps_figure(tables, settings.detect.threshold)
 figures.page.data_line(STUDY, "head_scores", rows="copy score, gold answer")
 
 # %% tags=["remove-input"]
-Markdown(said.heads(tables, settings))
-
-# %% tags=["remove-input"]
-HTML(figures.explorers.explorer_html(said.copy_scores(tables["head_scores"]), settings.detect.threshold, settings.tasks))
+HTML(figures.pretrained.explorer_html(tables, settings))
 
 # %% [markdown]
 # ## See where a head looks
@@ -80,7 +78,7 @@ HTML(figures.explorers.explorer_html(said.copy_scores(tables["head_scores"]), se
 HTML(figures.pretrained.question_html())
 
 # %% tags=["remove-input"]
-Markdown(figures.pretrained.origin_line())
+figures.page.prose(figures.pretrained.origin_line())
 
 # %% [markdown]
 # ## Ten questions, live
@@ -91,9 +89,9 @@ Markdown(figures.pretrained.origin_line())
 # %% tags=["live", "nbval-check-output"]
 from retrieval_heads import select_heads, ten_questions
 
-strengths = ten_questions.scores("real")  # change this: "high_high" or "low_low"
-for layer, head in select_heads(strengths, k=5):
-    print(f"layer {layer}, head {head}: {strengths[layer, head]:.2f}")
+scores = ten_questions.scores("real")  # change this: "high_high" or "low_low"
+for layer, head in select_heads(scores, k=5):
+    print(f"layer {layer}, head {head}: {scores[layer, head]:.2f}")
 
 # %% [markdown]
 # Seven heads knocked out: the strongest, and as many random ones of the same layers. A model that answers few questions
@@ -104,15 +102,20 @@ loss = ten_questions.losses("real")
 print(loss[["none", "strongest", "random"]].mean().round(2).to_string())
 print("worse without the strongest heads:", (loss.strongest > loss.none).sum(), "of", len(loss), "questions")
 
+# %% tags=["remove-input"]
+figures.page.prose(said.random_heads_line(loss))
+
 # %% [markdown]
-# Another adapter, swapped into the same model. How much of the strength is the same?
+# Another adapter, swapped into the same model. How much of the scores do both have? These are plain copy scores; the
+# study's {term}`strength-weighted recall <strength-weighted recall and precision>` first takes off what each head would
+# score by chance.
 
 # %% tags=["live", "nbval-check-output"]
 import numpy as np
 
 other = ten_questions.scores("low_low")  # change this: "high_high"
-shared = np.minimum(strengths, other).sum()
-print(f"strength-weighted recall {shared / strengths.sum():.2f}, precision {shared / other.sum():.2f}")
+shared = np.minimum(scores, other).sum()
+print(f"score-weighted recall {shared / scores.sum():.2f}, precision {shared / other.sum():.2f}")
 print("loss of the gold answers:", f"{ten_questions.losses('low_low').none.mean():.2f}", "after real:", f"{loss.none.mean():.2f}")
 
 # %% [markdown]
@@ -136,7 +139,7 @@ figure = figures.pretrained.recall_figure(tables)
 figures.page.data_line(STUDY, "set_points", "set_correlation")
 
 # %% tags=["remove-input"]
-Markdown(said.recall(tables))
+figures.page.prose(said.missing(said.recall(tables)))
 
 # %% [markdown]
 # ## Knock-out and patching, by the loss of the gold answer
@@ -148,7 +151,7 @@ figure = figures.pretrained.effects_figure(tables)
 figures.page.data_line(STUDY, "loss_effects", rows="shares")
 
 # %% tags=["remove-input"]
-Markdown(f"{said.knockout(tables)} {said.patching(tables)}")
+figures.page.prose(f"{said.random_share(tables)} {said.missing(said.knockout(tables), said.patching(tables))}")
 
 # %% [markdown]
 # ## The paper, the small models, and this one
@@ -160,7 +163,7 @@ Markdown(f"{said.knockout(tables)} {said.patching(tables)}")
 HTML(figures.pretrained.three_studies_html(load_table("report", "verdicts"), load_table(STUDY, "verdicts")))
 
 # %% tags=["remove-input"]
-Markdown(said.differences(load_table("report", "verdicts"), load_table(STUDY, "verdicts")))
+figures.page.prose(said.differences(load_table("report", "verdicts"), load_table(STUDY, "verdicts")))
 
 # %% tags=["nbval-check-output", "remove-cell"]
 verdicts = load_table(STUDY, "verdicts")

@@ -13,7 +13,6 @@ from retrieval_heads.claims.runs import claimed, mixtures, synthetic
 from retrieval_heads.claims.strengths import base_share_rows, strength_rows
 from retrieval_heads.claims.subsets import layer_chance, subset_rows, subset_verdicts
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED
-from retrieval_heads.errors import ResultError
 from retrieval_heads.stats.correlation import correlate
 from retrieval_heads.stats.overlap import overlap
 from retrieval_heads.tables import conform
@@ -152,16 +151,6 @@ def test_no_heads_and_no_real_runs_are_not_decided() -> None:
     weak = table.assign(**dict.fromkeys(("score_even", "score_odd"), 0.01))
     assert verdict_of(weak) == UNDECIDED
     assert subset_rows(table[table.condition != "real"], [0.1]).empty
-
-
-def test_a_missing_column_is_named() -> None:
-    with pytest.raises(ResultError, match="score_odd"):
-        subset_rows(study(0.5, tasks=("mdqa",)).drop(columns="score_odd"))
-    with pytest.raises(ResultError, match="normalised"):
-        subset_verdicts(pd.DataFrame(columns=["task", "condition", "heads", "threshold", "precision"]))
-    doubled = study(0.5, tasks=("mdqa",), seeds=(1,))
-    with pytest.raises(ResultError, match="twice"):
-        subset_rows(pd.concat([doubled, doubled]))
 
 
 def test_the_partial_correlation_is_that_of_the_pairs() -> None:

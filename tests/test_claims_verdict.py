@@ -8,24 +8,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from retrieval_heads.claims.runs import cells, frame, one_row_a_key, one_sign, ratio, sums
+from retrieval_heads.claims.runs import cells, frame, one_sign, ratio, sums
 from retrieval_heads.claims.verdict import (
     ALL,
     IN_PART,
     NOT,
     SUPPORTED,
     UNDECIDED,
-    Judged,
     Verdict,
     as_rows,
     over_tasks,
     plain,
 )
-from retrieval_heads.errors import ConfigError, ResultError
+from retrieval_heads.errors import ConfigError
 from retrieval_heads.stats.resample import Interval
 
-ONE = Verdict("C1", "mdqa", SUPPORTED, "shortfall", 0.2, 0.1, 0.3, "fraction", 10, "conditions", "A rule.", "Counts.",
-              "02_lora_finetuning", "shortfall")
+ONE = Verdict("mdqa", SUPPORTED, 0.2, 0.1, 0.3, 10, "Counts.", claim="C1", quantity="shortfall", unit="fraction",
+              n_of="conditions", rule="A rule.", chapter="02_lora_finetuning", table="shortfall")
 
 
 def of_tasks(*verdicts: str) -> list[Verdict]:
@@ -77,7 +76,6 @@ def test_verdicts_become_rows_with_gaps_where_no_number_is_known() -> None:
     assert rows[["effect", "low", "high"]].iloc[1].isna().all()
     assert as_rows([]).columns.tolist() == rows.columns.tolist()
     assert ONE.decided
-    assert Judged({}, (ONE, replace(ONE, task=ALL))).overall.task == ALL
 
 
 def test_plain_numbers_have_six_digits_and_no_nan() -> None:
@@ -133,10 +131,7 @@ def test_a_sign_is_that_of_every_base_model_that_was_studied() -> None:
     assert not one_sign(means, [])
 
 
-def test_rows_keep_numbers_where_all_are_gaps_and_keys_stand_once() -> None:
+def test_rows_keep_numbers_where_all_are_gaps() -> None:
     table = frame([{"task": "mdqa", "value": None, "n": 1, "reason": ""}], "specificity")
     assert table["value"].dtype == "float64"
     assert table["reason"].isna().all()
-    assert one_row_a_key(table, ["task"], "t") is table
-    with pytest.raises(ResultError, match="two rows have one key"):
-        one_row_a_key(pd.concat([table, table]), ["task"], "t")

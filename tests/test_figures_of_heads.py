@@ -242,7 +242,7 @@ def test_tables_for_reading_show_intervals_and_dashes() -> None:
     assert patched.loc[0, "closed by intersection"] == "0.50 [0.40, 0.60]"
     assert patched.loc[0, "closed by complement"] == "–"
     assert patched.loc[0, "gap"] == "0.60 [0.50, 0.70]"
-    assert with_interval(-0.001, -0.2, 0.0) == "0.00 [-0.20, 0.00]"
+    assert with_interval(-0.001, -0.2, 0.0) == "0.00 [−0.20, 0.00]"
     assert counts(pd.Series([3, 5])) == "3 to 5"
     effects = effects_of(seeds=(0, 1))
     effects.loc[effects.seed == 1, "value"] += 0.2

@@ -16,7 +16,7 @@ from retrieval_heads.data.task import (
     token_f1,
 )
 from retrieval_heads.errors import DataError
-from retrieval_heads.metrics import main_metric, metric_names
+from retrieval_heads.evaluation import main_metric, metric_names
 
 TEXT = st.text(alphabet="aA tThHeE.,-n1\n", max_size=20)
 

@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from pretrained_tables import RANKED, SYNTHETIC, TRAINED, answers, heads, knockouts, patches, probe_losses
 
 from retrieval_heads import ten_questions
-from retrieval_heads.claims.pretrained.judge import judge
+from retrieval_heads.claims.pretrained import judge
 from retrieval_heads.claims.verdict import as_rows
 from retrieval_heads.config import load_profile
 from retrieval_heads.figures import pretrained as figures
@@ -151,9 +151,49 @@ def test_figures_are_drawn_or_say_that_nothing_is_there(tables, request):
     plt.close("all")
 
 
+def test_the_scale_of_colours_ends_at_the_largest_score_shown(whole):
+    means = said.copy_scores(whole["head_scores"]).groupby(["condition", "layer", "head"]).score.mean()
+    shown = means[means.index.isin(["base", "rope", "real", "low_low"], level="condition")]
+    figure = figures.maps_figure(whole, 0.1)
+    drawn = [ax.images[0] for ax in figure.axes if ax.images]
+    assert {image.get_clim() for image in drawn} == {(0, shown.max())}
+    assert f"darkest: {shown.max():.2f}" in figure.axes[-1].get_ylabel()
+    plt.close("all")
+    html = figures.explorer_html(whole, PROFILE)
+    assert f"The darkest shade stands for {means.max():.2f}, the largest." in html
+    assert f'"domain": [0, {round(means.max(), 2)}]'.replace(" ", "") in html.replace(" ", "")
+    assert figures.NOT_YET in figures.explorer_html({}, PROFILE)
+
+
+def test_what_random_heads_do_is_said_beside_its_noise(whole):
+    effects = whole["loss_effects"]
+    mine = (effects.intervention == "knockout") & (effects.condition == "real") & (effects.effect == "share_lost")
+    mine &= (effects.control == "random_layer") & (effects.k == 14)
+    for ends, words in (((-0.1, 0.1), "within noise of no effect."), ((0.1, 0.2), "a harm beyond"),
+                        ((-0.2, -0.1), "a help beyond")):
+        table = effects.assign(low=effects.low.mask(mine, ends[0]), high=effects.high.mask(mine, ends[1]))
+        text = said.random_share(whole | {"loss_effects": table})
+        assert f"[{ends[0]:.0%}, {ends[1]:.0%}]" in text
+        assert words in text
+    assert said.random_share({}) == ""
+    loss = pd.DataFrame({"none": [1.0, 2.0, 3.0, 4.0], "random": [0.8, 1.8, 2.8, 3.8]})
+    text = said.random_heads_line(loss)
+    assert "changes by -0.20 nats a token on average" in text
+    assert "lower on 4 of 4 questions. That is a help beyond the noise of examples." in text
+    assert "within noise" in said.random_heads_line(loss.assign(random=[0.8, 2.2, 2.8, 4.2]))
+
+
+def test_what_the_box_says_is_not_said_again(whole):
+    box = said.takeaway(whole, PROFILE)
+    assert not set(box) & {said.contrasts(whole), said.random_share(whole)}
+    assert said.missing(said.recall(whole), said.knockout(whole)) == ""
+    assert said.missing(said.recall({}), "Another.") == said.recall({})
+
+
 def test_the_table_has_the_three_studies_side_by_side(whole):
     html = figures.three_studies_html(pd.DataFrame(), whole["verdicts"])
     assert html.count("<tr>") == 6
+    assert html.count('<td data-of="Small models">') == 5, "a phone shows the heading beside each cell"
     assert "0.83" in html
     whole_task = whole["verdicts"].query("task == 'all'").verdict
     assert all(f">{one}</span>" in html for one in whole_task)

@@ -20,6 +20,7 @@ from retrieval_heads.takeaways.heads import (
     verdicts_takeaway,
 )
 from retrieval_heads.takeaways.training import data_takeaway, finetune_takeaway
+from retrieval_heads.wording import with_minus
 
 NAN = float("nan")
 
@@ -120,9 +121,18 @@ def test_a_small_run_is_called_small_and_has_the_report_s_verdict():
     assert not BeautifulSoup(takeaway(load_profile("report"), ["One."]).data, "html.parser").select(".small-run")
 
 
-@pytest.mark.parametrize(("p", "text"), [(0.0001, "p < 0.001"), (0.0, "p < 0.001"), (0.012, "p = 0.012")])
+@pytest.mark.parametrize(("p", "text"), [
+    (0.0004, "p < 0.001"), (0.0, "p < 0.001"), (0.0009, "p < 0.001"), (0.0012, "p = 0.001"), (0.012, "p = 0.012")])
 def test_a_p_value_is_never_nought(p, text):
     assert p_value(p) == text
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    ("-0.41 (-0.99 to 0.11)", "−0.41 (−0.99 to 0.11)"), ("by -.5, [-1, +2]", "by −.5, [−1, +2]"),
+    ("base-1, 2022-05, low_low-4x and k-3 of `-1`", "base-1, 2022-05, low_low-4x and k-3 of `-1`"),
+    ("-0.000 to -0.001", "0.000 to −0.001"), ("-0 and -0.0%", "0 and 0.0%")])
+def test_numbers_have_a_minus_sign_and_names_keep_their_hyphen(text, shown):
+    assert with_minus(text) == shown
 
 
 def test_lists_are_english():

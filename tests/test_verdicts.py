@@ -15,7 +15,7 @@ from retrieval_heads import paths
 from retrieval_heads.claims.verdict import ALL, VERDICTS, Verdict
 from retrieval_heads.config import load_profile
 from retrieval_heads.figures.knockout import comparison_sizes
-from retrieval_heads.figures.verdicts import task_verdicts_html, verdict_text, verdicts_html
+from retrieval_heads.figures.verdicts import FIGURES, task_verdicts_html, verdict_text, verdicts_html
 from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.stages import claims
 from retrieval_heads.stages.findings import performance_sentence, repeats, study_size
@@ -47,6 +47,29 @@ def test_a_study_that_is_not_complete_says_so() -> None:
     assert f"rest on {len(runs)} runs (2 seeds)" in study_size(profile, runs)
     assert "**The study is not complete**" in study_size(profile, runs[runs.seed == 0])
     assert repeats(1, 2) == "1 seed, 2 base models"
+
+
+def test_sentences_of_verdicts_have_words_and_one_rule_for_p_values() -> None:
+    verdicts = load_table("report", "verdicts")
+    for column in ("quantity", "rule", "detail"):
+        for text in verdicts[column]:
+            assert not re.findall(r"[a-z]+_[a-z_]+", text), "names of code"
+            assert not re.findall(r"\bp = 0\.\d{4}", text, re.IGNORECASE)
+
+
+def test_the_mean_of_c1_counts_the_tasks_that_it_is_over() -> None:
+    verdicts, means = load_table("report", "verdicts"), load_table("report", "mean_shortfall")
+    whole = verdicts[(verdicts.claim == "C1") & (verdicts.task == ALL)].iloc[0]
+    of_tasks = means[means.task != ALL]
+    assert whole.n == len(of_tasks) == 3
+    assert whole.effect == pytest.approx(of_tasks.value.mean(), abs=1e-5)
+    assert "each task in its own metric" in whole.quantity
+
+
+def test_a_verdict_names_the_chapter_that_shows_its_figure() -> None:
+    verdicts = load_table("report", "verdicts").drop_duplicates("claim").set_index("claim").chapter
+    drawn = {claim: place.partition(".html")[0] for claim, place in FIGURES.items()}
+    assert {claim: verdicts[claim] for claim in drawn} == drawn
 
 
 def test_the_sentence_on_performance_has_numbers_and_no_verdict() -> None:
@@ -100,7 +123,7 @@ def test_the_search_finds_sentences_both_tables_and_old_words() -> None:
     assert set(said(text)) == {
         ("C1", ALL, "not decided"), ("C1", "mdqa", "supported"), ("C1", "summhay", "not decided")}
     assert set(said("**C4 is supported**: heads carry")) == {("C4", ALL, "supported")}
-    rows = [Verdict("C2", task, "supported in part", "q", 0.5, 0.4, 0.6, "u", 3, "runs", "r", "d", "c", "t")
+    rows = [Verdict(task, "supported in part", 0.5, 0.4, 0.6, 3, "d", "C2", "q", "u", "runs", "r", "c", "t")
             for task in ("mdqa", ALL)]
     table = pd.DataFrame([vars(one) for one in rows])
     assert set(said(verdicts_html(table))) == {("C2", ALL, "supported in part")}

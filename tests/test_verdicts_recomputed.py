@@ -218,7 +218,7 @@ def test_q1_is_the_same_for_20_seeds_of_the_bootstrap(table) -> None:
     one = verdict(table, "Q1")
     assert found == {one.verdict}
     assert "against a random choice and the training loss" in one.quantity
-    order = [float(part.split()[-1]) for part in one.detail.split("first: ")[1].split(". ")[0].split(", ")]
+    order = [float(part.split()[0]) for part in one.detail.split("first: ")[1].split(". ")[0].split("; ")]
     assert order == sorted(order)
     assert len(order) == 9
 

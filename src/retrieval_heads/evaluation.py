@@ -30,6 +30,16 @@ SLACK = 8
 """Tokens that an answer may take beyond the longest accepted one before decoding stops."""
 
 
+def metric_names(task: str) -> tuple[str, ...]:
+    """The metrics of a task; a task of the user's own is scored as a question with a short answer."""
+    return task_of(task).metrics
+
+
+def main_metric(task: str) -> str:
+    """The metric by which the study compares runs: F1 of the tokens, or of the citations for `summhay`."""
+    return task_of(task).main_metric
+
+
 def evaluate(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], *, max_new_tokens: int | None = None,
     batch_size: int = 8, max_length: int | None = None, level: float = 0.95, n_resamples: int = RESAMPLES,

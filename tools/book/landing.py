@@ -22,10 +22,10 @@ from retrieval_heads.config import load_profile
 from retrieval_heads.errors import StudyError
 from retrieval_heads.figures import correlation, knockout, style
 from retrieval_heads.figures.page import small_run
-from retrieval_heads.figures.verdicts import CLAIMS, PAPER, badge, effect_text, plot_regret, table_of_verdicts
+from retrieval_heads.figures.verdicts import CLAIMS, PAPER, badge, effect_text, labelled_table, plot_regret
 from retrieval_heads.store import load_table
-from retrieval_heads.takeaways import listed
 from retrieval_heads.takeaways.heads import PREDICTORS, of_synthetic_heads, patching_takeaway, synthetic_choice
+from retrieval_heads.wording import listed
 from tools.book.layout import REPORT_PROFILE, Layout
 
 Tables = Mapping[str, pd.DataFrame]
@@ -147,14 +147,7 @@ def paper_rows() -> str:
         row = here[claim]
         rows.append((f"<strong>{claim}</strong> {escape(CLAIMS[claim])}", escape(said),
                      f"{_effect(row)}<br><small>{escape(row.quantity)}</small>", badge(row.verdict)))
-    return _table(("Claim", "The paper, second hand", "Here", "Verdict here"), rows)
-
-
-def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of cells of HTML; each knows its heading, which a phone shows before it."""
-    lines = ("".join(f'<td data-of="{escape(head)}">{cell}</td>' for head, cell in zip(heads, row, strict=True))
-             for row in rows)
-    return table_of_verdicts(heads, "".join(f"<tr>{line}</tr>" for line in lines))
+    return labelled_table(("Claim", "The paper, second hand", "Here", "Verdict here"), rows)
 
 
 def _banner(profile: str) -> str:
@@ -215,7 +208,7 @@ def _rows(tables: Tables, threshold: float, small: Iterable[str]) -> str:
             cells.append(_found(found[claim]) if claim in found else "–")
         rows.append([*cells, escape(said[claim]).replace("`", "")])
     runs = len(load_table(REPORT_PROFILE, "training"))
-    return _table(("Claim", "The paper, second hand", f"Here ({runs} runs)", *others, "In one sentence"), rows)
+    return labelled_table(("Claim", "The paper, second hand", f"Here ({runs} runs)", *others, "In one sentence"), rows)
 
 
 def _found(row: pd.Series) -> str:

@@ -8,14 +8,14 @@ where the pair does not count. Answers are compared on the same base model, seed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.claims.runs import cells, claimed, need, one_row_a_key, one_sign
+from retrieval_heads.claims.runs import cells, claimed, one_sign
 from retrieval_heads.data.example import task_of
 from retrieval_heads.errors import ResultError
 from retrieval_heads.settings import REFERENCE
@@ -71,6 +71,12 @@ class TaskHeads:
         """A measure of pairs, `[..., seeds, seeds]`, with NaN for runs of one seed."""
         return np.where(np.eye(len(self.seeds), dtype=bool), np.nan, pairs)
 
+    def rows(self, columns: Mapping[str, np.ndarray], **same: Any) -> list[dict[str, Any]]:
+        """One row per condition, with its cell of each array `[conditions]` and those that are the same in all."""
+        return [{"task": self.task, "condition": condition, **same,
+                 **{name: values[i].item() for name, values in columns.items()}}
+                for i, condition in enumerate(self.conditions)]
+
 
 def flat(heads: np.ndarray) -> np.ndarray:
     """`[..., layers, heads]` as `[..., heads of all layers]`."""
@@ -84,8 +90,6 @@ def task_heads(head_scores: pd.DataFrame, columns: Sequence[str] = ("score",)) -
         head_scores: the table `head_scores`, of any runs. Where it has scores by forced answers, these are taken.
         columns: names of its columns of numbers; empty cells are NaN.
     """
-    need(head_scores, "head_scores",
-         ["task", "condition", "seed", BASE, "kind", "score_mode", "layer", "head", *columns])
     kinds = {task: task_of(task).head_score for task in head_scores["task"].unique()}
     mode = "forced" if (head_scores["score_mode"] == "forced").any() else head_scores["score_mode"].min()
     wanted = (head_scores["kind"] == head_scores["task"].map(kinds)) & (head_scores["score_mode"] == mode)
@@ -106,20 +110,18 @@ def _task_heads(task: str, part: pd.DataFrame, columns: Sequence[str]) -> TaskHe
     for name in (BASE, RAISED):
         own = part[part["condition"] == name]
         own = own[own["seed"] == own.groupby(BASE)["seed"].transform("min")]
-        untuned.append(_cubes(task, own, axes[1:2], shape, columns))
-    return TaskHeads(task, conditions, bases, tuple(map(int, seeds)), _cubes(task, of_runs, axes, shape, columns),
+        untuned.append(_cubes(own, axes[1:2], shape, columns))
+    return TaskHeads(task, conditions, bases, tuple(map(int, seeds)), _cubes(of_runs, axes, shape, columns),
                      *untuned)
 
 
 def _cubes(
-    task: str, rows: pd.DataFrame, axes: Sequence[tuple[str, Sequence]], shape: tuple[int, ...], columns: Sequence[str],
+    rows: pd.DataFrame, axes: Sequence[tuple[str, Sequence]], shape: tuple[int, ...], columns: Sequence[str],
 ) -> dict[str, np.ndarray]:
     """Of each column an array with the axes and then `shape`, layers and heads; NaN where there is no row."""
     places = [pd.Categorical(rows[name], list(labels)).codes.astype(np.intp) for name, labels in axes]
     places = (*places, rows["layer"].to_numpy(), rows["head"].to_numpy())
     sizes = (*(len(labels) for _, labels in axes), *shape)
-    if len(rows) and np.bincount(np.ravel_multi_index(places, sizes)).max() > 1:
-        raise ResultError("a head that stands twice", where=f"head_scores, {task}", remedy="Give one row per head.")
     cubes = {}
     for name in columns:
         cubes[name] = np.full(sizes, np.nan)
@@ -231,17 +233,16 @@ def task_scores(answers: pd.DataFrame, column: str | None = None) -> list[TaskSc
     Args:
         column: `exact_match` or `score`; the one that decides the claims of each task when None.
     """
-    need(answers, "answers", [*ANSWER_KEY, *((EXACT, SCORE) if column is None else (column,))])
     return [
         _task_scores(str(task), part, column or claim_column(str(task)))
-        for task, part in one_row_a_key(answers, ANSWER_KEY, "answers").groupby("task", sort=True)
+        for task, part in answers.groupby("task")
     ]
 
 
 def _task_scores(task: str, part: pd.DataFrame, column: str) -> TaskScores:
     axes = [pd.factorize(part[name], sort=True) for name in ANSWER_KEY[1:]]
     scores = np.full([len(labels) for _, labels in axes], np.nan)
-    scores[tuple(codes for codes, _ in axes)] = fractions(part[column], f"table answers, column {column}")
+    scores[tuple(codes for codes, _ in axes)] = part[column].to_numpy(np.float64)
     known = ~np.isnan(scores)
     if (known.any(axis=-1) != known.all(axis=-1)).any():
         raise ResultError("runs that were not tested on the same examples", where=f"table answers, {task}",
@@ -249,12 +250,3 @@ def _task_scores(task: str, part: pd.DataFrame, column: str) -> TaskScores:
                           remedy="Make the runs again with one number of test examples.")
     conditions, bases, seeds, examples = (tuple(labels.tolist()) for _, labels in axes)
     return TaskScores(task, metric_name(task, column), conditions, bases, seeds, examples, scores)
-
-
-def fractions(column: pd.Series, where: str) -> np.ndarray:
-    """A column as float64; `ResultError` where a cell is not a number from 0 to 1."""
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
-    if not ((numbers >= 0) & (numbers <= 1)).all():
-        wrong = column.to_numpy()[~((numbers >= 0) & (numbers <= 1))][0]
-        raise ResultError("not a number from 0 to 1", where=where, value=wrong, remedy="Make the table again.")
-    return numbers

@@ -22,12 +22,14 @@ bootstrap sample.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
 from retrieval_heads.claims.arrays import TaskScores, counts, task_scores
-from retrieval_heads.claims.runs import cells, frame, from_cells, need, one_sign
-from retrieval_heads.claims.verdict import ALL, NOT, SUPPORTED, UNDECIDED, Verdict
+from retrieval_heads.claims.runs import cells, frame, from_cells, one_sign
+from retrieval_heads.claims.verdict import ALL, NOT, SUPPORTED, UNDECIDED, Verdict, in_each
 from retrieval_heads.data.conditions import CONDITIONS, LEVELS
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.resample import (
@@ -38,6 +40,7 @@ from retrieval_heads.stats.resample import (
     crossed_means,
     percentile_interval,
 )
+from retrieval_heads.wording import words
 
 SCALES = ("difference", "log_odds")
 
@@ -47,10 +50,12 @@ FACTORS = ("concept", "context")
 CELLS = tuple(f"{concept}_{context}" for concept in LEVELS for context in LEVELS)
 """Conditions in the order of `factorial_effects`: concept expression, then context diversity, from the most real."""
 
-RULE = (
+Q2 = partial(
+    Verdict, claim="Q2", quantity="what both axes at their lowest cost beyond the sum of each alone", unit="fraction",
+    n_of="examples", chapter="02_lora_finetuning", table="axis_effects", rule=
     "Supported in a task when the interval of the difference of differences of the extreme levels excludes 0, with one "
     "sign in each base model and the same sign on the scale of log-odds; over tasks when that holds, with one sign, in "
-    "at least two."
+    "at least two.",
 )
 
 
@@ -142,7 +147,6 @@ def axis_sentence(effects: pd.DataFrame, task: str) -> str:
     A difference counts when its interval excludes 0 and it has one sign in all base models; an interaction also needs
     the same sign on the scale of log-odds.
     """
-    need(effects, "axis_effects")
     rows = effects[effects["task"] == task].set_index(["scale", "effect"])
     if rows.empty:
         return ""
@@ -171,32 +175,26 @@ def _beyond(row: pd.Series) -> bool:
 
 def interaction_verdicts(effects: pd.DataFrame) -> list[Verdict]:
     """Question Q2: one verdict per task and one over all, from the table `axis_effects`."""
-    need(effects, "axis_effects")
     rows = effects[effects["effect"] == "interaction"]
     of_tasks = [_of_task(task, part.set_index("scale")) for task, part in rows.groupby("task", sort=False)]
     signs = [one.effect > 0 for one in of_tasks if one.verdict == SUPPORTED]
-    detail = "; ".join(f"{one.task}: {one.verdict}" for one in of_tasks) or "No task has all nine conditions."
+    detail = in_each(of_tasks) if of_tasks else "No task has all nine conditions."
     if max(signs.count(True), signs.count(False)) >= 2:
         verdict = SUPPORTED
     else:
         verdict = NOT if len(of_tasks) >= 2 and not signs else UNDECIDED
-    return [*of_tasks, _verdict(ALL, verdict, (None, None, None), len(of_tasks), "tasks", f"{detail}.")]
+    return [*of_tasks, Q2(ALL, verdict, None, None, None, len(of_tasks), detail, n_of="tasks")]
 
 
 def _of_task(task: str, scales: pd.DataFrame) -> Verdict:
     own, odds = scales.loc["difference"], scales.loc["log_odds"]
     numbers = from_cells(own)
     if None in numbers:
-        return _verdict(task, UNDECIDED, numbers, int(own["n"]), "examples", "There is no interval.")
+        return Q2(task, UNDECIDED, *numbers, int(own["n"]), "There is no interval.")
     alike = own["value"] * odds["value"] > 0
     detail = (f"In log-odds {odds['value']:.2f} ({odds['low']:.2f} to {odds['high']:.2f}), "
               f"{'the same' if alike else 'another'} sign.")
-    return _verdict(task, SUPPORTED if _beyond(own) and alike else NOT, numbers, int(own["n"]), "examples", detail)
-
-
-def _verdict(task: str, verdict: str, numbers: tuple, n: int, n_of: str, detail: str) -> Verdict:
-    return Verdict("Q2", task, verdict, "what both axes at their lowest cost beyond the sum of each alone", *numbers,
-                   "fraction", n, n_of, RULE, detail, "02_lora_finetuning", "axis_effects")
+    return Q2(task, SUPPORTED if _beyond(own) and alike else NOT, *numbers, int(own["n"]), detail)
 
 
 def sized_names() -> dict[str, dict[float, str]]:
@@ -242,16 +240,16 @@ def _size_row(one: TaskScores, condition: str, scale: float, name: str, n_resamp
 
 def size_sentence(effects: pd.DataFrame, task: str) -> str:
     """Whether the largest number of synthetic examples makes up for the difference in a task; empty without rows."""
-    need(effects, "size_effects")
     rows = effects[(effects["task"] == task) & (effects["condition"] != REFERENCE) & (effects["scale"] > 1)]
     parts = []
     for row in rows.itertuples():
         numbers = f"{row.shortfall:.3f} ({row.shortfall_low:.3f} to {row.shortfall_high:.3f})"
         if row.shortfall_low > 0 and row.same_sign:
-            parts.append(f"still falls short by {numbers}")
+            parts.append(f"still fall short by {numbers}")
         elif row.shortfall_high < 0 and row.same_sign:
-            parts.append(f"is better, shortfall {numbers}")
+            parts.append(f"are better, shortfall {numbers}")
         else:
-            parts.append(f"is not shown to fall short, nor to make up for it: {numbers}")
-        parts[-1] = f"`{row.condition}` with {row.scale:g} times as many examples {parts[-1]}"
+            parts.append(f"are not shown to fall short, nor to make up for it: {numbers}")
+        what = words(row.condition).replace(", ", " in a ")
+        parts[-1] = f"{row.scale:g} times as many examples of {what} {parts[-1]}"
     return f"Beside `real` with the usual number, {'; '.join(parts)}." if parts else ""

@@ -8,16 +8,17 @@ probe examples) need no real run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import partial
 
 import pandas as pd
 
 from retrieval_heads.claims.run_predictors import OUTCOME
-from retrieval_heads.claims.runs import frame, from_cells, mixtures, need, synthetic
-from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, plain
-from retrieval_heads.keys import RUN
+from retrieval_heads.claims.runs import frame, from_cells, mixtures, synthetic
+from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
 from retrieval_heads.stats.prediction import choices, summarise_regret
-from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN
+from retrieval_heads.stats.resample import RESAMPLES
+from retrieval_heads.wording import PREDICTORS as WORDS
+from retrieval_heads.wording import listed
 
 SYNTHETIC, WITH_MIXTURES = "synthetic", "with_mixtures"
 """Values of the column `candidates`."""
@@ -31,16 +32,18 @@ PREDICTORS = {
 }
 """What a set is chosen by, and which values promise performance."""
 
-RULE = (
+Q1 = partial(
+    Verdict, claim="Q1", unit="fraction", n_of="choices", chapter="07_verdicts", table="choice",
+    quantity="regret of the training set chosen by recall on 20 probe examples, against a random choice and the "
+    "training loss", rule=
     "Supported when the regret is smaller than that of a random choice and of the training loss, both beyond the "
     "interval and in each base model; in part when it is smaller than that of a random choice only; not supported when "
-    "it is larger than either, beyond the interval."
+    "it is larger than either, beyond the interval.",
 )
 
 
 def choice_rows(runs: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
     """The table `choice`: what it costs to choose by each predictor that is defined in some run."""
-    need(runs, "run_predictors", [*RUN, OUTCOME, *PREDICTORS])
     names = runs["condition"].unique()
     candidates = {SYNTHETIC: synthetic(names), WITH_MIXTURES: [*synthetic(names), *mixtures(names)]}
     rows = []
@@ -76,12 +79,11 @@ def _of_bases(chosen: pd.DataFrame) -> pd.DataFrame:
 
 def choice_verdict(choice: pd.DataFrame) -> Verdict:
     """The verdict on Q1, of all tasks together, among the synthetic conditions."""
-    need(choice, "choice")
     rows = choice[choice["candidates"] == SYNTHETIC]
     rows = rows if rows["task"].nunique() == 1 else rows[rows["task"] == ALL]
     rows = rows.set_index("predictor")
     if OURS not in rows.index or THEIRS not in rows.index or pd.isna(rows.loc[OURS, "gain_low"]):
-        return _verdict(UNDECIDED, UNKNOWN, 0, "There are no choices of several seeds to compare.")
+        return Q1(ALL, UNDECIDED, None, None, None, 0, "There are no choices of several seeds to compare.")
     ours, theirs = rows.loc[OURS], rows.loc[THEIRS]
     over_random = ours["gain_low"] > 0 and ours["bases_gaining"] == ours["n_bases"]
     over_loss = theirs["behind_recall_few_low"] > 0 and theirs["bases_behind"] == theirs["n_bases"]
@@ -91,28 +93,22 @@ def choice_verdict(choice: pd.DataFrame) -> Verdict:
         verdict = SUPPORTED if over_loss else IN_PART
     else:
         verdict = UNDECIDED
-    ordered = [*rows["regret"].items(), ("random", ours["random_regret"])]
-    regrets = ", ".join(f"{name} {regret:.3f}" for name, regret in sorted(ordered, key=lambda one: one[1]))
+    ordered = [*((f"by {WORDS[name]}", regret) for name, regret in rows["regret"].items()),
+               ("at random", ours["random_regret"])]
+    regrets = "; ".join(f"{regret:.3f} {how}" for how, regret in sorted(ordered, key=lambda one: one[1]))
     detail = (f"Mean regret, the best first: {regrets}. Against a random choice, which loses {ours['gain']:.3f} "
               f"({ours['gain_low']:.3f} to {ours['gain_high']:.3f}) more, and against the training loss, which loses "
               f"{theirs['behind_recall_few']:.3f} ({theirs['behind_recall_few_low']:.3f} to "
               f"{theirs['behind_recall_few_high']:.3f}) more, this is decided; {_against_others(rows)}")
-    return _verdict(verdict, from_cells(ours, "regret"), int(ours["n_choices"]), detail)
+    return Q1(ALL, verdict, *from_cells(ours, "regret"), int(ours["n_choices"]), detail)
 
 
 def _against_others(rows: pd.DataFrame) -> str:
     """Beside the rule: which other predictors choose better, and whether full recall beats a random choice."""
     others = rows.drop(index=[OURS, THEIRS])
     better = others[(others["behind_recall_few_high"] < 0) & (others["bases_behind"] == 0)]
-    said = [f"{name}, by {-row.behind_recall_few:.3f} ({-row.behind_recall_few_high:.3f} to "
-            f"{-row.behind_recall_few_low:.3f})" for name, row in better.sort_values("regret").iterrows()]
-    text = f"it loses more than {' and '.join(said)}." if said else "no other predictor is shown to lose less."
-    weak = [name for name, row in rows.iterrows() if not row["gain_low"] > 0]
-    return text + (f" Not shown to be better than a random choice: {', '.join(weak)}." if weak else "")
-
-
-def _verdict(verdict: str, found: Iterable[float | None], n: int, detail: str) -> Verdict:
-    return Verdict(
-        "Q1", ALL, verdict, "regret of the training set chosen by recall on 20 probe examples, against a random choice "
-        "and the training loss", *plain(found), "fraction", n, "choices", RULE, detail, "06_correlation", "choice",
-    )
+    said = [f"{-row.behind_recall_few:.3f} ({-row.behind_recall_few_high:.3f} to {-row.behind_recall_few_low:.3f}) "
+            f"more than by {WORDS[name]}" for name, row in better.sort_values("regret").iterrows()]
+    text = f"it loses {listed(said)}." if said else "no other predictor is shown to lose less."
+    weak = [WORDS[name] for name, row in rows.iterrows() if not row["gain_low"] > 0]
+    return text + (f" Not shown to be better than a random choice: {'; '.join(weak)}." if weak else "")

@@ -10,10 +10,14 @@ as many random heads of the same layers cost at the same place: *excess* = (cost
 heads) / cost of random heads, a ratio of sums over runs. It is compared with the excess on the task, in the negative
 log-likelihood of the answer, so that both are of a loss. The knock-out is that of all retrieval heads; on plain text at
 all positions, on the task at those that predict the answer.
+
+The table `controls` sets what all controls cost beside the retrieval heads. A report whose knock-out was made with
+fewer controls has the others from a profile of their own, for some of its runs.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,12 +29,11 @@ from retrieval_heads.claims.runs import (
     frame,
     from_cells,
     groups,
-    need,
-    one_row_a_key,
     one_sign,
     ratio,
     sums,
     synthetic,
+    where,
 )
 from retrieval_heads.claims.verdict import (
     ALL,
@@ -45,6 +48,7 @@ from retrieval_heads.claims.verdict import (
 )
 from retrieval_heads.keys import RUN
 from retrieval_heads.stats.resample import NAN, RESAMPLES, percentile_interval
+from retrieval_heads.wording import with_minus
 
 MODE, SCOPE, METRIC, LOSS = "zero", "answer", "forced_exact_match", "nll"
 
@@ -57,11 +61,17 @@ MOST, LITTLE = 0.5, 0.25
 TEN = 10
 """Heads that the paper knocks out, whatever the number of retrieval heads."""
 
-CHAPTER = "04_knockout"
-RULE = (
+CONTROLS = ("retrieval", "random", "random_group", "bottom")
+NAMES = {"random": "random heads of the same layers", "random_group": "heads matched by key/value group",
+         "bottom": "the weakest of the same layers"}
+"""Sets of the table `controls`, and what the controls among them are called."""
+
+C4 = partial(
+    Verdict, claim="C4", quantity="area between the knock-out curves of random and of retrieval heads",
+    unit="share of right answers", n_of="runs", chapter="04_knockout", table="necessity", rule=
     "Supported when the area's interval lies above 0 in more than half of the able runs and below 0 in none, and all "
     "retrieval heads take at least half of the right answers while as many random ones take less than a quarter; in "
-    "part when only the first holds; not supported when it lies below 0 in more runs than above."
+    "part when only the first holds; not supported when it lies below 0 in more runs than above.",
 )
 
 
@@ -85,26 +95,24 @@ def able_runs(knockout: pd.DataFrame, areas: pd.DataFrame) -> pd.DataFrame:
     heads, and without as many random ones (NaN where the run has none, or too few heads are free for a control);
     `ten_retrieval` and `ten_random` those without ten; `area`, `low`, `high`, `k_max` are of the area.
     """
-    need(knockout, "knockout", [*RUN, "mode", "scope", "set", "draw", "k", "metric", "value", "n_retrieval"])
-    rows = knockout[(knockout["metric"] == METRIC) & (knockout["draw"] == 0)]
-    rows = rows[rows["condition"].isin(claimed(rows["condition"].unique()))]
-    start = one_row_a_key(rows[rows["set"] == "none"], RUN, "knockout").set_index(RUN)
+    rows = _answers(knockout)
+    start = rows[rows["set"] == "none"].set_index(RUN)
     runs = pd.DataFrame({"start": start["value"], "n_retrieval": start["n_retrieval"]})
     runs["able"] = runs["start"] >= ABLE
     rows = rows[(rows["mode"] == MODE) & (rows["scope"] == SCOPE)]
     for place, chosen in (("without", (rows["k"] == rows["n_retrieval"]) & (rows["k"] > 0)), ("ten", rows["k"] == TEN)):
         for name in ("retrieval", "random"):
-            left = one_row_a_key(rows[chosen & (rows["set"] == name)], RUN, "knockout").set_index(RUN)
+            left = rows[chosen & (rows["set"] == name)].set_index(RUN)
             runs[f"{place}_{name}"] = left["value"].astype(float)
-    return runs.join(_areas(areas)).reset_index()
+    beside_random = where(areas, mode=MODE, scope=SCOPE, set="random").set_index(RUN)
+    beside_random = beside_random[["value", "low", "high", "k_max"]].astype(float).rename(columns={"value": "area"})
+    return runs.join(beside_random).reset_index()
 
 
-def _areas(areas: pd.DataFrame) -> pd.DataFrame:
-    """The area of each run beside random heads."""
-    need(areas, "knockout_area", [*RUN, "mode", "scope", "set", "value", "low", "high", "k_max"])
-    rows = areas[(areas["mode"] == MODE) & (areas["scope"] == SCOPE) & (areas["set"] == "random")]
-    rows = one_row_a_key(rows, RUN, "knockout_area").set_index(RUN)
-    return rows[["value", "low", "high", "k_max"]].astype(float).rename(columns={"value": "area"})
+def _answers(knockout: pd.DataFrame) -> pd.DataFrame:
+    """The rows of right answers without each set of heads, over all draws, in the conditions that count."""
+    rows = where(knockout, metric=METRIC, draw=0)
+    return rows[rows["condition"].isin(claimed(rows["condition"].unique()))]
 
 
 def necessity(runs: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
@@ -139,8 +147,6 @@ def specificity(
     """The excess on plain text and on the task, and the difference of the two, of the able runs with all losses."""
     if text_loss is None or text_loss.empty:
         return frame([], "specificity")
-    need(text_loss, "text_loss", [*RUN, "set", "k", "loss"])
-    need(knockout, "knockout", [*RUN, "mode", "scope", "set", "draw", "k", "metric", "value"])
     nll = knockout[(knockout["metric"] == LOSS) & (knockout["draw"] == 0)]
     nll = nll[(nll["set"] == "none") | ((nll["mode"] == MODE) & (nll["scope"] == SCOPE))]
     nll = nll.rename(columns={"value": "loss"})
@@ -155,7 +161,7 @@ def _costs(losses: pd.DataFrame, runs: pd.DataFrame, place: str) -> pd.DataFrame
     """Loss without all retrieval heads, and without as many random ones, less that of the run as it is."""
     sized = losses.merge(runs[[*RUN, "n_retrieval"]], on=RUN, suffixes=("_row", ""))
     sized = sized[(sized["set"] == "none") | (sized["k"] == sized["n_retrieval"])]
-    sized = one_row_a_key(sized[sized["set"].isin(["none", "retrieval", "random"])], [*RUN, "set"], f"losses, {place}")
+    sized = sized[sized["set"].isin(["none", "retrieval", "random"])]
     wide = sized.pivot(index=RUN, columns="set", values="loss").reindex(columns=["none", "retrieval", "random"])
     costs = {f"{place}_{name}": wide[name] - wide["none"] for name in ("retrieval", "random")}
     return pd.DataFrame(costs).reset_index()
@@ -189,7 +195,6 @@ def _excess_rows(task: str, part: pd.DataFrame, n_resamples: int) -> list[dict]:
 
 def verdicts(necessity: pd.DataFrame, specificity: pd.DataFrame) -> list[Verdict]:
     """One verdict per task, and that over all tasks."""
-    need(necessity, "necessity")
     totals = necessity[necessity["condition"] == ALL].set_index("task")
     few = too_few(len(synthetic(necessity.loc[necessity["condition"] != ALL, "condition"])))
     of_tasks = [_of_task(task, row, specificity, few) for task, row in totals.iterrows() if task != ALL]
@@ -199,13 +204,8 @@ def verdicts(necessity: pd.DataFrame, specificity: pd.DataFrame) -> list[Verdict
 
 
 def _of_task(task: str, row: pd.Series, specificity: pd.DataFrame, few: str) -> Verdict:
-    return Verdict(
-        "C4", task, UNDECIDED if few else _decide(row),
-        "area between the knock-out curves of random and of retrieval heads", *from_cells(row, "area"),
-        "share of right answers", int(row["n_able"]), "runs", RULE,
-        " ".join(part for part in (few, _detail(row), specificity_sentence(specificity, task)) if part), CHAPTER,
-        "necessity",
-    )
+    detail = " ".join(part for part in (few, _detail(row), specificity_sentence(specificity, task)) if part)
+    return C4(task, UNDECIDED if few else _decide(row), *from_cells(row, "area"), int(row["n_able"]), detail)
 
 
 def _decide(row: pd.Series) -> str:
@@ -240,7 +240,6 @@ def _detail(row: pd.Series) -> str:
 
 def specificity_sentence(table: pd.DataFrame, task: str) -> str:
     """Whether the heads are specific for retrieval, in a task; empty where no able run was tried on plain text."""
-    need(table, "specificity")
     rows = table[table["task"] == task].set_index("place")
     if rows.empty:
         return ""
@@ -259,3 +258,60 @@ def specificity_sentence(table: pd.DataFrame, task: str) -> str:
     if difference["high"] < 0 or (pd.isna(difference["low"]) and difference["value"] <= 0):
         return f"{costs} {excess}, not less than on the task, so the heads are of general use."
     return f"{costs} {unproven}: {excess[:1].lower()}{excess[1:]}, and neither is shown to be larger."
+
+
+def control_rows(knockout: pd.DataFrame, text_loss: pd.DataFrame) -> pd.DataFrame:
+    """The table `controls`: all retrieval heads of the able runs knocked out, and as many of each control.
+
+    A knock-out without the column `groups` is of an earlier version, with other controls, and gives no row.
+    """
+    if "groups" not in knockout:
+        return frame([], "controls")
+    rows = _answers(knockout)
+    start = rows[(rows["set"] == "none") & (rows["value"] >= ABLE)][[*RUN, "value"]].rename(columns={"value": "start"})
+    out = rows[(rows["mode"] == MODE) & (rows["scope"] == SCOPE) & (rows["k"] == rows["n_retrieval"])]
+    out = out.merge(start, on=RUN)
+    costs = _text_costs(text_loss)
+    found = []
+    for task, part in out.groupby("task"):
+        for name in CONTROLS:
+            own = part[part["set"] == name]
+            if len(own):
+                found.append({"task": task, "set": name, **_control_row(own, costs)})
+    return frame(found, "controls")
+
+
+def _control_row(own: pd.DataFrame, costs: pd.Series) -> dict[str, Any]:
+    lost = own["start"] - own["value"]
+    shares = lost / own["start"]
+    text = costs.reindex(pd.MultiIndex.from_frame(own[[*RUN, "set", "k"]])).dropna()
+    return {
+        "n_runs": len(own), **{name: float(own[name].mean()) for name in ("k", "groups", "moved", "moved_group")},
+        "taken": float(lost.sum() / own["start"].sum()), "least": float(shares.min()), "most": float(shares.max()),
+        "text_cost": float(text.mean()) if len(text) else np.nan, "n_text": len(text),
+    }
+
+
+def _text_costs(text_loss: pd.DataFrame) -> pd.Series:
+    """Nats a token above the run as it is, by run, set and number of heads."""
+    start = text_loss[text_loss["set"] == "none"][[*RUN, "loss"]].rename(columns={"loss": "start"})
+    rows = text_loss[text_loss["set"] != "none"].merge(start, on=RUN)
+    return (rows["loss"] - rows["start"]).set_axis(pd.MultiIndex.from_frame(rows[[*RUN, "set", "k"]]))
+
+
+def control_sentence(controls: pd.DataFrame) -> str:
+    """What each control costs, and where its heads are from, as Markdown; empty without rows."""
+    lines = []
+    for task, part in controls.groupby("task"):
+        rows = part.set_index("set")
+        if "retrieval" not in rows.index:
+            continue
+        own = rows.loc["retrieval"]
+        said = [f"{NAMES[name]} {row.taken:.1%} (in {row.groups:.0f} groups; {row.moved:.1f} heads from another layer, "
+                f"{row.moved_group:.1f} from another group)"
+                for name, row in ((name, rows.loc[name]) for name in NAMES if name in rows.index)]
+        lines.append(
+            f"- {task}, {own.n_runs} able runs: all retrieval heads, {own.k:.0f} in {own.groups:.0f} key/value groups, "
+            f"take {own.taken:.1%} of the right answers; as many {', '.join(said)}."
+        )
+    return with_minus("\n".join(lines))

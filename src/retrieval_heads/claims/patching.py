@@ -11,13 +11,14 @@ runs' own intervals it could hardly be found: `power_of_runs` says how rarely.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
 from scipy.stats import norm
 
 from retrieval_heads.claims.necessity import ABLE, METRIC
-from retrieval_heads.claims.runs import cells, claimed, frame, groups, need, one_row_a_key, one_sign, ratio, synthetic
+from retrieval_heads.claims.runs import cells, claimed, frame, groups, one_sign, ratio, synthetic
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Judged, Verdict, plain, too_few
 from retrieval_heads.keys import RUN
 from retrieval_heads.stats.resample import RESAMPLES, Interval
@@ -36,12 +37,13 @@ CONTRASTS = {
 }
 """Comparisons of sets with as many heads as the complement has; the random ones are of the complement's layers."""
 
-CHAPTER = "05_patching"
-RULE = (
+C5 = partial(
+    Verdict, claim="C5", quantity="share of the gap to the real run closed by patching the shared retrieval heads",
+    unit="share of the gap", n_of="runs", chapter="05_patching", table="sufficiency", rule=
     "Supported when the intersection helps in more than half of the runs with a gap and hurts in none, helps more than "
     "random heads in more than half, and leaves a part open: the interval of the pooled share lies below 1, and the "
     "share in each base model; in part when it helps, but no more than random heads; not supported when it hurts in "
-    "more runs than it helps, or closes the whole gap in more than half."
+    "more runs than it helps, or closes the whole gap in more than half.",
 )
 
 SHARES = (0.8, 0.9)
@@ -62,10 +64,9 @@ def judge_patching(patching: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> J
 def patched(patching: pd.DataFrame) -> pd.DataFrame:
     """The rows of every set of heads of every patched run, with `gap` (whether it has one that counts) and `counted`
     (whether it is on a synthetic condition)."""
-    need(patching, "patching", [*RUN, "set", "draw", "metric", "n_heads", "n", "value", *INTERVALS])
     rows = patching[(patching["metric"] == METRIC) & (patching["draw"] == 0)]
     conditions = rows["condition"].unique()
-    rows = one_row_a_key(rows[rows["condition"].isin(claimed(conditions))], [*RUN, "set"], "patching")
+    rows = rows[rows["condition"].isin(claimed(conditions))]
     rows = rows[[*RUN, "set", "n_heads", "n", "value", *INTERVALS]].astype({name: float for name in INTERVALS})
     source = rows[rows["set"] == "source"].set_index(RUN)
     gap = ((source["change_low"] > 0) & (source["value"] >= ABLE)).rename("gap")
@@ -157,11 +158,8 @@ def _verdict(task: str, every: pd.DataFrame, bases: Any, few: str, n_resamples: 
     more = int(every["gap"].sum()) - len(runs)
     detail = " ".join(part for part in (few, _detail(own, runs, closed, bases)) if part)
     if more and not few:
-        detail += f" With the {more} runs on real_limited and mixtures that have a gap too: {also}."
-    return Verdict(
-        "C5", task, found, "share of the gap to the real run closed by patching the shared retrieval heads",
-        *plain(closed), "share of the gap", len(runs), "runs", RULE, detail, CHAPTER, "sufficiency",
-    )
+        detail += f" With the {more} runs on real data of few relations and on mixtures that have a gap too: {also}."
+    return C5(task, found, *plain(closed), len(runs), detail)
 
 
 def _counts(runs: pd.DataFrame) -> dict[str, int]:

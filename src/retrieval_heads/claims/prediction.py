@@ -11,31 +11,35 @@ is nothing to recall. Beside them stand all tasks of the study (`every`), which 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from retrieval_heads.claims.run_predictors import CHEAPER, OUTCOME, PREDICTORS, THRESHOLD
-from retrieval_heads.claims.runs import claimed, frame, mixtures, need, where
+from retrieval_heads.claims.runs import claimed, frame, mixtures, where
 from retrieval_heads.claims.subsets import LEAST_HEADS
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, plain, too_few
 from retrieval_heads.keys import RUN
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.correlation import METHODS, PERMUTATIONS
 from retrieval_heads.stats.prediction import BASELINE, left_out_errors, summarise_errors
-from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN
+from retrieval_heads.stats.resample import RESAMPLES
 from retrieval_heads.stats.runs import balanced, condition_means, correlate_runs
+from retrieval_heads.wording import PREDICTORS as WORDS
+from retrieval_heads.wording import p_value
 
 LOW, STRONG, LEVEL = 0.4, 0.7, 0.05
 """Of the rule: the interval's lower end, a strong correlation, the level of the permutation test."""
 
-RULE = (
+C3 = partial(
+    Verdict, claim="C3", unit="rank correlation", n_of="conditions", chapter="06_correlation", table="correlation_runs",
+    quantity="Spearman's correlation of recall with performance over conditions, ranks within tasks", rule=
     "Supported with an interval over conditions above 0.4 and a permutation p below 0.05, in part with the second "
     "only, and the same sign in each base model; otherwise not supported with an interval below 0.7. Tasks count whose "
-    "real runs have at least one head on average."
+    "real runs have at least one head on average.",
 )
-CHAPTER = "06_correlation"
 
 EVERY = "every"
 """Beside `all` a value of the column `task`: all tasks of the study, also those without heads."""
@@ -79,7 +83,6 @@ def correlation_rows(
     Recall stands also by base model, at each threshold of `run_recall`, and with the part of each of `GIVEN` taken out;
     Kendall's tau only at the threshold that heads were taken by in `runs`, and with mixtures.
     """
-    need(runs, "run_predictors", [*RUN, OUTCOME, *predictors])
     settings = {"n_resamples": n_resamples, "n_permutations": n_permutations}
     found: list[pd.DataFrame] = []
     usual = with_heads(runs) if "n_heads" in runs else sorted(runs["task"].unique())
@@ -147,7 +150,6 @@ def error_rows(
 def _error_rows(runs: pd.DataFrame, compared: list[tuple[str, str]], n_resamples: int) -> pd.DataFrame:
     """The rows of `error_rows` of each task, and of all of these runs."""
     names = list(dict.fromkeys([OUTCOME, "recall", *(name for pair in compared for name in pair if name != BASELINE)]))
-    need(runs, "run_predictors", [*RUN, *names])
     rows: list[pd.DataFrame] = []
     for conditions, table in parts(runs).items():
         known, _ = balanced(table, [OUTCOME, "recall"])
@@ -187,7 +189,6 @@ def prediction_verdict(
 ) -> Verdict:
     """The verdict on claim C3, of all tasks together (of the task, where there is one only); `errors` are for what
     recall is worth."""
-    need(correlations, "correlation_runs")
     of_recall = where(correlations, method="spearman", conditions=ALL, predictor="recall")
     own = pooled(of_recall)
     recall = _near(own, threshold)
@@ -195,7 +196,8 @@ def prediction_verdict(
     of_all, of_bases = plainly[plainly["base"] == ALL], plainly[plainly["base"] != ALL]
     if of_all.empty or pd.isna(of_all.iloc[0]["estimate"]):
         reason = "no runs to compare in a task with heads" if of_all.empty else of_all.iloc[0]["reason"]
-        return _c3(UNDECIDED, UNKNOWN, 0, f"{reason[:1].upper()}{reason[1:]}. {_left(correlations, threshold)}")
+        return C3(ALL, UNDECIDED, None, None, None, 0,
+                  f"{reason[:1].upper()}{reason[1:]}. {_left(correlations, threshold)}")
     row = of_all.iloc[0]
     few = too_few(int(row["n_conditions"]), "condition")
     agree = bool((of_bases["estimate"] > 0).all())
@@ -206,13 +208,13 @@ def prediction_verdict(
     else:
         verdict = NOT if row["high"] < STRONG else UNDECIDED
     said = [few] if few else []
-    said += [f"P = {row['p']:.3g}."]
+    said += [f"{p_value(row['p']).capitalize()}."]
     if verdict in (SUPPORTED, IN_PART) and row["high"] < STRONG:
         said.append("The interval lies below 0.7, so the correlation is not strong.")
     said += [*_every(_near(of_recall, threshold), row), *_beside(correlations, recall, own, threshold)]
     worths = [] if errors is None else worth(errors)
     said += [f"Recall {'; '.join(worths)}."] if worths else []
-    return _c3(verdict, row[["estimate", "low", "high"]], int(row["n_conditions"]), " ".join(said))
+    return C3(ALL, verdict, *plain(row[["estimate", "low", "high"]]), int(row["n_conditions"]), " ".join(said))
 
 
 def _every(of_recall: pd.DataFrame, row: pd.Series) -> list[str]:
@@ -222,7 +224,8 @@ def _every(of_recall: pd.DataFrame, row: pd.Series) -> list[str]:
         return []
     one = rows.iloc[0]
     return [f"This is over the tasks whose real runs have at least one head on average, which was decided afterwards, "
-            f"as in C2; over every task, as was fixed beforehand, it is {_with_interval(one)}, p = {one['p']:.3g}."]
+            f"as in C2; over every task, as was fixed beforehand, it is {_with_interval(one)}, "
+            f"{p_value(one['p'])}."]
 
 
 def _beside(
@@ -233,14 +236,14 @@ def _beside(
     each = [f"{row['base']} {_with_interval(row)}" for row in of_bases.to_dict("records")]
     said = [f"By base model: {', '.join(each)}."] if each else []
     unmixed = where(correlations, method="spearman", predictor="recall", conditions=UNMIXED, base=ALL)
-    said += [f"Without mixtures it is {_with_interval(row)}, p = {row['p']:.3g}."
+    said += [f"Without mixtures it is {_with_interval(row)}, {p_value(row['p'])}."
              for row in _near(pooled(unmixed), threshold).to_dict("records")]
     curve = where(every_threshold, base=ALL, given=NOTHING)
     known = [f"{one.estimate:.2f} at {one.threshold:g}" for one in curve.sort_values("threshold").itertuples()
              if not pd.isna(one.estimate)]
     said += [f"Over thresholds of the score it is {', '.join(known)}."] if len(known) > 1 else []
     given = recall[(recall["given"] != NOTHING) & recall["estimate"].notna()]
-    shares = [f"{_with_interval(row)} given {row['given']}" for row in given.to_dict("records")]
+    shares = [f"{_with_interval(row)} given the {_named(row['given'])}" for row in given.to_dict("records")]
     return [*said, *([f"It is {', and '.join(shares)}."] if shares else [])]
 
 
@@ -253,8 +256,13 @@ def worth(errors: pd.DataFrame) -> list[str]:
     """What recall is worth beside each cheaper predictor and the mean of the others: phrases that follow `recall`."""
     rows = pooled(where(errors, conditions=ALL, predictor="recall"))
     rows = rows[rows["reference"].isin(["mean", *CHEAPER])]
-    return [f"is {one.finding} than {one.reference} (absolute error {one.error:.3f} against {one.reference_error:.3f})"
-            for one in rows.itertuples()]
+    return [f"is {one.finding} than the {_named(one.reference)} (absolute error {one.error:.3f} against "
+            f"{one.reference_error:.3f})" for one in rows.itertuples()]
+
+
+def _named(predictor: str) -> str:
+    """A predictor in words, after `the`."""
+    return "mean of the other conditions" if predictor == BASELINE else WORDS[predictor]
 
 
 def pooled(rows: pd.DataFrame, name: str = ALL) -> pd.DataFrame:
@@ -270,12 +278,6 @@ def _near(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
 def _left(rows: pd.DataFrame, threshold: float) -> str:
     rest = where(rows[rows["predictor"].isin(["cosine", "mean_strength"])], conditions=ALL, method="spearman")
     rest = _near(pooled(rest, ALL if (rest["task"] == ALL).any() else EVERY), threshold)
-    left = [f"{one.predictor} {one.estimate:.2f} (p = {one.p:.3g})" for one in where(rest, base=ALL).itertuples()]
+    left = [f"{WORDS[one.predictor]} {one.estimate:.2f} ({p_value(one.p)})"
+            for one in where(rest, base=ALL).itertuples()]
     return f"What is left to correlate: {', '.join(left) or 'nothing'}."
-
-
-def _c3(verdict: str, found: Iterable[float], n: int, detail: str) -> Verdict:
-    return Verdict(
-        "C3", ALL, verdict, "Spearman's correlation of recall with performance over conditions, ranks within tasks",
-        *plain(found), "rank correlation", n, "conditions", RULE, detail, CHAPTER, "correlation_runs",
-    )

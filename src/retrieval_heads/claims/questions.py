@@ -16,7 +16,7 @@ share of it that the chance of runs would give stands beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -25,42 +25,50 @@ import pandas as pd
 from retrieval_heads.claims.arrays import BASE, TaskHeads, known_mean, task_heads
 from retrieval_heads.claims.prediction import BETTER, EVERY, WORSE, pooled
 from retrieval_heads.claims.run_predictors import OUTCOME
-from retrieval_heads.claims.runs import claimed, frame, need, where
+from retrieval_heads.claims.runs import claimed, frame, where
 from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, plain
-from retrieval_heads.keys import RUN
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.correlation import PERMUTATIONS, correlate
 from retrieval_heads.stats.resample import NAN, RESAMPLES, UNKNOWN, Interval, percentile_interval
 from retrieval_heads.stats.runs import balanced
+from retrieval_heads.wording import PREDICTORS as WORDS
+from retrieval_heads.wording import p_value
 
 MEASURES = ("profile", "sorted")
 STATES = (BASE, REFERENCE)
 LEVEL = 0.05
 
-MEASURES_RULE = (
+Q3 = partial(
+    Verdict, claim="Q3", unit="fraction", n_of="conditions", chapter="07_verdicts", table="prediction_errors",
+    quantity="absolute error of recall less that of the better of the top heads by attention mass and by contribution",
+    rule=
     "Supported when the strongest heads by mass and by contribution both predict left-out conditions with a smaller "
     "absolute error than recall, beyond the interval over conditions and in each base model; in part with one; not "
-    "supported when both have a larger one."
+    "supported when both have a larger one.",
 )
-ALIKE_RULE = (
+Q4 = partial(
+    Verdict, claim="Q4", quantity="rank correlation of the layers' mean strengths between base models",
+    unit="rank correlation", n_of="layers", chapter="03_head_detection", table="base_alike", rule=
     "Supported when the rank correlation of the mean strengths of layers between two base models' real runs, ranks "
     "within tasks, is above 0 with p below 0.05 against permuted layers; not supported when it is below 0 so; of more "
-    "than one pair of base models: in part when of some."
+    "than one pair of base models: in part when of some.",
 )
 
 TASK, OTHER_TASK = "mdqa", "musique"
 QUANTITIES = ("recall", OUTCOME)
 LEAST_CONDITIONS = 3
 
-SPREAD_RULE = (
+Q5 = partial(
+    Verdict, claim="Q5", unit="ratio", n_of="conditions", chapter="06_correlation", table="spread",
+    quantity=f"the smaller ratio of variances over conditions, {TASK} to {OTHER_TASK}, of recall and of performance",
+    rule=
     "Supported when the variance over conditions of recall, or of performance, is smaller in mdqa than in musique, the "
-    "interval of the ratio below 1 and the ratio below 1 in each base model; not supported when both are larger so."
+    "interval of the ratio below 1 and the ratio below 1 in each base model; not supported when both are larger so.",
 )
 
 
 def measures_verdict(errors: pd.DataFrame) -> Verdict:
     """Q3: do the strongest heads by attention mass, or by contribution, predict better than the copy score's recall?"""
-    need(errors, "prediction_errors")
     rows = pooled(where(errors, conditions=ALL, predictor="recall"), EVERY)
     rows = rows[rows["reference"].isin(["mass_top", "contribution_top"])]
     # the rows say what recall gains on the measure: worse recall is a better measure
@@ -70,14 +78,11 @@ def measures_verdict(errors: pd.DataFrame) -> Verdict:
         verdict = SUPPORTED if better == len(rows) > 1 else IN_PART
     elif worse == len(rows) > 1:
         verdict = NOT
-    said = [f"{one.reference}: {-one.gain:+.3f} ({-one.gain_high:+.3f} to {-one.gain_low:+.3f})."
+    said = [f"Against the {WORDS[one.reference]}: {-one.gain:+.3f} ({-one.gain_high:+.3f} to {-one.gain_low:+.3f})."
             for one in rows.itertuples()]
     best = UNKNOWN if rows.empty else -rows.sort_values("gain").iloc[0][["gain", "gain_high", "gain_low"]].astype(float)
-    return Verdict(
-        "Q3", ALL, verdict, "absolute error of recall less that of the better of mass_top and contribution_top",
-        *plain(best), "fraction", 0 if rows.empty else int(rows["n_conditions"].min()), "conditions", MEASURES_RULE,
-        " ".join(said) or "Neither was measured.", "06_correlation", "prediction_errors",
-    )
+    return Q3(ALL, verdict, *plain(best), 0 if rows.empty else int(rows["n_conditions"].min()),
+              " ".join(said) or "Neither was measured.")
 
 
 def base_alike_rows(
@@ -146,7 +151,6 @@ def _same_base(tasks: list[TaskHeads], condition: str, measure: str) -> float:
 
 def alike_verdict(alike: pd.DataFrame) -> Verdict:
     """The verdict on Q4 from the table `base_alike`: the real runs, all tasks together."""
-    need(alike, "base_alike")
     own = alike[(alike["condition"] == REFERENCE) & (alike["measure"] == "profile")]
     own = own if own["task"].nunique() == 1 else own[own["task"] == ALL]
     significant = own[own["p"] < LEVEL]
@@ -157,19 +161,15 @@ def alike_verdict(alike: pd.DataFrame) -> Verdict:
     elif below == len(own) > 0:
         verdict = NOT
     detail = " ".join(
-        f"{row.base} and {row.other_base}: p = {row.p:.3g}; runs of one base model have {row.same_base:.2f}."
+        f"Base models {row.base} and {row.other_base}: {p_value(row.p)}; runs of one base model have "
+        f"{row.same_base:.2f}."
         for row in own.itertuples()) or "There is one base model only, or no real run."
     found = UNKNOWN if own.empty else own[["estimate", "low", "high"]].mean()
-    return Verdict(
-        "Q4", ALL, verdict, "rank correlation of the layers' mean strengths between base models", *plain(found),
-        "rank correlation", 0 if own.empty else int(own["n_layers"].min()), "layers", ALIKE_RULE, detail,
-        "03_head_detection", "base_alike",
-    )
+    return Q4(ALL, verdict, *plain(found), 0 if own.empty else int(own["n_layers"].min()), detail)
 
 
 def spread_rows(runs: pd.DataFrame, *, n_resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
     """The table `spread`: how much recall and performance vary over conditions (but `real`) in each task."""
-    need(runs, "run_predictors", [*RUN, *QUANTITIES])
     counting = runs[runs["condition"].isin(claimed(runs["condition"].unique())) & (runs["condition"] != REFERENCE)]
     rows = []
     for quantity in QUANTITIES:
@@ -223,10 +223,9 @@ def _noise(known: pd.DataFrame, quantity: str) -> float:
 
 def spread_verdict(spread: pd.DataFrame) -> Verdict:
     """The verdict on Q5 from the table `spread`."""
-    need(spread, "spread")
     rows = spread[(spread["task"] == TASK) & spread["ratio_low"].notna()]
     if rows.empty:
-        return _verdict(UNDECIDED, UNKNOWN, 0, f"There is no ratio of {TASK} to {OTHER_TASK}.")
+        return Q5(ALL, UNDECIDED, None, None, None, 0, f"There is no ratio of {TASK} to {OTHER_TASK}.")
     less = rows[(rows["ratio_high"] < 1) & (rows["bases_below"] == rows["n_bases"])]
     more = rows[(rows["ratio_low"] > 1) & (rows["bases_below"] == 0)]
     verdict = SUPPORTED if len(less) else NOT if len(more) == len(QUANTITIES) else UNDECIDED
@@ -234,11 +233,4 @@ def spread_verdict(spread: pd.DataFrame) -> Verdict:
             f"({row.ratio_low:.2f} to {row.ratio_high:.2f})." for row in rows.itertuples()]
     said += [f"What varies less is {' and '.join(less['quantity'])}."] if len(less) else []
     smallest = rows.sort_values("ratio").iloc[0][["ratio", "ratio_low", "ratio_high"]]
-    return _verdict(verdict, smallest, int(rows["n_conditions"].min()), " ".join(said))
-
-
-def _verdict(verdict: str, found: Iterable[float], n: int, detail: str) -> Verdict:
-    return Verdict(
-        "Q5", ALL, verdict, f"the smaller ratio of variances over conditions, {TASK} to {OTHER_TASK}, of recall and of "
-        "performance", *plain(found), "ratio", n, "conditions", SPREAD_RULE, detail, "06_correlation", "spread",
-    )
+    return Q5(ALL, verdict, *plain(smallest), int(rows["n_conditions"].min()), " ".join(said))

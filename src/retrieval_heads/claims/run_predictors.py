@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.claims.arrays import EXACT, SCORE, TaskHeads, claim_column, flat, known_mean, task_heads
-from retrieval_heads.claims.runs import claimed, need
+from retrieval_heads.claims.runs import claimed
 from retrieval_heads.keys import RUN
 from retrieval_heads.stats.overlap import THRESHOLDS, cosines, recall_precision
 
@@ -47,10 +47,6 @@ def run_predictors(
         _rows(one, _of_heads(one, threshold))
         for one in task_heads(head_scores, ("score", "score_few", *_MEASURES))
     ]
-    need(answers, "answers", [*RUN, EXACT, SCORE])
-    need(training, "training", [*RUN, "final_loss"])
-    need(probe_loss, "probe_loss", [*RUN, "loss"])
-    need(examples, "examples", ["task", "condition", "split", "ngram_overlap"])
     value = answers[SCORE].where(answers["task"].map(claim_column) == SCORE, answers[EXACT])
     table = answers[RUN].assign(performance=value).groupby(RUN, as_index=False)[OUTCOME].mean()
     table = table[table["condition"].isin(claimed(table["condition"].unique()))]

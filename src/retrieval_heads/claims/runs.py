@@ -1,4 +1,4 @@
-"""Tables of runs: which conditions count, checks of their rows, and means over runs with intervals.
+"""Tables of runs: which conditions count, and means over runs with intervals.
 
 In these intervals seeds and base models are drawn independently, and a run is in a sample as often as its seed times
 its base model are. All runs of a seed go together, whatever their task and condition. The examples are not drawn: their
@@ -16,7 +16,6 @@ from pandas.api.types import is_object_dtype
 
 from retrieval_heads.claims.verdict import ALL, plain
 from retrieval_heads.data.conditions import CONDITIONS, kind_of
-from retrieval_heads.errors import ResultError
 from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN, Interval, percentile_interval, resampled_sums
 from retrieval_heads.tables import get_table
 
@@ -39,33 +38,12 @@ def mixtures(names: Iterable[str]) -> list[str]:
     return [name for name in claimed(names) if kind_of(name).members]
 
 
-def columns_of(table: str) -> list[str]:
-    """The columns of a table, from the data dictionary."""
-    return [column.name for column in get_table(table).columns]
-
-
-def need(table: pd.DataFrame, where: str, columns: Iterable[str] | None = None) -> None:
-    """`ResultError` where a table has not all of the columns, those of the data dictionary by default."""
-    absent = [name for name in (columns_of(where) if columns is None else columns) if name not in table]
-    if absent:
-        raise ResultError("columns that are not there", where=f"table {where}", value=absent,
-                          remedy="Make the table again with this version.")
-
-
-def one_row_a_key(table: pd.DataFrame, key: Sequence[str], where: str) -> pd.DataFrame:
-    """The table itself; `ResultError` where two rows have one key."""
-    doubled = table[table.duplicated(list(key))]
-    if len(doubled):
-        raise ResultError("two rows have one key", where=f"table {where}",
-                          value=doubled.iloc[0][list(key)].to_dict(), remedy="Make the table again.")
-    return table
-
-
 def frame(rows: Iterable[dict] | pd.DataFrame, table: str) -> pd.DataFrame:
     """Rows with the columns of a table of the data dictionary, and in them what comes back from a file: None for empty
     text, and float64 for a column of numbers and gaps, also where all are gaps."""
-    made = pd.DataFrame(rows if isinstance(rows, pd.DataFrame) else list(rows), columns=columns_of(table))
-    for name in made.columns:
+    names = [column.name for column in get_table(table).columns]
+    made = pd.DataFrame(rows if isinstance(rows, pd.DataFrame) else list(rows), columns=names)
+    for name in names:
         blank = made[name].astype(object) == ""
         if blank.any():
             made[name] = made[name].astype(object).where(~blank, None)

@@ -15,6 +15,8 @@ The condition for a test is that training on real data adds something to the rai
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,11 +29,10 @@ from retrieval_heads.claims.arrays import (
     TaskScores,
     claim_column,
     counts,
-    fractions,
     task_scores,
 )
 from retrieval_heads.claims.axes import axis_effects, axis_sentence, size_effects, size_sentence
-from retrieval_heads.claims.runs import cells, frame, from_cells, need, one_row_a_key, one_sign, synthetic
+from retrieval_heads.claims.runs import cells, frame, from_cells, one_sign, synthetic, where
 from retrieval_heads.claims.verdict import (
     ALL,
     NEEDED,
@@ -56,16 +57,18 @@ from retrieval_heads.stats.resample import (
     draw,
     percentile_interval,
 )
+from retrieval_heads.wording import METRICS
 
 ASKED, REFUTING = 10, 2
 """`NEEDED` of so many conditions have to fall short; more than the second that do better refute the claim."""
 
-CHAPTER = "02_lora_finetuning"
-RULE = (
+QUANTITY = "mean shortfall of the synthetic conditions"
+C1 = partial(
+    Verdict, claim="C1", unit="fraction", n_of="conditions", chapter="02_lora_finetuning", table="shortfall", rule=
     f"Supported when the difference to `real` lies above 0 for at least {NEEDED} of the {ASKED} synthetic conditions "
     f"and below 0 for none; not supported when it lies below 0 for more than {REFUTING}; tested only where `real` is "
     "better than the raised theta alone; a sign counts when it is that of each base model, and an end of an interval "
-    "when it is further from 0 than its Monte Carlo error."
+    "when it is further from 0 than its Monte Carlo error.",
 )
 
 
@@ -181,9 +184,7 @@ def _gain(
     one: TaskScores, real: np.ndarray, bases: tuple[str, ...], base_answers: pd.DataFrame, n_resamples: int,
 ) -> dict[str, Any] | None:
     column = claim_column(one.task)
-    need(base_answers, "base_answers", ["task", "condition", "base", "example", EXACT, SCORE])
-    rows = base_answers[(base_answers["task"] == one.task) & (base_answers["condition"] == RAISED)]
-    rows = one_row_a_key(rows, ["base", "example"], "base_answers").sort_values(["base", "example"])
+    rows = where(base_answers, task=one.task, condition=RAISED).sort_values(["base", "example"])
     known = [name for name in bases if (rows["base"] == name).any()]
     if not known:
         return None
@@ -192,14 +193,12 @@ def _gain(
         raise ResultError("other examples than in the table answers", where=f"table base_answers, {one.task}",
                           value=[len(part) for part in of_bases],
                           remedy=f"Score the same {len(one.examples)} examples.")
-    alone = np.stack([fractions(part[column], f"table base_answers, column {column}") for part in of_bases])
+    alone = np.stack([part[column].to_numpy(np.float64) for part in of_bases])
     return one.difference(real[[bases.index(name) for name in known]] - alone[:, None, :], known, n_resamples)
 
 
 def verdicts(tables: Mapping[str, pd.DataFrame]) -> list[Verdict]:
     """One verdict per task, and that over all tasks."""
-    for name in ("shortfall", "mean_shortfall"):
-        need(tables[name], name)
     means, gain = (tables[name].set_index("task") for name in ("mean_shortfall", "training_gain"))
     of_tasks = [
         _of_task(task, tables, *(table.loc[task] if task in table.index else None for table in (means, gain)))
@@ -207,7 +206,12 @@ def verdicts(tables: Mapping[str, pd.DataFrame]) -> list[Verdict]:
     ]
     if not of_tasks:
         return []
-    return [*of_tasks, over_tasks(of_tasks, from_cells(means.loc[ALL]) if ALL in means.index else None)]
+    if ALL not in means.index:
+        return [*of_tasks, over_tasks(of_tasks)]
+    # the mean is over every task that has one, decided or not, each in its own metric
+    whole = replace(over_tasks(of_tasks, from_cells(means.loc[ALL])), n=len(means) - 1,
+                    quantity=f"{QUANTITY}, each task in its own metric")
+    return [*of_tasks, whole]
 
 
 def _of_task(
@@ -228,11 +232,9 @@ def _of_task(
     detail = few or _counted(rows, count)
     extra = [why, axis_sentence(tables["axis_effects"], task), size_sentence(tables["size_effects"], task)]
     effect = (None, None, None) if mean is None else from_cells(mean)
-    metric = "" if mean is None else f" in {mean['metric']}"
-    return Verdict(
-        "C1", task, verdict, f"mean shortfall of the synthetic conditions{metric}", *effect, "fraction", len(rows),
-        "conditions", RULE, " ".join(text for text in (detail, *extra) if text), CHAPTER, "shortfall",
-    )
+    metric = "" if mean is None else f" in {METRICS.get(mean['metric'], mean['metric'])}"
+    return C1(task, verdict, *effect, len(rows), " ".join(text for text in (detail, *extra) if text),
+              quantity=f"{QUANTITY}{metric}")
 
 
 def _counts(rows: pd.DataFrame) -> dict[str, int]:

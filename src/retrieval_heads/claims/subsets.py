@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ from retrieval_heads.claims.arrays import (
     seed_means,
     task_heads,
 )
-from retrieval_heads.claims.runs import need, synthetic
+from retrieval_heads.claims.runs import synthetic
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, over_tasks, plain, too_few
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.overlap import THRESHOLDS, common_distribution, recall_precision
@@ -50,26 +51,20 @@ AT_CHANCE = 2
 
 THRESHOLD = 0.1
 
-RULE = (
+C2 = partial(
+    Verdict, claim="C2", quantity="precision of the heads of synthetic runs; interval over conditions",
+    unit="fraction", n_of="synthetic conditions", chapter="03_head_detection", table="subsets", rule=
     "Precision above one half and above the 97.5% quantile of random sets with as many heads in each layer, in each "
     "base model, and at least 0.8 of the way from chance to the ceiling, in eight of ten synthetic conditions, of "
     "all heads and of those gained over the base model with the raised theta (in part: of all only, or where the "
-    "gained are not known for each base model); not supported with two conditions at or below chance."
+    "gained are not known for each base model); not supported with two conditions at or below chance.",
 )
-CHAPTER = "06_correlation"
 
 
 def subset_rows(
     head_scores: pd.DataFrame, thresholds: Iterable[float] = THRESHOLDS, *, n_resamples: int = RESAMPLES
 ) -> pd.DataFrame:
-    """The table `subsets` from the table `head_scores`.
-
-    Args:
-        head_scores: of all runs and the base models, with both halves of the probe examples.
-        thresholds: fractions; a head with a score above is a retrieval head.
-
-    A task without real runs gives no row; numbers that are not defined are NaN.
-    """
+    """The table `subsets`, with heads above each of the thresholds; a task without real runs gives no row."""
     rows = []
     for one in task_heads(head_scores, ("score", *HALVES)):
         if one.reference is None:
@@ -104,11 +99,7 @@ def _rows(one: TaskHeads, heads: str, threshold: float, n_resamples: int) -> lis
         "bases_above": (by_base["precision"] > np.fmax(by_base["chance_high"], HALF)).sum(axis=1),
         "n_bases": (~np.isnan(by_base["precision"])).sum(axis=1), "bases_known": known.any(axis=-1).sum(axis=1),
     }
-    return [
-        {"task": one.task, "condition": condition, "heads": heads, "threshold": threshold, "ceiling": float(ceiling),
-         "retest": float(own), **{name: values[i].item() for name, values in columns.items()}}
-        for i, condition in enumerate(one.conditions)
-    ]
+    return one.rows(columns, heads=heads, threshold=threshold, ceiling=float(ceiling), retest=float(own))
 
 
 def _pair_measures(
@@ -116,11 +107,8 @@ def _pair_measures(
 ) -> dict[str, np.ndarray]:
     """Measures `[conditions, bases, seeds, seeds of the real run]` of all pairs, each the mean of both ways.
 
-    Args:
-        masks: bool `[conditions, bases, seeds, layers, heads]` of each half.
-        real: index of the real condition.
-        candidates: bool `[bases, layers, heads]`.
-        known: bool `[conditions, bases, seeds]`, the runs that are there.
+    Of each half `masks` are bool `[conditions, bases, seeds, layers, heads]`; `candidates` are `[bases, layers,
+    heads]`, and `known` `[conditions, bases, seeds]`, the runs that are there.
     """
     pairs, ways = known[..., None] & known[real][:, None, :], []
     for half, other in WAYS:
@@ -157,8 +145,6 @@ def subset_verdicts(subsets: pd.DataFrame, threshold: float = THRESHOLD) -> list
     two at or below chance, decide nothing; neither does a task whose real runs have less than one head on average. The
     gained heads count when the real runs gain one on average, and were told for every base model of the study.
     """
-    need(subsets, "subsets", ["task", "condition", "heads", "threshold", "precision", "chance", "chance_high",
-                              "ceiling", "recall", "normalised", "n_heads", "bases_above", "n_bases", "bases_known"])
     at = subsets[np.isclose(subsets["threshold"], threshold)]
     counting = at["condition"].isin(synthetic(at["condition"]))
     tasks = [_task_verdict(str(task), part[counting.loc[part.index]], part[part["condition"] == REFERENCE])
@@ -200,10 +186,7 @@ def _task_verdict(task: str, part: pd.DataFrame, of_real: pd.DataFrame) -> Verdi
         said.append(f"The real runs have {n_real:.2g} heads on average: there is nothing to be a subset of.")
     elif not few:
         said.append(_of_gained(gained, float(n_gained), bases))
-    return Verdict(
-        "C2", task, verdict, "precision of the heads of synthetic runs; interval over conditions", *plain(mean),
-        "fraction", len(own), "synthetic conditions", RULE, " ".join(said), CHAPTER, "subsets",
-    )
+    return C2(task, verdict, *plain(mean), len(own), " ".join(said))
 
 
 def _of_gained(gained: pd.DataFrame, n_real: float, bases: tuple[int, int]) -> str:

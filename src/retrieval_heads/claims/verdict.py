@@ -7,7 +7,7 @@ against its refutation: what lies between the rule for and the rule against is `
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import pandas as pd
 
@@ -36,21 +36,22 @@ OVER_TASKS = (
 class Verdict:
     """What is said of one claim, in one task or in all.
 
-    Its attributes are the columns of the table `verdicts`: see the data dictionary.
+    Its attributes are the columns of the table `verdicts`: see the data dictionary. Those from `claim` on are the same
+    in all verdicts on a claim, or nearly so.
     """
 
-    claim: str
     task: str
     verdict: str
-    quantity: str
     effect: float | None
     low: float | None
     high: float | None
-    unit: str
     n: int
+    detail: str
+    claim: str
+    quantity: str
+    unit: str
     n_of: str
     rule: str
-    detail: str
     chapter: str
     table: str
 
@@ -67,15 +68,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with all that was computed for it: derived tables by name, verdicts of the tasks and of all of them."""
+    """A claim with all that was computed for it: derived tables by name, and verdicts, that of all tasks last."""
 
     tables: dict[str, pd.DataFrame]
     verdicts: tuple[Verdict, ...]
-
-    @property
-    def overall(self) -> Verdict:
-        """The verdict over all tasks."""
-        return next(one for one in self.verdicts if one.task == ALL)
 
 
 def over_tasks(of_tasks: Sequence[Verdict], pooled: Iterable[float | None] | None = None) -> Verdict:
@@ -87,11 +83,13 @@ def over_tasks(of_tasks: Sequence[Verdict], pooled: Iterable[float | None] | Non
     found = [one.verdict for one in decided]
     known = [one.effect for one in decided if one.effect is not None]
     effect, low, high = plain(pooled) if pooled else (sum(known) / len(known) if known else None, None, None)
-    first = of_tasks[0]
-    return Verdict(
-        first.claim, ALL, _combined(found), first.quantity, effect, low, high, first.unit, len(decided), "tasks",
-        OVER_TASKS, "; ".join(f"{one.task}: {one.verdict}" for one in of_tasks) + ".", first.chapter, first.table,
-    )
+    return replace(of_tasks[0], task=ALL, verdict=_combined(found), effect=effect, low=low, high=high, n=len(decided),
+                   n_of="tasks", rule=OVER_TASKS, detail=in_each(of_tasks))
+
+
+def in_each(of_tasks: Iterable[Verdict]) -> str:
+    """The verdict in each task, as a sentence."""
+    return "; ".join(f"{one.task}: {one.verdict}" for one in of_tasks) + "."
 
 
 def _combined(found: Sequence[str]) -> str:

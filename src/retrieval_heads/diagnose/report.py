@@ -21,6 +21,7 @@ from retrieval_heads.diagnose.compare import Result
 from retrieval_heads.diagnose.limits import warnings
 from retrieval_heads.figures.style import interval_bars, metric_label, panels, use_style
 from retrieval_heads.settings import REFERENCE, UNTUNED
+from retrieval_heads.wording import with_minus
 
 SHOWN = 3
 """Test examples whose answers are shown."""
@@ -36,8 +37,10 @@ Table = tuple[Iterable[str], Iterable[Iterable[str]]]
 
 def report(result: Result, charts: Iterable[Chart]) -> str:
     """The whole file as text. All that comes from data is escaped: a prompt that contains HTML is shown, not run."""
-    template = jinja2.Environment(autoescape=True, trim_blocks=True, keep_trailing_newline=True,
-                                  undefined=jinja2.StrictUndefined).from_string(PAGE.read_text(encoding="utf-8"))
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, keep_trailing_newline=True,
+                                     undefined=jinja2.StrictUndefined)
+    environment.filters["minus"] = with_minus
+    template = environment.from_string(PAGE.read_text(encoding="utf-8"))
     tables, inputs, metric = result.tables, result.inputs, metric_label(result.metric)
     told = (verdict.performance, verdict.heads, verdict.patching, verdict.knockout)
     answers = []
@@ -76,7 +79,8 @@ def _cell(row: pd.Series | None, form: str) -> str:
     if row is None:
         return ""
     varies = row["high"] - row["low"] > verdict.NO_WIDTH
-    return f"{row['value']:{form}}" + (f" ({row['low']:{form}} to {row['high']:{form}})" if varies else "")
+    return with_minus(
+        f"{row['value']:{form}}" + (f" ({row['low']:{form}} to {row['high']:{form}})" if varies else ""))
 
 
 def _places(result: Result) -> Table | None:
@@ -87,7 +91,8 @@ def _places(result: Result) -> Table | None:
     measure, label = _by_place_measure(result)
     sizes = table.drop_duplicates("place").set_index("place")["n"]
     value = table.set_index(["measure", "condition", "place"])["value"]
-    rows = [(what, condition, *(f"{value.get((name, condition, place), np.nan):.2f}" for place in sizes.index))
+    rows = [(what, condition, *(with_minus(f"{value.get((name, condition, place), np.nan):.2f}")
+                                for place in sizes.index))
             for name, what in ((measure, label), ("answer_loss", "loss of the gold answer"))
             for condition in result.inputs.conditions]
     return ("what", "trained on", *(f"{place} (n {n})" for place, n in sizes.items())), rows
@@ -131,8 +136,8 @@ def _numbers(result: Result) -> Iterator[tuple[str, ...]]:
         for measure, name in names.items():
             if (row := result.of(condition, measure)) is not None:
                 heads = f"{row['n']} heads, {probe}" if measure.startswith(("recall", "precision")) else f"{row['n']}"
-                yield (condition, name, f"{row['value']:.2f}",
-                       "" if pd.isna(row["low"]) else f"{row['low']:.2f} to {row['high']:.2f}",
+                yield (condition, name, with_minus(f"{row['value']:.2f}"),
+                       "" if pd.isna(row["low"]) else with_minus(f"{row['low']:.2f} to {row['high']:.2f}"),
                        "" if pd.isna(row["chance"]) else f"{row['chance']:.2f}",
                        f"{heads} examples, {row['n_seeds']} {'seeds' if row['n_seeds'] > 1 else 'seed'}")
 

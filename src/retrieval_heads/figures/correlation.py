@@ -16,7 +16,7 @@ from retrieval_heads.figures.interval_tables import cells, with_interval
 from retrieval_heads.figures.style import WIDTH, axis, colour, in_order, marker, panels, words
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages.provide import at_hand
-from retrieval_heads.takeaways import p_value
+from retrieval_heads.wording import p_value
 
 NAMED = ("real_limited", "high_high", "low_low", "symbolic")
 """Conditions that have a colour and a name where there are many; the others are grey points."""

@@ -82,38 +82,43 @@ def difference(result: Any, one: str, other: str) -> Interval:
     return bootstrap_crossed(ours - theirs)
 
 
-def finding(result: Any, sound: str, flawed: str) -> str:
-    """What the tables say of two sets, the second of which has a known flaw; worded by the intervals."""
+def finding(result: Any, sound: str, flawed: str) -> list[str]:
+    """What the tables say of two sets, the second of which has a known flaw: short sentences, the finding first.
+
+    They are worded by the intervals.
+    """
     scores = {name: _told(result.of(name, "score")) for name in result.inputs.conditions}
-    gap = difference(result, sound, flawed)
+    gap, n = difference(result, sound, flawed), len(result.inputs.test)
     told = f"{gap.estimate:.2f} (alike on all examples)" if gap.high == gap.low else with_interval(*gap)
-    text = (
-        f"On {len(result.inputs.test)} real examples the model trained on `{sound}` scores {scores[sound]} "
-        f"({metric_label(result.metric)}), on `{flawed}` {scores[flawed]}, on real examples {scores[REFERENCE]}, and "
-        f"without fine-tuning {scores[UNTUNED]}. "
-    )
+    ahead = f"`{sound}` is ahead by {told} on the same {n} real examples"
     if gap.low > 0:
-        text += f"The flawed set teaches less: `{sound}` is ahead by {told} on the same examples."
+        first = f"The flawed set teaches less: {ahead}."
     elif gap.high < 0:
-        text += f"Against what one expects, the flawed set teaches more: `{sound}` is ahead by {told}."
+        first = f"Against what one expects, the flawed set teaches more: {ahead}."
     else:
-        text += (f"That the flawed set teaches less **is not shown** here: `{sound}` is ahead by {told} on the same "
-                 f"examples, of which {len(result.inputs.test)} are too few.")
-    return f"{text} {_heads(result, sound, flawed, gap.low > 0)}"
+        first = f"That the flawed set teaches less **is not shown** here: {ahead}, which are too few."
+    return [
+        first,
+        f"Scores ({metric_label(result.metric)}): `{sound}` {scores[sound]}, `{flawed}` {scores[flawed]}, "
+        f"real examples {scores[REFERENCE]}, no fine-tuning {scores[UNTUNED]}.",
+        *_heads(result, sound, flawed, gap.low > 0),
+    ]
 
 
-def _heads(result: Any, sound: str, flawed: str, apart: bool) -> str:
+def _heads(result: Any, sound: str, flawed: str, apart: bool) -> list[str]:
     """Which share of the real run's heads each set has, beside chance; `apart`: whether scores tell the sets apart."""
     found = {name: result.of(name, "recall_of_real") for name in (sound, flawed, UNTUNED)}
     if any(row is None for row in found.values()):
-        return "The real run has no retrieval head here, so nothing can be said of heads."
+        return ["The real run has no retrieval head here, so nothing can be said of heads."]
     shares = {name: f"{_told(row)} (chance {row['chance']:.2f})" for name, row in found.items()}
-    text = (f"Of the real run's {found[sound]['n']} retrieval heads, `{sound}` has a share of {shares[sound]}, "
-            f"`{flawed}` {shares[flawed]}, and the model without fine-tuning {shares[UNTUNED]}. ")
-    if found[flawed]["high"] < found[sound]["low"]:
-        return f"{text}The flawed set misses more of them."
-    return (f"{text}That the flawed set misses more of them is not shown"
-            + (": here scores tell the sets apart, not heads." if apart else "."))
+    less = found[flawed]["high"] < found[sound]["low"]
+    not_shown = "That the flawed set misses more of these heads is not shown" + (
+        ": here scores tell the sets apart, not heads." if apart else ".")
+    return [
+        f"Share of the real run's {found[sound]['n']} retrieval heads: `{sound}` {shares[sound]}, `{flawed}` "
+        f"{shares[flawed]}, no fine-tuning {shares[UNTUNED]}.",
+        "The flawed set misses more of these heads." if less else not_shown,
+    ]
 
 
 def framed(report: str, title: str) -> str:

@@ -65,7 +65,7 @@ _SCRIPT = """<script>(function () {
       const at = +cell.dataset.at, score = model.scores[at] / 100;
       cell.title = `layer ${Math.floor(at / heads)}, head ${at % heads}: score ${score.toFixed(2)}`;
       cell.setAttribute("aria-label", cell.title);
-      cell.style.background = `rgba(1, 80, 140, ${0.06 + 0.94 * score})`;
+      cell.style.background = `rgba(1, 80, 140, ${0.06 + 0.94 * score / data.darkest})`;
       cell.classList.toggle("chosen", at === chosen);
       if (at === chosen) said.textContent = cell.title;
     });
@@ -82,10 +82,13 @@ def vega_bundle() -> str:
     return f"(() => {{\n{vl_convert.javascript_bundle()}\n}})();\n"
 
 
-def head_chart(scores: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> alt.LayerChart:
+def head_chart(
+    scores: pd.DataFrame, threshold: float, tasks: Sequence[str], darkest: float = 1.0,
+) -> alt.LayerChart:
     """A map of heads with a slider for the threshold and menus for task and training data, as a chart of Vega-Lite.
 
-    From rows of the table `head_scores` of one kind per task and one mode; runs of a condition are averaged.
+    From rows of the table `head_scores` of one kind per task and one mode; runs of a condition are averaged. The scale
+    of colours and the slider end at `darkest`.
     """
     heads = int(scores["head"].max()) + 1
     mean = scores.groupby(["task", "condition", "layer", "head"]).score.mean()
@@ -99,13 +102,14 @@ def head_chart(scores: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> 
     first = "real" if "real" in names else names[0]
     data = alt.param(name="data_", value=first, bind=alt.binding_select(options=names, name="Trained on: "))
     slider = alt.param(name="threshold", value=threshold, bind=alt.binding_range(
-        min=0, max=1, step=0.01, name="Threshold of the score: "))
+        min=0, max=round(darkest, 2), step=0.01, name="Threshold of the score: "))
     base = alt.Chart(alt.Data(values=values)).transform_filter("datum.task == task_ && datum.data == data_")
     base = base.transform_flatten(["score"]).transform_window(row="row_number()").transform_calculate(
         layer=f"floor((datum.row - 1) / {heads})", head=f"(datum.row - 1) % {heads}")
     place = {"x": alt.X("head:O", axis=alt.Axis(labelAngle=0)), "y": alt.Y("layer:O", sort="descending")}
     tips = [alt.Tooltip("layer:O"), alt.Tooltip("head:O"), alt.Tooltip("score:Q", format=".2f", title="mean score")]
-    shade = alt.Color("score:Q", scale=alt.Scale(domain=[0, 1], scheme="blues"), title="score")
+    ends = "score" if darkest == 1 else f"score (darkest: {darkest:.2f}, the largest)"
+    shade = alt.Color("score:Q", scale=alt.Scale(domain=[0, round(darkest, 2)], scheme="blues"), title=ends)
     cells = base.mark_rect(cursor="crosshair").encode(**place, tooltip=tips, color=shade)
     frames = base.transform_filter("datum.score > threshold").mark_rect(
         filled=False, stroke="#d55e00", strokeWidth=2).encode(**place, tooltip=tips)
@@ -117,13 +121,19 @@ def head_chart(scores: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> 
         width=alt.Step(16), height=alt.Step(16), background="white")
 
 
-def explorer_html(scores: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> str:
-    """The chart of `head_chart` as HTML, with a picture of its first state for where scripts are off."""
-    text = head_chart(scores, threshold, tasks).to_json(indent=None)
+def explorer_html(
+    scores: pd.DataFrame, threshold: float, tasks: Sequence[str], darkest: float = 1.0, caption: str = "",
+) -> str:
+    """The chart of `head_chart` as HTML, with a picture of its first state for where scripts are off.
+
+    A caption, if any, stands below it.
+    """
+    text = head_chart(scores, threshold, tasks, darkest).to_json(indent=None)
+    below = f'<p class="figure-data">{escape(caption)}</p>' if caption else ""
     return (
         '<div class="vega"><div class="vega-place"></div><div class="vega-fixed" role="img" '
         f'aria-label="Map of the scores of all heads">{vl_convert.vegalite_to_svg(text)}</div>'
-        f'<script type="application/json">{_unended(text)}</script>{_LOADER}</div>'
+        f'<script type="application/json">{_unended(text)}</script>{_LOADER}</div>{below}'
     )
 
 
@@ -149,6 +159,8 @@ def text_html(
                           "scores": [round(100 * float(one)) for one in found.ravel()]}
                    for name, (attention, found) in models.items()},
     }
+    # what all models have most of is darkest: where heads are weak, nothing would be seen otherwise
+    data["darkest"] = max(max(model["scores"]) for model in data["models"].values()) / 100 or 1.0
     options = "".join(f'<option value="{escape(name)}">{escape(name)}</option>' for name in models)
     radios, copies, chosen = "", "", ""
     for place, (layer, head) in enumerate(heads, 1):
@@ -162,7 +174,8 @@ def text_html(
         f'<div class="attention-text"><style>{chosen}</style>'
         f'<div class="fixed"><p>Model: {escape(first_name)}. Head:</p>{radios}{copies}</div>'
         f'<div class="free"><p><label>Model: <select>{options}</select></label> Head: choose a square '
-        "(one row is one layer, the first at the bottom; darker: higher score). <output></output></p>"
+        "(one row is one layer, the first at the bottom; the darker, the higher its score; darkest: "
+        f"{data['darkest']:.2f}). <output></output></p>"
         f'<div class="head-grid" style="grid-template-columns: repeat({n_heads}, 1fr)"></div><div class="tokens"></div>'
         f'</div>{read}<script type="application/json">{_unended(json.dumps(data, separators=(",", ":")))}</script>'
         f'{_SCRIPT}</div>'

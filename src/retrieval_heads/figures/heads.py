@@ -44,15 +44,17 @@ _FEW = "real runs have less than\none head on average"
 
 def plot_head_map(
     scores: pd.DataFrame, threshold: float | None = None, ax: Axes | None = None, bar: bool = True,
+    darkest: float = 1.0,
 ) -> Axes:
     """The score of every head of a run as a map: one row per layer, the first at the bottom, one column per head.
 
-    Heads with a score above the threshold, the retrieval heads, get a frame. `bar`: with the scale of colours.
+    Heads with a score above the threshold, the retrieval heads, get a frame. `bar`: with the scale of colours, which
+    ends at `darkest`.
     """
     ax = axis(ax)
     grid = scores.pivot(index="layer", columns="head", values="score").sort_index(ascending=False)
     # as an image of one pixel a head, which an SVG keeps as it is: hundreds of shapes would be large
-    image = ax.imshow(grid, vmin=0, vmax=1, cmap="mako_r", interpolation="none", aspect="auto",
+    image = ax.imshow(grid, vmin=0, vmax=darkest, cmap="mako_r", interpolation="none", aspect="auto",
                       extent=(0, grid.shape[1], len(grid), 0))
     ax.grid(False)
     if bar:

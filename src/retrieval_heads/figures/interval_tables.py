@@ -9,6 +9,7 @@ import pandas as pd
 from retrieval_heads.figures.common import MANY_RUNS, METRIC, counts
 from retrieval_heads.figures.style import in_order, metric_label
 from retrieval_heads.keys import RUN
+from retrieval_heads.wording import with_minus
 
 DASH = "–"
 
@@ -18,7 +19,7 @@ def with_interval(value: float, low: float, high: float) -> str:
     if pd.isna(value):
         return DASH
     text = f"{value:.2f}" + ("" if pd.isna(low) or pd.isna(high) else f" [{low:.2f}, {high:.2f}]")
-    return text.replace("-0.00", "0.00")
+    return with_minus(text)
 
 
 def cells(rows: pd.DataFrame, name: str = "value") -> list[str]:
@@ -33,7 +34,7 @@ def with_range(values: pd.Series, digits: int = 2) -> str:
     if known.empty:
         return DASH
     mean, low, high = (f"{value:.{digits}f}" for value in (known.mean(), known.min(), known.max()))
-    return (mean if low == high else f"{mean} ({low} to {high})").replace("-0.00", "0.00")
+    return with_minus(mean if low == high else f"{mean} ({low} to {high})")
 
 
 def in_run_order(table: pd.DataFrame, keys: Sequence[str] = RUN) -> pd.DataFrame:

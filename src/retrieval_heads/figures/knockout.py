@@ -63,7 +63,7 @@ def plot_knockout(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
                markersize=5, capsize=2, linewidth=1.6)
     k_axis(ax, rows.k)
     ax.set_xlabel(f"heads knocked out (number;\nn = {counts(rows.n)} examples)")
-    ax.set_ylabel(METRIC_LABEL, fontsize="x-small")
+    ax.set_ylabel(METRIC_LABEL, fontsize="small")
     ax.set_ylim(-0.04, 1.06)
     return ax
 

@@ -21,9 +21,10 @@ from retrieval_heads.keys import study_grid, table_path
 from retrieval_heads.manifest import read_manifest
 from retrieval_heads.settings import Profile
 from retrieval_heads.store import find_committed, load_table
+from retrieval_heads.wording import with_minus
 
 if TYPE_CHECKING:
-    from IPython.display import HTML
+    from IPython.display import HTML, Markdown
 
 REPORT = "report"
 """The profile whose verdicts count."""
@@ -66,8 +67,15 @@ def _verdict(claim: str) -> str:
                    for one in rows[(rows.claim == claim) & (rows.task == ALL)].verdict)
 
 
+def prose(text: str) -> Markdown:
+    """Sentences as Markdown that were made from tables."""
+    from IPython.display import Markdown  # there wherever a notebook is
+
+    return Markdown(with_minus(text))
+
+
 def _inline(text: str) -> str:
-    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(text, quote=False))
+    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(with_minus(text), quote=False))
     return re.sub(r"`(.+?)`", r"<code>\1</code>", text)
 
 
@@ -127,10 +135,9 @@ def table_html(frame: pd.DataFrame, digits: int = 2, names: dict[str, str] | Non
     shown = frame.rename(columns=names or {}).rename_axis(columns=None)
     if "base" in shown and shown["base"].nunique() <= 1:
         shown = shown.drop(columns="base")
-    formats = {
-        name: f"{{:,.{0 if (column.dropna() % 1 == 0).all() else digits}f}}".format
-        for name, column in shown.items() if pd.api.types.is_float_dtype(column)
-    }
+    places = {name: 0 if (column.dropna() % 1 == 0).all() else digits for name, column in shown.items()
+              if pd.api.types.is_float_dtype(column)}
+    formats = {name: lambda value, places=places: with_minus(f"{value:,.{places}f}") for name, places in places.items()}
     return shown.to_html(index=False, border=0, na_rep="–", formatters=formats, classes="dataframe", justify="left")
 
 

@@ -11,15 +11,16 @@ from matplotlib.figure import Figure
 
 from retrieval_heads import ten_questions
 from retrieval_heads.claims.verdict import ALL
+from retrieval_heads.figures import explorers
 from retrieval_heads.figures.common import points, write_empty
-from retrieval_heads.figures.explorers import text_html
 from retrieval_heads.figures.heads import plot_head_map
 from retrieval_heads.figures.performance import ROW, plot_performance
 from retrieval_heads.figures.style import colour, in_order, marker, panels, words
-from retrieval_heads.figures.verdicts import CLAIMS, PAPER, badge, effect_text, table_of_verdicts
+from retrieval_heads.figures.verdicts import CLAIMS, PAPER, badge, effect_text, labelled_table
 from retrieval_heads.heads.select import bottom_heads, select_heads
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.takeaways.pretrained import THETA, copy_scores
+from retrieval_heads.wording import with_minus
 
 NOT_YET = "not there yet"
 CONTROLS = {"retrieval": ("strongest heads", "#d55e00", "o"), "random_layer": ("random, same layers", "#0173b2", "s"),
@@ -52,13 +53,26 @@ def maps_figure(tables: Mapping[str, pd.DataFrame], threshold: float) -> Figure:
         return figure
     table = copy_scores(tables["head_scores"])
     shown = [name for name in ("base", THETA, "real", "low_low") if name in set(table.condition)]
+    means = table.groupby(["condition", "layer", "head"], as_index=False).score.mean()
+    darkest = means[means.condition.isin(shown)].score.max()
     figure, axes = panels([words(name) for name in shown], columns=4, height=4.2)
     for name, ax in zip(shown, axes, strict=True):
-        mean = table[table.condition == name].groupby(["layer", "head"], as_index=False).score.mean()
-        plot_head_map(mean, threshold, ax=ax, bar=False)
+        plot_head_map(means[means.condition == name], threshold, ax=ax, bar=False, darkest=darkest)
         ax.label_outer()
-    figure.colorbar(axes[0].images[0], ax=axes, label="score (fraction)", shrink=0.6, aspect=30)
+    figure.colorbar(axes[0].images[0], ax=axes, label=f"copy score (fraction; darkest: {darkest:.2f}, the largest)",
+                    shrink=0.6, aspect=30)
     return figure
+
+
+def explorer_html(tables: Mapping[str, pd.DataFrame], profile: Profile) -> str:
+    """The map of heads to play with, or what is not there yet, as HTML."""
+    if "head_scores" not in tables:
+        return f"<p>Scores of heads are {NOT_YET}.</p>"
+    table = copy_scores(tables["head_scores"])
+    darkest = table.groupby(["task", "condition", "layer", "head"]).score.mean().max()
+    return explorers.explorer_html(table, profile.detect.threshold, profile.tasks, darkest, (
+        "The same maps to play with: the copy score of every head by training data, mean over seeds. Move the "
+        f"threshold, and point at a head to read its score. The darkest shade stands for {darkest:.2f}, the largest."))
 
 
 def recall_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -107,7 +121,7 @@ def question_html() -> str:
     models = {words(run): (read["runs"][run], ten_questions.scores(run)) for run in ten_questions.COMPARED}
     scores = ten_questions.scores(REFERENCE)
     heads = select_heads(scores, k=4) + bottom_heads(scores, 2)
-    return text_html(models, read["tokens"], read["needle"], read["answer"], heads)
+    return explorers.text_html(models, read["tokens"], read["needle"], read["answer"], heads)
 
 
 def origin_line() -> str:
@@ -125,13 +139,12 @@ def three_studies_html(report: pd.DataFrame, pretrained: pd.DataFrame) -> str:
         report, pretrained: the tables `verdicts`; an empty one has dashes.
     """
     small, large = ({row.claim: row for row in rows.itertuples() if row.task == ALL} for rows in (report, pretrained))
-    counts = {row.claim: row.detail.replace("`", "") for row in pretrained.itertuples() if row.task != ALL}
-    body = ""
+    counts = {row.claim: with_minus(row.detail.replace("`", "")) for row in pretrained.itertuples() if row.task != ALL}
+    body = []
     for claim, said in PAPER.items():
         found = (f"{badge(row.verdict)}<br><small>{escape(effect_text(row))}</small>" if row else "–"
                  for row in (small.get(claim), large.get(claim)))
         why = f"<details><summary>the counts</summary>{escape(counts[claim])}</details>" if counts.get(claim) else "–"
-        cells = (f"<strong>{claim}</strong> {escape(CLAIMS[claim])}", escape(said), *found, why)
-        body += f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-    return table_of_verdicts(
+        body.append((f"<strong>{claim}</strong> {escape(CLAIMS[claim])}", escape(said), *found, why))
+    return labelled_table(
         ("Claim", "The paper, second hand", "Small models", "Pretrained model", "What decided"), body)

@@ -19,8 +19,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from retrieval_heads.data.conditions import CONDITIONS, LEVELS
+from retrieval_heads.data.conditions import CONDITIONS
 from retrieval_heads.errors import ConfigError
+from retrieval_heads.wording import METRICS
+from retrieval_heads.wording import words as words
+from retrieval_heads.wording import words_short as words_short
 
 BASE_CONDITIONS = ("base", "rope")
 """The model without any fine-tuning: as it is, and with the raised RoPE theta alone."""
@@ -51,19 +54,7 @@ _MARKERS = {
     "high_low": "v", "mid_low": "<", "low_low": "^", "real_short": "X", "real_shuffled": "X",
 }
 _MIXTURE_MARKER = "P"
-METRIC_LABELS = {
-    "exact_match": "exact match", "f1": "token F1", "best_subspan_em": "best-subspan match",
-    "citation_precision": "citation precision", "citation_recall": "citation recall", "citation_f1": "citation F1",
-    "forced_exact_match": "exact match, teacher forced",
-}
-
-
-_WORDS = {
-    "base": "untrained", "rope": "untrained, theta raised", "real_limited": "real, few relations",
-    "real_short": "real, short texts", "real_shuffled": "real, wrong answers",
-}
-_LEVEL_WORDS = {name: f"{name.partition('_')[0]} needles, {name.partition('_')[2]} haystack"
-                for name, one in CONDITIONS.items() if one.concept in LEVELS and not one.members}
+METRIC_LABELS = METRICS
 
 
 def use_style() -> None:
@@ -135,23 +126,6 @@ def group(condition: str) -> int:
 def has_sizes(conditions: Iterable[str]) -> bool:
     """Whether some of the conditions differ from another in the number of examples only."""
     return any(name in CONDITIONS and CONDITIONS[name].sized for name in conditions)
-
-
-def words(condition: str) -> str:
-    """A condition in words, for a label: `mid needles, low haystack`; an unknown one as it is called."""
-    known = CONDITIONS.get(condition)
-    if condition in _WORDS or condition in _LEVEL_WORDS:
-        return _WORDS.get(condition) or _LEVEL_WORDS[condition]
-    if known is not None and known.sized:
-        return f"{words(known.members[0])}, {known.scale:g} x examples"
-    if known is not None and len(known.members) > 1:
-        return " + ".join(map(words_short, known.members))
-    return condition
-
-
-def words_short(condition: str) -> str:
-    """The same where there is little room: `mid / low`, of needle and haystack."""
-    return " / ".join(condition.split("_")) if condition in _LEVEL_WORDS else words(condition)
 
 
 def colour(condition: str) -> str:

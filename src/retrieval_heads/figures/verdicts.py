@@ -13,7 +13,7 @@ from retrieval_heads.claims.verdict import ALL, Verdict
 from retrieval_heads.figures.common import counts, points, write_empty
 from retrieval_heads.figures.interval_tables import cells
 from retrieval_heads.figures.style import axis
-from retrieval_heads.takeaways.heads import PREDICTORS
+from retrieval_heads.wording import PREDICTORS, with_minus
 
 CLAIMS = {
     "C1": "Synthetic data fall short of real data",
@@ -113,7 +113,7 @@ def verdict_text(verdicts: Iterable[Verdict]) -> str:
         lines.append(f"Over all tasks, {whole.claim} is **{whole.verdict}**: {whole.quantity} {effect_text(whole)} "
                      f"(n = {_number(whole)}). {whole.detail}\n")
     lines += [f"- {task}: **{one.verdict}**, {effect_text(one)}. {one.detail}" for task, one in known.items()]
-    return "\n".join(lines)
+    return with_minus("\n".join(lines))
 
 
 def effect_text(row: object) -> str:
@@ -122,7 +122,7 @@ def effect_text(row: object) -> str:
     if pd.isna(effect):
         return "–"
     interval = "" if pd.isna(low) or pd.isna(high) else f" [{low:.2f}, {high:.2f}]"
-    return f"{effect:.2f}{interval}".replace("-0.00", "0.00") + f" {row.unit}"
+    return f"{with_minus(f'{effect:.2f}{interval}')} {row.unit}"
 
 
 def badge(verdict: str) -> str:
@@ -134,6 +134,13 @@ def table_of_verdicts(heads: Iterable[str], body: str) -> str:
     """A table in the looks of those of verdicts, from its headings and its rows as HTML."""
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     return f'<table class="dataframe verdicts"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def labelled_table(heads: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    """Such a table from cells of HTML; each cell knows its heading, which a phone shows before it."""
+    lines = ("".join(f'<td data-of="{escape(head)}">{cell}</td>' for head, cell in zip(heads, row, strict=True))
+             for row in rows)
+    return table_of_verdicts(heads, "".join(f"<tr>{line}</tr>" for line in lines))
 
 
 def _row(row: object) -> str:
@@ -161,7 +168,9 @@ def _number(row: object) -> str:
 
 
 def _folded(name: str, text: str) -> str:
-    return f"<details><summary>{name}</summary>{escape(str(text).replace('`', ''))}</details>" if text else ""
+    if not text:
+        return ""
+    return f"<details><summary>{name}</summary>{escape(with_minus(str(text).replace('`', '')))}</details>"
 
 
 def list_height(rows: pd.DataFrame, column: str) -> float:

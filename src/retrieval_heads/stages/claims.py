@@ -13,14 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from retrieval_heads.claims import pretrained
 from retrieval_heads.claims.arrays import RAISED
 from retrieval_heads.claims.axes import interaction_verdicts
 from retrieval_heads.claims.choice import choice_rows, choice_verdict
-from retrieval_heads.claims.controls import control_rows
-from retrieval_heads.claims.necessity import judge_necessity
+from retrieval_heads.claims.necessity import control_rows, judge_necessity
 from retrieval_heads.claims.patching import judge_patching
 from retrieval_heads.claims.prediction import correlation_rows, error_rows, prediction_verdict
-from retrieval_heads.claims.pretrained import judge as pretrained
 from retrieval_heads.claims.questions import (
     alike_verdict,
     base_alike_rows,

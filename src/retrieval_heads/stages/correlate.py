@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.data.conditions import CONDITIONS
+from retrieval_heads.evaluation import main_metric
 from retrieval_heads.keys import RUN, Options
-from retrieval_heads.metrics import main_metric
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import detect
 from retrieval_heads.stages.common import EVERYTHING, RAISED, UNTUNED

@@ -121,7 +121,7 @@ def detection_finding(counts: pd.DataFrame) -> str:
             text += f", and the base model at its own length {mean['base']:.0f}"
         lines.append(text + ".")
     total, beyond = int(counts.heads.sum()), int(counts.beyond_chance.sum())
-    lines.append(f"Of all {total} found, {beyond} score above their own chance level.")
+    lines.append(f"Of all {total:,} found, {beyond:,} score above their own chance level.")
     return " ".join(lines) + _size(counts.n_used)
 
 

@@ -5,14 +5,6 @@ Every function returns sentences, the most important first. What a small study d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from retrieval_heads.wording import listed, p_value
 
-
-def p_value(p: float) -> str:
-    """`p = 0.012`, or `p < 0.001`: a p-value is never nought."""
-    return "p < 0.001" if p < 0.0005 else f"p = {p:.3f}"
-
-
-def listed(parts: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+__all__ = ["listed", "p_value"]

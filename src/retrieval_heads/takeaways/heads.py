@@ -9,22 +9,9 @@ import pandas as pd
 from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.takeaways import listed, p_value
+from retrieval_heads.wording import PREDICTORS, listed, p_value
 
 METRIC = "forced_exact_match"
-
-PREDICTORS = {
-    "recall": "recall of heads", "recall_few": "recall, 20 probe examples", "precision": "precision of heads",
-    "cosine": "cosine of scores", "cosine_few": "cosine, 20 probe examples", "mean_strength": "mean strength of heads",
-    "n_heads": "number of heads", "mass_cosine": "cosine of attention mass",
-    "query_mass_cosine": "cosine of question mass (QRHead)", "contribution_cosine": "cosine of contributions (LOCOS)",
-    "score_top": "top heads by copy score", "mass_top": "top heads by attention mass",
-    "query_mass_top": "top heads by question mass (QRHead)",
-    "contribution_top": "top heads by contribution (LOCOS)", "base_overlap": "overlap with the base model",
-    "training_loss": "training loss", "probe_loss": "loss on the probe examples",
-    "ngram_overlap": "word pairs in common",
-}
-"""Predictors in words."""
 
 
 def detection_takeaway(counts: pd.DataFrame, subsets: pd.DataFrame, threshold: float, heads: int) -> list[str]:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from retrieval_heads.claims.pretrained.judge import DERIVED, RAW
+from retrieval_heads.claims.pretrained import DERIVED, RAW
 from retrieval_heads.claims.pretrained.loading import LEAST_SEEDS, MOST
 from retrieval_heads.claims.verdict import ALL, UNDECIDED
 from retrieval_heads.keys import study_grid, table_path
 from retrieval_heads.settings import REFERENCE, Profile
+from retrieval_heads.stats.resample import bootstrap_mean
 from retrieval_heads.store import find_committed, load_table
-from retrieval_heads.takeaways import listed, p_value
+from retrieval_heads.wording import listed, p_value
 
 Tables = Mapping[str, pd.DataFrame]
 NAMES = tuple(dict.fromkeys((*RAW, *DERIVED, "base", "performance", "training", "lengths", "examples", "verdicts")))
@@ -71,6 +72,38 @@ def verdicts(tables: Tables) -> str:
     told = [f"{listed(sorted(claims.index))} {'is' if len(claims) == 1 else 'are'} {verdict}"
             for verdict, claims in found]
     return f"On the pretrained model, {listed(told)}."
+
+
+def random_share(tables: Tables) -> str:
+    """What knocking out random heads does to the gain from context, and whether that is more than noise; or nothing."""
+    row = _effects(tables, "knockout", REFERENCE, "share_lost").get("random_layer")
+    if row is None:
+        return ""
+    return (f"With {MOST} random heads of the same layers out, the share of the gain that is lost is "
+            f"{_with_ends(row)}: {_beside_nothing(row.low, row.high)}.")
+
+
+def random_heads_line(loss: pd.DataFrame) -> str:
+    """What knocking out random heads does to the loss of gold answers, from `ten_questions.losses`."""
+    found = bootstrap_mean(loss.random - loss.none)
+    lower = int((loss.random < loss.none).sum())
+    return (f"Random heads out: the loss changes by {found.estimate:+.2f} nats a token on average [{found.low:+.2f}, "
+            f"{found.high:+.2f}], and is lower on {lower} of {len(loss)} questions. "
+            f"That is {_beside_nothing(found.low, found.high)}. It is one draw of heads; another may do otherwise.")
+
+
+def _beside_nothing(low: float, high: float) -> str:
+    """Where an interval lies, whose lower numbers mean that the model does better."""
+    if pd.isna(low) or pd.isna(high):
+        return "without an interval, so nothing is said of it"
+    if low <= 0 <= high:
+        return "within noise of no effect"
+    return f"a {'harm' if low > 0 else 'help'} beyond the noise of examples"
+
+
+def missing(*sentences: str) -> str:
+    """Those of the sentences that say what is not there yet: the box at the head of the chapter leaves them out."""
+    return " ".join(one for one in sentences if NOT_YET in one)
 
 
 def answers(tables: Tables, profile: Profile) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.settings import REFERENCE, Profile
-from retrieval_heads.takeaways import listed
+from retrieval_heads.wording import listed
 
 
 def base_takeaway(base: pd.DataFrame, counts: pd.DataFrame, profile: Profile) -> list[str]:

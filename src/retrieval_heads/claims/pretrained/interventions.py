@@ -10,6 +10,8 @@ averaged within a seed first.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
@@ -41,6 +43,10 @@ Effects = dict[tuple[str, int, str], tuple]
 """By effect, number of heads and control: weights of outcomes, and the outcome that their sum is a share of, if any."""
 
 CONTROLS = ("random_layer", "random_group", "random_zero")
+SETS = {STRONGEST: "the strongest heads", "random_layer": "random heads of the same layers",
+        "random_group": "random heads of as many groups", "random_zero": "heads of score 0", "all": "all heads"}
+"""Sets of heads in words."""
+
 LAYERS = CONTROLS[0]
 
 GAIN, RISE, OVER, OVER_WITHOUT, LOST, LOST_OVER = (
@@ -49,22 +55,43 @@ GAIN, RISE, OVER, OVER_WITHOUT, LOST, LOST_OVER = (
 LARGE, LITTLE, NEGLIGIBLE = 0.5, 0.25, 0.1
 """Shares of the gain from context: lost at least, lost by random heads at most, no more than random heads lose."""
 
-C4_RULE = (
+C4 = partial(
+    Verdict, claim="C4", quantity=f"share of the gain from context of `real` that is lost with {MOST} heads",
+    unit="fraction", n_of="runs", chapter=CHAPTER, table="loss_effects", rule=
     "Specific: at k = 3, 7, 14 the loss of the gold answer rises more than with random heads of the same layers, of as "
     "many key/value groups, and of score 0, and more than without the gold document. Supported: specific, more than "
     "half of the gain from context is lost at k = 14, and less than a quarter with random heads of the same layers; in "
-    "part: specific; not supported: less than a tenth more than with random heads."
+    "part: specific; not supported: less than a tenth more than with random heads.",
 )
 
 EVERY = "all"
 GAP, CLOSED, CLOSED_OVER = "gap", "share_closed", "share_closed_over"
 SMALL, NEARLY = 0.1, 0.9
 
-C5_RULE = (
+C5 = partial(
+    Verdict, claim="C5", unit="fraction", n_of="seeds", chapter=CHAPTER, table="loss_effects",
+    quantity=f"share of the gap in loss that {MOST} heads of the real run close, over the synthetic sets", rule=
     f"The share of the gap in loss that {MOST} heads close, over five synthetic sets. Helps: above 0, and above random "
     "heads of the same layers. Supported: it helps, is below 1, and all heads close more; in part: it helps; not "
-    f"supported: below {SMALL}, less than {SMALL} above random heads, or above {NEARLY}."
+    f"supported: below {SMALL}, less than {SMALL} above random heads, or above {NEARLY}.",
 )
+
+
+_EFFECTS = {
+    GAIN: "the gain from context", RISE: "the rise of the loss without {heads}", OVER: "the rise beyond that without "
+    "{heads}", OVER_WITHOUT: "the rise beyond that without the gold document", LOST: "the share lost without {heads}",
+    LOST_OVER: "the share lost beyond that without {heads}", GAP: "the gap", CLOSED: "the share closed by {heads}",
+    CLOSED_OVER: "the share closed beside that by {heads}",
+}
+
+
+def _not_known(keys: list[tuple[str, int, str]], where: str = "") -> str:
+    """What is missing, in words: each effect with the numbers of heads at which it is."""
+    sizes: dict[str, list[str]] = {}
+    for effect, k, control in keys:
+        sizes.setdefault(_EFFECTS[effect].format(heads=SETS.get(control, "")), []).extend([str(k)] * bool(k))
+    said = [f"{what} (k = {', '.join(ks)})" if ks else what for what, ks in sizes.items()]
+    return f"Not known{where}: {'; '.join(said)}."
 
 
 def necessity_rows(
@@ -77,7 +104,7 @@ def necessity_rows(
     from context, `share_lost_over` the random heads of the same layers.
     """
     values, labels = {}, {}
-    for name, part in by_condition(knockout_losses, task, "knockout_losses").items():
+    for name, part in by_condition(knockout_losses, task).items():
         where = f"table knockout_losses, {task}, {name}"
         columns = _outcomes(*(losses_by_set(part, column, where) for column in ("nll", "nll_without")))
         if columns:
@@ -146,17 +173,15 @@ def _effects(labels: list[tuple[str, int, str]]) -> Effects:
 
 def necessity_verdict(rows: pd.DataFrame, task: str) -> Verdict:
     """Claim C4 in one task, from the rows of `necessity_rows`."""
-    quantity = f"share of the gain from context of `real` that is lost with {MOST} heads"
     real = rows[rows["condition"] == REFERENCE].set_index(["effect", "k", "control"]) if len(rows) else rows
     wanted = [(GAIN, 0, "none"), (LOST, MOST, STRONGEST), (LOST, MOST, LAYERS), (LOST_OVER, MOST, LAYERS)]
     wanted += [(OVER, k, control) for k in COUNTS for control in CONTROLS]
     wanted += [(OVER_WITHOUT, k, "without") for k in COUNTS]
     absent = [key for key in wanted if not len(real) or key not in real.index]
     if absent or not real["seeds_counted"].all():
-        why = (f"Not known: {', '.join(f'{effect} at k = {k} ({control})' for effect, k, control in absent)}." if absent
-               else f"Fewer than {LEAST_SEEDS} seeds of `real`: intervals are over examples only.")
-        return Verdict("C4", task, UNDECIDED, quantity, None, None, None, "fraction", 0, "runs", C4_RULE, why, CHAPTER,
-                       "loss_effects")
+        why = _not_known(absent) if absent else (
+            f"Fewer than {LEAST_SEEDS} seeds of `real`: intervals are over examples only.")
+        return C4(task, UNDECIDED, None, None, None, 0, why)
     lost, random = (real.loc[(LOST, MOST, control)] for control in (STRONGEST, LAYERS))
     beyond = [lies_above(real.loc[key], 0.0) for key in wanted if key[0] in (OVER, OVER_WITHOUT)]
     specific = both(*beyond)
@@ -169,8 +194,7 @@ def necessity_verdict(rows: pd.DataFrame, task: str) -> Verdict:
               f"same layers lose {random['value']:.3f} of the gain from context, which is "
               f"{real.loc[(GAIN, 0, 'none'), 'value']:.3f} nats a token"
               + ("." if to_lose else ": it is not shown to be above 0, so the claim is not tested."))
-    return Verdict("C4", task, outcome, quantity, *from_cells(lost), "fraction", int(lost["n_seeds"]), "runs", C4_RULE,
-                   detail, CHAPTER, "loss_effects")
+    return C4(task, outcome, *from_cells(lost), int(lost["n_seeds"]), detail)
 
 
 def patching_rows(
@@ -183,7 +207,7 @@ def patching_rows(
     more (control `all`).
     """
     values, kinds = {}, {}
-    for name, part in by_condition(patching_losses, task, "patching_losses").items():
+    for name, part in by_condition(patching_losses, task).items():
         losses = losses_by_set(part, "nll", f"table patching_losses, {task}, {name}")
         if ("none", 0) in losses and ("source", 0) in losses:
             start = losses["none", 0]
@@ -220,15 +244,13 @@ def _shares(keys: list[tuple[str, int]]) -> Effects:
 
 def patching_verdict(rows: pd.DataFrame, task: str) -> Verdict:
     """Claim C5 in one task, from the rows of `patching_rows`."""
-    quantity = f"share of the gap in loss that {MOST} heads of the real run close, over the synthetic sets"
     pooled = rows[rows["condition"] == ALL].set_index(["effect", "k", "control"]) if len(rows) else rows
     wanted = [(GAP, 0, "none"), (CLOSED, MOST, STRONGEST), (CLOSED_OVER, MOST, LAYERS), (CLOSED_OVER, MOST, EVERY)]
     absent = [key for key in wanted if not len(pooled) or key not in pooled.index]
     if absent or not pooled["seeds_counted"].all():
-        why = (f"Not known for all five sets: {', '.join(f'{effect} ({control})' for effect, _, control in absent)}."
-               if absent else f"Fewer than {LEAST_SEEDS} seeds: intervals are over examples only.")
-        return Verdict("C5", task, UNDECIDED, quantity, None, None, None, "fraction", 0, "sets", C5_RULE, why, CHAPTER,
-                       "loss_effects")
+        why = _not_known(absent, " for all five sets") if absent else (
+            f"Fewer than {LEAST_SEEDS} seeds: intervals are over examples only.")
+        return C5(task, UNDECIDED, None, None, None, 0, why, n_of="sets")
     gap, closed, over, left = (pooled.loc[key] for key in wanted)
     there = lies_above(gap, 0.0)
     helps = both(lies_above(closed, 0.0), lies_above(over, 0.0))
@@ -242,5 +264,4 @@ def patching_verdict(rows: pd.DataFrame, task: str) -> Verdict:
     detail = (f"The gap is {gap['value']:.3f} nats a token" + (
         "" if there else ", not shown to be above 0, so the claim is not tested") + f". {shown}. Random heads of the "
         f"same layers close {over['value']:.3f} less, all heads {left['value']:.3f} more.")
-    return Verdict("C5", task, outcome, quantity, *from_cells(closed), "fraction", int(closed["n_seeds"]), "seeds",
-                   C5_RULE, detail, CHAPTER, "loss_effects")
+    return C5(task, outcome, *from_cells(closed), int(closed["n_seeds"]), detail)

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.claims.arrays import RAISED
-from retrieval_heads.claims.runs import need
 from retrieval_heads.data.conditions import CONDITIONS, kind_of
 from retrieval_heads.errors import ResultError
 from retrieval_heads.settings import REFERENCE
@@ -65,7 +64,6 @@ def runs_by_example(
         table: with `task`, `condition`, `seed`, `example` and the columns.
         extra: rows of further sets, by name, whose seed does not matter (theta alone).
     """
-    need(table, where, ["task", "condition", "seed", "example"])
     parts = {str(name): rows for name, rows in table[table["task"] == task].groupby("condition")}
     parts |= {name: rows.assign(seed=0) for name, rows in (extra or {}).items() if len(rows)}
     if not parts:
@@ -80,7 +78,6 @@ def runs_by_example(
 
 def _array(rows: pd.DataFrame, columns: Sequence[str], where: str) -> np.ndarray:
     """Rows of one training set, one for each seed and example, as float64 `[seeds, examples, columns]`."""
-    need(rows, where, columns)
     n_seeds, n = rows["seed"].nunique(), rows["example"].nunique()
     if rows.duplicated(["seed", "example"]).any() or len(rows) != n_seeds * n:
         raise ResultError("not one row for each seed and example", where=where, value=(len(rows), n_seeds, n),
@@ -109,7 +106,6 @@ def losses_by_set(rows: pd.DataFrame, column: str, where: str) -> dict[tuple[str
         rows: of one run condition and task.
         column: of losses; sets with an empty cell are left out.
     """
-    need(rows, where, ["seed", "set", "k", "draw", "example", column])
     if rows.duplicated(["seed", "set", "k", "draw", "example"]).any():
         raise ResultError("a row that stands twice", where=where, remedy="Make the runs again.")
     seeds, examples = sorted(rows["seed"].unique()), sorted(rows["example"].unique())
@@ -127,9 +123,8 @@ def losses_by_set(rows: pd.DataFrame, column: str, where: str) -> dict[tuple[str
     return found
 
 
-def by_condition(table: pd.DataFrame, task: str, where: str) -> dict[str, pd.DataFrame]:
-    """The rows of one task by training set, in order; errors as in `need`."""
-    need(table, where, ["task", "condition"])
+def by_condition(table: pd.DataFrame, task: str) -> dict[str, pd.DataFrame]:
+    """The rows of one task by training set, in order."""
     part = table[table["task"] == task]
     groups = {str(name): rows for name, rows in part.groupby("condition")}
     return {name: groups[name] for name in in_order(list(groups))}
@@ -181,8 +176,6 @@ def probed(head_hits: pd.DataFrame, head_scores: pd.DataFrame, task: str) -> Pro
         head_hits: the table of this name; heads and examples without a row score 0.
         head_scores: the table of this name, which says how many heads and probe examples there are.
     """
-    need(head_hits, "head_hits", ["task", "kind", "score_mode", *KEY, "score", "chance"])
-    need(head_scores, "head_scores", ["task", "condition", "seed", "kind", "score_mode", "layer", "head", "n_used"])
     hits, heads = (one[(one["task"] == task) & (one["kind"] == "copy") & (one["score_mode"] == "forced")]
                    for one in (head_hits, head_scores))
     hits, heads = (one[one["condition"] != "base"] for one in (hits, heads))

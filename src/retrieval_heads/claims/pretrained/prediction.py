@@ -7,6 +7,8 @@ shares with the real runs because both still have the heads of the un-tuned mode
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
@@ -31,16 +33,19 @@ from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.stats.correlation import residuals
 from retrieval_heads.stats.overlap import cosines, recall_precision
 from retrieval_heads.stats.prediction import fit_linear
+from retrieval_heads.wording import PREDICTORS, listed, p_value, words
 
 LEAST_SETS = 12
 WEAK = 0.4
 """A correlation whose interval lies below this is no strong one."""
 
-RULE = (
+C3 = partial(
+    Verdict, claim="C3", quantity="rank correlation of strength-weighted recall with F1 over training sets",
+    unit="correlation", n_of="training sets", chapter=CHAPTER, table="set_correlation", rule=
     "Associated: over at least 12 training sets, recall of strength and F1 correlate positively (p < .05 by permuting "
     "the sets), also given the overlap of theta alone, by ranks and by values. Useful: recall predicts a left-out set "
     "better than the loss on the probe examples. Supported: both; in part: the first; not supported: interval of the "
-    f"correlation below {WEAK}."
+    f"correlation below {WEAK}.",
 )
 
 SETS = {"all": lambda name: True, "whole": lambda name: not (kind_of(name).members or kind_of(name).sized)}
@@ -169,11 +174,9 @@ def _smaller_error(points: pd.DataFrame, n_resamples: int, seed: int) -> dict:
 
 def verdict(points: pd.DataFrame, rows: pd.DataFrame, task: str) -> Verdict:
     """Claim C3 in one task, from the tables `set_points` and `set_correlation`."""
-    quantity = "rank correlation of strength-weighted recall with F1 over training sets"
     few = _few(points)
     if few:
-        return Verdict("C3", task, UNDECIDED, quantity, None, None, None, "correlation", len(points), "training sets",
-                       RULE, few, CHAPTER, "set_correlation")
+        return C3(task, UNDECIDED, None, None, None, len(points), few)
     of_all = rows[rows["sets"] == "all"].assign(given=rows["given"].fillna(""))
     of_all = of_all.set_index(["predictor", "given", "scale"])
     plain, given, by_value, useful = (of_all.loc[key] for key in (
@@ -188,8 +191,7 @@ def verdict(points: pd.DataFrame, rows: pd.DataFrame, task: str) -> Verdict:
     detail = (f"{_said(plain)}; given the overlap of theta alone {_said(given)}, and of values, not ranks, "
               f"{_said(by_value)}. Recall predicts a left-out set with an error smaller by {_interval(useful)} "
               "of F1 than the loss on the probe examples does.")
-    return Verdict("C3", task, outcome, quantity, *from_cells(plain), "correlation", len(points), "training sets",
-                   RULE, detail, CHAPTER, "set_correlation")
+    return C3(task, outcome, *from_cells(plain), len(points), detail)
 
 
 def _few(points: pd.DataFrame) -> str:
@@ -198,9 +200,10 @@ def _few(points: pd.DataFrame) -> str:
         return f"{len(points)} training sets are ranked, and {LEAST_SETS} are needed."
     lacking = points.loc[points["n_seeds"] < LEAST_SEEDS, "condition"].tolist()
     if lacking:
-        return f"Fewer than {LEAST_SEEDS} seeds of {', '.join(lacking)}."
-    absent = [name for name in ("recall", "alone_overlap", "probe_loss") if points[name].isna().any()]
-    return f"Not known for every set: {', '.join(absent)}." if absent else ""
+        return f"Fewer than {LEAST_SEEDS} seeds of {'; '.join(map(words, lacking))}."
+    named = {**PREDICTORS, "alone_overlap": "overlap with theta alone"}
+    absent = [named[name] for name in ("recall", "alone_overlap", "probe_loss") if points[name].isna().any()]
+    return f"Not known for every set: {listed(absent)}." if absent else ""
 
 
 def _positive(row: pd.Series) -> Truth:
@@ -211,7 +214,7 @@ def _positive(row: pd.Series) -> Truth:
 
 
 def _said(row: pd.Series) -> str:
-    return f"{_interval(row)}, p = {row['p']:.3g}" if pd.notna(row["p"]) else "not defined"
+    return f"{_interval(row)}, {p_value(row['p'])}" if pd.notna(row["p"]) else "not defined"
 
 
 def _interval(row: pd.Series) -> str:

@@ -7,6 +7,7 @@ the other outcomes are shown with the same intervals and decide nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -33,16 +34,19 @@ from retrieval_heads.claims.pretrained.sampled import (
 )
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
 from retrieval_heads.settings import REFERENCE
+from retrieval_heads.wording import words
 
 MARGIN = 0.03
 """A difference in F1 smaller than this counts as none."""
 
 SHORT, BETTER, EQUIVALENT, OPEN = "short", "better", "equivalent", "open"
 
-RULE = (
+C1 = partial(
+    Verdict, claim="C1", quantity="mean shortfall of the three named sets in F1", unit="fraction", n_of="contrasts",
+    chapter=CHAPTER, table="contrasts", rule=
     "Supported when `real` beats `high_high`, `low_low` and `symbolic` in F1 (p < .05 by Holm's method, and not "
     f"equivalent within {MARGIN}); in part when it beats one and loses to none; not supported when it beats none and "
-    "at least two are equivalent or better; tested only where `real` beats theta alone."
+    "at least two are equivalent or better; tested only where `real` beats theta alone.",
 )
 
 OUTCOMES, GAIN = {"f1": "score", "subspan": "subspan", "loss": "nll"}, {"gain_from_context": "gain"}
@@ -130,7 +134,7 @@ def verdict(rows: pd.DataFrame, task: str) -> Verdict:
     found = list(named["finding"]) if len(named) else []
     taught, why = _taught(rows, task)
     few = _few(rows)
-    findings = [f"`{row.condition}` {row.finding}" for row in named.itertuples()] if len(named) else []
+    findings = [f"{words(row.condition)}: {row.finding}" for row in named.itertuples()] if len(named) else []
     if few or len(found) < len(NAMED) or not taught:
         outcome = UNDECIDED
     else:
@@ -142,10 +146,9 @@ def verdict(rows: pd.DataFrame, task: str) -> Verdict:
             (NOT, both(none_of(short), at_least(2, settled))),
         ], UNDECIDED)
     mean = float(named["value"].mean()) if len(named) else None
-    said = (f"Against `real`: {', '.join(findings)}." if findings else "", why, few)
+    said = (f"`real` against each: {'; '.join(findings)}." if findings else "", why, few)
     detail = " ".join(text for text in said if text)
-    return Verdict("C1", task, outcome, "mean shortfall of the three named sets in F1", mean, None, None, "fraction",
-                   len(named), "contrasts", RULE, detail, CHAPTER, "contrasts")
+    return C1(task, outcome, mean, None, None, len(named), detail)
 
 
 def _taught(rows: pd.DataFrame, task: str) -> tuple[bool, str]:

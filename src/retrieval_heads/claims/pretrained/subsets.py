@@ -8,6 +8,7 @@ makes the minima of strengths smaller. Seeds are not resampled: the rule has to 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from retrieval_heads.claims.strengths import beside, chance_within_layers, pair_
 from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.resample import blocks, draw
+from retrieval_heads.wording import words
 
 HEADS = ("all", "gained")
 LEAST_PART, LEAST_CEILING = 0.8, 0.5
@@ -37,11 +39,13 @@ NEEDED, REFUTING = 4, 3
 PERMUTATIONS = 2000
 HOLDS, FAILS, OPEN = "holds", "fails", "open"
 
-RULE = (
+C2 = partial(
+    Verdict, claim="C2", quantity="strength-weighted precision of what synthetic runs gain, mean of the sets",
+    unit="fraction", n_of="synthetic sets", chapter=CHAPTER, table="strength_agreement", rule=
     f"Strength-weighted precision of gained strength at least {LEAST_PART} of the ceiling between real seeds, beyond "
     "the interval over probe examples, with each seed left out, and above chance within layers: supported when it "
     f"holds in {NEEDED} of 5 synthetic sets; not supported when it fails in {REFUTING}; in part when it holds of all "
-    f"strength only; tested only where the ceiling is at least {LEAST_CEILING} and above chance."
+    f"strength only; tested only where the ceiling is at least {LEAST_CEILING} and above chance.",
 )
 
 BLOCK = 256
@@ -135,18 +139,16 @@ def _finding(row: dict) -> str:
 
 def verdict(rows: pd.DataFrame, task: str) -> Verdict:
     """Claim C2 in one task, from the table `strength_agreement`."""
-    quantity = "strength-weighted precision of what synthetic runs gain, mean of the sets"
     gained = rows[rows["heads"] == "gained"].set_index("condition") if len(rows) else rows
     names = [name for name in (REFERENCE, *SYNTHETIC) if len(gained) and name in gained.index]
     few = [name for name in (REFERENCE, *SYNTHETIC) if name not in names or gained.loc[name, "n_seeds"] < LEAST_SEEDS]
     why = ""
     if few:
-        why = f"Fewer than {LEAST_SEEDS} seeds, or no theta alone to compare with: {', '.join(few)}."
+        why = f"Fewer than {LEAST_SEEDS} seeds, or no theta alone to compare with: {'; '.join(map(words, few))}."
     elif pd.isna(gained.loc[REFERENCE, "precision"]):
         why = "No strength is gained in the real runs, so it is not tested."
     if why:
-        return Verdict("C2", task, UNDECIDED, quantity, None, None, None, "fraction", 0, "synthetic sets", RULE, why,
-                       CHAPTER, "strength_agreement")
+        return C2(task, UNDECIDED, None, None, None, 0, why)
     sets = gained.loc[list(SYNTHETIC)]
     everything = rows[(rows["heads"] == "all") & rows["condition"].isin(SYNTHETIC)]
     holds, fails = ((sets["finding"] == name).tolist() for name in (HOLDS, FAILS))
@@ -160,5 +162,4 @@ def verdict(rows: pd.DataFrame, task: str) -> Verdict:
     detail = (f"Of what is gained it holds in {sum(holds)} and fails in {sum(fails)} of {len(sets)} synthetic sets; of "
               f"all strength it holds in {sum(in_all)}. The ceiling is {ceiling['precision']:.2f}, its chance at most "
               f"{ceiling['chance_high']:.2f}" + ("." if stable else ": nothing stable is gained, so it is not tested."))
-    return Verdict("C2", task, outcome, quantity, float(sets["precision"].mean()), None, None, "fraction", len(sets),
-                   "synthetic sets", RULE, detail, CHAPTER, "strength_agreement")
+    return C2(task, outcome, float(sets["precision"].mean()), None, None, len(sets), detail)
