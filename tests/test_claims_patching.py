@@ -59,7 +59,7 @@ def simulated(
 
 def test_with_fewer_than_eight_conditions_the_rule_decides_nothing(monkeypatch) -> None:
     monkeypatch.setattr(patching, "too_few", too_few)
-    found = judge_patching(simulated()).overall
+    found = judge_patching(simulated()).verdicts[-1]
     assert found.verdict == UNDECIDED
     assert found.detail.startswith("Not decided: 3 synthetic conditions are there, the rule needs 8.")
 
@@ -89,7 +89,7 @@ def test_the_power_of_a_run_is_that_of_repeated_draws() -> None:
     ({"real": 0.25, "gap": 0.12, "width": 0.02}, SUPPORTED),
 ])
 def test_the_rule(settings, expected) -> None:
-    found = judge_patching(simulated(**settings)).overall
+    found = judge_patching(simulated(**settings)).verdicts[-1]
     assert found.verdict == expected
     assert (found.claim, found.task, found.n_of, found.chapter) == ("C5", ALL, "runs", "05_patching")
     assert "nan" not in found.detail
@@ -100,10 +100,10 @@ def test_the_claim_is_decided_over_all_runs_not_by_task() -> None:
     judged = judge_patching(pd.concat([good, none]))
     assert [(one.task, one.verdict) for one in judged.verdicts] == [
         ("mdqa", SUPPORTED), ("musique", UNDECIDED), (ALL, SUPPORTED)]
-    assert judged.overall.n == 18
+    assert judged.verdicts[-1].n == 18
     assert "None of 18 synthetic runs has a gap" in judged.verdicts[1].detail
     hurt = simulated(task="musique", closed=-0.5, conditions=("symbolic",))
-    mixed = judge_patching(pd.concat([good, hurt])).overall
+    mixed = judge_patching(pd.concat([good, hurt])).verdicts[-1]
     assert mixed.verdict == UNDECIDED  # it helps in 18 of 24 and hurts in 6
     assert "helps in 18 and hurts in 6" in mixed.detail
 
@@ -112,7 +112,7 @@ def test_the_same_sign_in_each_base_model_is_needed_where_the_count_alone_would_
     table = simulated(seeds=5)
     other = (table.set == "intersection") & (table.base == "two") & (table.seed <= 2)
     changed = table.assign(change=table.change.where(~other, -0.9), change_low=table.change_low.where(~other, -2.0))
-    found = judge_patching(changed.assign(change_high=changed.change_high.where(~other, 0.1))).overall
+    found = judge_patching(changed.assign(change_high=changed.change_high.where(~other, 0.1))).verdicts[-1]
     assert "helps in 24 and hurts in 0" in found.detail
     assert found.verdict == UNDECIDED
     assert "not one sign in all base models" in found.detail
@@ -121,10 +121,11 @@ def test_the_same_sign_in_each_base_model_is_needed_where_the_count_alone_would_
 def test_only_runs_on_synthetic_conditions_count_and_the_others_are_shown() -> None:
     others = simulated(closed=-0.5, conditions=("real_limited", "high_high-symbolic", "real_limited-low_low"))
     judged = judge_patching(pd.concat([simulated(), others]))
-    assert judged.overall.verdict == SUPPORTED
-    assert judged.overall.n == 18
+    overall = judged.verdicts[-1]
+    assert overall.verdict == SUPPORTED
+    assert overall.n == 18
     assert ("With the 18 runs on real data of few relations and on mixtures that have a gap too: not decided."
-            in judged.overall.detail)
+            in overall.detail)
     rows = judged.tables["sufficiency"].set_index(["task", "condition", "set"])
     assert rows.loc[("mdqa", "all", "intersection"), "n_gap"] == 18
     assert not rows.loc[("mdqa", "real_limited", "intersection"), "counted"]
@@ -174,14 +175,14 @@ def test_every_case_against_the_claim_is_listed() -> None:
     found = judge_patching(table)
     cases = found.tables["sufficiency_against"]
     assert list(zip(cases.condition, cases.case, strict=True)) == [("low_low", "hurts"), ("symbolic", "whole")]
-    assert found.overall.verdict == UNDECIDED
+    assert found.verdicts[-1].verdict == UNDECIDED
     assert judge_patching(simulated()).tables["sufficiency_against"].empty
 
 
 def test_an_empty_intersection_helps_nowhere() -> None:
     table = simulated(closed=0.0, random=0.0, width=0.0)
     table = table.assign(n_heads=np.where(table.set == "intersection", 0, table.n_heads))
-    found = judge_patching(table).overall
+    found = judge_patching(table).verdicts[-1]
     assert found.verdict == UNDECIDED
     assert "helps in 0 and hurts in 0" in found.detail
 
@@ -205,5 +206,5 @@ def test_the_whole_grid_takes_seconds() -> None:
              "low_mid", "low_low", "symbolic", "real_limited-high_high", "real_limited-low_low", "high_high-symbolic")
     table = pd.concat([simulated(task=task, conditions=every, seeds=5) for task in ("mdqa", "musique", "summhay")])
     start = time.process_time()
-    assert judge_patching(table).overall.verdict == SUPPORTED
+    assert judge_patching(table).verdicts[-1].verdict == SUPPORTED
     assert time.process_time() - start < 10

@@ -15,7 +15,6 @@ from retrieval_heads.claims.verdict import (
     NOT,
     SUPPORTED,
     UNDECIDED,
-    Judged,
     Verdict,
     as_rows,
     over_tasks,
@@ -77,7 +76,6 @@ def test_verdicts_become_rows_with_gaps_where_no_number_is_known() -> None:
     assert rows[["effect", "low", "high"]].iloc[1].isna().all()
     assert as_rows([]).columns.tolist() == rows.columns.tolist()
     assert ONE.decided
-    assert Judged({}, (ONE, replace(ONE, task=ALL))).overall.task == ALL
 
 
 def test_plain_numbers_have_six_digits_and_no_nan() -> None:

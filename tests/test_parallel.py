@@ -17,7 +17,7 @@ import pytest
 from retrieval_heads import workers
 from retrieval_heads.errors import DataError, ModelError, ResultError
 from retrieval_heads.parallel import kept_workers, resolve_device, run_all
-from retrieval_heads.workers import limit_threads, visible_gpus
+from retrieval_heads.workers import begin_imports, limit_threads, visible_gpus
 
 
 def square(key: int, device: str) -> tuple[int, str]:
@@ -74,8 +74,13 @@ def dies_at_first(folder: Path, key: int, device: str) -> int:
 
 
 def sleeps(folder: Path, key: int, device: str) -> None:
-    (folder / str(os.getpid())).touch()
+    for one in (os.getpid(), os.getppid()):  # that which it is forked from has to end, too
+        (folder / str(one)).touch()
     time.sleep(60)
+
+
+def libraries_and_home(key: int, device: str) -> tuple[bool, str]:
+    return "torch" in sys.modules, os.environ["RETRIEVAL_HEADS_HOME"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -120,6 +125,22 @@ def test_a_dying_worker_costs_only_its_own_run(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match=r"1 of 4 runs failed: 2: the worker process died.*fewer --workers"):
         run_all(partial(dies_on_two, tmp_path), [1, 2, 3, 4], workers=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3", "4"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each worker process imports the libraries itself")
+def test_workers_begin_with_the_libraries_and_the_environment_of_the_moment(monkeypatch) -> None:
+    for home in ("one", "another"):
+        monkeypatch.setenv("RETRIEVAL_HEADS_HOME", home)
+        assert run_all(libraries_and_home, range(2), 2) == [(True, home)] * 2
+
+
+def test_what_is_set_for_the_libraries_of_workers_is_not_left_behind(monkeypatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    begin_imports("cpu", 1)
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    assert "MKL_NUM_THREADS" not in os.environ
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_kept_workers_serve_one_call_after_the_other(tmp_path: Path) -> None:
@@ -209,17 +230,17 @@ def test_workers_do_not_outlive_a_killed_or_interrupted_parent(
         "except KeyboardInterrupt: sys.exit(130)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
-    _wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+    _wait_until(lambda: len(list(tmp_path.iterdir())) == 3, 120)  # the imports take long on a busy machine
     parent.send_signal(sign)
     assert parent.wait(timeout=30) == status
     workers = [int(path.name) for path in tmp_path.iterdir()]
     _wait_until(lambda: not any(_runs(process) for process in workers))
 
 
-def _wait_until(condition) -> None:
-    end = time.monotonic() + 15
+def _wait_until(condition, seconds: float = 15) -> None:
+    end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited for 15 s"
+        assert time.monotonic() < end, f"waited for {seconds} s"
         time.sleep(0.02)
 
 

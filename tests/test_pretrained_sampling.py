@@ -25,7 +25,6 @@ from retrieval_heads.claims.pretrained.sampled import (
     share,
     significant,
 )
-from retrieval_heads.errors import ResultError
 
 N = 20_000
 
@@ -44,7 +43,6 @@ def test_with_chance_of_seeds_alone_the_interval_is_students() -> None:
     one = resampled_means({"a": constant(-1.0, 0.0, 1.0)}, n_resamples=N)
     assert half_width(one) == pytest.approx(stats.t.ppf(0.975, 2) / np.sqrt(3), rel=0.05)
     three = resampled_means({name: constant(-1.0, 0.0, 1.0) for name in "abc"}, n_resamples=N)
-    assert three.degrees == 6
     assert half_width(three) == pytest.approx(stats.t.ppf(0.975, 6) / np.sqrt(3), rel=0.05)
     difference = three.of(lambda means: means["a"][..., 0] - means["b"][..., 0]).cells()
     assert difference["high"] == pytest.approx(stats.t.ppf(0.975, 6) * np.sqrt(2 / 3), rel=0.05)
@@ -73,13 +71,6 @@ def test_two_outcomes_keep_their_correlation_over_seeds() -> None:
     both_equal = np.repeat(constant(-1.0, 0.0, 1.0), 2, axis=-1)
     means = resampled_means({"a": both_equal}, n_resamples=N)
     assert np.ptp(means.of(lambda one: one["a"][..., 0] - one["a"][..., 1]).samples) < 1e-12
-
-
-def test_sets_of_other_examples_are_refused() -> None:
-    with pytest.raises(ResultError, match="same examples"):
-        resampled_means({"a": constant(0.0, n=3), "b": constant(0.0, n=4)}, n_resamples=10)
-    with pytest.raises(ResultError, match="no numbers"):
-        resampled_means({"a": constant(np.nan)}, n_resamples=10)
 
 
 def test_an_end_within_its_monte_carlo_error_decides_nothing() -> None:

@@ -52,7 +52,7 @@ def profile(study, tmp_path, monkeypatch) -> Profile:
     def refuse(*_):
         raise AssertionError("an adapter was trained")
 
-    monkeypatch.setattr(finetune, "finetune", refuse)
+    monkeypatch.setattr("retrieval_heads.training.finetune.finetune", refuse)
     return load_profile(study[1])
 
 

@@ -21,7 +21,8 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
+from multiprocessing.context import BaseContext
 from typing import Any
 
 from retrieval_heads.errors import ConfigError
@@ -33,6 +34,11 @@ SAME_VERSIONS = ("retrieval-heads", "torch", "transformers", "peft", "distribute
 
 PATIENCE = 30
 """Seconds to wait for the scheduler and a first worker."""
+
+IMPORTED = ("evaluation", "heads.ablate", "heads.scores", "heads.sweeps", "training.finetune")
+"""Modules of this package whose imports, of torch and the model libraries, take seconds."""
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Workers:
@@ -52,11 +58,11 @@ class Workers:
     def pool(self, device: str) -> ProcessPoolExecutor:
         """The pool, started anew where there is none; for `cuda` each process sees one of the GPUs, in turn."""
         if self._pool is None:
-            # spawn: a forked process can neither use CUDA nor torch's thread pool
-            context = multiprocessing.get_context("spawn")
+            context = begin_imports(device, self.threads)
             self.device, self._before = device, set(multiprocessing.active_children())
             gpus = visible_gpus() if device == "cuda" else []
-            self._pool = ProcessPoolExecutor(self.number, context, _start, (self.threads, gpus, context.Value("q", 0)))
+            given = (dict(os.environ), self.threads, gpus, context.Value("q", 0))
+            self._pool = ProcessPoolExecutor(self.number, context, _start, given)
         return self._pool
 
     def close(self) -> None:
@@ -74,6 +80,33 @@ class Workers:
                 child.terminate()
 
 
+def begin_imports(device: str, threads: int | None) -> BaseContext:
+    """How worker processes for a device are started, after what can be done for all of them in the background.
+
+    Those that compute on a CPU are forked from one process, which the first call starts: it imports the libraries, once
+    for all and while this process does something else, and then has neither threads nor anything under way.
+    """
+    # forked processes cannot use CUDA where the one they come from has looked at it; macOS cannot fork its libraries
+    if device != "cpu" or sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([f"retrieval_heads.{name}" for name in IMPORTED])
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for this process alone
+    try:
+        if threads is not None:  # numpy reads it when it is imported
+            os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+    return context
+
+
 def visible_gpus() -> list[str]:
     """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
     import torch
@@ -88,13 +121,15 @@ def limit_threads(threads: int | None) -> None:
     """Let this process compute with so many CPU threads; works before and after torch is imported."""
     if threads is None:
         return
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
 
 
-def _start(threads: int | None, gpus: list[str], started: Any) -> None:
+def _start(environment: dict[str, str], threads: int | None, gpus: list[str], started: Any) -> None:
     """In a new process: leave Ctrl-C to the parent, end when the parent is killed, take a GPU, limit the threads."""
+    os.environ.clear()  # of the process it is forked from: that of some time ago
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

@@ -9,7 +9,15 @@ stored. There are two places for the outcome:
 Sources are only read: an executed notebook is never synchronised back.
 """
 
+import sys
+
 from retrieval_heads.errors import StudyError
+
+WITHOUT_IRI = "import sys; sys.modules['rfc3987_syntax'] = None"
+"""What a Python that reads notebooks is told first: the library that checks them takes 2 s, when it is imported, for a
+grammar of international web addresses, and there are none to be checked."""
+
+sys.modules.setdefault("rfc3987_syntax", None)  # the same for this one
 
 
 class NotebookError(StudyError):

@@ -16,7 +16,7 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 
 from retrieval_heads.figures.explorers import SCRIPT, vega_bundle
 from retrieval_heads.files import write_whole
-from tools.book import NotebookError
+from tools.book import WITHOUT_IRI, NotebookError
 from tools.book.check import figures, page_problems
 from tools.book.data_page import data_page
 from tools.book.landing import landing, paper_rows
@@ -145,7 +145,7 @@ def build_html(layout: Layout, fresh: bool = True) -> Path:
     for old in (layout.html, layout.html.parent / ".doctrees") if fresh else ():
         shutil.rmtree(old, ignore_errors=True)
     # jupyter_book has no __main__; by this interpreter, not by whatever `jupyter-book` comes first on PATH
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()",
+    command = [sys.executable, "-c", f"{WITHOUT_IRI}; from jupyter_book.cli.main import main; main()",
                "build", str(layout.root), "-n", "-W", "--keep-going", "-q"]
     done = subprocess.run(command, cwd=layout.root, env=quiet_environment(), capture_output=True, text=True,
                           check=False)

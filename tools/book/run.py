@@ -17,7 +17,7 @@ import papermill
 import yaml
 from nbformat import NotebookNode
 
-from tools.book import NotebookError
+from tools.book import WITHOUT_IRI, NotebookError
 from tools.book.check import cell_name, error_line, numbered_code, page_problems
 from tools.book.layout import Layout, duration
 
@@ -130,8 +130,9 @@ def execute(
     executed.unlink(missing_ok=True)
     values = parameter_values(notebook, converted, given)
     command = [
-        sys.executable, "-m", "papermill", str(converted), str(executed), "--kernel", "python3",
-        "--cwd", str(layout.sources), "--no-progress-bar", "--log-level", "WARNING",
+        sys.executable, "-c", f"{WITHOUT_IRI}; from papermill.cli import papermill; papermill()",
+        str(converted), str(executed), "--kernel", "python3", "--cwd", str(layout.sources),
+        "--no-progress-bar", "--log-level", "WARNING",
         "--execution-timeout", str(timeout), *(["--parameters_yaml", yaml.safe_dump(values)] if given else []),
     ]
     returncode, log, seconds = _watched(command, waiting)

@@ -8,7 +8,7 @@ where the pair does not count. Answers are compared on the same base model, seed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,12 @@ class TaskHeads:
     def of_other_seeds(self, pairs: np.ndarray) -> np.ndarray:
         """A measure of pairs, `[..., seeds, seeds]`, with NaN for runs of one seed."""
         return np.where(np.eye(len(self.seeds), dtype=bool), np.nan, pairs)
+
+    def rows(self, columns: Mapping[str, np.ndarray], **same: Any) -> list[dict[str, Any]]:
+        """One row per condition, with its cell of each array `[conditions]` and those that are the same in all."""
+        return [{"task": self.task, "condition": condition, **same,
+                 **{name: values[i].item() for name, values in columns.items()}}
+                for i, condition in enumerate(self.conditions)]
 
 
 def flat(heads: np.ndarray) -> np.ndarray:

@@ -95,8 +95,7 @@ def able_runs(knockout: pd.DataFrame, areas: pd.DataFrame) -> pd.DataFrame:
     heads, and without as many random ones (NaN where the run has none, or too few heads are free for a control);
     `ten_retrieval` and `ten_random` those without ten; `area`, `low`, `high`, `k_max` are of the area.
     """
-    rows = knockout[(knockout["metric"] == METRIC) & (knockout["draw"] == 0)]
-    rows = rows[rows["condition"].isin(claimed(rows["condition"].unique()))]
+    rows = _answers(knockout)
     start = rows[rows["set"] == "none"].set_index(RUN)
     runs = pd.DataFrame({"start": start["value"], "n_retrieval": start["n_retrieval"]})
     runs["able"] = runs["start"] >= ABLE
@@ -108,6 +107,12 @@ def able_runs(knockout: pd.DataFrame, areas: pd.DataFrame) -> pd.DataFrame:
     beside_random = where(areas, mode=MODE, scope=SCOPE, set="random").set_index(RUN)
     beside_random = beside_random[["value", "low", "high", "k_max"]].astype(float).rename(columns={"value": "area"})
     return runs.join(beside_random).reset_index()
+
+
+def _answers(knockout: pd.DataFrame) -> pd.DataFrame:
+    """The rows of right answers without each set of heads, over all draws, in the conditions that count."""
+    rows = where(knockout, metric=METRIC, draw=0)
+    return rows[rows["condition"].isin(claimed(rows["condition"].unique()))]
 
 
 def necessity(runs: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
@@ -262,8 +267,7 @@ def control_rows(knockout: pd.DataFrame, text_loss: pd.DataFrame) -> pd.DataFram
     """
     if "groups" not in knockout:
         return frame([], "controls")
-    rows = knockout[(knockout["metric"] == METRIC) & (knockout["draw"] == 0)]
-    rows = rows[rows["condition"].isin(claimed(rows["condition"].unique()))]
+    rows = _answers(knockout)
     start = rows[(rows["set"] == "none") & (rows["value"] >= ABLE)][[*RUN, "value"]].rename(columns={"value": "start"})
     out = rows[(rows["mode"] == MODE) & (rows["scope"] == SCOPE) & (rows["k"] == rows["n_retrieval"])]
     out = out.merge(start, on=RUN)

@@ -40,14 +40,10 @@ PERMUTATIONS = 200
 def strength_rows(
     head_scores: pd.DataFrame, *, n_resamples: int = RESAMPLES, n_permutations: int = PERMUTATIONS
 ) -> pd.DataFrame:
-    """The table `strengths` from the table `head_scores`.
+    """The table `strengths`; a task without real runs gives no row.
 
-    Args:
-        head_scores: of all runs, with both halves and the chance level. Gained strength is told of where it has rows of
-            the condition `rope`, the base model at the runs' length and theta; the base model at its own length is no
-            measure of what was gained.
-
-    A task without real runs gives no row.
+    Gained strength is told of where there are scores of the base model at the runs' length and theta; at its own length
+    it is no measure of what was gained.
     """
     rows = []
     for one in task_heads(head_scores, (*HALVES, "chance")):
@@ -66,22 +62,18 @@ def _strength_rows(
 ) -> list[dict]:
     real = own[:, [one.reference]]
     values = dict(zip(("recall", "precision"), pair_values(flat(own), flat(real)), strict=True))
-    columns, n_bases = {}, len(one.bases)
+    columns = {"n_pairs": (~np.isnan(values["precision"])).sum(axis=(1, 2, 3))}
     for name, found in values.items():
         columns[name] = pair_means(found)
         columns[f"{name}_low"], columns[f"{name}_high"] = pair_intervals(found, n_resamples=n_resamples)
     columns["chance"], columns["chance_high"] = (
         known_mean(found, -1) for found in chance_within_layers(own, real, n_permutations, 0))
-    rows = []
-    for i, condition in enumerate(one.conditions):
-        others = pd.DataFrame([beside(own[:, i, base], real[:, 0, base]) for base in range(n_bases)]).mean()
-        rows.append({
-            "task": one.task, "condition": condition, "heads": heads,
-            **{name: float(found[i]) for name, found in columns.items()},
-            "ceiling": float(columns["precision"][one.reference]), **others.to_dict(),
-            "n_pairs": int((~np.isnan(values["precision"][i])).sum()),
-        })
-    return rows
+    others = pd.DataFrame([
+        pd.DataFrame([beside(own[:, i, base], real[:, 0, base]) for base in range(len(one.bases))]).mean()
+        for i in range(len(one.conditions))
+    ])
+    return one.rows(columns | {name: others[name].to_numpy() for name in others}, heads=heads,
+                    ceiling=float(columns["precision"][one.reference]))
 
 
 def pair_values(runs: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -105,9 +97,7 @@ def chance_within_layers(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and 97.5% quantile `[conditions, ...]` of the mean precision when each run's heads are permuted in layers.
 
-    Args:
-        own: `[2 halves, conditions, ..., seeds, layers, heads]`.
-        real: the same of the real runs, with one condition or none of that axis.
+    Both are `[2 halves, conditions, ..., seeds, layers, heads]`, the real runs with one condition or none of that axis.
     """
     rng, found = np.random.default_rng(seed), []
     for _ in range(n_permutations):
@@ -148,14 +138,9 @@ def _share_rows(one: TaskHeads, given: str, base: np.ndarray, ranks: str, n_resa
     of_base = known_mean(np.mean([cosines(own, start) for _, own, start in halves], axis=0), (1, 2))
     low, high = pair_intervals(partial, n_resamples=n_resamples)
     columns = {"partial": pair_means(partial), "low": low, "high": high, "correlation": pair_means(correlation),
-               "base_run": of_base}
-    return [
-        {"task": one.task, "condition": condition, "given": given, "ranks": ranks,
-         **{name: float(found[i]) for name, found in columns.items()},
-         "ceiling": float(columns["partial"][one.reference]), "base_real": float(of_base[one.reference]),
-         "n_pairs": int((~np.isnan(partial[i])).sum())}
-        for i, condition in enumerate(one.conditions)
-    ]
+               "base_run": of_base, "n_pairs": (~np.isnan(partial)).sum(axis=(1, 2, 3))}
+    return one.rows(columns, given=given, ranks=ranks, ceiling=float(columns["partial"][one.reference]),
+                    base_real=float(of_base[one.reference]))
 
 
 def _ranks(run: np.ndarray, base: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

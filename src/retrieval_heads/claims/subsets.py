@@ -64,14 +64,7 @@ C2 = partial(
 def subset_rows(
     head_scores: pd.DataFrame, thresholds: Iterable[float] = THRESHOLDS, *, n_resamples: int = RESAMPLES
 ) -> pd.DataFrame:
-    """The table `subsets` from the table `head_scores`.
-
-    Args:
-        head_scores: of all runs and the base models, with both halves of the probe examples.
-        thresholds: fractions; a head with a score above is a retrieval head.
-
-    A task without real runs gives no row; numbers that are not defined are NaN.
-    """
+    """The table `subsets`, with heads above each of the thresholds; a task without real runs gives no row."""
     rows = []
     for one in task_heads(head_scores, ("score", *HALVES)):
         if one.reference is None:
@@ -106,11 +99,7 @@ def _rows(one: TaskHeads, heads: str, threshold: float, n_resamples: int) -> lis
         "bases_above": (by_base["precision"] > np.fmax(by_base["chance_high"], HALF)).sum(axis=1),
         "n_bases": (~np.isnan(by_base["precision"])).sum(axis=1), "bases_known": known.any(axis=-1).sum(axis=1),
     }
-    return [
-        {"task": one.task, "condition": condition, "heads": heads, "threshold": threshold, "ceiling": float(ceiling),
-         "retest": float(own), **{name: values[i].item() for name, values in columns.items()}}
-        for i, condition in enumerate(one.conditions)
-    ]
+    return one.rows(columns, heads=heads, threshold=threshold, ceiling=float(ceiling), retest=float(own))
 
 
 def _pair_measures(
@@ -118,11 +107,8 @@ def _pair_measures(
 ) -> dict[str, np.ndarray]:
     """Measures `[conditions, bases, seeds, seeds of the real run]` of all pairs, each the mean of both ways.
 
-    Args:
-        masks: bool `[conditions, bases, seeds, layers, heads]` of each half.
-        real: index of the real condition.
-        candidates: bool `[bases, layers, heads]`.
-        known: bool `[conditions, bases, seeds]`, the runs that are there.
+    Of each half `masks` are bool `[conditions, bases, seeds, layers, heads]`; `candidates` are `[bases, layers,
+    heads]`, and `known` `[conditions, bases, seeds]`, the runs that are there.
     """
     pairs, ways = known[..., None] & known[real][:, None, :], []
     for half, other in WAYS:

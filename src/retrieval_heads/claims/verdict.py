@@ -68,15 +68,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with all that was computed for it: derived tables by name, verdicts of the tasks and of all of them."""
+    """A claim with all that was computed for it: derived tables by name, and verdicts, that of all tasks last."""
 
     tables: dict[str, pd.DataFrame]
     verdicts: tuple[Verdict, ...]
-
-    @property
-    def overall(self) -> Verdict:
-        """The verdict over all tasks."""
-        return next(one for one in self.verdicts if one.task == ALL)
 
 
 def over_tasks(of_tasks: Sequence[Verdict], pooled: Iterable[float | None] | None = None) -> Verdict:

@@ -18,7 +18,6 @@ import vl_convert
 from retrieval_heads import paths
 from retrieval_heads.data.example import task_of
 from retrieval_heads.figures.style import in_order, words
-from retrieval_heads.heads.readout import answer_attention, tokens_of
 from retrieval_heads.models.layout import Head
 from retrieval_heads.settings import REFERENCE
 
@@ -213,6 +212,7 @@ def shipped_adapters_html(task: str, length: int = 256, shown: int = 4) -> str:
     Without scripts, so many of the strongest heads can be chosen, and half as many of the weakest.
     """
     from retrieval_heads.data import make_examples
+    from retrieval_heads.heads.readout import answer_attention, tokens_of
     from retrieval_heads.heads.scores import retrieval_scores
     from retrieval_heads.heads.select import bottom_heads, top_heads
     from retrieval_heads.models.load import load_model, swap_adapter

@@ -29,7 +29,8 @@ from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.files import write_whole
 from retrieval_heads.heads.select import select_heads
 from retrieval_heads.models.layout import Head, HeadLayout
-from retrieval_heads.stats.overlap import NAN, matrices, overlap
+from retrieval_heads.stats.overlap import matrices, overlap
+from retrieval_heads.stats.resample import NAN
 
 TOP = (10, 20, 50)
 """How many of the best heads are compared."""

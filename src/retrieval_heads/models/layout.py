@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import torch
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from torch import nn
+from typing import TYPE_CHECKING
 
 from retrieval_heads.errors import HeadError, ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 Head = tuple[int, int]
 """A head as `(layer, head)`, both counted from 0; with grouped-query attention these are query heads."""
@@ -116,6 +117,8 @@ def base_model(model: nn.Module) -> nn.Module:
     wrapped = hasattr(model, "get_base_model")
     if not wrapped and not getattr(model, "_hf_peft_config_loaded", False):  # `add_adapter` of the model itself
         return model
+    from peft.tuners.tuners_utils import BaseTuner
+
     active = model.active_adapters if wrapped else model.active_adapters()
     for name, config in model.peft_config.items():
         if name not in active:
@@ -144,6 +147,8 @@ def _check_tied(base: nn.Module) -> None:
     ends = base.get_input_embeddings(), base.get_output_embeddings()
     if None in ends or inner_layer(ends[0]).weight is not inner_layer(ends[1]).weight:
         return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     adapted = [name for name, end in zip(("embedding", "unembedding"), ends, strict=True)
                if isinstance(end, BaseTunerLayer)]
     if adapted:
@@ -153,20 +158,22 @@ def _check_tied(base: nn.Module) -> None:
         )
 
 
-@torch.no_grad()
 def matrix_of(module: nn.Module) -> torch.Tensor:
     """float32 `[out, in]`: the matrix by which a linear module multiplies its inputs.
 
     Of a plain layer its weight. Any other, such as one with an un-merged adapter or with quantised weights, is asked
     what it makes of each unit vector; hooks on it are left out.
     """
-    if type(module) is nn.Linear:
-        return module.weight.float()
-    inner = inner_layer(module)
-    units = torch.eye(inner.in_features, device=inner.weight.device, dtype=compute_dtype(module))
-    nothing = torch.zeros_like(units[:1])
-    made = module.forward(torch.cat([units, nothing])[None])[0].float()
-    return (made[:-1] - made[-1]).T
+    import torch
+
+    with torch.no_grad():
+        if type(module) is torch.nn.Linear:
+            return module.weight.float()
+        inner = inner_layer(module)
+        units = torch.eye(inner.in_features, device=inner.weight.device, dtype=compute_dtype(module))
+        nothing = torch.zeros_like(units[:1])
+        made = module.forward(torch.cat([units, nothing])[None])[0].float()
+        return (made[:-1] - made[-1]).T
 
 
 def inner_layer(module: nn.Module) -> nn.Module:
@@ -178,5 +185,7 @@ def inner_layer(module: nn.Module) -> nn.Module:
 
 def compute_dtype(module: nn.Module) -> torch.dtype:
     """The dtype of a projection's inputs: that of the weight under its adapters, float32 where that is quantised."""
+    import torch
+
     weight = inner_layer(module).weight
     return weight.dtype if weight.is_floating_point() else torch.float32

@@ -36,6 +36,7 @@ from retrieval_heads.rank.decide import compared
 from retrieval_heads.rank.result import Result
 from retrieval_heads.settings import UNTUNED
 from retrieval_heads.stats.overlap import cosine, recall_precision
+from retrieval_heads.stats.resample import NAN
 from retrieval_heads.tables import to_csv
 from retrieval_heads.training.finetune import finetune
 from retrieval_heads.training_sets import TOKENS, Reader, SetsInputs, SetsRequest, kept
@@ -45,8 +46,6 @@ BATCH = 4
 
 REAL = "reference/real"
 """What stands for the real training examples among the sets: no set has such a name. Their adapters lie there."""
-
-NAN = float("nan")
 
 
 @dataclass(frozen=True)

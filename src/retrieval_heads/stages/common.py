@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
-from torch import nn
 
 from retrieval_heads import paths
 from retrieval_heads.bases import base_path
@@ -18,12 +16,13 @@ from retrieval_heads.data.example import Example, task_of
 from retrieval_heads.data.examples import make_examples
 from retrieval_heads.data.folder import data_folder, held_out_file, made_of_others, training_file
 from retrieval_heads.data.prompt_format import without_gold
-from retrieval_heads.evaluation import answer_losses, evaluate_each
 from retrieval_heads.keys import Options, RunKey, study_grid
 from retrieval_heads.models.layout import head_layout
-from retrieval_heads.models.load import load_model, load_tokenizer, model_folder
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stats.resample import bootstrap_mean
+
+if TYPE_CHECKING:  # the libraries for models take seconds: they are imported where there is something to compute
+    from torch import nn
 
 EVERYTHING = Options()
 """No restriction: all tasks, seeds and base models of the profile."""
@@ -78,6 +77,10 @@ def load_run(profile: Profile, key: RunKey, device: str, longest: int = 0) -> tu
     On a GPU in the precision that it is trained in, on a CPU in float32, which is faster there. `longest` is in tokens,
     where it is more than the profile's lengths.
     """
+    import torch
+
+    from retrieval_heads.models.load import load_model
+
     half = profile.lora.bf16 and device.startswith("cuda")
     return load_model(
         base_path(profile, key.base), None if key.condition in UNTUNED else adapter_path(profile, key), device,
@@ -93,6 +96,8 @@ def study_tokenizer(profile: Profile) -> Any:
 
 @cache
 def _tokenizer_of(base: str) -> Any:
+    from retrieval_heads.models.load import load_tokenizer, model_folder
+
     return load_tokenizer(model_folder(base))
 
 
@@ -184,6 +189,8 @@ def scored_run(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
     """A run on the test examples of each length: rows of the metrics, and of the last length rows of the answers, and
     the answers as text; all without the key columns."""
+    from retrieval_heads.evaluation import answer_losses, evaluate_each
+
     model, tokenizer = load_run(profile, key, device)
     rows = []
     for length in lengths:

@@ -8,17 +8,18 @@ scored at the length that it was made for: at the other it answers nothing, and 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrieval_heads.evaluation import answer_losses
-from retrieval_heads.heads.scores import HeadScores, score_heads
 from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages import finetune
 from retrieval_heads.stages.common import EVERYTHING, batch_size, held_out, load_run, runs_of, untuned_keys
 from retrieval_heads.stages.provide import Made, make_tables
+
+if TYPE_CHECKING:
+    from retrieval_heads.heads.scores import HeadScores
 
 TABLES = ("head_scores", "probe_loss")
 
@@ -53,6 +54,9 @@ def tables(profile: Profile) -> tuple[str, ...]:
 
 def scores_of_run(profile: Profile, key: RunKey, device: str) -> Made:
     """The scores of all heads of one run, or of a base model."""
+    from retrieval_heads.evaluation import answer_losses
+    from retrieval_heads.heads.scores import score_heads
+
     model, tokenizer = load_run(profile, key, device)
     length = profile.base_length if key.condition == "base" else profile.train_length
     examples = held_out(profile, key.task, "probe", length)

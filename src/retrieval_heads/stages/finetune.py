@@ -20,7 +20,6 @@ from retrieval_heads.bases import base_path
 from retrieval_heads.claims.shortfall import shortfall
 from retrieval_heads.data.encode import Spilled
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.evaluation import evaluate_each
 from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.manifest import Facts
 from retrieval_heads.settings import Profile
@@ -43,8 +42,6 @@ from retrieval_heads.stages.common import (
 )
 from retrieval_heads.stages.provide import Made, make_tables
 from retrieval_heads.store import Store, load_table
-from retrieval_heads.training.finetune import finetune
-from retrieval_heads.training.training_record import read_record
 
 TABLES = ("training", "losses", "performance", "answers")
 
@@ -104,6 +101,8 @@ def at_lengths(profile: Profile, keys: list[RunKey]) -> list[RunKey]:
 
 def score_lengths(profile: Profile, key: RunKey, device: str) -> Made:
     """The scores of one run at each of the further lengths."""
+    from retrieval_heads.evaluation import evaluate_each
+
     settings, rows = profile.lengths, []
     model, tokenizer = load_run(profile, key, device, max(settings.eval_lengths))
     for length in settings.eval_lengths:
@@ -117,6 +116,8 @@ def score_lengths(profile: Profile, key: RunKey, device: str) -> Made:
 
 def train(profile: Profile, key: RunKey, device: str) -> dict[str, Any]:
     """Fine-tune one run, unless its adapter is there; the record of the training."""
+    from retrieval_heads.training.finetune import finetune
+
     examples = Spilled(training_examples(profile, key), study_tokenizer(profile))
     return finetune(
         base_path(profile, key.base), examples, adapter_path(profile, key), profile.lora_settings(key.seed), device,
@@ -130,6 +131,8 @@ def trained(profile: Profile, key: RunKey) -> dict[str, Any]:
         ConfigError: there is none for this run, or it was made with other settings or another number of examples.
         ModelError, ResultError: it is incomplete.
     """
+    from retrieval_heads.training.training_record import read_record
+
     folder = adapter_path(profile, key)
     if not folder.is_dir():
         raise ConfigError(f"no trained adapter of the run {key.name}", where="adapters", value=profile.adapters,

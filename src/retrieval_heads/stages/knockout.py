@@ -14,15 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
 from retrieval_heads.data.examples import plain_text
-from retrieval_heads.heads.ablate import mean_head_outputs, text_losses
 from retrieval_heads.heads.select import groups_filled
-from retrieval_heads.heads.sweeps import knockout_sweep
 from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.models.layout import head_layout
 from retrieval_heads.settings import REFERENCE, Profile
@@ -33,6 +30,9 @@ from retrieval_heads.stages.provide import Made, make_tables
 from retrieval_heads.stages.sweeps import METRICS, NAN, Resamples, Scores, as_cells, loss, per_example, together
 from retrieval_heads.stats.areas import area_between
 from retrieval_heads.stats.resample import Interval
+
+if TYPE_CHECKING:
+    from torch import nn
 
 TABLES = ("knockout", "knockout_effects", "knockout_area", "text_loss")
 
@@ -49,6 +49,9 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
 
 def knock_out_run(profile: Profile, key: RunKey, device: str) -> Made:
     """Every set, mode and scope of one run."""
+    from retrieval_heads.heads.ablate import mean_head_outputs
+    from retrieval_heads.heads.sweeps import knockout_sweep
+
     heads, settings = run_heads(profile, key), profile.knockout
     # beside the profile's numbers, as many as the run has retrieval heads: all of them
     counts = sorted({k for k in (*settings.k, len(heads.retrieval)) if 0 < k <= heads.scores.size})
@@ -110,6 +113,8 @@ def _text_rows(
     profile: Profile, key: RunKey, model: nn.Module, tokenizer: Any, sets: Sequence[HeadSet],
 ) -> list[dict[str, Any]]:
     """The loss on plain text without each set; the mean over the draws of a random control as draw 0."""
+    from retrieval_heads.heads.ablate import text_losses
+
     ids = plain_text(tokenizer, n=profile.knockout.text_n, length=profile.base_length)
     losses = text_losses(model, ids, by_label(sets))
     found: dict[tuple[str, int], list[np.ndarray]] = {}

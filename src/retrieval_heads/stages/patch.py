@@ -14,15 +14,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.heads.sweeps import SourceAnswer, patch_sweep, source_answers
 from retrieval_heads.keys import Options, RunKey
-from retrieval_heads.models.load import sibling_model
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import detect
 from retrieval_heads.stages.common import (
@@ -38,6 +35,11 @@ from retrieval_heads.stages.head_sets import NONE, HeadSet, RunHeads, by_label, 
 from retrieval_heads.stages.provide import Made, make_tables
 from retrieval_heads.stages.sweeps import Resamples, Scores, as_cells, loss, per_example, together
 from retrieval_heads.stats.resample import Interval
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from retrieval_heads.heads.sweeps import SourceAnswer
 
 SOURCE = HeadSet("source", ())
 
@@ -75,6 +77,9 @@ def swept(
     profile: Profile, key: RunKey, device: str, n: int, sets: Iterable[HeadSet],
 ) -> tuple[list[dict[str, Any]], list[SourceAnswer]]:
     """The rows of the sweep over sets that are patched into a run, on `n` examples, and the answers of its real run."""
+    from retrieval_heads.heads.sweeps import patch_sweep
+    from retrieval_heads.models.load import sibling_model
+
     source, tokenizer, answers = _source_run(profile, key.to(REFERENCE), device, n)
     target = sibling_model(source, adapter_path(profile, key))
     examples = patched_examples(profile, key.task, n)
@@ -97,6 +102,8 @@ def patched_examples(profile: Profile, task: str, n: int) -> tuple[Example, ...]
 @lru_cache(maxsize=1)
 def _source_run(profile: Profile, real: RunKey, device: str, n: int) -> tuple[nn.Module, Any, list[SourceAnswer]]:
     """A real run, its tokenizer and its answers, kept while the runs that are patched from it follow one another."""
+    from retrieval_heads.heads.sweeps import source_answers
+
     source, tokenizer = load_run(profile, real, device)
     return source, tokenizer, source_answers(source, tokenizer, patched_examples(profile, real.task, n))
 

@@ -25,6 +25,7 @@ from retrieval_heads.parallel import resolve_device, run_all
 from retrieval_heads.settings import Profile
 from retrieval_heads.store import Store, find_committed
 from retrieval_heads.tables import all_tables
+from retrieval_heads.workers import begin_imports, current_cluster
 
 AS_IS = "RETRIEVAL_HEADS_AS_IS"
 """While this variable is set no stage is run, as when the report's pages are made from an unfinished grid."""
@@ -108,6 +109,8 @@ def make_tables(
     missing = {part for table in tables for part in store.todo(table, parts)}
     todo = [part for part in parts if part in missing or (ready is not None and not ready(part))]
     if todo:
+        if profile.workers > 1 and len(todo) > 1 and current_cluster() is None:
+            begin_imports(profile.device, profile.threads)  # beside this process's own, which come next
         store.prepare(todo)
         make = partial(make_part_once, store, tuple(tables), function, ready)
         share_out(make, todo, profile, resolve_device(profile.device), description)

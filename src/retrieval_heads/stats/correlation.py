@@ -30,9 +30,7 @@ from scipy.stats import rankdata
 
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.stats.overlap import cosines
-from retrieval_heads.stats.resample import RESAMPLES, check_resampling, percentile_interval
-
-NAN = float("nan")
+from retrieval_heads.stats.resample import NAN, RESAMPLES, check_resampling, percentile_interval
 
 PERMUTATIONS = 4999
 METHODS = ("spearman", "kendall")

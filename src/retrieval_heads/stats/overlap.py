@@ -26,8 +26,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import hypergeom
 
 from retrieval_heads.errors import ConfigError
-
-NAN = float("nan")
+from retrieval_heads.stats.resample import NAN
 
 THRESHOLDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 """Thresholds of the curve around the study's 0.1."""

@@ -61,14 +61,9 @@ def fit_linear(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarra
 def left_out_errors(runs: pd.DataFrame, predictors: list[str], outcome: str) -> pd.DataFrame:
     """Errors in predicting every condition from the others, by each predictor and by the baseline.
 
-    Args:
-        runs: NaN where a value is not defined; give means over base models and seeds to predict those.
-        predictors: names of columns.
-        outcome: name of the column of performance; errors are in its unit.
-
-    Returns:
-        One row per task and condition: `task`, `condition`, `n_runs`, `observed` (mean performance), and for each
-        predictor and for `mean` the mean absolute error. A task of fewer than three conditions gives no row.
+    In `runs`, NaN is not defined; give means over base models and seeds to predict those. One row per task and
+    condition: `n_runs`, `observed` (mean outcome), and for each predictor and for `mean` the mean absolute error, in
+    the unit of the outcome. A task of fewer than three conditions gives no row.
     """
     table, _ = balanced(runs, [*predictors, outcome])
     rows = []
@@ -91,17 +86,9 @@ def summarise_errors(
 ) -> pd.DataFrame:
     """Mean absolute error of each predictor, and how much lower it is than that of a reference; per task and over all.
 
-    Args:
-        errors: the table of `left_out_errors`.
-        predictors: columns of it to be judged; a reference among them is left out.
-        reference: the column to compare with, a predictor or `mean`.
-
-    Returns:
-        One row per task (`all` for the mean over all, if there are several) and predictor: `task`, `predictor`,
-        `reference`, `error` with `error_low`, `error_high`; `reference_error`; `gain` (reference less predictor,
-        positive where the predictor is better) with `gain_low`, `gain_high`; `skill` (gain as a share of the
-        reference's error); `n_conditions`; `reason` where a value is NaN. An interval needs three conditions. It holds
-        the fitted predictions fixed, so it is approximate: conditions left out in turn share the others as their basis.
+    From `left_out_errors`; the reference, a predictor or `mean`, is not compared with itself. The columns are those of
+    the table `prediction_errors`. An interval needs three conditions. It holds the fitted predictions fixed, so it is
+    approximate: conditions left out in turn share the others as their basis.
     """
     judged = [name for name in predictors if name != reference]
     rows = []
@@ -129,16 +116,15 @@ def choices(runs: pd.DataFrame, predictors: Mapping[str, str], outcome: str) -> 
     """The choice of each predictor in each task, base model and seed.
 
     Args:
-        runs: its conditions are the candidates. Runs without an outcome are no candidates; those without a predictor
+        runs: its conditions are the candidates. Runs without an outcome are not candidates; those without a predictor
             are never taken by it.
         predictors: for each column, whether the `high` or the `low` values promise performance.
         outcome: the column of performance, higher is better; regrets are in its unit.
 
     Returns:
-        One row per predictor, task, base model and seed: `n_candidates`, `n_unranked` (without a predictor), `taken`
-        (its condition; several, parted by commas, where the best predictors are equal: then one of them is taken at
-        random and `regret` is the expected one), `best` (the highest value), `regret`, `random_regret`, `agreement`
-        (tau-a, -1 to 1), `reason` (empty, or why `regret` and `agreement` are NaN).
+        One row per choice. `taken` are several conditions, parted by commas, where the best predictors are equal: then
+        one of them is taken at random, and `regret` is the expected one. `best` is the highest value, `agreement`
+        tau-a, from -1 to 1, and `reason` says why numbers are NaN.
     """
     table = in_order(runs, [*predictors, outcome]).dropna(subset=[outcome])
     table = table.assign(_worth=table.groupby([TASK, REPEAT[0], CONDITION])[outcome].transform("mean"))
@@ -174,16 +160,10 @@ def summarise_regret(
 ) -> pd.DataFrame:
     """Mean regret of each predictor beside that of a random choice and of a reference; per task and over all.
 
-    Args:
-        chosen: the table of `choices`. Base models and seeds in which a regret of some predictor and task is not
-            defined are left out for all, so that all rows compare the same choices.
-        reference: the predictor to compare with, such as the training loss.
-
-    Returns:
-        One row per task (`all` for the mean over tasks, if there are several) and predictor: `task`, `predictor`,
-        `regret`, `random_regret`, `gain` (random less regret), `agreement`, `over_reference` (the reference's regret
-        less that of this predictor), each with `NAME_low` and `NAME_high`; `hits`, the share of choices without regret;
-        `n_choices`; `reason` where numbers are NaN. Positive gains speak for the predictor.
+    Of the table of `choices`, base models and seeds in which a regret of some predictor and task is not defined are
+    left out for all, so that all rows compare the same choices. Positive numbers speak for the predictor: `gain` is the
+    regret of a random choice less its own, `over_reference` that of the reference less its own. `hits` is the share of
+    choices without regret; the other columns are those of the table `choice`.
     """
     names = list(dict.fromkeys(chosen["predictor"]))
     rows = []

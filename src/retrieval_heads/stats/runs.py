@@ -76,15 +76,9 @@ def correlate_runs(
 ) -> pd.DataFrame:
     """Correlate two columns of a table of runs over conditions; one row per task, and one for all if there are several.
 
-    Args:
-        runs: without the conditions that are not to count (the real one and the controls, say).
-        predictor, outcome: names of the columns, NaN where not defined.
-        given: a third column, whose part in both is removed (Spearman only).
-        method: `spearman` or `kendall`.
-
-    Returns:
-        `task`, `predictor`, `outcome`, the columns of `correlation.correlate` (`n` counts the rows compared,
-        `n_dropped` the runs left out), `n_conditions`, `n_runs` and `left_out` (conditions, see `balanced`).
+    Give the runs that are to count, without the real one and the controls, say; the part of a column `given` in both is
+    removed. The columns are those of `correlation.correlate` (`n` counts the rows compared, `n_dropped` the runs left
+    out), `n_conditions`, `n_runs` and `left_out` (conditions, see `balanced`).
     """
     columns = [predictor, outcome] if given is None else [predictor, outcome, given]
     settings = {"method": method, "n_resamples": n_resamples, "n_permutations": n_permutations, "seed": seed}

@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.stats.overlap import NAN, cosines, matrices, recall_precision, some
+from retrieval_heads.stats.overlap import cosines, matrices, recall_precision, some
+from retrieval_heads.stats.resample import NAN
 
 PERSISTENCE = 0.9
 """Of rank-biased overlap: the first ten ranks then have 86% of the weight (Webber et al. 2010)."""

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_heads.errors import ResultError
 from retrieval_heads.stats.resample import blocks, draw
 
 Truth = bool | None
@@ -163,12 +162,10 @@ class Means:
     Attributes:
         estimates: by set, float64 `[outcomes]`.
         samples: by set, float64 `[resamples, outcomes]`, paired by example between sets.
-        degrees: degrees of freedom of the pooled variance over seeds; 0 where seeds were not counted.
     """
 
     estimates: Mapping[str, np.ndarray]
     samples: Mapping[str, np.ndarray]
-    degrees: int
 
     def of(self, function: Callable[[Mapping[str, np.ndarray]], np.ndarray]) -> Sampled:
         """A function of the means, which gets by set `[..., outcomes]` and returns `[...]`."""
@@ -195,35 +192,31 @@ def resampled_means(
     Returns:
         The means. A set named `rope`, theta alone, was not trained and has no chance of seeds.
     """
-    shapes = {one.shape[1:] for one in values.values()}
-    if len(shapes) != 1 or not all(np.isfinite(one).all() for one in values.values()):
-        raise ResultError("runs that were not measured on the same examples, or values that are no numbers",
-                          where="resampled_means", value=sorted(shapes), remedy="Make the runs again.")
-    (n, n_outcomes), names = next(iter(shapes)), list(values)
+    names = list(values)
+    _, n, n_outcomes = values[names[0]].shape
     rng = np.random.default_rng(seed)
     by_example = np.stack([values[name].mean(axis=0) for name in names], axis=1).reshape(n, -1)
     drawn = np.concatenate([draw(rng, n, size) @ by_example / n for size in blocks(n_resamples, BLOCK)])
     drawn = drawn.reshape(n_resamples, len(names), n_outcomes)
-    degrees = 0
     if with_seeds:
-        parts, degrees = _seed_parts(values, n_resamples, rng)
+        parts = _seed_parts(values, n_resamples, rng)
         for place, name in enumerate(names):
             drawn[:, place] += parts.get(name, 0.0)
     return Means(
         {name: values[name].mean(axis=(0, 1)) for name in names},
-        {name: drawn[:, place] for place, name in enumerate(names)}, degrees,
+        {name: drawn[:, place] for place, name in enumerate(names)},
     )
 
 
 def _seed_parts(
     values: Mapping[str, np.ndarray], n_resamples: int, rng: np.random.Generator
-) -> tuple[dict[str, np.ndarray], int]:
-    """By set, draws `[resamples, outcomes]` of the error of its mean over seeds; and the degrees of freedom."""
+) -> dict[str, np.ndarray]:
+    """By set, draws `[resamples, outcomes]` of the error of its mean over seeds."""
     trained = {name: one.mean(axis=1) for name, one in values.items() if name != "rope"}  # [seeds, outcomes]
     deviations = {name: one - one.mean(axis=0) for name, one in trained.items()}
     degrees = sum(len(one) - 1 for one in trained.values())
     if not degrees:
-        return {}, 0
+        return {}
     pooled = np.concatenate(list(deviations.values()))
     spread = np.sqrt((pooled**2).sum(axis=0) / degrees)
     # a draw of normal numbers times the deviations has their covariance, whatever its rank
@@ -234,4 +227,4 @@ def _seed_parts(
         larger = np.where(spread > 0, np.maximum(own, spread) / np.where(spread > 0, spread, 1.0), 1.0)
         normal = rng.standard_normal((n_resamples, len(pooled))) @ pooled / np.sqrt(degrees)
         parts[name] = normal * heavy * larger / np.sqrt(len(one))
-    return parts, degrees
+    return parts

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.official.answers import merge
@@ -52,12 +52,9 @@ Phrase = Annotated[Filled, AfterValidator(str.strip)]
 """A question or an answer: not empty, without white space around it."""
 
 
-class Fields(BaseModel):
+class Fields(BaseModel, strict=True, extra="ignore", frozen=True):
     """Base of the formats: exact types (a quoted number is not a number). Extra keys are ignored: predictions files add
     `model_*` keys, and later releases add metadata."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
-
 
 F = TypeVar("F", bound=Fields)
 

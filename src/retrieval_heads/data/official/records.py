@@ -64,11 +64,8 @@ def _sound(outcomes: Iterable[Record | DataError]) -> Iterator[Record]:
 
 
 def each_record(path: str | Path, lines: bool = True) -> Iterator[Record | DataError]:
-    """Read a file to the end: each record, or the error that stands in its place.
-
-    A broken line does not end it; what makes the rest unreadable does (damaged gzip, malformed JSON in an array). A
-    missing or empty file is one error.
-    """
+    """Each record of a file, or the error that stands in its place: a broken line does not end it, but what makes the
+    rest unreadable does (damaged gzip, malformed JSON in an array). A missing or empty file is one error."""
     path, line, found = Path(path), 0, False
     try:
         with opened(path, lambda: f"{path}, after line {line}") as file:
@@ -243,10 +240,7 @@ class JsonStream:
 
 def read_ids(path: str | Path) -> tuple[str, ...]:
     """The ids of a file, each once, in its order: one per line, or the `id` of each record of JSON Lines; also gzipped.
-
-    Raises:
-        DataError: the file cannot be read, holds none, or a record has no `id`.
-    """
+    `DataError` for a file that cannot be read or holds none, or a record without `id`."""
     path, line, ids = Path(path), 0, {}
     with opened(path, lambda: f"{path}, after line {line}") as file:
         for line, raw in enumerate(file, start=1):

@@ -81,7 +81,7 @@ def gold_keys(sources: Iterable[Source]) -> frozenset[str]:
 
 
 def group_of(source: Source) -> str:
-    """The kind of question by which `real_limited` is limited: question word, number of hops, or subtopic."""
+    """The kind of question: its question word, number of hops, or subtopic."""
     if "hops" in source.meta:
         return f"{source.meta['hops']}-hop"
     if "subtopic" in source.meta:
@@ -94,8 +94,7 @@ def split(
     sources: Sequence[Source], room: Room = lambda *_: None, *, train: int, probe: int, test: int, seed: int,
     dev: int = 0, pinned: Mapping[str, Sequence[str]] | None = None, dropped: Counter[str] | None = None,
 ) -> Split:
-    """Split records so that each has enough other documents even without the gold documents of the other side; insights
-    of one topic are kept together as far as that goes.
+    """Split records; insights of one topic are kept together as far as that goes.
 
     `real_limited` takes as few kinds of question as hold `train` records: the most frequent ones, or for MuSiQue those
     of the fewest hops.
@@ -103,7 +102,6 @@ def split(
     Args:
         sources: records without a repeated question.
         room: asked only about records that are about to be taken.
-        train, probe, test, dev: how many of each.
         pinned: ids of the records of some sets (those of `Split`), as many as the set has; the others are drawn.
         dropped: counts the records that had no room, by reason; one that is refused twice counts once.
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from retrieval_heads.errors import ResultError
 from retrieval_heads.files import UNREADABLE, write_whole
 
 
-class Reply(BaseModel):
+class Reply(BaseModel, strict=True, extra="forbid", frozen=True):
     """One answer of an endpoint.
 
     Attributes:
@@ -30,8 +30,6 @@ class Reply(BaseModel):
         refused: whether the endpoint marks it as a refusal.
         tokens_in, tokens_out: tokens of the request and of the answer, None where the endpoint does not say.
     """
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     text: str
     finish: str = "stop"
@@ -97,10 +95,8 @@ class Spending:
 
     Attributes:
         price_in, price_out: price of a million tokens sent and received, in any currency; None when unknown.
-        requests: answers that the endpoint gave in this run.
-        cached: answers that were there from an earlier run.
-        tokens_in, tokens_out: tokens sent and received in this run, as far as the endpoint says.
-        unreported: answers without a token count.
+        requests, cached: answers that the endpoint gave in this run, and those from an earlier one.
+        tokens_in, tokens_out: sent and received in this run, but for `unreported` answers without a count.
     """
 
     price_in: float | None = None

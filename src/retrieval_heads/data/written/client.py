@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from retrieval_heads.data.written.cache import Cache, Reply, Spending, request_key
 from retrieval_heads.errors import ConfigError, StudyError
@@ -103,11 +103,8 @@ def known_model(model: str | None = None) -> str:
 
 
 class Client:
-    """Asks an endpoint, through a cache; may be used by many threads.
-
-    Raises:
-        ConfigError: the `openai` library is not installed, or does not know a parameter.
-    """
+    """Asks an endpoint, through a cache; may be used by many threads. `ConfigError` where the `openai` library is not
+    installed, or does not know a parameter."""
 
     def __init__(self, endpoint: Endpoint, cache: Cache, spending: Spending | None = None) -> None:
         try:
@@ -129,12 +126,8 @@ class Client:
         self._guard = threading.Lock()
 
     def complete(self, messages: list[dict[str, str]]) -> Reply:
-        """The endpoint's answer to chat messages, from the cache where it was given before.
-
-        Raises:
-            EndpointError: no answer after all retries, a refused request, or an answer that is not a chat completion.
-            ResultError: the cache's folder cannot be used.
-        """
+        """The endpoint's answer to chat messages, from the cache where it was given before; `EndpointError` without a
+        chat completion after all retries, `ResultError` for a folder of the cache that cannot be used."""
         key = request_key(self.endpoint.model, messages, self.endpoint.parameters)
         with self._guard:
             lock = self._locks[key]
@@ -180,26 +173,22 @@ class Client:
             ) from error
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-
-class _Message(_Strict):
+class _Message(BaseModel, strict=True):
     content: str | None = None
     refusal: str | None = None
 
 
-class _Choice(_Strict):
+class _Choice(BaseModel, strict=True):
     message: _Message
     finish_reason: str | None = None
 
 
-class _Usage(_Strict):
+class _Usage(BaseModel, strict=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
-class _Completion(_Strict):
+class _Completion(BaseModel, strict=True):
     choices: list[_Choice]
     usage: _Usage | None = None
 

@@ -91,12 +91,8 @@ class Order:
 
 
 def write_messages(task: str, purpose: str, **fields: Any) -> Messages:
-    """The chat messages that ask for one text.
-
-    Args:
-        purpose: `needle` (a document that states a fact) or `distractor` (one about something else).
-        fields: what stands in the prompt's braces. `forbidden` is a list of names that must not occur.
-    """
+    """The chat messages that ask for one text; `purpose` is that of a prompt's file, `fields` are what stands in its
+    braces, where `forbidden` is a list of names that must not occur."""
     template = _template(f"{task if _file(f'{task}_{purpose}').is_file() else 'mdqa'}_{purpose}")
     names = "; ".join(fields.get("forbidden", ()))
     fields["forbidden"] = f"- These words must not occur anywhere in the text: {names}" if names else ""
@@ -152,11 +148,8 @@ def _fact_order(real: Real, step: int, fact: Fact, words: int, control: tuple[st
 def distractor_orders(
     reals: Sequence[Real], n: int, seed: int = 0, control: tuple[str, ...] = (),
 ) -> tuple[list[str], list[Order]]:
-    """Orders for `n` documents about the topics of the real ones, drawn at random, and their titles.
-
-    A document about the topic of an example's document must not mention that example's answers; those of others are
-    seen to where the context is filled.
-    """
+    """Titles of, and orders for, `n` documents about topics of the real ones, drawn at random. None may mention the
+    answers of the example that its topic is from; those of others are seen to where the context is filled."""
     rng = random.Random(f"{seed}|distractors")
     topics = list({topic: (topic, title, real) for real in reals for topic, title in _topics(real)}.values())
     rng.shuffle(topics)
@@ -208,7 +201,7 @@ def find_fault(reply: Reply, wanted: Wanted) -> Fault | None:
         return Fault("the text is cut off", "it was cut off; write a shorter one.")
     if found := left_markup(text, wanted.control):
         return Fault("markup of a language model in the text", f"it holds {found}; give the text alone.")
-    return _malformed(own_text(reply.text), text) or _wrong_length(text, wanted.words) or _wrong_content(text, wanted)
+    return _malformed(own_text(reply.text), text) or _wrong_content(text, wanted)
 
 
 def contains(text: str, phrase: str) -> bool:
@@ -234,15 +227,11 @@ def _malformed(raw: str, text: str) -> Fault | None:
     return None
 
 
-def _wrong_length(text: str, words: int) -> Fault | None:
-    count = len(text.split())
-    if LENGTHS[0] * words <= count <= LENGTHS[1] * words:
-        return None
-    return Fault(f"the text is too {'short' if count < words else 'long'}",
-                 f"it has {count} words; write about {words}.")
-
-
 def _wrong_content(text: str, wanted: Wanted) -> Fault | None:
+    count = len(text.split())
+    if not LENGTHS[0] * wanted.words <= count <= LENGTHS[1] * wanted.words:
+        return Fault(f"the text is too {'short' if count < wanted.words else 'long'}",
+                     f"it has {count} words; write about {wanted.words}.")
     for phrase in wanted.present:
         if not occurrences(text, phrase, whole_words=True):
             return Fault("the answer is missing", f"these exact words do not stand in it: {phrase}")

@@ -14,12 +14,13 @@ from typing import Any
 from retrieval_heads.data.examples import token_counter
 from retrieval_heads.data.jsonl import iterate_examples, write_examples
 from retrieval_heads.data.official.answers import not_searched
+from retrieval_heads.data.official.assemble import told
 from retrieval_heads.data.prompt_tokens import PromptTokens
 from retrieval_heads.data.written.client import Client
 from retrieval_heads.data.written.conditions import SYNTHETIC, make_condition, needs_writer, state_fact
 from retrieval_heads.data.written.orders import Fault, Messages, Order, distractor_orders, needle_orders
 from retrieval_heads.data.written.real import Real
-from retrieval_heads.data.written.scenes import Piece, Pool, needle_piece, pool_of_records, tokens_of
+from retrieval_heads.data.written.scenes import Piece, Pool, Scene, needle_piece, pool_of_records, write
 from retrieval_heads.data.written.writers import EndpointWriter, Writer
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.files import write_whole, writing_whole
@@ -41,8 +42,7 @@ class Plan:
 
     Attributes:
         length: most tokens per example.
-        count: how many examples per condition; those whose texts fail are replaced by later ones. None for all that
-            can be made.
+        count: examples per condition, where later ones replace those whose texts fail; None for all.
         distractors: how many documents a language model writes for the context `high`; 0 takes the documents of
             other real examples.
         concurrency, attempts: requests at a time, and how often a text is asked for.
@@ -130,8 +130,8 @@ class Outcome:
                    "as no template fits it")
         for reason, n in Counter(self.dropped.values()).most_common():
             yield f"left out {n} because {reason}"
-        for place, told in islice(self.refused.items(), TOLD):
-            yield f"refused {place}: {told}"
+        for place, fault in islice(self.refused.items(), TOLD):
+            yield f"refused {place}: {fault}"
         if len(self.refused) > TOLD:
             yield f"refused {len(self.refused) - TOLD} more; all are in {RECORD}"
         for reason, n in self.distractors_dropped.most_common():
@@ -190,9 +190,9 @@ def produce(
 def _enough(reals: Sequence[Real], plan: Plan, outcome: Outcome) -> list[Real]:
     """The first `count` of the examples that are left; `DataError` where there are fewer."""
     if len(reals) < (plan.count or 1):
-        told = "; ".join(f"{n} because {reason}" for reason, n in Counter(outcome.dropped.values()).most_common())
+        why = told(Counter(outcome.dropped.values())) or "there are no more real ones"
         raise DataError(
-            f"only {len(reals)} examples can be made ({told or 'there are no more real ones'})", where="--count",
+            f"only {len(reals)} examples can be made ({why})", where="--count",
             value=plan.count or "all",
             remedy="Give more real examples or attempts, a better model, or a smaller count.",
         )
@@ -216,7 +216,8 @@ def _needles(plan: Plan, prompt_tokens: PromptTokens, writer: Writer, outcome: O
                 outcome.dropped[real.id] = next(iter(faults.values())).reason
                 continue
             pieces = [needle_piece(real, index, text) for index, text in enumerate(results)]
-            if tokens_of(real, pieces, prompt_tokens) > plan.length:
+            alone, _ = write(real, "", Scene(pieces, (), real.question, real.accepted))
+            if prompt_tokens.of(alone) > plan.length:
                 outcome.dropped[real.id] = "its documents are longer than the whole length"
             else:
                 made[real.id] = pieces
@@ -257,12 +258,9 @@ def check_places(real: str | Path, out: str | Path) -> None:
 
 
 def copy_matching(real: str | Path, out: str | Path, ids: Sequence[str]) -> Iterator[str]:
-    """Write `real` and `real_short` of the examples with these ids, `real_limited` of as many, and copy what is held
-    out; each where it lies beside `real`. Yields a line on each for the user.
-
-    Where some examples have no usable text, the prepared folder has more questions in `real` than the synthetic
-    conditions have. A difference between them would then be one of questions, too.
-    """
+    """Write `real` and `real_short` of the examples with these ids, so that a difference from the conditions is not one
+    of questions, `real_limited` of as many, and copy what is held out; each where it lies beside `real`. Yields a line
+    on each for the user."""
     real, out = Path(real), Path(out)
     wanted = set(ids)
     ending = "".join(real.suffixes[-2:] if real.suffix == ".gz" else real.suffixes[-1:])

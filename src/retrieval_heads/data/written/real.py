@@ -28,13 +28,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Real:
-    """A real example taken apart.
-
-    Attributes:
-        example: as it was read.
-        head, documents, question, tail, gold: see `Parts`.
-        facts: one; several for a chain of facts.
-    """
+    """A real example, its `Parts`, and its facts: one, or several for a chain of them."""
 
     example: Example
     head: str

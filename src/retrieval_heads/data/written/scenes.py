@@ -88,11 +88,6 @@ def fit(real: Real, condition: str, build: Build, prompt_tokens: PromptTokens, l
     return best
 
 
-def tokens_of(real: Real, needles: Sequence[Piece], prompt_tokens: PromptTokens) -> int:
-    """Tokens of the smallest example with these needle documents: nothing else in its context."""
-    return prompt_tokens.of(write(real, "", Scene(needles, (), real.question, real.accepted))[0])
-
-
 def write(real: Real, condition: str, scene: Scene) -> tuple[Example, list[Document]]:
     """The example of a scene, and its documents. Its needles stand as deep as those of the real one; for a citation
     they have the same numbers where there are as many documents."""

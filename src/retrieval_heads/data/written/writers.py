@@ -199,11 +199,9 @@ def _told(value: Any) -> str:
 class GivenTexts:
     """Texts of a file, JSON Lines with `id` (of the example), `fact` (0 where it is missing) and `text`.
 
-    They are checked as those of an endpoint are. Where a record has an `answer` too, it has to be that of the example,
-    so that texts for other examples with the same ids are noticed.
-
-    Raises:
-        DataError: a file that cannot be read, a record without these keys, two texts for one fact.
+    They are checked as those of an endpoint are. An `answer` of a record has to be that of the example, so that texts
+    for other examples with the same ids are noticed. `DataError` for a file that cannot be read, a record without these
+    keys, two texts for one fact.
     """
 
     def __init__(self, path: str | Path) -> None:

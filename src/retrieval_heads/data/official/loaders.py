@@ -1,18 +1,21 @@
-"""Questions with a short answer: multi-document question answering (`lost-in-the-middle`, Liu et al., 2023, the files
-`nq-open-*.jsonl.gz`) and MuSiQue (Trivedi et al., 2022, `musique_ans_*.jsonl`: two to four hops over 20 paragraphs)."""
+"""The loaders of official files: multi-document question answering (`lost-in-the-middle`, Liu et al., 2023, the files
+`nq-open-*.jsonl.gz`), MuSiQue (Trivedi et al., 2022, `musique_ans_*.jsonl`: two to four hops over 20 paragraphs) and
+Summary of a Haystack (Laban et al., 2024, `topic_*.json`: documents in which insights recur in other words)."""
 
 from __future__ import annotations
 
+import random
+import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.official.answers import find_answer
+from retrieval_heads.data.official.answers import find_answer, occurrences, sentences, sentences_around
 from retrieval_heads.data.official.assemble import (
     Fields,
     Filled,
@@ -29,12 +32,12 @@ from retrieval_heads.data.official.assemble import (
     listed,
     parse,
 )
-from retrieval_heads.data.official.records import Record, read_records
+from retrieval_heads.data.official.records import Record, check_count, read_records
 from retrieval_heads.data.prompt_format import Span
 from retrieval_heads.errors import DataError
 
-NEEDLES = ("sentence", "passage", "answer")
-GOLD = ("as it is", "in turn")
+QUESTION = "Which documents say that {insight}?"
+"""What is asked about an insight of a topic file."""
 
 
 class Passage(Fields):
@@ -70,6 +73,30 @@ class MusiqueRecord(Fields):
     question_decomposition: Annotated[list[Step], Field(min_length=1)]
 
 
+class Insight(Fields):
+    insight_id: Filled
+    insight: Phrase
+
+
+class Subtopic(Fields):
+    insights: list[Insight]
+
+
+class TopicDocument(Fields):
+    document_text: Filled
+    insights_included: list[str]
+
+
+class Topic(Fields):
+    topic_id: Filled
+    subtopics: Annotated[list[Subtopic], Field(min_length=1)]
+    documents: Annotated[list[TopicDocument], Field(min_length=1)]
+
+
+Item = tuple[Record, Topic, int, int, Insight]
+"""A topic file, its fields, the places of a subtopic and of an insight in it, and the insight."""
+
+
 def iterate_mdqa(
     path: str | Path, limit: int | None = None, *, needle: Literal["sentence", "passage", "answer"] = "sentence",
     n_documents: int | None = None, instruction: str = "", on_unusable: OnUnusable = "raise",
@@ -102,8 +129,8 @@ def iterate_mdqa(
         DataError: the file or a record is not in the official format, or see `on_unusable`.
         ConfigError: an argument out of range.
     """
-    check_loading(needle, NEEDLES, on_unusable, n_documents)
-    check_choice("gold", gold, GOLD)
+    check_loading(needle, ("sentence", "passage", "answer"), on_unusable, n_documents)
+    check_choice("gold", gold, ("as it is", "in turn"))
     turn = count()
 
     def build(record: Record) -> Example:
@@ -128,27 +155,16 @@ def iterate_musique(
     The last step's answer may be any accepted one: the reference answer is the first of them that the last paragraph
     holds letter for letter. A step's answer has to stand in the paragraph that `paragraph_support_idx` names.
 
-    Args:
-        path: JSON Lines, `.gz`, or a JSON array; extra keys are ignored.
-        limit: read the first `limit` records only.
-        needle: the `sentence` around each step's answer, the whole supporting `passage`, or the `answer` alone.
-        n_documents: keep at most this many paragraphs: the supporting ones and the first others, in their order.
-        instruction: a line before the paragraphs.
-        on_unusable: `raise` on a record with a step that has no supporting paragraph (the unanswerable ones of
-            MuSiQue-Full) or whose answer is not in it, or `drop` it (the 100 shipped records have none of either).
-        dropped: counts what was dropped by reason; without it, a warning says so.
+    Arguments and errors are those of `load_mdqa`, with paragraphs for passages and the supporting ones for the gold
+    one. Unusable is a record with a step that has no supporting paragraph (the unanswerable ones of MuSiQue-Full) or
+    whose answer is not in it (the 100 shipped records have none of either).
 
     Returns:
-        Examples; `meta` has `id`, `file`, `line`, `hops`, `documents` (how many), `gold` (the numbers of the supporting
-        ones, from 1, in order of position), `needle`, `whole_words`: False where a step's answer stands in its
-        paragraph only inside longer words (`5` in `2015`), and `steps`: `question`, `answer` and paragraph `title` of
-        each step in turn (`#1` in a question is the answer of the first).
-
-    Raises:
-        DataError: the file or a record is not in the official format, or see `on_unusable`.
-        ConfigError: an argument out of range.
+        Examples; `meta` is that of `load_mdqa` with the official `id`, `hops`, and `steps`: `question`, `answer` and
+        paragraph `title` of each step in turn (`#1` in a question is the answer of the first). `whole_words` is False
+        where one step's answer stands in its paragraph only inside longer words.
     """
-    check_loading(needle, NEEDLES, on_unusable, n_documents)
+    check_loading(needle, ("sentence", "passage", "answer"), on_unusable, n_documents)
 
     def build(record: Record) -> Example:
         source = musique_source(record, needle)
@@ -157,7 +173,47 @@ def iterate_musique(
     yield from built(read_records(path, limit), build, on_unusable, dropped)
 
 
-load_mdqa, load_musique = listed(iterate_mdqa), listed(iterate_musique)
+def iterate_summhay(
+    path: str | Path, limit: int | None = None, *, needle: Literal["document", "sentence"] = "document",
+    n_documents: int | None = None, seed: int = 0, instruction: str = "", on_unusable: OnUnusable = "raise",
+    dropped: Counter[str] | None = None,
+) -> Iterator[Example]:
+    """Load one example per insight: given the insight, cite the numbers of the documents that contain it.
+
+    This is the task of this study, made from the official file (which asks for summaries of a subtopic with
+    citations). The file says which documents contain an insight (`insights_included`), but not where: documents put
+    it in other words (28 of the 675 mentions in `topic_news1` and 113 of 704 in `topic_news3` are word for word). So
+    the needle is the whole document by default. `sentence` is an estimate: the insight's sentences where it stands
+    word for word, else the sentence that holds the largest fraction of the insight's words.
+
+    Arguments and errors are those of `load_mdqa`, but for these:
+
+    Args:
+        path: a topic file, a JSON array of topics or topics as JSON Lines, each plain or gzipped.
+        limit: make examples of the first `limit` insights only.
+        needle: `document` or `sentence`, see above.
+        n_documents: a sample of this many documents, drawn for each insight: all that contain it, filled up with
+            others, in the order of the file. All documents when None.
+        seed: of the sample.
+        on_unusable: `raise` on an insight that no document contains, or more than `n_documents` do, or `drop` it.
+
+    Returns:
+        Examples; the answer is a list like `2, 5, 11`, and documents have no title. `meta` is that of `load_mdqa` with
+        the `id` of the insight, `topic`, `subtopic` (its place in the file, from 0) and `insight`, no `whole_words`.
+    """
+    check_loading(needle, ("document", "sentence"), on_unusable, n_documents)
+    check_count("limit", limit)
+
+    def build(item: Item) -> Example:
+        source = summhay_source(item, needle)
+        others = source.others
+        random.Random(f"{seed}:{source.id}").shuffle(others)
+        return assemble(source, keep(source, n_documents, others), instruction)
+
+    yield from built(islice(topic_items(path), limit), build, on_unusable, dropped)
+
+
+load_mdqa, load_musique, load_summhay = map(listed, (iterate_mdqa, iterate_musique, iterate_summhay))
 
 
 def mdqa_source(record: Record, needle: str) -> Source:
@@ -213,3 +269,49 @@ def musique_source(record: Record, needle: str) -> Source:
         question=fields.question, answers=(held.answer, *accepted),
         meta={"id": fields.id, "hops": len(steps), "needle": needle, "whole_words": whole_words, "steps": chain},
     )
+
+
+def topic_items(path: str | Path) -> Iterator[Item]:
+    """Every insight of every topic of a file, in its order."""
+    for record in read_records(path, lines=False):
+        topic = parse(record, Topic)
+        if not any(subtopic.insights for subtopic in topic.subtopics):
+            raise DataError(
+                "the topic has no insight", where=f"{record.where}, field subtopics", value=topic.topic_id,
+                remedy="Give a topic file whose subtopics have `insights`.",
+            )
+        for number, subtopic in enumerate(topic.subtopics):
+            for place, insight in enumerate(subtopic.insights):
+                yield record, topic, number, place, insight
+
+
+def summhay_source(item: Item, needle: str) -> Source:
+    """The documents of an insight's topic with its needles marked; raises as `load_summhay` does."""
+    record, topic, subtopic, place, insight = item
+    where = f"{record.where}, field subtopics[{subtopic}].insights[{place}]"
+    gold = [index for index, part in enumerate(topic.documents) if insight.insight_id in part.insights_included]
+    if not gold:
+        raise UnusableRecordError("no document contains the insight", where=where, value=insight.insight)
+    texts = [part.document_text for part in topic.documents]
+    return Source(
+        task="summhay", where=where, file=record.path.name, line=record.line,
+        documents=tuple(("", text) for text in texts),
+        marked={index: _needles(texts[index], insight.insight, needle, where) for index in gold},
+        question=QUESTION.format(insight=insight.insight.rstrip(".")), answers=(),
+        meta={"id": insight.insight_id, "topic": topic.topic_id, "subtopic": subtopic, "insight": insight.insight,
+              "needle": needle},
+    )
+
+
+def _needles(text: str, insight: str, needle: str, where: str) -> list[Span]:
+    if needle == "document":
+        return [(0, len(text))]
+    if places := occurrences(text, insight, whole_words=False):
+        return sentences_around(text, places)
+    words = set(re.findall(r"\w+", insight.casefold()))
+    shared = {span: len(words.intersection(re.findall(r"\w+", text[span[0] : span[1]].casefold())))
+              for span in sentences(text)}
+    best = max(shared, key=shared.__getitem__)
+    if not shared[best]:
+        raise UnusableRecordError("no sentence shares a word with the insight", where=where, value=insight)
+    return [best]
