@@ -35,17 +35,7 @@ from retrieval_heads.claims.runs import (
     synthetic,
     where,
 )
-from retrieval_heads.claims.verdict import (
-    ALL,
-    IN_PART,
-    NOT,
-    SUPPORTED,
-    UNDECIDED,
-    Judged,
-    Verdict,
-    over_tasks,
-    too_few,
-)
+from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Judged, Verdict, over_tasks, too_few
 from retrieval_heads.keys import RUN
 from retrieval_heads.stats.resample import NAN, RESAMPLES, percentile_interval
 from retrieval_heads.wording import with_minus
@@ -150,21 +140,21 @@ def specificity(
     nll = knockout[(knockout["metric"] == LOSS) & (knockout["draw"] == 0)]
     nll = nll[(nll["set"] == "none") | ((nll["mode"] == MODE) & (nll["scope"] == SCOPE))]
     nll = nll.rename(columns={"value": "loss"})
-    able = runs[runs["able"] & (runs["n_retrieval"] > 0)]
-    costs = able[[*RUN, "n_retrieval"]].merge(_costs(text_loss, able, "text"), on=RUN).merge(
-        _costs(nll, able, "task"), on=RUN).dropna()
+    able = runs.loc[runs["able"] & (runs["n_retrieval"] > 0), [*RUN, "n_retrieval"]]
+    keys = {name: pd.MultiIndex.from_frame(able.assign(set=name)[[*RUN, "set", "n_retrieval"]])
+            for name in ("retrieval", "random")}
+    costs = able.assign(**{f"{place}_{name}": cost.reindex(key).to_numpy()
+                           for place, cost in (("text", _costs(text_loss)), ("task", _costs(nll)))
+                           for name, key in keys.items()}).dropna()
     return frame((row for task, part in costs.groupby("task") for row in _excess_rows(task, part, n_resamples)),
                  "specificity")
 
 
-def _costs(losses: pd.DataFrame, runs: pd.DataFrame, place: str) -> pd.DataFrame:
-    """Loss without all retrieval heads, and without as many random ones, less that of the run as it is."""
-    sized = losses.merge(runs[[*RUN, "n_retrieval"]], on=RUN, suffixes=("_row", ""))
-    sized = sized[(sized["set"] == "none") | (sized["k"] == sized["n_retrieval"])]
-    sized = sized[sized["set"].isin(["none", "retrieval", "random"])]
-    wide = sized.pivot(index=RUN, columns="set", values="loss").reindex(columns=["none", "retrieval", "random"])
-    costs = {f"{place}_{name}": wide[name] - wide["none"] for name in ("retrieval", "random")}
-    return pd.DataFrame(costs).reset_index()
+def _costs(losses: pd.DataFrame) -> pd.Series:
+    """Nats a token above the run as it is, by run, set and number of heads."""
+    start = losses[losses["set"] == "none"][[*RUN, "loss"]].rename(columns={"loss": "start"})
+    rows = losses[losses["set"] != "none"].merge(start, on=RUN)
+    return (rows["loss"] - rows["start"]).set_axis(pd.MultiIndex.from_frame(rows[[*RUN, "set", "k"]]))
 
 
 def _excess_rows(task: str, part: pd.DataFrame, n_resamples: int) -> list[dict]:
@@ -271,14 +261,9 @@ def control_rows(knockout: pd.DataFrame, text_loss: pd.DataFrame) -> pd.DataFram
     start = rows[(rows["set"] == "none") & (rows["value"] >= ABLE)][[*RUN, "value"]].rename(columns={"value": "start"})
     out = rows[(rows["mode"] == MODE) & (rows["scope"] == SCOPE) & (rows["k"] == rows["n_retrieval"])]
     out = out.merge(start, on=RUN)
-    costs = _text_costs(text_loss)
-    found = []
-    for task, part in out.groupby("task"):
-        for name in CONTROLS:
-            own = part[part["set"] == name]
-            if len(own):
-                found.append({"task": task, "set": name, **_control_row(own, costs)})
-    return frame(found, "controls")
+    costs, out = _costs(text_loss), out[out["set"].isin(CONTROLS)]
+    return frame(({"task": task, "set": name, **_control_row(own, costs)}
+                  for (task, name), own in out.groupby(["task", "set"])), "controls")
 
 
 def _control_row(own: pd.DataFrame, costs: pd.Series) -> dict[str, Any]:
@@ -290,13 +275,6 @@ def _control_row(own: pd.DataFrame, costs: pd.Series) -> dict[str, Any]:
         "taken": float(lost.sum() / own["start"].sum()), "least": float(shares.min()), "most": float(shares.max()),
         "text_cost": float(text.mean()) if len(text) else np.nan, "n_text": len(text),
     }
-
-
-def _text_costs(text_loss: pd.DataFrame) -> pd.Series:
-    """Nats a token above the run as it is, by run, set and number of heads."""
-    start = text_loss[text_loss["set"] == "none"][[*RUN, "loss"]].rename(columns={"loss": "start"})
-    rows = text_loss[text_loss["set"] != "none"].merge(start, on=RUN)
-    return (rows["loss"] - rows["start"]).set_axis(pd.MultiIndex.from_frame(rows[[*RUN, "set", "k"]]))
 
 
 def control_sentence(controls: pd.DataFrame) -> str:
