@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -202,9 +203,7 @@ def _train(
         if processes.sharded():
             processes.shard(model, decoder_layers(model), arguments.device)
         trainer = AnswerTrainer(model, arguments, Batches(examples, batches))
-        with (
-            lean_step(model), lean_attention(model), fastest_attention(device),
-            one_length(model, settings.max_length),
-        ):
+        fastest = fastest_attention() if device.type == "cuda" else nullcontext()
+        with lean_step(model), lean_attention(model), fastest, one_length(model, settings.max_length):
             trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.state

@@ -10,19 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.official.answers import find_answer, occurrences, sentences, sentences_around
 from retrieval_heads.data.official.assemble import (
-    Fields,
-    Filled,
     OnUnusable,
-    Phrase,
     Source,
-    Text,
     UnusableRecordError,
     assemble,
     built,
@@ -33,64 +27,12 @@ from retrieval_heads.data.official.assemble import (
     parse,
 )
 from retrieval_heads.data.official.records import Record, check_count, read_records
+from retrieval_heads.data.official.schemas import Insight, MdqaRecord, MusiqueRecord, Topic
 from retrieval_heads.data.prompt_format import Span
 from retrieval_heads.errors import DataError
 
 QUESTION = "Which documents say that {insight}?"
 """What is asked about an insight of a topic file."""
-
-
-class Passage(Fields):
-    title: Text
-    text: Text
-    isgold: bool
-
-
-class MdqaRecord(Fields):
-    question: Phrase
-    answers: Annotated[list[Phrase], Field(min_length=1)]
-    ctxs: Annotated[list[Passage], Field(min_length=1)]
-
-
-class Paragraph(Fields):
-    idx: int
-    title: Text
-    paragraph_text: Text
-
-
-class Step(Fields):
-    question: Text = ""
-    answer: Phrase
-    paragraph_support_idx: int | None
-
-
-class MusiqueRecord(Fields):
-    id: Filled
-    question: Phrase
-    answer: Phrase
-    answer_aliases: list[Phrase] = Field(default_factory=list)
-    paragraphs: Annotated[list[Paragraph], Field(min_length=1)]
-    question_decomposition: Annotated[list[Step], Field(min_length=1)]
-
-
-class Insight(Fields):
-    insight_id: Filled
-    insight: Phrase
-
-
-class Subtopic(Fields):
-    insights: list[Insight]
-
-
-class TopicDocument(Fields):
-    document_text: Filled
-    insights_included: list[str]
-
-
-class Topic(Fields):
-    topic_id: Filled
-    subtopics: Annotated[list[Subtopic], Field(min_length=1)]
-    documents: Annotated[list[TopicDocument], Field(min_length=1)]
 
 
 Item = tuple[Record, Topic, int, int, Insight]
@@ -155,7 +97,7 @@ def iterate_musique(
     The last step's answer may be any accepted one: the reference answer is the first of them that the last paragraph
     holds letter for letter. A step's answer has to stand in the paragraph that `paragraph_support_idx` names.
 
-    Arguments and errors are those of `load_mdqa`, with paragraphs for passages and the supporting ones for the gold
+    Arguments and errors as in `load_mdqa`, with paragraphs for passages and the supporting ones for the gold
     one. Unusable is a record with a step that has no supporting paragraph (the unanswerable ones of MuSiQue-Full) or
     whose answer is not in it (the 100 shipped records have none of either).
 
@@ -186,7 +128,7 @@ def iterate_summhay(
     the needle is the whole document by default. `sentence` is an estimate: the insight's sentences where it stands
     word for word, else the sentence that holds the largest fraction of the insight's words.
 
-    Arguments and errors are those of `load_mdqa`, but for these:
+    Arguments and errors as in `load_mdqa`, but for these:
 
     Args:
         path: a topic file, a JSON array of topics or topics as JSON Lines, each plain or gzipped.
