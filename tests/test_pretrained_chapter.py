@@ -73,6 +73,11 @@ def test_with_everything_there_every_part_has_its_sentence_and_its_number(whole)
     closed = whole["loss_effects"].query(
         "intervention == 'patching' and condition == 'all' and effect == 'share_closed' and k == 14")
     assert f"close {closed.set_index('control').value['retrieval']:.0%} [" in said.patching(whole)
+    effects = whole["loss_effects"]
+    single = effects.query("condition != 'all' and effect == 'share_closed' and k == 14 and control == 'retrieval'")
+    apart = said.patching({"loss_effects": effects[effects.condition != "all"]})
+    assert f"close {single.value.min():.0%} to {single.value.max():.0%} of the gap" in apart
+    assert f"in {len(single)} synthetic sets, each by itself, random heads" in apart
     real = whole["performance"].query("condition == 'real'").value.mean()
     assert f"{real:.2f} after `real`" in said.answers(whole, PROFILE)
     assert "luck" not in said.answers(whole, PROFILE)

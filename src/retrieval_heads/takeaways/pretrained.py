@@ -181,9 +181,24 @@ def patching(tables: Tables) -> str:
     """Which share of the gap to the real run is closed by its heads."""
     share = _effects(tables, "patching", ALL, "share_closed")
     if "retrieval" not in share:
-        return f"Patching into runs on synthetic data is {NOT_YET}."
+        return _patching_by_set(tables)
     return (f"The {MOST} strongest heads of the real run, patched in, close {_with_ends(share['retrieval'])} of the "
             f"gap in loss over the synthetic sets.{_counted(share['retrieval'])}")
+
+
+def _patching_by_set(tables: Tables) -> str:
+    """The same of single sets, while they cannot be pooled for want of seeds."""
+    rows = tables.get("loss_effects", pd.DataFrame(columns=["intervention", "condition"]))
+    names = sorted({*rows[rows.intervention == "patching"].condition} - {ALL})
+    found = [one for name in names if "retrieval" in (one := _effects(tables, "patching", name, "share_closed"))]
+    if not found:
+        return f"Patching into runs on synthetic data is {NOT_YET}."
+    closed, random = (sorted(one[control].value for one in found if control in one)
+                      for control in ("retrieval", "random_layer"))
+    beside = f", random heads of the same layers {random[0]:.0%} to {random[-1]:.0%}" if random else ""
+    return (f"The {MOST} strongest heads of the real run, patched in, close {closed[0]:.0%} to {closed[-1]:.0%} of the "
+            f"gap in loss in {len(found)} synthetic sets, each by itself{beside}. They are not pooled before all five sets "
+            f"have {LEAST_SEEDS} seeds.")
 
 
 def differences(report: pd.DataFrame, pretrained: pd.DataFrame) -> str:
