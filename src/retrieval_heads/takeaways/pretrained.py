@@ -197,7 +197,7 @@ def _patching_by_set(tables: Tables) -> str:
                       for control in ("retrieval", "random_layer"))
     beside = f", random heads of the same layers {random[0]:.0%} to {random[-1]:.0%}" if random else ""
     return (f"The {MOST} strongest heads of the real run, patched in, close {closed[0]:.0%} to {closed[-1]:.0%} of the "
-            f"gap in loss in {len(found)} synthetic sets, each by itself{beside}. They are not pooled before all five sets "
+            f"gap in loss in {len(found)} synthetic sets, each by itself{beside}. They are pooled once all of them "
             f"have {LEAST_SEEDS} seeds.")
 
 
