@@ -9,6 +9,8 @@ import pytest
 
 matplotlib.use("Agg")
 
+from drawing import drawn
+
 from retrieval_heads.claims.patching import judge_patching
 from retrieval_heads.claims.verdict import VERDICTS, Verdict
 from retrieval_heads.config import load_profile
@@ -103,7 +105,7 @@ def correlations() -> pd.DataFrame:
 
 
 def test_predictors_are_in_order_of_strength_and_losses_are_marked():
-    ax = plot_predictors(correlations())
+    ax = drawn(plot_predictors, correlations())
     assert labels(ax) == ["number of heads", "recall of heads", "loss on the probe examples (low is good)"]
     assert "n = 5 to 14 conditions" in ax.get_xlabel()
     assert len(ax.get_legend_handles_labels()[1]) == 3
@@ -120,11 +122,11 @@ def test_errors_are_in_order():
 
 def test_nothing_to_draw_is_said():
     empty = correlations().assign(estimate=NAN)
-    assert "no rank correlation" in said(plot_predictors(empty))
+    assert "no rank correlation" in said(drawn(plot_predictors, empty))
     assert list_height(empty, "estimate") < list_height(correlations(), "estimate")
     nothing = {name: [np.nan] for name in ("regret", "regret_low", "regret_high")}
     choice = pd.DataFrame({"predictor": ["recall"], **nothing})
-    assert "no choice" in said(plot_regret(choice))
+    assert "no choice" in said(drawn(plot_regret, choice))
 
 
 MANY = ("real_limited", "high_high", "high_low", "low_high", "low_low", "symbolic")
@@ -153,7 +155,7 @@ def test_many_conditions_are_compared_over_all_of_them():
     patching = patching_of()
     judged = judged_of(patching)
     shares = judged.tables["sufficiency"]
-    ax = plot_gains(shares)
+    ax = drawn(plot_gains, shares)
     means = [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "D" and len(line.get_xdata())]
     assert sorted(means) == pytest.approx([0, 0, 0.3, 0.6])
     assert "n = 30 runs" in ax.get_xlabel()
@@ -177,7 +179,7 @@ def test_share_of_the_gap_has_a_row_for_each_condition_with_one():
 def test_runs_without_a_gap_have_no_share():
     judged = judged_of(patching_of(gap=0.0))
     shares = judged.tables["sufficiency"]
-    assert "no run has a gap" in said(plot_gains(shares))
+    assert "no run has a gap" in said(drawn(plot_gains, shares))
     assert "no run has a gap" in said(closed_figure(shares, ["mdqa"]).axes[0])
     assert patching_html(patching_of(seeds=range(1, 9), gap=0.0), shares) == "<p>No run has a gap.</p>"
     assert equal_table(judged.tables["sufficiency_equal"]).empty
@@ -230,13 +232,13 @@ def test_points_of_runs_leave_out_real_and_controls():
         "given": "nothing", "task": ["mdqa", "mdqa", "all"], "estimate": [0.5, NAN, 0.4], "low": [0.1, NAN, 0.1],
         "high": [0.9, NAN, 0.6], "p": [0.01, NAN, 0.02], "n_conditions": 6, "n_runs": 12,
     })
-    ax = plot_runs(runs, recall_rows(table, 0.1)["mdqa"])
+    ax = drawn(plot_runs, runs, recall_rows(table, 0.1)["mdqa"])
     named = {words(name) for name in MANY if name in NAMED}
     assert set(ax.get_legend_handles_labels()[1]) == named | {OTHERS}
     assert said(ax) == "Spearman 0.50 [0.10, 0.90],\np = 0.010; 6 conditions, 12 runs"
     small = recall_rows(table.assign(p=1e-4), 0.1)["mdqa"]
-    assert "p < 0.001" in said(plot_runs(runs, small)), "a p-value is never nought"
-    assert "no run beside" in said(plot_runs(runs.assign(recall=NAN)))
+    assert "p < 0.001" in said(drawn(plot_runs, runs, small)), "a p-value is never nought"
+    assert "no run beside" in said(drawn(plot_runs, runs.assign(recall=NAN), None))
     wide = thresholds_table(table).fillna("–")
     assert list(wide) == ["threshold", "mdqa", "tasks with heads"]
     assert list(wide["tasks with heads"]) == ["0.40 [0.10, 0.60]", "–"]
@@ -248,10 +250,10 @@ def test_recall_over_thresholds_shows_each_base_model_and_says_when_there_is_not
          "threshold": at, "estimate": 0.5, "low": 0.1, "high": 0.8, "given": "nothing"}
         for base, at in (("all", 0.05), ("all", 0.1), ("a", 0.1), ("b", 0.1))
     ])
-    ax = plot_over_thresholds(rows, 0.1)
+    ax = drawn(plot_over_thresholds, rows, 0.1)
     assert ax.get_legend_handles_labels()[1] == ["all base models", "a", "b"]
     assert list(ax.containers[0].lines[0].get_xdata()) == [0.05, 0.1]
-    assert "no rank correlation" in said(plot_over_thresholds(NOTHING, 0.1))
+    assert "no rank correlation" in said(drawn(plot_over_thresholds, NOTHING, 0.1))
 
 
 def test_many_conditions_have_lines_for_some():

@@ -9,6 +9,7 @@ import pytest
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from drawing import drawn
 
 from retrieval_heads.figures import knockout, patching
 from retrieval_heads.figures.common import counts, over_runs, shared_legend
@@ -99,9 +100,7 @@ def bars_of(ax) -> list[float]:
 
 
 def test_the_curves_start_at_the_unaltered_run_and_show_intervals_and_draws() -> None:
-    _, given = plt.subplots()
-    ax = knockout.plot_knockout(knockout_table(), ax=given)
-    assert ax is given
+    ax = drawn(knockout.plot_knockout, knockout_table())
     lines = {one.get_label(): one for one in ax.containers}
     assert list(lines) == [label for label, *_ in knockout.SETS.values()]
     for one in lines.values():
@@ -117,7 +116,7 @@ def test_the_curves_start_at_the_unaltered_run_and_show_intervals_and_draws() ->
 
 
 def test_several_seeds_are_averaged_and_shown_singly() -> None:
-    ax = knockout.plot_knockout(knockout_table(seeds=(0, 1)))
+    ax = drawn(knockout.plot_knockout, knockout_table(seeds=(0, 1)))
     retrieval = ax.containers[0].lines[0].get_ydata()
     assert retrieval[-1] == pytest.approx(0.35)
     singles = [line for line in ax.get_lines() if line.get_alpha() == 0.35]
@@ -134,7 +133,7 @@ def test_panels_hold_one_task_mode_and_scope_with_the_unaltered_run() -> None:
 
 
 def test_effects_are_drawn_for_each_condition_in_the_common_order() -> None:
-    ax = knockout.plot_effects(effects_of(seeds=(0, 1)), 2, None, ORDER)
+    ax = drawn(knockout.plot_effects, effects_of(seeds=(0, 1)), 2, order=ORDER)
     shown = [tick.get_text() for tick in ax.get_yticklabels()]
     assert shown == [words(name) for name in ("real_limited", "high_high", "symbolic")]
     widths = [abs(segment[1][0] - segment[0][0]) for one in ax.containers
@@ -148,15 +147,15 @@ def test_effects_are_drawn_for_each_condition_in_the_common_order() -> None:
 def test_numbers_of_heads_that_only_some_runs_have_are_left_out() -> None:
     table = knockout_table(seeds=(0, 1))
     table = table[~((table.seed == 1) & (table.k == 10) & (table["set"] == "retrieval"))]
-    ax = knockout.plot_knockout(table)
+    ax = drawn(knockout.plot_knockout, table)
     assert [len(one.lines[0].get_xdata()) for one in ax.containers] == [3, 4, 4, 4]
 
 
 def test_weakest_heads_of_an_earlier_version_are_marked() -> None:
-    ax = knockout.plot_knockout(knockout_table().drop(columns="groups"))
+    ax = drawn(knockout.plot_knockout, knockout_table().drop(columns="groups"))
     assert knockout.EARLIER in {one.get_label() for one in ax.containers}
     effects = effects_of()
-    ax = knockout.plot_effects(effects[effects.contrast != "retrieval_over_bottom"], 2, None, ORDER)
+    ax = drawn(knockout.plot_effects, effects[effects.contrast != "retrieval_over_bottom"], 2, order=ORDER)
     assert knockout.EARLIER in {one.get_label() for one in ax.containers}
 
 
@@ -166,7 +165,7 @@ def test_areas_have_a_row_for_each_condition_and_open_marks_without_anything_to_
          "high": 0.5, "share": 0.5, "start": start, "k_max": 10, "n": 24}
         for condition, start in (("symbolic", 0.1), ("real", 0.9)) for seed in (0, 1)
     ])
-    ax = knockout.plot_areas(table, None, order=["real", "mid_mid", "symbolic"])
+    ax = drawn(knockout.plot_areas, table, order=["real", "mid_mid", "symbolic"])
     bars = [one for one in ax.containers if isinstance(one, matplotlib.container.ErrorbarContainer)]
     assert [one.lines[0].get_xdata()[0] for one in bars] == pytest.approx([0.25, 0.25])
     assert [one.lines[0].get_markerfacecolor() == "white" for one in bars] == [False, True]
@@ -185,16 +184,14 @@ def test_the_cost_on_text_and_on_answers_is_that_above_the_run_as_it_is() -> Non
     assert value["text", "retrieval", 2] == pytest.approx(0.2)
     assert value["task", "retrieval", 2] == pytest.approx(-0.1)
     assert value.index.is_unique
-    ax = knockout.plot_specificity(costs)
+    ax = drawn(knockout.plot_specificity, costs)
     assert [one.get_label() for one in ax.containers] == [
         "retrieval heads, answers", "retrieval heads, plain text", "random heads, answers", "random heads, plain text"]
     assert "24 answers, 16 rows of text,\n1 run" in ax.get_xlabel()
 
 
 def test_a_bar_a_set_with_its_interval_its_number_of_heads_and_the_real_run() -> None:
-    _, given = plt.subplots()
-    ax = patching.plot_patching(patching_of(), ax=given)
-    assert ax is given
+    ax = drawn(patching.plot_patching, patching_of())
     bars = [one for one in ax.containers if isinstance(one, matplotlib.container.BarContainer)]
     assert len(bars) == 5
     assert all(len(one) == 3 for one in bars)
@@ -207,7 +204,7 @@ def test_a_bar_a_set_with_its_interval_its_number_of_heads_and_the_real_run() ->
 
 
 def test_overlap_has_a_line_and_a_chance_level_for_each_condition() -> None:
-    ax = plot_overlap(overlap_of(), "recall", 0.1)
+    ax = drawn(plot_overlap, overlap_of(), "recall", 0.1)
     named = [line for line in ax.get_lines() if not line.get_label().startswith("_")]
     assert [line.get_label() for line in named] == [words(name) for name in ("base", *CONDITIONS[::-1])]
     assert np.isnan(named[0].get_ydata()[-1])
@@ -217,7 +214,7 @@ def test_overlap_has_a_line_and_a_chance_level_for_each_condition() -> None:
 
 
 def test_points_of_conditions_with_intervals() -> None:
-    ax = plot_correlation(conditions_of())
+    ax = drawn(plot_correlation, conditions_of())
     assert [one.get_label() for one in ax.containers] == [words(name) for name in CONDITIONS[::-1]]
     assert ax.containers[0].lines[0].get_color() == colour("real_limited")
     assert bars_of(ax) == pytest.approx([0.1] * 3)

@@ -9,6 +9,7 @@ import pytest
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from drawing import drawn
 from matplotlib.container import ErrorbarContainer
 
 from retrieval_heads.claims.axes import CELLS
@@ -53,7 +54,8 @@ def test_the_groups_of_conditions() -> None:
 
 
 def test_performance_is_the_mean_over_runs_at_the_longest_length_with_single_runs() -> None:
-    ax = performance.plot_performance(scores(at=(512, 2048)), "exact_match", None, ["real", "mid_mid", "symbolic"])
+    order = ["real", "mid_mid", "symbolic"]
+    ax = drawn(performance.plot_performance, scores(at=(512, 2048)), "exact_match", order=order)
     assert means(ax) == pytest.approx([0.65, 0.5])
     singles = [line for line in ax.get_lines() if line.get_markersize() == 3.5 and len(line.get_xdata())]
     assert [len(line.get_xdata()) for line in singles] == [2] * 4
@@ -62,7 +64,8 @@ def test_performance_is_the_mean_over_runs_at_the_longest_length_with_single_run
     assert shown == [style.words(name) for name in ("real", "mid_mid", "symbolic")]
     assert "n = 160 examples" in ax.get_xlabel()
     assert "4 runs each" in ax.get_xlabel()
-    one = performance.plot_performance(scores(seeds=(0,), bases=("a",)), "exact_match", None, ["real", "symbolic"])
+    single = scores(seeds=(0,), bases=("a",))
+    one = drawn(performance.plot_performance, single, "exact_match", order=["real", "symbolic"])
     assert not [line for line in one.get_lines() if line.get_markersize() == 3.5 and len(line.get_xdata())]
     assert "1 run each" in one.get_xlabel()
     assert performance.deciding_metric("mdqa") == "exact_match"
@@ -71,7 +74,7 @@ def test_performance_is_the_mean_over_runs_at_the_longest_length_with_single_run
 
 def test_the_shortfall_has_a_row_for_each_condition_and_room_for_all_intervals() -> None:
     table = shortfalls()
-    ax = performance.plot_shortfall(table, "exact_match", None, order=["real_limited", *CELLS])
+    ax = drawn(performance.plot_shortfall, table, "exact_match", order=["real_limited", *CELLS])
     assert len(means(ax)) == 9
     assert "2 seeds x 2 base models" in ax.get_xlabel().replace("\n", " ")
     low, high = ax.get_xlim()
@@ -80,13 +83,13 @@ def test_the_shortfall_has_a_row_for_each_condition_and_room_for_all_intervals()
 
 
 def test_the_map_shows_needles_from_above_and_haystacks_from_the_left_and_stars_what_counts() -> None:
-    ax = performance.plot_axis_map(shortfalls(), "exact_match")
+    ax = drawn(performance.plot_axis_map, shortfalls(), "exact_match", top=0.1)
     assert [text.get_text() for text in ax.texts] == [
         "0.00", "0.01", "0.02", "0.03", "0.04*", "0.05*", "0.06*", "0.07*", "0.08"]
     shown = [tick.get_text() for tick in ax.get_yticklabels()]
     assert shown == [style.words(name) for name in ("high", "mid", "low")]
     assert "haystack" in ax.get_xlabel()
-    some = performance.plot_axis_map(shortfalls(("high_high", "symbolic")), "exact_match", ax=plt.figure().subplots())
+    some = drawn(performance.plot_axis_map, shortfalls(("high_high", "symbolic")), "exact_match", top=0.1)
     assert [text.get_text() for text in some.texts] == ["0.00", *"–" * 8]
     assert performance.has_nine([*CELLS, "real"])
     assert not performance.has_nine(CELLS[1:])
@@ -97,7 +100,7 @@ def test_the_map_shows_needles_from_above_and_haystacks_from_the_left_and_stars_
 
 def test_a_map_without_any_of_the_nine_can_be_drawn() -> None:
     table = shortfalls(("symbolic",))
-    ax = performance.plot_axis_map(table, "exact_match", top=performance.map_top(table))
+    ax = drawn(performance.plot_axis_map, table, "exact_match", top=performance.map_top(table))
     assert [text.get_text() for text in ax.texts] == ["–"] * 9
 
 
@@ -110,7 +113,7 @@ def test_the_training_length_is_of_the_same_runs() -> None:
     real = joined[(joined.condition == "real") & (joined.metric == "f1")]
     assert real.groupby("eval_length").size().to_dict() == {512: 2, 2048: 2}
     assert real[real.eval_length == 2048].value.tolist() == [0.6, 0.6]
-    ax = training.plot_lengths(joined, "f1", trained=2048)
+    ax = drawn(training.plot_lengths, joined, "f1", trained=2048)
     assert [one.get_label() for one in ax.containers] == [style.words(name) for name in ["rope", "real"]]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["512", "2,048"]
 
@@ -119,16 +122,16 @@ def test_sizes_have_a_line_for_each_condition() -> None:
     table = pd.DataFrame([
         {"task": "mdqa", "condition": condition, "scale": scale, "metric": "exact_match", "value": 0.5, "low": 0.4,
          "high": 0.6, "n": 160} for condition in ("real", "low_low") for scale in (0.25, 1.0, 4.0)])
-    ax = training.plot_sizes(table, 200)
+    ax = drawn(training.plot_sizes, table, 200)
     assert [one.get_label() for one in ax.containers] == [style.words(name) for name in ["real", "low_low"]]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["50", "200", "800"]
-    assert training.plot_sizes(table.iloc[:0], 200).containers == []
+    assert drawn(training.plot_sizes, table.iloc[:0], 200).containers == []
 
 
 def test_losses_over_powers_of_ten_have_labels_that_can_be_read() -> None:
     style.use_style()
     steps = [{"tokens": 1e6 * step, "answer_loss": 10.0**-step} for step in range(5)]
-    ax = training.plot_answer_loss(pd.DataFrame(steps))
+    ax = drawn(training.plot_answer_loss, pd.DataFrame(steps))
     ax.figure.canvas.draw()
     assert {"0.001", "0.01", "0.1", "1"} <= {label.get_text() for label in ax.get_yticklabels()}
     assert not any(label.get_text() for label in ax.get_yticklabels(minor=True))

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from retrieval_heads.claims.runs import claimed
 from retrieval_heads.figures.common import counts, over_runs, points, shared_legend, write_empty
 from retrieval_heads.figures.interval_tables import cells, with_interval
-from retrieval_heads.figures.style import WIDTH, axis, colour, in_order, marker, panels, words
+from retrieval_heads.figures.style import WIDTH, colour, in_order, marker, panels, words
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages.provide import at_hand
 from retrieval_heads.wording import p_value
@@ -59,28 +59,25 @@ def performance_figure(profile: Profile, conditions: pd.DataFrame, claims: dict[
     return figure
 
 
-def plot_correlation(conditions: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def plot_correlation(conditions: pd.DataFrame, ax: Axes) -> None:
     """F1 against recall: a point for each condition, with the 95% bootstrap interval of F1 over examples.
 
     The rows are those of one task from `stages.correlate.conditions_table`.
     """
-    ax = axis(ax)
     for condition in in_order(conditions.condition):
         own = conditions[conditions.condition == condition]
         points(ax, own.recall, own, ("f1", "f1_low", "f1_high"), fmt=marker(condition), color=colour(condition),
                markersize=6, capsize=2, elinewidth=0.8, label=words(condition))
     ax.set(ylim=(-0.04, 1.06), xlabel="recall of the real run's heads (fraction)", ylabel="token F1 (fraction)")
     _around(ax, conditions.recall)
-    return ax
 
 
-def plot_runs(runs: pd.DataFrame, found: pd.Series | None = None, ax: Axes | None = None) -> Axes:
+def plot_runs(runs: pd.DataFrame, found: pd.Series | None, ax: Axes) -> None:
     """A point for each condition at the means of its runs; some are named, and have lines to their extreme runs.
 
     Of the rows of `run_predictors` of one task, `real`, controls and sizes are passed over. Above the panel stands what
     was `found`, a row of `correlation_runs`.
     """
-    ax = axis(ax)
     rows = runs[runs.condition.isin([name for name in claimed(runs.condition.unique()) if name != REFERENCE])]
     rows = rows[rows.recall.notna()]
     for condition in in_order(rows.condition):
@@ -103,7 +100,6 @@ def plot_runs(runs: pd.DataFrame, found: pd.Series | None = None, ax: Axes | Non
         means = rows.groupby("condition").performance.mean()
         ax.set_ylim(max(-0.02, means.min() - 0.12), min(1.02, means.max() + 0.12))
     ax.xaxis.set_major_locator(MaxNLocator(4))
-    return ax
 
 
 def _found_text(found: pd.Series | None) -> str:
@@ -137,17 +133,16 @@ def recall_rows(correlations: pd.DataFrame, threshold: float) -> dict[str, pd.Se
     return {row["task"]: row for _, row in rows[np.isclose(rows.threshold, threshold)].iterrows()}
 
 
-def plot_over_thresholds(correlations: pd.DataFrame, threshold: float, ax: Axes | None = None) -> Axes:
+def plot_over_thresholds(correlations: pd.DataFrame, threshold: float, ax: Axes) -> None:
     """The rank correlation of recall with performance over thresholds, all tasks together, and of each base model.
 
     From the table `correlation_runs`; the study's threshold is marked.
     """
-    ax = axis(ax)
     every = recall_over_conditions(correlations, base=None)
     every = every[(every["task"] == "all") & every.estimate.notna()].sort_values("threshold")
     if every.empty:
         write_empty(ax, "no rank correlation is defined\nwith so few conditions")
-        return ax
+        return
     columns, look = ("estimate", "low", "high"), {"capsize": 2, "elinewidth": 1}
     whole = every[every["base"] == "all"]
     points(ax, whole.threshold, whole, columns, fmt="o-", color="#0173b2", label="all base models", **look)
@@ -156,7 +151,6 @@ def plot_over_thresholds(correlations: pd.DataFrame, threshold: float, ax: Axes 
     ax.axvline(threshold, color="#333333", linewidth=0.8, linestyle="--")
     ax.axhline(0, color="#666666", linewidth=0.8)
     ax.set(ylim=(-1.05, 1.05), xlabel="threshold of the score (fraction)", ylabel="Spearman's correlation\nof recall")
-    return ax
 
 
 def thresholds_table(correlations: pd.DataFrame) -> pd.DataFrame:
@@ -186,14 +180,13 @@ def overlap_figure(overlap: pd.DataFrame, threshold: float, tasks: Sequence[str]
     return figure
 
 
-def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float, ax: Axes | None = None) -> Axes:
+def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float, ax: Axes) -> None:
     """A line for each condition: recall or precision against the threshold that makes a head a retrieval head.
 
     The dotted line in the same colour is its chance level for sets with as many heads in each layer, and the band
     around it holds 95% of such sets. A line ends where a set has no head. Runs are averaged. An upright line marks the
     study's threshold, with the number of heads of the real run.
     """
-    ax = axis(ax)
     rows = overlap[overlap.measure == measure]
     columns = ("value", "layer_chance", "layer_chance_low", "layer_chance_high")
     for condition in in_order(rows.condition):
@@ -210,4 +203,3 @@ def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float, ax: Axes
     ax.set_yticks(np.linspace(0, 1, 6))
     ax.set(xlim=(0, 1.04 * rows.threshold.max()), xlabel="threshold of the score (fraction)",
            ylabel=_MEASURES[measure], ylim=(-0.22, 1.06))  # the number of heads stands below the data
-    return ax

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from retrieval_heads import paths
 from retrieval_heads.errors import ResultError
 from retrieval_heads.figures.common import counts
-from retrieval_heads.figures.style import axis
 from retrieval_heads.training.lora_settings import floor_tflop
 
 NAMES = {
@@ -45,9 +44,8 @@ def names_of(summary: pd.DataFrame) -> list[str]:
     return [NAMES[row.what].format(questions=row.questions) for row in summary.itertuples()]
 
 
-def plot_seconds(summary: pd.DataFrame, passes: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def plot_seconds(summary: pd.DataFrame, passes: pd.DataFrame, ax: Axes) -> None:
     """Median seconds (table `full_size`) as bars, each round (table `passes`) as a point, and the floor as a stroke."""
-    ax = axis(ax)
     rows = summary.iloc[::-1].reset_index(drop=True)
     ax.barh(rows.index, rows.seconds, color=_BAR, height=0.6, label="median")
     for place, row in rows.iterrows():
@@ -60,7 +58,6 @@ def plot_seconds(summary: pd.DataFrame, passes: pd.DataFrame, ax: Axes | None = 
     ax.grid(visible=False, axis="y")
     ax.set_xlim(0, 1.15 * passes.seconds.max())
     ax.set_xlabel(f"seconds (n = {counts(summary.repeats)} rounds)")
-    return ax
 
 
 def lora_table(steps: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from retrieval_heads.figures.common import (
     task_figure,
     write_over,
 )
-from retrieval_heads.figures.style import axis, colour, in_order, marker, words
+from retrieval_heads.figures.style import colour, in_order, marker, words
 from retrieval_heads.settings import REFERENCE
 
 SHOWN = ("base", "real", "high_high", "low_low", "symbolic")
@@ -43,15 +43,13 @@ _FEW = "real runs have less than\none head on average"
 
 
 def plot_head_map(
-    scores: pd.DataFrame, threshold: float | None = None, ax: Axes | None = None, bar: bool = True,
-    darkest: float = 1.0,
-) -> Axes:
+    scores: pd.DataFrame, threshold: float | None, ax: Axes, bar: bool = True, darkest: float = 1.0,
+) -> None:
     """The score of every head of a run as a map: one row per layer, the first at the bottom, one column per head.
 
     Heads with a score above the threshold, the retrieval heads, get a frame. `bar`: with the scale of colours, which
     ends at `darkest`.
     """
-    ax = axis(ax)
     grid = scores.pivot(index="layer", columns="head", values="score").sort_index(ascending=False)
     # as an image of one pixel a head, which an SVG keeps as it is: hundreds of shapes would be large
     image = ax.imshow(grid, vmin=0, vmax=darkest, cmap="mako_r", interpolation="none", aspect="auto",
@@ -68,17 +66,15 @@ def plot_head_map(
         # as many as a small panel has room for
         shown = [place for place, name in enumerate(names) if name % -(-len(names) // 8) == 0]
         ticks([place + 0.5 for place in shown], [str(names[place]) for place in shown], rotation=0, fontsize="small")
-    return ax
 
 
 def plot_threshold_counts(
-    scores: pd.DataFrame, thresholds: Sequence[float], threshold: float, ax: Axes | None = None,
-) -> Axes:
+    scores: pd.DataFrame, thresholds: Sequence[float], threshold: float, ax: Axes,
+) -> None:
     """The number of heads with a score above the threshold, over thresholds: a line for each condition.
 
     With several runs the line is their mean; the dotted lines count heads whose chance level is above the threshold.
     """
-    ax = axis(ax)
     for condition in in_order(scores.condition):
         own, tone = scores[scores.condition == condition], colour(condition)
         found = [
@@ -93,7 +89,6 @@ def plot_threshold_counts(
     ax.set(xlabel="threshold of the score\n(fraction)", ylabel="heads above it (number)")
     ax.set_ylim(bottom=-0.4)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    return ax
 
 
 def subsets_figure(subsets: pd.DataFrame, threshold: float, tasks: Sequence[str]) -> Figure:

@@ -22,7 +22,6 @@ from retrieval_heads.figures.common import (
     points,
 )
 from retrieval_heads.figures.performance import plot_runs, runs_each
-from retrieval_heads.figures.style import axis
 
 SETS = {
     "retrieval": ("retrieval heads, strongest first", "#d55e00", "o", "-"),
@@ -39,7 +38,7 @@ _PLACES = {"task": ("answers", "-", True), "text": ("plain text", "--", False)}
 """Name, line and whether the markers are filled of each place where a knock-out costs."""
 
 
-def plot_knockout(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def plot_knockout(table: pd.DataFrame, ax: Axes) -> None:
     """A line for each set of heads: exact match against the number of heads knocked out, from none on.
 
     From rows of the table `knockout` of one task, condition, mode and scope, and those of `set` none. Numbers that not
@@ -47,7 +46,6 @@ def plot_knockout(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     examples (and over draws for the random sets), averaged over runs; the small marks are single random draws, and
     single runs where there are several.
     """
-    ax = axis(ax)
     rows = in_all_runs(table[table.metric == METRIC])
     start = rows[rows.set == "none"]
     for shift, (name, (label, colour, marker, line)) in enumerate(SETS.items(), -1):
@@ -65,15 +63,13 @@ def plot_knockout(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xlabel(f"heads knocked out (number;\nn = {counts(rows.n)} examples)")
     ax.set_ylabel(METRIC_LABEL, fontsize="small")
     ax.set_ylim(-0.04, 1.06)
-    return ax
 
 
-def plot_effects(effects: pd.DataFrame, k: int, ax: Axes | None, order: Sequence[str]) -> Axes:
+def plot_effects(effects: pd.DataFrame, k: int, ax: Axes, order: Sequence[str]) -> None:
     """What `k` heads of each set cost each condition: one row per condition, in `order`, with means over its runs.
 
     From rows of `knockout_effects` of one task, mode and scope, with their 95% intervals of paired differences.
     """
-    ax = axis(ax)
     rows = effects[(effects.metric == METRIC) & (effects.k == k)]
     earlier = "retrieval_over_bottom" not in set(effects.contrast)
     shown = [name for name in SETS if (rows.contrast == name).any()]
@@ -89,7 +85,6 @@ def plot_effects(effects: pd.DataFrame, k: int, ax: Axes | None, order: Sequence
     condition_rows(ax, order)
     ax.set_xlabel(f"loss of {METRIC_LABEL}\nn = {counts(rows.n)} examples,\n"
                   f"{runs_each(rows[rows.contrast == 'retrieval'])}", fontsize="small")
-    return ax
 
 
 def _room_around_nothing(ax: Axes) -> None:
@@ -146,13 +141,12 @@ def _spread(k: pd.Series, shift: int) -> pd.Series:
     return k * (1 + 0.05 * shift) + 0.04 * shift * (k == 0)
 
 
-def plot_areas(areas: pd.DataFrame, ax: Axes | None, order: Sequence[str]) -> Axes:
+def plot_areas(areas: pd.DataFrame, ax: Axes, order: Sequence[str]) -> None:
     """A row for each condition: the mean area between the curves over its runs with its interval, and the single runs.
 
     From rows of the table `knockout_area` of one task, mode, scope and set. Conditions whose runs answer too little on
     average for anything to be lost have open marks.
     """
-    ax = axis(ax)
     rows = areas.dropna(subset=["value"])
     start = areas.groupby("condition").start.mean()
     ax.axvline(0, color="#333333", linewidth=0.8)
@@ -160,7 +154,6 @@ def plot_areas(areas: pd.DataFrame, ax: Axes | None, order: Sequence[str]) -> Ax
     _room_around_nothing(ax)
     if len(rows):
         ax.set_xlabel(f"area (fraction)\nn = {counts(rows.n)} examples,\n{runs_each(rows)}")
-    return ax
 
 
 def specificity_costs(text_loss: pd.DataFrame, knockout: pd.DataFrame) -> pd.DataFrame:
@@ -179,12 +172,11 @@ def specificity_costs(text_loss: pd.DataFrame, knockout: pd.DataFrame) -> pd.Dat
     return both.assign(value=both.loss - both.start)[[*run, "place", "set", "k", "value", "n"]]
 
 
-def plot_specificity(costs: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def plot_specificity(costs: pd.DataFrame, ax: Axes) -> None:
     """Lines of the rise of the loss (`specificity_costs` of one task) against the number of heads out.
 
     Bars are from the least to the greatest run. Numbers of heads that not all runs have are left out.
     """
-    ax = axis(ax)
     for name in ("retrieval", "random"):
         _, tone, form, _ = SETS[name]
         for place, (where, line, filled) in _PLACES.items():
@@ -200,4 +192,3 @@ def plot_specificity(costs: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xlabel(f"heads knocked out (number;\n{n['task']} answers, {n['text']} rows of text,\n"
                   f"{plural(len(costs.drop_duplicates(REPEATED)), 'run')})")
     ax.set_ylabel("rise of the loss\n(nats per token)")
-    return ax

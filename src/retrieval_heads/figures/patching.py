@@ -28,7 +28,7 @@ from retrieval_heads.figures.common import (
 )
 from retrieval_heads.figures.interval_tables import DASH, cells, in_run_order, patching_table
 from retrieval_heads.figures.page import table_html
-from retrieval_heads.figures.style import WIDTH, axis, in_order, panels, words
+from retrieval_heads.figures.style import WIDTH, in_order, panels, words
 from retrieval_heads.keys import RUN
 
 SETS = {
@@ -73,13 +73,12 @@ def patching_figure(patching: pd.DataFrame, sufficiency: pd.DataFrame, tasks: Se
     return figure
 
 
-def plot_patching(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def plot_patching(table: pd.DataFrame, ax: Axes) -> None:
     """A group of bars for each condition of a task, one bar a set of heads, and a line for the real run itself.
 
     Black lines are 95% bootstrap intervals over examples (and over draws for the random sets), averaged over runs, as
     is the band around the line. The small numbers are the numbers of heads patched; 0 says that the set is empty.
     """
-    ax = axis(ax)
     rows = table[(table.metric == METRIC) & (table.draw == 0)]
     conditions = in_order(rows.condition)
     present = [name for name in SETS if name in set(rows.set)]
@@ -104,12 +103,10 @@ def plot_patching(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xticks(range(len(conditions)), [words(name).replace(", ", ",\n") for name in conditions], fontsize="small")
     ax.set(xlabel=f"patched run: trained on (n = {counts(rows.n)} examples)", ylabel=METRIC_LABEL, ylim=(0, 1.06))
     ax.grid(axis="x", visible=False)
-    return ax
 
 
-def plot_gains(sufficiency: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def plot_gains(sufficiency: pd.DataFrame, ax: Axes) -> None:
     """What patching each set gains in runs with a gap: the mean with its interval, and a small point per condition."""
-    ax = axis(ax)
     rows = sufficiency[sufficiency.n_gap > 0]
     for place, name in enumerate(NAMES):
         own = rows[rows["set"] == name]
@@ -124,7 +121,6 @@ def plot_gains(sufficiency: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("gain in exact match\n(fraction" + (")" if pd.isna(n) else f"; n = {n:.0f} runs)"))
     if rows.empty:
         write_over(ax, _NO_GAP)
-    return ax
 
 
 def closed_figure(sufficiency: pd.DataFrame, tasks: Sequence[str]) -> Figure:

@@ -13,7 +13,7 @@ from retrieval_heads.claims.arrays import claim_column, metric_name
 from retrieval_heads.claims.axes import CELLS, axis_sentence
 from retrieval_heads.data.conditions import LEVELS
 from retrieval_heads.figures.common import condition_rows, counts, plural, points
-from retrieval_heads.figures.style import axis, colour, metric_label
+from retrieval_heads.figures.style import colour, metric_label
 
 ROW = 0.22
 """Inches of a row of a figure with a row for each condition."""
@@ -29,13 +29,12 @@ def deciding_metric(task: str) -> str:
     return metric_name(task, claim_column(task))
 
 
-def plot_performance(table: pd.DataFrame, metric: str, ax: Axes | None, order: Sequence[str]) -> Axes:
+def plot_performance(table: pd.DataFrame, metric: str, ax: Axes, order: Sequence[str]) -> None:
     """A row for each condition, at the longest length: the mean of its runs with its interval, and the single runs.
 
     From rows of `performance` and `base` of one task; `order` may have conditions without rows. The bars are the runs'
     95% bootstrap intervals over examples, averaged over the runs.
     """
-    ax = axis(ax)
     rows = table[(table.metric == metric) & (table.eval_length == table.eval_length.max())]
     if (rows.condition == "real").any():
         ax.axvline(rows[rows.condition == "real"].value.mean(), color=colour("real"), linewidth=1, linestyle=":",
@@ -43,7 +42,6 @@ def plot_performance(table: pd.DataFrame, metric: str, ax: Axes | None, order: S
     plot_runs(rows, order, ax)
     ax.set_xlim(-0.04, 1.04)
     ax.set_xlabel(f"{metric_label(metric)} (fraction)\nn = {counts(rows.n)} examples,\n{runs_each(rows)}")
-    return ax
 
 
 def plot_runs(rows: pd.DataFrame, order: Sequence[str], ax: Axes, unable: Collection[str] = ()) -> None:
@@ -73,13 +71,12 @@ def plot_runs(rows: pd.DataFrame, order: Sequence[str], ax: Axes, unable: Collec
 
 
 def plot_shortfall(
-    table: pd.DataFrame, metric: str, ax: Axes | None, order: Sequence[str], reach: float | None = None,
-) -> Axes:
+    table: pd.DataFrame, metric: str, ax: Axes, order: Sequence[str], reach: float | None = None,
+) -> None:
     """By how much each condition falls short of the real runs, with the 95% interval of the paired differences.
 
     From rows of the table `shortfall` of one task. `reach` is the largest difference of the axis.
     """
-    ax = axis(ax)
     rows = table[table.metric == metric]
     ax.axvline(0, color="#333333", linewidth=1)
     for place, condition in enumerate(order):
@@ -92,7 +89,6 @@ def plot_shortfall(
     repeated = f"{plural(counts(rows.n_seeds), 'seed')}\nx {plural(counts(rows.n_bases), 'base model')}"
     ax.set_xlabel(f"shortfall in {metric_label(metric)}\n(fraction; n = {counts(rows.n)}\nexamples, {repeated})",
                   fontsize="small")
-    return ax
 
 
 def shortfall_reach(table: pd.DataFrame) -> float:
@@ -117,13 +113,12 @@ def map_top(shortfall: pd.DataFrame) -> float:
     return max(0.1, shortfall[shortfall.condition.isin(CELLS)].value.max())
 
 
-def plot_axis_map(shortfall: pd.DataFrame, metric: str, ax: Axes | None = None, top: float | None = None) -> Axes:
+def plot_axis_map(shortfall: pd.DataFrame, metric: str, ax: Axes, top: float) -> None:
     """The mean shortfall in a task by realism of needle (rows) and haystack (columns), with the numbers in the cells.
 
     Starred are those that count: the 95% interval excludes 0, and all base models have one sign. `top` is the shortfall
     of the darkest colour.
     """
-    ax = axis(ax, (3.4, 3.0))
     rows = shortfall[(shortfall.metric == metric) & shortfall.condition.isin(CELLS)]
     own = rows.set_index("condition").reindex(CELLS)
     star = ((own.low > 0) | (own.high < 0)) & own.same_sign.eq(True)
@@ -132,7 +127,7 @@ def plot_axis_map(shortfall: pd.DataFrame, metric: str, ax: Axes | None = None, 
     shape = (len(LEVELS), len(LEVELS))
     sns.heatmap(
         own.value.to_numpy(dtype=float).reshape(shape), annot=np.reshape(text, shape), fmt="", vmin=0,
-        vmax=own.value.max() if top is None else top, cmap="mako_r", ax=ax, cbar=False, linewidths=1,
+        vmax=top, cmap="mako_r", ax=ax, cbar=False, linewidths=1,
         linecolor="white", xticklabels=LEVELS, yticklabels=LEVELS, square=True,
     )
     ax.grid(False)
@@ -143,7 +138,6 @@ def plot_axis_map(shortfall: pd.DataFrame, metric: str, ax: Axes | None = None, 
     if len(rows):
         ax.set_xlabel(f"context diversity (haystack)\n{metric_label(metric)}, n = {counts(rows.n)}\n"
                       f"examples, {plural(counts(rows.n_seeds), 'seed')}")
-    return ax
 
 
 def axis_text(effects: pd.DataFrame, tasks: Sequence[str]) -> str:

@@ -155,9 +155,9 @@ def metric_label(metric: str) -> str:
     return METRIC_LABELS.get(metric, metric)
 
 
-def axis(ax: Axes | None, size: tuple[float, float] = (WIDTH, 3.4)) -> Axes:
-    """The given axis, or that of a new figure of so many inches."""
-    return plt.subplots(figsize=size)[1] if ax is None else ax
+def axis(ax: Axes | None = None) -> Axes:
+    """The given axis, or that of a new figure."""
+    return plt.subplots(figsize=(WIDTH, 3.4))[1] if ax is None else ax
 
 
 def panels(

@@ -50,7 +50,9 @@ def head_map(scores: Any, threshold: float | None = None, ax: Axes | None = None
     if len(repeated):
         raise DataError("several rows of one head", where="head_map", remedy="Give the rows of one run and one score.",
                         value=f"layer {repeated['layer'].iloc[0]}, head {repeated['head'].iloc[0]}")
-    return heads.plot_head_map(scores, threshold, ax, bar)
+    ax = axis(ax)
+    heads.plot_head_map(scores, threshold, ax, bar)
+    return ax
 
 
 def head_overlap(

@@ -11,7 +11,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.figures.common import INTERVAL, REPEATED, counts, mean_and_range, points
-from retrieval_heads.figures.style import axis, colour, in_order, marker, metric_label, words
+from retrieval_heads.figures.style import colour, in_order, marker, metric_label, words
 
 SHARES = {
     "unseen_forms": ("sentence form", "#de8f05", "o"),
@@ -44,26 +44,22 @@ def plot_unseen(table: pd.DataFrame, ax: Axes, order: Sequence[str]) -> None:
     ax.set_xticks(np.linspace(0, 1, 5))
 
 
-def plot_answer_loss(steps: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def plot_answer_loss(steps: pd.DataFrame, ax: Axes) -> None:
     """Loss on answer tokens (`answer_loss`, nats) against the `tokens` read, on a logarithmic scale."""
-    ax = axis(ax)
     ax.plot(steps.tokens / 1e6, steps.answer_loss, color="#0173b2", linewidth=1.6)
     ax.set_yscale("log")  # with plain numbers: powers of ten would be formulas, which the style does not set
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set(xlabel="tokens read (millions)", ylabel="answer loss (nats per token)")
-    return ax
 
 
-def plot_exact_match_log(evaluations: pd.DataFrame, tasks: Sequence[str], ax: Axes | None = None) -> Axes:
+def plot_exact_match_log(evaluations: pd.DataFrame, tasks: Sequence[str], ax: Axes) -> None:
     """Exact match of each task (`TASK_exact_match`) against the `tokens` read, as it was measured during training."""
-    ax = axis(ax)
     for place, task in enumerate(tasks):
         ax.plot(evaluations.tokens / 1e6, evaluations[f"{task}_exact_match"], color=f"C{place}",
                 marker=_TASK_MARKERS.get(task, "D"), markersize=4, linewidth=1.6, label=task)
     ax.set(ylim=(-0.03, 1.05), xlabel="tokens read (millions)", ylabel="exact match (fraction)")
     ax.legend(loc="lower right")
-    return ax
 
 
 def with_training_length(lengths: pd.DataFrame, performance: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
@@ -78,37 +74,33 @@ def with_training_length(lengths: pd.DataFrame, performance: pd.DataFrame, base:
     return pd.concat([studied, lengths]).drop_duplicates(cell).sort_values(cell, ignore_index=True)
 
 
-def plot_lengths(table: pd.DataFrame, metric: str, trained: int | None = None, ax: Axes | None = None) -> Axes:
+def plot_lengths(table: pd.DataFrame, metric: str, trained: int, ax: Axes) -> None:
     """A line for each condition: the mean over runs against the length, with bars from the least to the greatest run.
 
     From rows of `with_training_length` of one task; an upright line marks the length of the training examples.
     """
-    ax, rows = axis(ax), table[table.metric == metric]
-    if trained is not None:
-        ax.axvline(trained, color="#333333", linewidth=0.8, linestyle="--")
+    rows = table[table.metric == metric]
+    ax.axvline(trained, color="#333333", linewidth=0.8, linestyle="--")
     parts = {name: mean_and_range(rows[rows.condition == name], "eval_length") for name in in_order(rows.condition)}
     _lines(ax, parts, 0.035)
     _doubling(ax, sorted(rows.eval_length.unique()))
     ax.set(ylim=(-0.04, 1.06), xlabel=f"length (tokens;\nn = {counts(rows.n)} examples)",
            ylabel=f"{metric_label(metric)} (fraction)")
-    return ax
 
 
-def plot_sizes(table: pd.DataFrame, n_train: int, ax: Axes | None = None) -> Axes:
+def plot_sizes(table: pd.DataFrame, n_train: int, ax: Axes) -> None:
     """A line for each condition: the score against the number of training examples, with 95% bootstrap intervals.
 
     From rows of the table `size_effects` of one task; `n_train` is the usual number of examples.
     """
-    ax = axis(ax)
     if table.empty:
-        return ax
+        return
     rows = table.assign(examples=table["scale"] * n_train).set_index("examples").sort_index()
     parts = {name: rows.loc[rows.condition == name, list(INTERVAL)] for name in in_order(rows.condition)}
     _lines(ax, parts, 0.04, capsize=2)
     _doubling(ax, sorted(rows.index.unique()))
     ax.set_xlabel(f"training examples (number)\nn = {counts(table.n)} test examples", fontsize="small")
     ax.set(ylim=(-0.04, 1.06), ylabel=f"{metric_label(table.metric.iloc[0])} (fraction)")
-    return ax
 
 
 def _lines(ax: Axes, parts: dict[str, pd.DataFrame], apart: float, **look: float) -> None:

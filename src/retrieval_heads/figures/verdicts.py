@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from retrieval_heads.claims.verdict import ALL, Verdict
 from retrieval_heads.figures.common import counts, points, write_empty
 from retrieval_heads.figures.interval_tables import cells
-from retrieval_heads.figures.style import axis
 from retrieval_heads.wording import PREDICTORS, with_minus
 
 CLAIMS = {
@@ -179,31 +178,28 @@ def list_height(rows: pd.DataFrame, column: str) -> float:
     return 1.2 + 0.24 * n if n else 1.8
 
 
-def plot_predictors(correlations: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def plot_predictors(correlations: pd.DataFrame, ax: Axes) -> None:
     """Rank correlation of each predictor with performance, with its interval; the strongest on top.
 
     From rows of `correlation_runs`, one per predictor. A quantity that promises performance by being small, a loss,
     stands at its correlation as it is, and is marked.
     """
-    ax = axis(ax)
     rows = correlations[correlations.estimate.notna()]
     rows = rows.reindex(rows.estimate.abs().sort_values().index)
     _predictors(ax, rows, ("estimate", "low", "high"), signed=True)
     ax.set_xlabel("Spearman's rank correlation")
     if rows.empty:
         write_empty(ax, "no rank correlation is defined\nwith so few conditions")
-        return ax
+        return
     ax.axvline(0, color="#666666", linewidth=0.8)
     ax.set(xlim=(-1.05, 1.05), xlabel=f"{ax.get_xlabel()} (n = {counts(rows.n_conditions)} conditions)")
-    return ax
 
 
-def plot_regret(choice: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def plot_regret(choice: pd.DataFrame, ax: Axes) -> None:
     """What is lost by choosing the training set by each predictor, beside a random choice; the least loss on top.
 
     From rows of the table `choice` of one task and set of candidates.
     """
-    ax = axis(ax)
     rows = choice[choice.regret.notna()].sort_values("regret", ascending=False)
     _predictors(ax, rows, ("regret", "regret_low", "regret_high"))
     if len(rows):
@@ -216,7 +212,6 @@ def plot_regret(choice: pd.DataFrame, ax: Axes | None = None) -> Axes:
     n = f"; n = {counts(rows.n_choices)} choices of {counts(rows.n_candidates)} sets" if len(rows) else ""
     ax.set_xlabel(f"regret (fraction of the score{n})")
     ax.set_xlim(left=min(0, ax.get_xlim()[0]))
-    return ax
 
 
 def _predictors(ax: Axes, rows: pd.DataFrame, columns: tuple[str, str, str], signed: bool = False) -> None:
