@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from drawing import drawn
 
 from retrieval_heads.figures import knockout, patching
-from retrieval_heads.figures.common import counts, over_runs, shared_legend
+from retrieval_heads.figures.common import over_runs, shared_legend
 from retrieval_heads.figures.correlation import plot_correlation, plot_overlap
 from retrieval_heads.figures.explorers import vega_bundle
 from retrieval_heads.figures.interval_tables import (
@@ -22,6 +22,7 @@ from retrieval_heads.figures.interval_tables import (
     with_interval,
 )
 from retrieval_heads.figures.style import colour, words
+from retrieval_heads.wording import span
 
 METRICS = ("forced_exact_match", "token_accuracy", "nll")
 CONDITIONS = ("symbolic", "high_high", "real_limited")
@@ -240,7 +241,7 @@ def test_tables_for_reading_show_intervals_and_dashes() -> None:
     assert patched.loc[0, "closed by complement"] == "–"
     assert patched.loc[0, "gap"] == "0.60 [0.50, 0.70]"
     assert with_interval(-0.001, -0.2, 0.0) == "0.00 [−0.20, 0.00]"
-    assert counts(pd.Series([3, 5])) == "3 to 5"
+    assert span(pd.Series([3, 5])) == "3 to 5"
     effects = effects_of(seeds=(0, 1))
     effects.loc[effects.seed == 1, "value"] += 0.2
     means = over_runs(effects, ["contrast", "metric"]).set_index(["contrast", "metric"]).value

@@ -10,7 +10,6 @@ from retrieval_heads.config import load_profile
 from retrieval_heads.figures.page import takeaway
 from retrieval_heads.stages.findings import unseen_finding
 from retrieval_heads.store import load_table
-from retrieval_heads.takeaways import listed, p_value
 from retrieval_heads.takeaways.heads import (
     correlation_takeaway,
     knockout_takeaway,
@@ -20,7 +19,7 @@ from retrieval_heads.takeaways.heads import (
     verdicts_takeaway,
 )
 from retrieval_heads.takeaways.training import data_takeaway, finetune_takeaway
-from retrieval_heads.wording import with_minus
+from retrieval_heads.wording import listed, p_value, with_minus
 
 NAN = float("nan")
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from retrieval_heads.data.conditions import CONDITIONS, LEVELS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METRICS = {
     "exact_match": "exact match", "f1": "token F1", "best_subspan_em": "best-subspan match",
@@ -63,6 +67,22 @@ def p_value(p: float) -> str:
 def listed(parts: Sequence[str]) -> str:
     """`a, b and c`."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def shares_of(values: pd.Series) -> str:
+    """Fractions by their names: `98% of mdqa and 34% of musique`."""
+    return listed([f"{value:.0%} of {name}" for name, value in values.items()])
+
+
+def span(values: pd.Series, form: str = ".0f") -> str:
+    """The least and the greatest of some numbers, `20 to 24`; one of them where both look the same."""
+    low, high = format(values.min(), form), format(values.max(), form)
+    return low if low == high else f"{low} to {high}"
+
+
+def plural(number: object, name: str) -> str:
+    """`1 run`, `3 runs`."""
+    return f"{number} {name}" if str(number) == "1" else f"{number} {name}s"
 
 
 def with_minus(text: str) -> str:

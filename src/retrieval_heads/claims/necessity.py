@@ -41,6 +41,7 @@ from retrieval_heads.stats.resample import NAN, RESAMPLES, percentile_interval
 from retrieval_heads.wording import with_minus
 
 MODE, SCOPE, METRIC, LOSS = "zero", "answer", "forced_exact_match", "nll"
+"""Of the knock-out by which the claim is judged: how, where, by which metric, and by which loss beside it."""
 
 ABLE = 0.2
 """Share of right answers that a run needs to be tested."""

@@ -12,9 +12,6 @@ from matplotlib.figure import Figure
 
 from retrieval_heads.figures.style import WIDTH, group, interval_bars, panels, words
 
-METRIC = "forced_exact_match"
-"""The metric of the interventions that the claims are judged by."""
-
 METRIC_LABEL = "exact match,\nteacher forced (fraction)"
 
 INTERVAL = ("value", "low", "high")
@@ -42,15 +39,6 @@ def mean_and_range(rows: pd.DataFrame, by: str) -> pd.DataFrame:
     return found.set_axis(list(INTERVAL), axis=1)
 
 
-def counts(values: pd.Series) -> str:
-    """The numbers in a column as text for a label: `24`, or `20 to 24` where they differ."""
-    low, high = int(values.min()), int(values.max())
-    return str(low) if low == high else f"{low} to {high}"
-
-
-def plural(number: object, name: str) -> str:
-    """`1 run`, `3 runs`."""
-    return f"{number} {name}" if str(number) == "1" else f"{number} {name}s"
 
 
 def points(

@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from retrieval_heads.claims.runs import claimed
-from retrieval_heads.figures.common import counts, over_runs, points, shared_legend, write_empty
+from retrieval_heads.claims.runs import claimed, where
+from retrieval_heads.figures.common import over_runs, points, shared_legend, write_empty
 from retrieval_heads.figures.interval_tables import cells, with_interval
 from retrieval_heads.figures.style import WIDTH, colour, in_order, marker, panels, words
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages.provide import at_hand
-from retrieval_heads.wording import p_value
+from retrieval_heads.wording import p_value, span
 
 NAMED = ("real_limited", "high_high", "low_low", "symbolic")
 """Conditions that have a colour and a name where there are many; the others are grey points."""
@@ -122,8 +122,7 @@ def _around(ax: Axes, values: pd.Series) -> None:
 
 def recall_over_conditions(correlations: pd.DataFrame, base: str | None = "all") -> pd.DataFrame:
     """The rows of `correlation_runs` on recall over all conditions; of every base model with None."""
-    rows = correlations[(correlations.predictor == "recall") & (correlations.method == "spearman")
-                        & (correlations.conditions == "all") & (correlations.given == "nothing")]
+    rows = where(correlations, predictor="recall", method="spearman", conditions="all", given="nothing")
     return rows if base is None else rows[rows["base"] == base]
 
 
@@ -197,7 +196,7 @@ def plot_overlap(overlap: pd.DataFrame, measure: str, threshold: float, ax: Axes
         ax.plot(own.threshold, own.value, "-", marker=marker(condition), color=one, markersize=5,
                 label=words(condition))
     ax.axvline(threshold, color="#333333", linewidth=0.8, linestyle="--")
-    n = counts(rows.loc[rows.threshold == threshold, "n_reference"])
+    n = span(rows.loc[rows.threshold == threshold, "n_reference"])
     ax.annotate(f"n = {n} heads of the real run", (0.5, 0.03), xycoords="axes fraction", ha="center",
                 fontsize="x-small", bbox={"facecolor": "white", "linewidth": 0, "pad": 1})
     ax.set_yticks(np.linspace(0, 1, 6))

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 
 from retrieval_heads import paths
 from retrieval_heads.errors import ResultError
-from retrieval_heads.figures.common import counts
 from retrieval_heads.training.lora_settings import floor_tflop
+from retrieval_heads.wording import span
 
 NAMES = {
     "plain": "plain forward pass", "detection": "detection, 1 question", "wu": "procedure of Wu et al., 1 question",
@@ -57,7 +57,7 @@ def plot_seconds(summary: pd.DataFrame, passes: pd.DataFrame, ax: Axes) -> None:
     ax.set_yticks(rows.index, names_of(rows))
     ax.grid(visible=False, axis="y")
     ax.set_xlim(0, 1.15 * passes.seconds.max())
-    ax.set_xlabel(f"seconds (n = {counts(summary.repeats)} rounds)")
+    ax.set_xlabel(f"seconds (n = {span(summary.repeats)} rounds)")
 
 
 def lora_table(steps: pd.DataFrame) -> pd.DataFrame:

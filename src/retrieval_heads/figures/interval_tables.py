@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from retrieval_heads.figures.common import MANY_RUNS, METRIC, counts
+from retrieval_heads.claims.necessity import METRIC
+from retrieval_heads.figures.common import MANY_RUNS
 from retrieval_heads.figures.style import in_order, metric_label
 from retrieval_heads.keys import RUN
-from retrieval_heads.wording import with_minus
+from retrieval_heads.wording import span, with_minus
 
 DASH = "–"
 
@@ -51,7 +52,7 @@ def by_condition(table: pd.DataFrame, columns: Mapping[str, str], digits: int = 
     """
     order = in_order(table.condition)
     runs = table.groupby(["condition", "task"]).size()
-    shown = {"condition": order, "runs a task": [counts(runs[condition]) for condition in order]}
+    shown = {"condition": order, "runs a task": [span(runs[condition]) for condition in order]}
     for task, of_task in table.groupby("task"):
         for column, name in columns.items():
             if of_task[column].notna().any():

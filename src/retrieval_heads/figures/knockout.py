@@ -9,19 +9,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from retrieval_heads.claims.necessity import ABLE
+from retrieval_heads.claims.necessity import ABLE, METRIC
 from retrieval_heads.figures.common import (
-    METRIC,
     METRIC_LABEL,
     REPEATED,
     condition_rows,
-    counts,
     mean_and_range,
     over_runs,
-    plural,
     points,
 )
 from retrieval_heads.figures.performance import plot_runs, runs_each
+from retrieval_heads.wording import plural, span
 
 SETS = {
     "retrieval": ("retrieval heads, strongest first", "#d55e00", "o", "-"),
@@ -60,7 +58,7 @@ def plot_knockout(table: pd.DataFrame, ax: Axes) -> None:
         points(ax, _spread(mean.k, shift), mean, label=label, color=colour, marker=marker, linestyle=line,
                markersize=5, capsize=2, linewidth=1.6)
     k_axis(ax, rows.k)
-    ax.set_xlabel(f"heads knocked out (number;\nn = {counts(rows.n)} examples)")
+    ax.set_xlabel(f"heads knocked out (number;\nn = {span(rows.n)} examples)")
     ax.set_ylabel(METRIC_LABEL, fontsize="small")
     ax.set_ylim(-0.04, 1.06)
 
@@ -83,7 +81,7 @@ def plot_effects(effects: pd.DataFrame, k: int, ax: Axes, order: Sequence[str]) 
     ax.axvline(0, color="#333333", linewidth=0.8)
     _room_around_nothing(ax)
     condition_rows(ax, order)
-    ax.set_xlabel(f"loss of {METRIC_LABEL}\nn = {counts(rows.n)} examples,\n"
+    ax.set_xlabel(f"loss of {METRIC_LABEL}\nn = {span(rows.n)} examples,\n"
                   f"{runs_each(rows[rows.contrast == 'retrieval'])}", fontsize="small")
 
 
@@ -153,7 +151,7 @@ def plot_areas(areas: pd.DataFrame, ax: Axes, order: Sequence[str]) -> None:
     plot_runs(rows, order, ax, set(start.index[start < ABLE]))
     _room_around_nothing(ax)
     if len(rows):
-        ax.set_xlabel(f"area (fraction)\nn = {counts(rows.n)} examples,\n{runs_each(rows)}")
+        ax.set_xlabel(f"area (fraction)\nn = {span(rows.n)} examples,\n{runs_each(rows)}")
 
 
 def specificity_costs(text_loss: pd.DataFrame, knockout: pd.DataFrame) -> pd.DataFrame:

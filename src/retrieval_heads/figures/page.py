@@ -14,14 +14,13 @@ from retrieval_heads import paths
 from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.data.example import Example
 from retrieval_heads.errors import ResultError
-from retrieval_heads.figures.common import plural
 from retrieval_heads.figures.style import words
 from retrieval_heads.figures.verdicts import CLAIMS, PAGE, anchor, badge
 from retrieval_heads.keys import study_grid, table_path
 from retrieval_heads.manifest import read_manifest
 from retrieval_heads.settings import Profile
 from retrieval_heads.store import find_committed, load_table
-from retrieval_heads.wording import with_minus
+from retrieval_heads.wording import plural, with_minus
 
 if TYPE_CHECKING:
     from IPython.display import HTML, Markdown

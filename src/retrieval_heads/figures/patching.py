@@ -10,15 +10,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from retrieval_heads.claims.necessity import METRIC
 from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.figures.common import (
     MANY_RUNS,
-    METRIC,
     METRIC_LABEL,
     REPEATED,
     beside_rows,
     condition_rows,
-    counts,
     named_rows,
     over_runs,
     points,
@@ -30,6 +29,7 @@ from retrieval_heads.figures.interval_tables import DASH, cells, in_run_order, p
 from retrieval_heads.figures.page import table_html
 from retrieval_heads.figures.style import WIDTH, in_order, panels, words
 from retrieval_heads.keys import RUN
+from retrieval_heads.wording import span
 
 SETS = {
     "none": ("nothing patched", "#bbbbbb", ""),
@@ -101,7 +101,7 @@ def plot_patching(table: pd.DataFrame, ax: Axes) -> None:
         if not np.isnan(one.low):
             ax.axhspan(one.low, one.high, color="#cc3311", alpha=0.12, linewidth=0)
     ax.set_xticks(range(len(conditions)), [words(name).replace(", ", ",\n") for name in conditions], fontsize="small")
-    ax.set(xlabel=f"patched run: trained on (n = {counts(rows.n)} examples)", ylabel=METRIC_LABEL, ylim=(0, 1.06))
+    ax.set(xlabel=f"patched run: trained on (n = {span(rows.n)} examples)", ylabel=METRIC_LABEL, ylim=(0, 1.06))
     ax.grid(axis="x", visible=False)
 
 

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from retrieval_heads.claims.arrays import claim_column, metric_name
 from retrieval_heads.claims.axes import CELLS, axis_sentence
 from retrieval_heads.data.conditions import LEVELS
-from retrieval_heads.figures.common import condition_rows, counts, plural, points
+from retrieval_heads.figures.common import condition_rows, points
 from retrieval_heads.figures.style import colour, metric_label
+from retrieval_heads.wording import plural, span
 
 ROW = 0.22
 """Inches of a row of a figure with a row for each condition."""
@@ -41,7 +42,7 @@ def plot_performance(table: pd.DataFrame, metric: str, ax: Axes, order: Sequence
                    label="mean of the real runs")
     plot_runs(rows, order, ax)
     ax.set_xlim(-0.04, 1.04)
-    ax.set_xlabel(f"{metric_label(metric)} (fraction)\nn = {counts(rows.n)} examples,\n{runs_each(rows)}")
+    ax.set_xlabel(f"{metric_label(metric)} (fraction)\nn = {span(rows.n)} examples,\n{runs_each(rows)}")
 
 
 def plot_runs(rows: pd.DataFrame, order: Sequence[str], ax: Axes, unable: Collection[str] = ()) -> None:
@@ -86,8 +87,8 @@ def plot_shortfall(
     condition_rows(ax, order)
     reach = shortfall_reach(table) if reach is None else reach
     ax.set_xlim(-0.4 * reach, reach)
-    repeated = f"{plural(counts(rows.n_seeds), 'seed')}\nx {plural(counts(rows.n_bases), 'base model')}"
-    ax.set_xlabel(f"shortfall in {metric_label(metric)}\n(fraction; n = {counts(rows.n)}\nexamples, {repeated})",
+    repeated = f"{plural(span(rows.n_seeds), 'seed')}\nx {plural(span(rows.n_bases), 'base model')}"
+    ax.set_xlabel(f"shortfall in {metric_label(metric)}\n(fraction; n = {span(rows.n)}\nexamples, {repeated})",
                   fontsize="small")
 
 
@@ -100,7 +101,7 @@ def shortfall_reach(table: pd.DataFrame) -> float:
 def runs_each(rows: pd.DataFrame) -> str:
     """Number of runs of each trained condition, for a label."""
     trained = rows[~rows.condition.isin(["base", "rope"])]
-    return f"{plural(counts((trained if len(trained) else rows).groupby('condition').size()), 'run')} each"
+    return f"{plural(span((trained if len(trained) else rows).groupby('condition').size()), 'run')} each"
 
 
 def has_nine(conditions: Iterable[str]) -> bool:
@@ -136,8 +137,8 @@ def plot_axis_map(shortfall: pd.DataFrame, metric: str, ax: Axes, top: float) ->
     ax.set_ylabel("concept expression\n(needle)")
     ax.tick_params(left=False, bottom=False)
     if len(rows):
-        ax.set_xlabel(f"context diversity (haystack)\n{metric_label(metric)}, n = {counts(rows.n)}\n"
-                      f"examples, {plural(counts(rows.n_seeds), 'seed')}")
+        ax.set_xlabel(f"context diversity (haystack)\n{metric_label(metric)}, n = {span(rows.n)}\n"
+                      f"examples, {plural(span(rows.n_seeds), 'seed')}")
 
 
 def axis_text(effects: pd.DataFrame, tasks: Sequence[str]) -> str:

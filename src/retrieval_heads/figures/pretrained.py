@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from retrieval_heads import ten_questions
+from retrieval_heads.claims.runs import where
 from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.figures import explorers
 from retrieval_heads.figures.common import points, write_empty
@@ -101,9 +102,8 @@ def effects_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
 def _plot_effects(
     tables: Mapping[str, pd.DataFrame], intervention: str, condition: str, effect: str, label: str, ax: Axes,
 ) -> None:
-    rows = tables.get("loss_effects", pd.DataFrame(columns=["value"])).dropna(subset=["value"])
-    if len(rows):
-        rows = rows[(rows.intervention == intervention) & (rows.condition == condition) & (rows.effect == effect)]
+    rows = tables.get("loss_effects", pd.DataFrame(columns=["intervention", "condition", "effect", "value"]))
+    rows = where(rows, intervention=intervention, condition=condition, effect=effect).dropna(subset=["value"])
     if rows.empty:
         write_empty(ax, NOT_YET)
         return

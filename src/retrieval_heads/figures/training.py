@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from retrieval_heads.data.conditions import kind_of
-from retrieval_heads.figures.common import INTERVAL, REPEATED, counts, mean_and_range, points
+from retrieval_heads.figures.common import INTERVAL, REPEATED, mean_and_range, points
 from retrieval_heads.figures.style import colour, in_order, marker, metric_label, words
+from retrieval_heads.wording import span
 
 SHARES = {
     "unseen_forms": ("sentence form", "#de8f05", "o"),
@@ -84,7 +85,7 @@ def plot_lengths(table: pd.DataFrame, metric: str, trained: int, ax: Axes) -> No
     parts = {name: mean_and_range(rows[rows.condition == name], "eval_length") for name in in_order(rows.condition)}
     _lines(ax, parts, 0.035)
     _doubling(ax, sorted(rows.eval_length.unique()))
-    ax.set(ylim=(-0.04, 1.06), xlabel=f"length (tokens;\nn = {counts(rows.n)} examples)",
+    ax.set(ylim=(-0.04, 1.06), xlabel=f"length (tokens;\nn = {span(rows.n)} examples)",
            ylabel=f"{metric_label(metric)} (fraction)")
 
 
@@ -99,7 +100,7 @@ def plot_sizes(table: pd.DataFrame, n_train: int, ax: Axes) -> None:
     parts = {name: rows.loc[rows.condition == name, list(INTERVAL)] for name in in_order(rows.condition)}
     _lines(ax, parts, 0.04, capsize=2)
     _doubling(ax, sorted(rows.index.unique()))
-    ax.set_xlabel(f"training examples (number)\nn = {counts(table.n)} test examples", fontsize="small")
+    ax.set_xlabel(f"training examples (number)\nn = {span(table.n)} test examples", fontsize="small")
     ax.set(ylim=(-0.04, 1.06), ylabel=f"{metric_label(table.metric.iloc[0])} (fraction)")
 
 

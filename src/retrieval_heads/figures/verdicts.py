@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from retrieval_heads.claims.verdict import ALL, Verdict
-from retrieval_heads.figures.common import counts, points, write_empty
-from retrieval_heads.figures.interval_tables import cells
-from retrieval_heads.wording import PREDICTORS, with_minus
+from retrieval_heads.figures.common import points, write_empty
+from retrieval_heads.figures.interval_tables import DASH, cells, with_interval
+from retrieval_heads.wording import PREDICTORS, span, with_minus
 
 CLAIMS = {
     "C1": "Synthetic data fall short of real data",
@@ -117,11 +117,8 @@ def verdict_text(verdicts: Iterable[Verdict]) -> str:
 
 def effect_text(row: object) -> str:
     """The effect of a verdict or a row of verdicts with its 95% interval and unit; a dash where it is not known."""
-    effect, low, high = (np.nan if end is None else end for end in (row.effect, row.low, row.high))
-    if pd.isna(effect):
-        return "–"
-    interval = "" if pd.isna(low) or pd.isna(high) else f" [{low:.2f}, {high:.2f}]"
-    return f"{with_minus(f'{effect:.2f}{interval}')} {row.unit}"
+    text = with_interval(row.effect, row.low, row.high)
+    return text if text == DASH else f"{text} {row.unit}"
 
 
 def badge(verdict: str) -> str:
@@ -192,7 +189,7 @@ def plot_predictors(correlations: pd.DataFrame, ax: Axes) -> None:
         write_empty(ax, "no rank correlation is defined\nwith so few conditions")
         return
     ax.axvline(0, color="#666666", linewidth=0.8)
-    ax.set(xlim=(-1.05, 1.05), xlabel=f"{ax.get_xlabel()} (n = {counts(rows.n_conditions)} conditions)")
+    ax.set(xlim=(-1.05, 1.05), xlabel=f"{ax.get_xlabel()} (n = {span(rows.n_conditions)} conditions)")
 
 
 def plot_regret(choice: pd.DataFrame, ax: Axes) -> None:
@@ -209,7 +206,7 @@ def plot_regret(choice: pd.DataFrame, ax: Axes) -> None:
             ax.axvspan(low, high, color="#666666", alpha=0.12, linewidth=0)
     else:
         write_empty(ax, "no choice could be made:\nit takes real runs of several seeds")
-    n = f"; n = {counts(rows.n_choices)} choices of {counts(rows.n_candidates)} sets" if len(rows) else ""
+    n = f"; n = {span(rows.n_choices)} choices of {span(rows.n_candidates)} sets" if len(rows) else ""
     ax.set_xlabel(f"regret (fraction of the score{n})")
     ax.set_xlim(left=min(0, ax.get_xlim()[0]))
 

@@ -12,17 +12,15 @@ import pandas as pd
 
 from retrieval_heads import paths
 from retrieval_heads.claims.arrays import claim_column, metric_name
-from retrieval_heads.data.conditions import CONDITIONS
+from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.settings import REFERENCE, Profile
-from retrieval_heads.stages.common import RAISED, UNTUNED
+from retrieval_heads.stages.common import RAISED
 from retrieval_heads.stages.head_sets import fitting_kind
+from retrieval_heads.wording import plural, shares_of, span
 
 FEW_EXAMPLES = 20
 
-NOT_SYNTHETIC = (*UNTUNED, *(name for name, condition in CONDITIONS.items()
-                             if not (condition.synthetic and condition.dissected)))
-"""Runs that say nothing of synthetic data: real ones, controls, mixtures with real examples, and other sizes."""
 
 
 def fitting_scores(profile: Profile, head_scores: pd.DataFrame) -> pd.DataFrame:
@@ -75,13 +73,13 @@ def unseen_finding(examples: pd.DataFrame) -> str:
     train = examples[examples.split == "train"]
     shares = train.groupby("condition")[["unseen_forms", "unseen_relations", "unseen"]].mean()
     real = shares.loc[REFERENCE]
-    others = shares.drop(index=[name for name in NOT_SYNTHETIC if name in shares.index])
+    others = shares[[kind_of(name).synthetic and kind_of(name).dissected for name in shares.index]]
     text = (f"Examples of `real` leave {real.unseen_forms:.0%} of the test statements' sentence forms and "
             f"{real.unseen_relations:.0%} of their relations unseen")
     if len(others):
-        text += (f"; those of the synthetic conditions {_percents(others.unseen_forms)} and "
-                 f"{_percents(others.unseen_relations)}")
-    n = counted(train[train.condition == REFERENCE].n)
+        text += (f"; those of the synthetic conditions {span(others.unseen_forms, '.0%')} and "
+                 f"{span(others.unseen_relations, '.0%')}")
+    n = span(train[train.condition == REFERENCE].n)
     return (f"{text} (means over tasks). A relation and a form *together* are new in {real.unseen:.0%} of the "
             f"statements, even to a `real` run: {n} examples cannot show every pair.")
 
@@ -95,8 +93,8 @@ def performance_sentence(performance: pd.DataFrame, base: pd.DataFrame) -> str:
     at = [_deciding(one[one.eval_length == longest]) for one in (performance, base)]
     real = at[0][at[0].condition == REFERENCE].groupby("task").value.mean()
     rope = at[1][at[1].condition == RAISED].groupby("task").value.mean()
-    return (f"At {longest:,} tokens the runs on real data solve {_each(real)} (exact match; citation F1 on summhay), "
-            f"against {_each(rope.reindex(real.index))} without training at the raised RoPE theta."
+    return (f"At {longest:,} tokens the runs on real data solve {shares_of(real)} (exact match; citation F1 on "
+            f"summhay), against {shares_of(rope.reindex(real.index))} without training at the raised RoPE theta."
             f"{_size(performance.n)}")
 
 
@@ -138,21 +136,6 @@ def cost_finding(folder: Path | None = None) -> str:
             f"({one.tokens:,} tokens, {one.parameters / 1e6:,.0f}M parameters).")
 
 
-def counted(values: pd.Series) -> str:
-    """`200`, or `50 to 200` where they differ."""
-    low, high = int(values.min()), int(values.max())
-    return str(low) if low == high else f"{low} to {high}"
-
-
-def _each(values: pd.Series) -> str:
-    """`98% of mdqa and 34% of musique`."""
-    parts = [f"{value:.0%} of {name}" for name, value in values.items()]
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def _percents(values: pd.Series) -> str:
-    low, high = f"{values.min():.0%}", f"{values.max():.0%}"
-    return low if low == high else f"{low} to {high}"
 
 
 def _size(n: Iterable[int]) -> str:
@@ -164,7 +147,7 @@ def _size(n: Iterable[int]) -> str:
 
 def repeats(seeds: int, bases: int) -> str:
     """How often each condition was run: `5 seeds`, or `5 seeds, 2 base models` where there are several."""
-    return f"{seeds} {'seed' if seeds == 1 else 'seeds'}" + (f", {bases} base models" if bases > 1 else "")
+    return plural(seeds, "seed") + (f", {bases} base models" if bases > 1 else "")
 
 
 def study_size(profile: Profile, training: pd.DataFrame) -> str:

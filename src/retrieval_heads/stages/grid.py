@@ -29,6 +29,7 @@ from retrieval_heads.stages import base, correlate, detect, finetune, gold_loss,
 from retrieval_heads.stages.common import EVERYTHING, UNTUNED, adapter_path, runs_of, untuned_keys
 from retrieval_heads.stages.provide import Compute, make_part, share_out
 from retrieval_heads.store import Store, find_committed, load_table
+from retrieval_heads.wording import plural
 from retrieval_heads.workers import current_cluster
 
 PILOT = "pilot"
@@ -195,7 +196,7 @@ def plan(profile: Profile, options: Options = EVERYTHING) -> list[str]:
     left = {key: unfinished(store, key) for key in [*controls, *runs]}
     trained = [key for key in runs if FINETUNE in left[key]]
     counts = {name: len({getattr(key, name) for key in runs}) for name in ("task", "condition", "seed", "base")}
-    sizes = " x ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in counts.items())
+    sizes = " x ".join(plural(n, name) for name, n in counts.items())
     return [
         f"{len(runs)} runs: {sizes}; {len(controls)} measurements of untrained models",
         f"left here: {len(trained)} to be trained, {sum(map(len, left.values()))} steps in all (steps are training "

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from retrieval_heads.claims.necessity import METRIC
+from retrieval_heads.claims.runs import where
 from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.wording import PREDICTORS, listed, p_value
-
-METRIC = "forced_exact_match"
 
 
 def detection_takeaway(counts: pd.DataFrame, subsets: pd.DataFrame, threshold: float, heads: int) -> list[str]:
@@ -54,8 +54,7 @@ def knockout_takeaway(effects: pd.DataFrame, sizes: Mapping[str, int], mode: str
 
     From the table `knockout_effects`, at the k of each task.
     """
-    rows = effects[(effects.metric == METRIC) & (effects["mode"] == mode) & (effects.scope == scope)
-                   & (effects.condition == REFERENCE)]
+    rows = where(effects, metric=METRIC, mode=mode, scope=scope, condition=REFERENCE)
     mean = rows.groupby(["task", "contrast", "k"]).value.mean()
     parts = [f"{mean[task, 'retrieval', k]:.2f} against {mean[task, 'random', k]:.2f} on {task} ({k} heads)"
              for task, k in sizes.items() if (task, "random", k) in mean.index]
@@ -106,9 +105,8 @@ def correlation_takeaway(
                 "correlated to any purpose. Recall here: " + listed([
                     f"{row.recall:.2f} for `{row.condition}` on {row.task}" for row in conditions.itertuples()
                     if pd.notna(row.recall)][:4]) + "."]
-    rows = claims["correlation_runs"]
-    rows = rows[(rows.task == ALL) & (rows.conditions == "all") & (rows.method == "spearman") & rows.estimate.notna()
-                & (rows.given == "nothing")]
+    rows = where(claims["correlation_runs"], task=ALL, conditions="all", method="spearman", given="nothing")
+    rows = rows[rows.estimate.notna()]
     recall = rows[(rows.predictor == "recall") & (rows.base == ALL)].set_index("threshold")
     at, here = recall.loc[threshold], rows[rows.threshold == threshold]
     told = listed([f"{value:.2f} at {place:g}" for place, value in recall.estimate.items()

@@ -11,12 +11,13 @@ import pandas as pd
 
 from retrieval_heads.claims.pretrained import DERIVED, RAW
 from retrieval_heads.claims.pretrained.loading import LEAST_SEEDS, MOST
+from retrieval_heads.claims.runs import where
 from retrieval_heads.claims.verdict import ALL, UNDECIDED
 from retrieval_heads.keys import study_grid, table_path
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stats.resample import bootstrap_mean
 from retrieval_heads.store import find_committed, load_table
-from retrieval_heads.wording import listed, p_value
+from retrieval_heads.wording import listed, p_value, plural
 
 Tables = Mapping[str, pd.DataFrame]
 NAMES = tuple(dict.fromkeys((*RAW, *DERIVED, "base", "performance", "training", "lengths", "examples", "verdicts")))
@@ -228,10 +229,8 @@ def _effects(tables: Tables, intervention: str, condition: str, effect: str) -> 
     """By control, the row of an effect at the most heads."""
     if "loss_effects" not in tables:
         return {}
-    rows = tables["loss_effects"]
-    rows = rows[(rows.intervention == intervention) & (rows.condition == condition) & (rows.effect == effect)
-                & (rows.k == MOST) & rows.value.notna()]
-    return {row.control: row for _, row in rows.iterrows()}
+    rows = where(tables["loss_effects"], intervention=intervention, condition=condition, effect=effect, k=MOST)
+    return {row.control: row for _, row in rows[rows.value.notna()].iterrows()}
 
 
 def _with_ends(row: pd.Series) -> str:
@@ -240,5 +239,4 @@ def _with_ends(row: pd.Series) -> str:
 
 
 def _counted(row: pd.Series) -> str:
-    seeds = f"{row.n_seeds} {'seed' if row.n_seeds == 1 else 'seeds'}"
-    return "" if row.seeds_counted else f" The intervals are over examples only ({seeds})."
+    return "" if row.seeds_counted else f" The intervals are over examples only ({plural(row.n_seeds, 'seed')})."

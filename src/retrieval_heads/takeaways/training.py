@@ -6,21 +6,22 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from retrieval_heads.claims.runs import synthetic, where
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.settings import REFERENCE, Profile
-from retrieval_heads.wording import listed
+from retrieval_heads.wording import listed, shares_of, span
 
 
 def base_takeaway(base: pd.DataFrame, counts: pd.DataFrame, profile: Profile) -> list[str]:
     """What the untrained model can do at its own length and beyond, and how many heads it has."""
     exact = base[base.metric == "exact_match"].groupby(["condition", "eval_length", "task"]).value.mean()
     longest = profile.eval_lengths[-1]
-    own = f"At {profile.base_length:,} tokens the base model answers {_each(exact['base'][profile.base_length])}"
+    own = f"At {profile.base_length:,} tokens the base model answers {shares_of(exact['base'][profile.base_length])}"
     sentences = [f"{own}."]
     if longest > profile.base_length:
-        sentences = [f"{own}; at {longest:,} tokens only {_each(exact['base'][longest])}."]
+        sentences = [f"{own}; at {longest:,} tokens only {shares_of(exact['base'][longest])}."]
         sentences.append("Raising the RoPE theta, without any training, already gives "
-                         f"{_each(exact['rope'][longest])}. What fine-tuning adds is measured from there.")
+                         f"{shares_of(exact['rope'][longest])}. What fine-tuning adds is measured from there.")
     found = counts.groupby("task").heads.mean()
     layers = counts.groupby("task").layers.max()
     sentences.append("It has retrieval heads already: " + listed([
@@ -36,10 +37,10 @@ def data_takeaway(examples: pd.DataFrame) -> list[str]:
     real = shares.loc[REFERENCE]
     made = shares[shares.index.map(lambda name: kind_of(name).synthetic and kind_of(name).concept != "symbolic")]
     return [
-        f"Synthetic examples in words never show {_span(made.unseen_forms)} of the sentence forms in the real test "
-        f"set; real examples miss {real.unseen_forms:.0%}.",
+        f"Synthetic examples in words never show {span(made.unseen_forms, '.0%')} of the sentence forms in the real "
+        f"test set; real examples miss {real.unseen_forms:.0%}.",
         f"Of the relations, real examples leave {real.unseen_relations:.0%} unseen and synthetic ones in words "
-        f"{_span(made.unseen_relations)}: what they lack is the many ways to say a thing.",
+        f"{span(made.unseen_relations, '.0%')}: what they lack is the many ways to say a thing.",
     ]
 
 
@@ -52,7 +53,7 @@ def finetune_takeaway(
     `metrics` are those by which the tasks are judged; without runs of other sizes there are no `sizes`.
     """
     rows = shortfall[(shortfall.metric == shortfall.task.map(metrics))
-                     & shortfall.condition.map(lambda name: kind_of(name).synthetic and not kind_of(name).members)]
+                     & shortfall.condition.isin(synthetic(shortfall.condition))]
     mean = rows.groupby("task").value.mean()
     sentences = ["Models trained on synthetic data score lower than models trained on real data, on average by "
                  + listed([f"{value:.2f} on {task}" for task, value in mean.items()]) + "."
@@ -63,9 +64,8 @@ def finetune_takeaway(
         sentences.append(f"How much depends on the kind: least for `{extremes.idxmin()}` ({extremes.min():.2f}), most "
                          f"for `{extremes.idxmax()}` ({extremes.max():.2f}; means over tasks).")
     longest = performance.eval_length.max()
-    trained, theta = (one[(one.condition == name) & (one.eval_length == longest)] for one, name in (
-        (performance, REFERENCE), (base, "rope")))
-    real, rope = (_scores(one, metrics) for one in (trained, theta))
+    real = _scores(where(performance, condition=REFERENCE, eval_length=longest), metrics)
+    rope = _scores(where(base, condition="rope", eval_length=longest), metrics)
     sentences.append("Real examples lift the score above a raised theta alone: " + listed(
         [f"{task} from {rope[task]:.2f} to {value:.2f}" for task, value in real.items()]) + ".")
     if sizes is not None and "low_low" in set(sizes.condition):
@@ -99,12 +99,3 @@ def _sizes(sizes: pd.DataFrame, condition: str) -> str:
 
 def _scores(rows: pd.DataFrame, metrics: Mapping[str, str]) -> pd.Series:
     return rows[rows.metric == rows.task.map(metrics)].groupby("task").value.mean()
-
-
-def _each(values: pd.Series) -> str:
-    return listed([f"{value:.0%} of {name}" for name, value in values.items()])
-
-
-def _span(values: pd.Series) -> str:
-    low, high = f"{values.min():.0%}", f"{values.max():.0%}"
-    return low if low == high else f"{low} to {high}"
