@@ -16,7 +16,6 @@ from retrieval_heads.claims.pretrained.sampled import (
     at_least,
     both,
     compared,
-    first_that_holds,
     holm,
     lies_above,
     lies_below,
@@ -25,6 +24,7 @@ from retrieval_heads.claims.pretrained.sampled import (
     share,
     significant,
 )
+from retrieval_heads.claims.verdict import first_that_holds
 
 N = 20_000
 
@@ -106,9 +106,9 @@ def test_what_is_not_known_is_carried_through_the_rules() -> None:
     assert (both(True, None), both(False, None), both(True, True)) == (None, False, True)
     assert (none_of([False, None]), none_of([True, None])) == (None, False)
     assert (at_least(1, [True, None]), at_least(2, [True, None]), at_least(2, [True, False])) == (True, None, False)
-    assert first_that_holds([("a", False), ("b", True)], "none") == "b"
-    assert first_that_holds([("a", None), ("b", True)], "none") == "none"
-    assert first_that_holds([("a", False)], "none") == "none"
+    assert first_that_holds({"a": False, "b": True}, "none") == "b"
+    assert first_that_holds({"a": None, "b": True}, "none") == "none"
+    assert first_that_holds({"a": False}, "none") == "none"
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -28,8 +28,8 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.claims.arrays import TaskScores, counts, task_scores
-from retrieval_heads.claims.runs import cells, frame, from_cells, one_sign
-from retrieval_heads.claims.verdict import ALL, NOT, SUPPORTED, UNDECIDED, Verdict, in_each
+from retrieval_heads.claims.runs import cells, frame, from_cells, one_sign, told
+from retrieval_heads.claims.verdict import ALL, NOT, SUPPORTED, UNDECIDED, Verdict, decide, in_each
 from retrieval_heads.data.conditions import CONDITIONS, LEVELS
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.resample import (
@@ -152,9 +152,8 @@ def axis_sentence(effects: pd.DataFrame, task: str) -> str:
         return ""
     concept, context, more, both = (
         rows.loc[("difference", name)] for name in ("concept", "context", "difference", "interaction"))
-    text = (f"From the most to the least real level, concept expression costs {concept.value:.3f} "
-            f"({concept.low:.3f} to {concept.high:.3f}) and context diversity {context.value:.3f} "
-            f"({context.low:.3f} to {context.high:.3f}); ")
+    text = (f"From the most to the least real level, concept expression costs {told(concept)} and context diversity "
+            f"{told(context)}; ")
     if _beyond(more):
         text += f"{'concept expression' if more.value > 0 else 'context diversity'} costs more. "
     else:
@@ -179,10 +178,8 @@ def interaction_verdicts(effects: pd.DataFrame) -> list[Verdict]:
     of_tasks = [_of_task(task, part.set_index("scale")) for task, part in rows.groupby("task", sort=False)]
     signs = [one.effect > 0 for one in of_tasks if one.verdict == SUPPORTED]
     detail = in_each(of_tasks) if of_tasks else "No task has all nine conditions."
-    if max(signs.count(True), signs.count(False)) >= 2:
-        verdict = SUPPORTED
-    else:
-        verdict = NOT if len(of_tasks) >= 2 and not signs else UNDECIDED
+    verdict = decide(supported=max(signs.count(True), signs.count(False)) >= 2,
+                     not_supported=len(of_tasks) >= 2 and not signs)
     return [*of_tasks, Q2(ALL, verdict, None, None, None, len(of_tasks), detail, n_of="tasks")]
 
 
@@ -192,8 +189,7 @@ def _of_task(task: str, scales: pd.DataFrame) -> Verdict:
     if None in numbers:
         return Q2(task, UNDECIDED, *numbers, int(own["n"]), "There is no interval.")
     alike = own["value"] * odds["value"] > 0
-    detail = (f"In log-odds {odds['value']:.2f} ({odds['low']:.2f} to {odds['high']:.2f}), "
-              f"{'the same' if alike else 'another'} sign.")
+    detail = f"In log-odds {told(odds, digits=2)}, {'the same' if alike else 'another'} sign."
     return Q2(task, SUPPORTED if _beyond(own) and alike else NOT, *numbers, int(own["n"]), detail)
 
 
@@ -242,14 +238,14 @@ def size_sentence(effects: pd.DataFrame, task: str) -> str:
     """Whether the largest number of synthetic examples makes up for the difference in a task; empty without rows."""
     rows = effects[(effects["task"] == task) & (effects["condition"] != REFERENCE) & (effects["scale"] > 1)]
     parts = []
-    for row in rows.itertuples():
-        numbers = f"{row.shortfall:.3f} ({row.shortfall_low:.3f} to {row.shortfall_high:.3f})"
+    for _, row in rows.iterrows():
+        numbers = told(row, "shortfall")
         if row.shortfall_low > 0 and row.same_sign:
-            parts.append(f"still fall short by {numbers}")
+            said = f"still fall short by {numbers}"
         elif row.shortfall_high < 0 and row.same_sign:
-            parts.append(f"are better, shortfall {numbers}")
+            said = f"are better, shortfall {numbers}"
         else:
-            parts.append(f"are not shown to fall short, nor to make up for it: {numbers}")
+            said = f"are not shown to fall short, nor to make up for it: {numbers}"
         what = words(row.condition).replace(", ", " in a ")
-        parts[-1] = f"{row.scale:g} times as many examples of {what} {parts[-1]}"
+        parts.append(f"{row.scale:g} times as many examples of {what} {said}")
     return f"Beside `real` with the usual number, {'; '.join(parts)}." if parts else ""

@@ -13,8 +13,8 @@ from functools import partial
 import pandas as pd
 
 from retrieval_heads.claims.run_predictors import OUTCOME
-from retrieval_heads.claims.runs import frame, from_cells, mixtures, synthetic
-from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
+from retrieval_heads.claims.runs import frame, from_cells, mixtures, synthetic, told
+from retrieval_heads.claims.verdict import ALL, Verdict, decide, undecided
 from retrieval_heads.stats.prediction import choices, summarise_regret
 from retrieval_heads.stats.resample import RESAMPLES
 from retrieval_heads.wording import PREDICTORS as WORDS
@@ -83,23 +83,18 @@ def choice_verdict(choice: pd.DataFrame) -> Verdict:
     rows = rows if rows["task"].nunique() == 1 else rows[rows["task"] == ALL]
     rows = rows.set_index("predictor")
     if OURS not in rows.index or THEIRS not in rows.index or pd.isna(rows.loc[OURS, "gain_low"]):
-        return Q1(ALL, UNDECIDED, None, None, None, 0, "There are no choices of several seeds to compare.")
+        return undecided(Q1, ALL, "There are no choices of several seeds to compare.")
     ours, theirs = rows.loc[OURS], rows.loc[THEIRS]
     over_random = ours["gain_low"] > 0 and ours["bases_gaining"] == ours["n_bases"]
     over_loss = theirs["behind_recall_few_low"] > 0 and theirs["bases_behind"] == theirs["n_bases"]
-    if ours["gain_high"] < 0 or theirs["behind_recall_few_high"] < 0:
-        verdict = NOT
-    elif over_random:
-        verdict = SUPPORTED if over_loss else IN_PART
-    else:
-        verdict = UNDECIDED
+    verdict = decide(not_supported=ours["gain_high"] < 0 or theirs["behind_recall_few_high"] < 0,
+                     supported=over_random and over_loss, in_part=over_random)
     ordered = [*((f"by {WORDS[name]}", regret) for name, regret in rows["regret"].items()),
                ("at random", ours["random_regret"])]
     regrets = "; ".join(f"{regret:.3f} {how}" for how, regret in sorted(ordered, key=lambda one: one[1]))
-    detail = (f"Mean regret, the best first: {regrets}. Against a random choice, which loses {ours['gain']:.3f} "
-              f"({ours['gain_low']:.3f} to {ours['gain_high']:.3f}) more, and against the training loss, which loses "
-              f"{theirs['behind_recall_few']:.3f} ({theirs['behind_recall_few_low']:.3f} to "
-              f"{theirs['behind_recall_few_high']:.3f}) more, this is decided; {_against_others(rows)}")
+    detail = (f"Mean regret, the best first: {regrets}. Against a random choice, which loses {told(ours, 'gain')} "
+              f"more, and against the training loss, which loses {told(theirs, 'behind_recall_few')} more, this is "
+              f"decided; {_against_others(rows)}")
     return Q1(ALL, verdict, *from_cells(ours, "regret"), int(ours["n_choices"]), detail)
 
 

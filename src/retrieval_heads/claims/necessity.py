@@ -35,7 +35,7 @@ from retrieval_heads.claims.runs import (
     synthetic,
     where,
 )
-from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Judged, Verdict, over_tasks, too_few
+from retrieval_heads.claims.verdict import ALL, Judged, Verdict, decide, over_tasks, too_few
 from retrieval_heads.keys import RUN
 from retrieval_heads.stats.resample import NAN, RESAMPLES, percentile_interval
 from retrieval_heads.wording import with_minus
@@ -196,15 +196,17 @@ def verdicts(necessity: pd.DataFrame, specificity: pd.DataFrame) -> list[Verdict
 
 def _of_task(task: str, row: pd.Series, specificity: pd.DataFrame, few: str) -> Verdict:
     detail = " ".join(part for part in (few, _detail(row), specificity_sentence(specificity, task)) if part)
-    return C4(task, UNDECIDED if few else _decide(row), *from_cells(row, "area"), int(row["n_able"]), detail)
+    return C4(task, _decide(row, few), *from_cells(row, "area"), int(row["n_able"]), detail)
 
 
-def _decide(row: pd.Series) -> str:
-    if not row["n_able"] or not row["same_sign"]:
-        return UNDECIDED
-    if row["area"] > 0 and row["n_above"] > row["n_able"] / 2 and not row["n_below"]:
-        return SUPPORTED if row["share_retrieval"] >= MOST and row["share_random"] < LITTLE else IN_PART
-    return NOT if row["area"] < 0 and row["n_below"] > row["n_above"] else UNDECIDED
+def _decide(row: pd.Series, few: str) -> str:
+    costs_more = row["area"] > 0 and row["n_above"] > row["n_able"] / 2 and not row["n_below"]
+    return decide(
+        undecided=few or not row["n_able"] or not row["same_sign"],
+        supported=costs_more and row["share_retrieval"] >= MOST and row["share_random"] < LITTLE,
+        in_part=costs_more,
+        not_supported=row["area"] < 0 and row["n_below"] > row["n_above"],
+    )
 
 
 def _detail(row: pd.Series) -> str:

@@ -19,7 +19,7 @@ from scipy.stats import norm
 
 from retrieval_heads.claims.necessity import ABLE, METRIC
 from retrieval_heads.claims.runs import cells, claimed, frame, groups, one_sign, ratio, synthetic
-from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Judged, Verdict, plain, too_few
+from retrieval_heads.claims.verdict import ALL, Judged, Verdict, decide, plain, too_few
 from retrieval_heads.keys import RUN
 from retrieval_heads.stats.resample import RESAMPLES, Interval
 
@@ -151,10 +151,8 @@ def _verdict(task: str, every: pd.DataFrame, bases: Any, few: str, n_resamples: 
     own = every[every["counted"]]
     runs = own[own["gap"]]
     closed = ratio(runs, "closed", n_resamples=n_resamples)
-    found, also = (
-        UNDECIDED if few else _decide(part, ratio(part, "closed", n_resamples=n_resamples), bases)
-        for part in (runs, every[every["gap"]])
-    )
+    found, also = (_decide(part, ratio(part, "closed", n_resamples=n_resamples), bases, few)
+                   for part in (runs, every[every["gap"]]))
     more = int(every["gap"].sum()) - len(runs)
     detail = " ".join(part for part in (few, _detail(own, runs, closed, bases)) if part)
     if more and not few:
@@ -188,19 +186,17 @@ def power_of_runs(runs: pd.DataFrame, share: float) -> float:
     return float(norm.cdf((1 - share) / errors - Z).mean()) if len(errors) else float("nan")
 
 
-def _decide(runs: pd.DataFrame, closed: Interval, bases: Any) -> str:
+def _decide(runs: pd.DataFrame, closed: Interval, bases: Any, few: str) -> str:
     """The verdict from the rows of the intersection in the runs with a gap, and their pooled share of it."""
-    n, count = len(runs), _counts(runs)
-    if not n or not one_sign(runs.groupby("base")["change"].mean(), bases):
-        return UNDECIDED
-    better = runs["change"].mean() > 0
-    if count["n_whole"] > n / 2 or (count["n_hurt"] > count["n_helped"] and not better):
-        return NOT
-    if not (better and count["n_helped"] > n / 2 and not count["n_hurt"]):
-        return UNDECIDED
-    if not count["n_over_random"] > n / 2:
-        return IN_PART
-    return SUPPORTED if _open(runs, closed) else UNDECIDED
+    n, count, better = len(runs), _counts(runs), runs["change"].mean() > 0
+    helps = better and count["n_helped"] > n / 2 and not count["n_hurt"]
+    over_random = count["n_over_random"] > n / 2
+    return decide(
+        undecided=few or not n or not one_sign(runs.groupby("base")["change"].mean(), bases),
+        not_supported=count["n_whole"] > n / 2 or (count["n_hurt"] > count["n_helped"] and not better),
+        supported=helps and over_random and _open(runs, closed),
+        in_part=helps and not over_random,
+    )
 
 
 def _detail(own: pd.DataFrame, runs: pd.DataFrame, closed: Interval, bases: Any) -> str:

@@ -20,7 +20,7 @@ import pandas as pd
 from retrieval_heads.claims.run_predictors import CHEAPER, OUTCOME, PREDICTORS, THRESHOLD
 from retrieval_heads.claims.runs import claimed, frame, mixtures, where
 from retrieval_heads.claims.subsets import LEAST_HEADS
-from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, plain, too_few
+from retrieval_heads.claims.verdict import ALL, IN_PART, SUPPORTED, Verdict, decide, plain, too_few, undecided
 from retrieval_heads.keys import RUN
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.correlation import METHODS, PERMUTATIONS
@@ -196,17 +196,13 @@ def prediction_verdict(
     of_all, of_bases = plainly[plainly["base"] == ALL], plainly[plainly["base"] != ALL]
     if of_all.empty or pd.isna(of_all.iloc[0]["estimate"]):
         reason = "no runs to compare in a task with heads" if of_all.empty else of_all.iloc[0]["reason"]
-        return C3(ALL, UNDECIDED, None, None, None, 0,
-                  f"{reason[:1].upper()}{reason[1:]}. {_left(correlations, threshold)}")
+        return undecided(C3, ALL, f"{reason[:1].upper()}{reason[1:]}. {_left(correlations, threshold)}")
     row = of_all.iloc[0]
     few = too_few(int(row["n_conditions"]), "condition")
     agree = bool((of_bases["estimate"] > 0).all())
-    if few:
-        verdict = UNDECIDED
-    elif row["p"] < LEVEL and row["estimate"] > 0 and agree:
-        verdict = SUPPORTED if row["low"] > LOW else IN_PART
-    else:
-        verdict = NOT if row["high"] < STRONG else UNDECIDED
+    shown = row["p"] < LEVEL and row["estimate"] > 0 and agree
+    verdict = decide(undecided=few, supported=shown and row["low"] > LOW, in_part=shown,
+                     not_supported=row["high"] < STRONG)
     said = [few] if few else []
     said += [f"{p_value(row['p']).capitalize()}."]
     if verdict in (SUPPORTED, IN_PART) and row["high"] < STRONG:

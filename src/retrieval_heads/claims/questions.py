@@ -26,7 +26,7 @@ from retrieval_heads.claims.arrays import BASE, TaskHeads, known_mean, task_head
 from retrieval_heads.claims.prediction import BETTER, EVERY, WORSE, pooled
 from retrieval_heads.claims.run_predictors import OUTCOME
 from retrieval_heads.claims.runs import claimed, frame, where
-from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, plain
+from retrieval_heads.claims.verdict import ALL, Verdict, decide, plain, undecided
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.correlation import PERMUTATIONS, correlate
 from retrieval_heads.stats.resample import NAN, RESAMPLES, UNKNOWN, Interval, percentile_interval
@@ -73,11 +73,7 @@ def measures_verdict(errors: pd.DataFrame) -> Verdict:
     rows = rows[rows["reference"].isin(["mass_top", "contribution_top"])]
     # the rows say what recall gains on the measure: worse recall is a better measure
     better, worse = int((rows["finding"] == WORSE).sum()), int((rows["finding"] == BETTER).sum())
-    verdict = UNDECIDED
-    if better:
-        verdict = SUPPORTED if better == len(rows) > 1 else IN_PART
-    elif worse == len(rows) > 1:
-        verdict = NOT
+    verdict = decide(supported=better == len(rows) > 1, in_part=better, not_supported=worse == len(rows) > 1)
     said = [f"Against the {WORDS[one.reference]}: {-one.gain:+.3f} ({-one.gain_high:+.3f} to {-one.gain_low:+.3f})."
             for one in rows.itertuples()]
     best = UNKNOWN if rows.empty else -rows.sort_values("gain").iloc[0][["gain", "gain_high", "gain_low"]].astype(float)
@@ -155,11 +151,7 @@ def alike_verdict(alike: pd.DataFrame) -> Verdict:
     own = own if own["task"].nunique() == 1 else own[own["task"] == ALL]
     significant = own[own["p"] < LEVEL]
     above, below = int((significant["estimate"] > 0).sum()), int((significant["estimate"] < 0).sum())
-    verdict = UNDECIDED
-    if above:
-        verdict = SUPPORTED if above == len(own) else IN_PART
-    elif below == len(own) > 0:
-        verdict = NOT
+    verdict = decide(supported=above == len(own) > 0, in_part=above, not_supported=below == len(own) > 0)
     detail = " ".join(
         f"Base models {row.base} and {row.other_base}: {p_value(row.p)}; runs of one base model have "
         f"{row.same_base:.2f}."
@@ -225,10 +217,10 @@ def spread_verdict(spread: pd.DataFrame) -> Verdict:
     """The verdict on Q5 from the table `spread`."""
     rows = spread[(spread["task"] == TASK) & spread["ratio_low"].notna()]
     if rows.empty:
-        return Q5(ALL, UNDECIDED, None, None, None, 0, f"There is no ratio of {TASK} to {OTHER_TASK}.")
+        return undecided(Q5, ALL, f"There is no ratio of {TASK} to {OTHER_TASK}.")
     less = rows[(rows["ratio_high"] < 1) & (rows["bases_below"] == rows["n_bases"])]
     more = rows[(rows["ratio_low"] > 1) & (rows["bases_below"] == 0)]
-    verdict = SUPPORTED if len(less) else NOT if len(more) == len(QUANTITIES) else UNDECIDED
+    verdict = decide(supported=len(less), not_supported=len(more) == len(QUANTITIES))
     said = [f"The variance of {row.quantity} in {TASK} is {row.ratio:.2f} times that in {OTHER_TASK} "
             f"({row.ratio_low:.2f} to {row.ratio_high:.2f})." for row in rows.itertuples()]
     said += [f"What varies less is {' and '.join(less['quantity'])}."] if len(less) else []

@@ -63,6 +63,12 @@ def from_cells(row: pd.Series, name: str = "value") -> tuple[float | None, ...]:
     return plain(row[cell] for cell in cells(UNKNOWN, name))
 
 
+def told(row: pd.Series, name: str = "value", digits: int = 3) -> str:
+    """The interval in such cells in words: `0.123 (0.101 to 0.145)`."""
+    value, low, high = (f"{row[cell]:.{digits}f}" for cell in cells(UNKNOWN, name))
+    return f"{value} ({low} to {high})"
+
+
 def where(rows: pd.DataFrame, **cells: Any) -> pd.DataFrame:
     """The rows with these cells."""
     return rows[np.logical_and.reduce([rows[name] == value for name, value in cells.items()])]

@@ -32,19 +32,8 @@ from retrieval_heads.claims.arrays import (
     task_scores,
 )
 from retrieval_heads.claims.axes import axis_effects, axis_sentence, size_effects, size_sentence
-from retrieval_heads.claims.runs import cells, frame, from_cells, one_sign, synthetic, where
-from retrieval_heads.claims.verdict import (
-    ALL,
-    NEEDED,
-    NOT,
-    SUPPORTED,
-    UNDECIDED,
-    Judged,
-    Verdict,
-    over_tasks,
-    plain,
-    too_few,
-)
+from retrieval_heads.claims.runs import cells, frame, from_cells, one_sign, synthetic, told, where
+from retrieval_heads.claims.verdict import ALL, NEEDED, Judged, Verdict, decide, over_tasks, plain, too_few
 from retrieval_heads.errors import ResultError
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.resample import (
@@ -223,12 +212,8 @@ def _of_task(
     count = _counts(rows)
     taught, why = _taught(gain)
     few = too_few(len(rows))
-    if few or not taught:
-        verdict = UNDECIDED
-    elif count["short"] >= NEEDED and not count["better"]:
-        verdict = SUPPORTED
-    else:
-        verdict = NOT if count["clearly_better"] > REFUTING else UNDECIDED
+    verdict = decide(undecided=few or not taught, supported=count["short"] >= NEEDED and not count["better"],
+                     not_supported=count["clearly_better"] > REFUTING)
     detail = few or _counted(rows, count)
     extra = [why, axis_sentence(tables["axis_effects"], task), size_sentence(tables["size_effects"], task)]
     effect = (None, None, None) if mean is None else from_cells(mean)
@@ -266,7 +251,7 @@ def _taught(gain: pd.Series | None) -> tuple[bool, str]:
     """Whether `real` is better than the raised theta alone, and the sentence that says so."""
     if gain is None or pd.isna(gain["low"]):
         return False, "What the raised theta alone answers is not known, so the condition for a test is not met."
-    numbers = f"{gain['value']:.3f} ({gain['low']:.3f} to {gain['high']:.3f})"
+    numbers = told(gain)
     if gain["low"] > 0 and gain["same_sign"]:
         return True, f"`real` gains {numbers} over the raised theta alone."
     where = "" if gain["same_sign"] else ", not of one sign in all base models"

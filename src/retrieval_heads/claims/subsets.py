@@ -31,7 +31,7 @@ from retrieval_heads.claims.arrays import (
     task_heads,
 )
 from retrieval_heads.claims.runs import synthetic
-from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict, over_tasks, plain, too_few
+from retrieval_heads.claims.verdict import Verdict, decide, over_tasks, plain, too_few
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.overlap import THRESHOLDS, common_distribution, recall_precision
 from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN, Interval, bootstrap_mean
@@ -167,15 +167,10 @@ def _task_verdict(task: str, part: pd.DataFrame, of_real: pd.DataFrame) -> Verdi
     least = math.ceil(LEAST_SHARE * len(own))
     at_chance = int((own["precision"] <= own["chance"]).sum())
     few = too_few(len(own))
-    if few or not n_real >= LEAST_HEADS:
-        verdict = UNDECIDED
-    elif at_chance >= AT_CHANCE:
-        verdict = NOT
-    elif _holding(own) < least:
-        verdict = UNDECIDED
-    else:
-        learned = n_gained >= LEAST_HEADS and _holding(gained) >= least and bases[0] == bases[1]
-        verdict = SUPPORTED if learned else IN_PART
+    holds = _holding(own) >= least
+    learned = n_gained >= LEAST_HEADS and _holding(gained) >= least and bases[0] == bases[1]
+    verdict = decide(undecided=few or not n_real >= LEAST_HEADS, not_supported=at_chance >= AT_CHANCE,
+                     supported=holds and learned, in_part=holds)
     known = own["precision"].dropna()
     mean = bootstrap_mean(known) if len(known) else UNKNOWN
     said = [few or f"It holds of all heads in {_holding(own)} of {len(own)} synthetic conditions; {at_chance} are at "

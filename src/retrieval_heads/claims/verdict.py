@@ -6,8 +6,9 @@ against its refutation: what lies between the rule for and the rule against is `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import pandas as pd
 
@@ -15,6 +16,7 @@ from retrieval_heads.errors import ConfigError
 
 SUPPORTED, IN_PART, NOT, UNDECIDED = "supported", "supported in part", "not supported", "not decided"
 VERDICTS = (SUPPORTED, IN_PART, NOT, UNDECIDED)
+_RULES = dict(zip(("supported", "in_part", "not_supported", "undecided"), VERDICTS, strict=True))
 
 ALL = "all"
 """Stands in the column `task` for all tasks together, and in `condition` for all conditions."""
@@ -74,6 +76,29 @@ class Judged:
     verdicts: tuple[Verdict, ...]
 
 
+def first_that_holds(rules: Mapping[str, object], otherwise: str) -> str:
+    """The name of the first rule that holds; `otherwise` when none does, or one before it is not known (None)."""
+    for name, holds in rules.items():
+        if holds is None:
+            return otherwise
+        if holds:
+            return name
+    return otherwise
+
+
+def decide(**rules: object) -> str:
+    """The verdict of the first rule that holds, in the order in which they are given; `UNDECIDED` when none does.
+
+    Rules are named `supported`, `in_part`, `not_supported` and `undecided`; None is a rule of which it is not known.
+    """
+    return first_that_holds({_RULES[name]: holds for name, holds in rules.items()}, UNDECIDED)
+
+
+def undecided(claim: Callable[..., Verdict], task: str, why: str, n: int = 0, **others: Any) -> Verdict:
+    """The verdict on a claim where there is nothing to decide it by."""
+    return claim(task, UNDECIDED, None, None, None, n, why, **others)
+
+
 def over_tasks(of_tasks: Sequence[Verdict], pooled: Iterable[float | None] | None = None) -> Verdict:
     """The verdict of a claim from those of its tasks, by the rule `OVER_TASKS`.
 
@@ -95,13 +120,12 @@ def in_each(of_tasks: Iterable[Verdict]) -> str:
 def _combined(found: Sequence[str]) -> str:
     """The verdict over all tasks from those of the decided ones."""
     against, supporting = found.count(NOT), len(found) - found.count(NOT)
-    if len(found) < TASKS_NEEDED:
-        return UNDECIDED
-    if found.count(SUPPORTED) >= TASKS_NEEDED and not against:
-        return SUPPORTED
-    if against >= TASKS_NEEDED:
-        return NOT
-    return IN_PART if supporting >= TASKS_NEEDED else UNDECIDED
+    return decide(
+        undecided=len(found) < TASKS_NEEDED,
+        supported=found.count(SUPPORTED) >= TASKS_NEEDED and not against,
+        not_supported=against >= TASKS_NEEDED,
+        in_part=supporting >= TASKS_NEEDED,
+    )
 
 
 def too_few(n_conditions: int, what: str = "synthetic condition") -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from retrieval_heads.claims.pretrained import interventions, prediction, shortfall, subsets
 from retrieval_heads.claims.pretrained.loading import TASKS, probed
 from retrieval_heads.claims.pretrained.sampled import RESAMPLES
-from retrieval_heads.claims.verdict import ALL, IN_PART, SUPPORTED, UNDECIDED, Verdict, in_each
+from retrieval_heads.claims.verdict import ALL, IN_PART, SUPPORTED, UNDECIDED, Verdict, decide, in_each
 
 RAW = ("answers", "base_answers", "head_scores", "head_hits", "probe_loss", "knockout_losses", "patching_losses")
 """The tables that the verdicts follow from."""
@@ -81,11 +81,8 @@ def over_tasks(of_tasks: Sequence[Verdict]) -> Verdict:
     by_task = {one.task: one for one in of_tasks}
     first = by_task.get(TASKS[0], of_tasks[0])
     decided = {one.verdict for one in of_tasks if one.decided}
-    if not first.decided or first.task != TASKS[0]:
-        outcome = UNDECIDED
-    elif len(decided) == 1:
-        outcome = first.verdict
-    else:
-        outcome = IN_PART if decided == {SUPPORTED, IN_PART} else UNDECIDED
+    outcome = UNDECIDED
+    if first.decided and first.task == TASKS[0]:
+        outcome = first.verdict if len(decided) == 1 else decide(in_part=decided == {SUPPORTED, IN_PART})
     return replace(first, task=ALL, verdict=outcome, n=sum(one.decided for one in of_tasks), n_of="tasks",
                    rule=OVER_TASKS, detail=in_each(of_tasks))

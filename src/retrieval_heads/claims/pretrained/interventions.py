@@ -30,13 +30,12 @@ from retrieval_heads.claims.pretrained.sampled import (
     Means,
     at_least,
     both,
-    first_that_holds,
     lies_above,
     lies_below,
     resampled_means,
 )
 from retrieval_heads.claims.runs import from_cells
-from retrieval_heads.claims.verdict import ALL, IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
+from retrieval_heads.claims.verdict import ALL, Verdict, decide, undecided
 from retrieval_heads.settings import REFERENCE
 
 Effects = dict[tuple[str, int, str], tuple]
@@ -181,15 +180,15 @@ def necessity_verdict(rows: pd.DataFrame, task: str) -> Verdict:
     if absent or not real["seeds_counted"].all():
         why = _not_known(absent) if absent else (
             f"Fewer than {LEAST_SEEDS} seeds of `real`: intervals are over examples only.")
-        return C4(task, UNDECIDED, None, None, None, 0, why)
+        return undecided(C4, task, why)
     lost, random = (real.loc[(LOST, MOST, control)] for control in (STRONGEST, LAYERS))
     beyond = [lies_above(real.loc[key], 0.0) for key in wanted if key[0] in (OVER, OVER_WITHOUT)]
     specific = both(*beyond)
     to_lose = lies_above(real.loc[(GAIN, 0, "none")], 0.0)
-    outcome = first_that_holds([
-        (SUPPORTED, both(specific, lies_above(lost, LARGE), lies_below(random, LITTLE))), (IN_PART, specific),
-        (NOT, lies_below(real.loc[(LOST_OVER, MOST, LAYERS)], NEGLIGIBLE)),
-    ], UNDECIDED) if to_lose else UNDECIDED
+    outcome = decide(
+        undecided=not to_lose, supported=both(specific, lies_above(lost, LARGE), lies_below(random, LITTLE)),
+        in_part=specific, not_supported=lies_below(real.loc[(LOST_OVER, MOST, LAYERS)], NEGLIGIBLE),
+    )
     detail = (f"{sum(one is True for one in beyond)} of {len(beyond)} comparisons lie above 0. Random heads of the "
               f"same layers lose {random['value']:.3f} of the gain from context, which is "
               f"{real.loc[(GAIN, 0, 'none'), 'value']:.3f} nats a token"
@@ -250,15 +249,14 @@ def patching_verdict(rows: pd.DataFrame, task: str) -> Verdict:
     if absent or not pooled["seeds_counted"].all():
         why = _not_known(absent, " for all five sets") if absent else (
             f"Fewer than {LEAST_SEEDS} seeds: intervals are over examples only.")
-        return C5(task, UNDECIDED, None, None, None, 0, why, n_of="sets")
+        return undecided(C5, task, why, n_of="sets")
     gap, closed, over, left = (pooled.loc[key] for key in wanted)
     there = lies_above(gap, 0.0)
     helps = both(lies_above(closed, 0.0), lies_above(over, 0.0))
     is_open = both(lies_below(closed, 1.0), lies_above(left, 0.0))
     against = [lies_below(closed, SMALL), lies_below(over, SMALL), lies_above(closed, NEARLY)]
-    outcome = first_that_holds([
-        (NOT, at_least(1, against)), (SUPPORTED, both(helps, is_open)), (IN_PART, helps),
-    ], UNDECIDED) if there else UNDECIDED
+    outcome = decide(undecided=not there, not_supported=at_least(1, against), supported=both(helps, is_open),
+                     in_part=helps)
     shown = "; ".join(f"{k} heads close {pooled.loc[(CLOSED, k, STRONGEST), 'value']:.3f}" for k in COUNTS
                       if (CLOSED, k, STRONGEST) in pooled.index)
     detail = (f"The gap is {gap['value']:.3f} nats a token" + (

@@ -20,7 +20,6 @@ from retrieval_heads.claims.pretrained.sampled import (
     Sampled,
     Truth,
     both,
-    first_that_holds,
     lies_above,
     lies_below,
     none_of,
@@ -28,7 +27,7 @@ from retrieval_heads.claims.pretrained.sampled import (
 )
 from retrieval_heads.claims.runs import from_cells
 from retrieval_heads.claims.strengths import pair_values
-from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
+from retrieval_heads.claims.verdict import Verdict, decide, undecided
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.stats.correlation import residuals
 from retrieval_heads.stats.overlap import cosines, recall_precision
@@ -176,7 +175,7 @@ def verdict(points: pd.DataFrame, rows: pd.DataFrame, task: str) -> Verdict:
     """Claim C3 in one task, from the tables `set_points` and `set_correlation`."""
     few = _few(points)
     if few:
-        return C3(task, UNDECIDED, None, None, None, len(points), few)
+        return undecided(C3, task, few, len(points))
     of_all = rows[rows["sets"] == "all"].assign(given=rows["given"].fillna(""))
     of_all = of_all.set_index(["predictor", "given", "scale"])
     plain, given, by_value, useful = (of_all.loc[key] for key in (
@@ -184,10 +183,10 @@ def verdict(points: pd.DataFrame, rows: pd.DataFrame, task: str) -> Verdict:
         ("recall_over_probe_loss", "", "values")))
     associated = both(_positive(plain), _positive(given), _positive(by_value))
     better, weak = lies_above(useful, 0.0), lies_below(plain, WEAK)
-    outcome = UNDECIDED if pd.isna(plain["value"]) else first_that_holds([
-        (SUPPORTED, both(associated, better, none_of([weak]))), (IN_PART, both(associated, none_of([weak]))),
-        (NOT, both(weak, none_of([associated]))),
-    ], UNDECIDED)
+    outcome = decide(
+        undecided=pd.isna(plain["value"]), supported=both(associated, better, none_of([weak])),
+        in_part=both(associated, none_of([weak])), not_supported=both(weak, none_of([associated])),
+    )
     detail = (f"{_said(plain)}; given the overlap of theta alone {_said(given)}, and of values, not ranks, "
               f"{_said(by_value)}. Recall predicts a left-out set with an error smaller by {_interval(useful)} "
               "of F1 than the loss on the probe examples does.")

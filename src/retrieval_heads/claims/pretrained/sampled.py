@@ -125,14 +125,6 @@ def at_least(number: int, truths: Iterable[Truth]) -> Truth:
     return None if possible >= number else False
 
 
-def first_that_holds(rules: Iterable[tuple[str, Truth]], otherwise: str) -> str:
-    """The verdict of the first rule that holds; `otherwise` when none does, or one before it is not known."""
-    for verdict, holds in rules:
-        if holds is None:
-            return otherwise
-        if holds:
-            return verdict
-    return otherwise
 
 
 def _p_value(value: float, n: int, sides: int) -> tuple[float, float]:

@@ -25,14 +25,14 @@ from retrieval_heads.claims.pretrained.sampled import (
     Truth,
     at_least,
     both,
-    first_that_holds,
     holm,
     lies_above,
     none_of,
     resampled_means,
     significant,
 )
-from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
+from retrieval_heads.claims.runs import told
+from retrieval_heads.claims.verdict import Verdict, decide, first_that_holds
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.wording import words
 
@@ -125,7 +125,7 @@ def _with_findings(rows: list[dict]) -> list[dict]:
 
 def _finding(different: Truth, equivalent: Truth, positive: bool) -> str:
     direction = SHORT if positive else BETTER
-    return first_that_holds([(EQUIVALENT, equivalent), (direction, different)], OPEN)
+    return first_that_holds({EQUIVALENT: equivalent, direction: different}, OPEN)
 
 
 def verdict(rows: pd.DataFrame, task: str) -> Verdict:
@@ -135,16 +135,12 @@ def verdict(rows: pd.DataFrame, task: str) -> Verdict:
     taught, why = _taught(rows, task)
     few = _few(rows)
     findings = [f"{words(row.condition)}: {row.finding}" for row in named.itertuples()] if len(named) else []
-    if few or len(found) < len(NAMED) or not taught:
-        outcome = UNDECIDED
-    else:
-        short, better = ([one == name for one in found] for name in (SHORT, BETTER))
-        settled = [one in (BETTER, EQUIVALENT) for one in found]
-        outcome = first_that_holds([
-            (SUPPORTED, all(short)),
-            (IN_PART, both(at_least(1, short), none_of(better))),
-            (NOT, both(none_of(short), at_least(2, settled))),
-        ], UNDECIDED)
+    short, better = ([one == name for one in found] for name in (SHORT, BETTER))
+    settled = [one in (BETTER, EQUIVALENT) for one in found]
+    outcome = decide(
+        undecided=few or len(found) < len(NAMED) or not taught, supported=all(short),
+        in_part=both(at_least(1, short), none_of(better)), not_supported=both(none_of(short), at_least(2, settled)),
+    )
     mean = float(named["value"].mean()) if len(named) else None
     said = (f"`real` against each: {'; '.join(findings)}." if findings else "", why, few)
     detail = " ".join(text for text in said if text)
@@ -156,7 +152,7 @@ def _taught(rows: pd.DataFrame, task: str) -> tuple[bool, str]:
     if not len(alone):
         return False, "What theta alone answers is not known, so the claim is not tested."
     one = alone.iloc[0]
-    numbers = f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})"
+    numbers = told(one)
     if lies_above(one, 0.0):
         return True, f"`real` gains {numbers} over theta alone."
     return False, f"`real` is not shown to gain over theta alone: {numbers}; so the claim is not tested."

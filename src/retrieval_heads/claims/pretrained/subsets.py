@@ -20,13 +20,12 @@ from retrieval_heads.claims.pretrained.sampled import (
     Sampled,
     at_least,
     both,
-    first_that_holds,
     lies_above,
     lies_below,
     none_of,
 )
 from retrieval_heads.claims.strengths import beside, chance_within_layers, pair_values
-from retrieval_heads.claims.verdict import IN_PART, NOT, SUPPORTED, UNDECIDED, Verdict
+from retrieval_heads.claims.verdict import Verdict, decide, first_that_holds, undecided
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.resample import blocks, draw
 from retrieval_heads.wording import words
@@ -134,7 +133,7 @@ def _finding(row: dict) -> str:
     above = both(lies_above(row, 0.0, "difference_"), row["left_out_least"] > 0, row["precision"] > row["chance_high"])
     below = both(lies_below(row, 0.0, "difference_"), row["left_out_most"] < 0)
     fails = True if row["precision"] <= row["chance"] else below
-    return first_that_holds([(HOLDS, above), (FAILS, fails)], OPEN)
+    return first_that_holds({HOLDS: above, FAILS: fails}, OPEN)
 
 
 def verdict(rows: pd.DataFrame, task: str) -> Verdict:
@@ -148,17 +147,17 @@ def verdict(rows: pd.DataFrame, task: str) -> Verdict:
     elif pd.isna(gained.loc[REFERENCE, "precision"]):
         why = "No strength is gained in the real runs, so it is not tested."
     if why:
-        return C2(task, UNDECIDED, None, None, None, 0, why)
+        return undecided(C2, task, why)
     sets = gained.loc[list(SYNTHETIC)]
     everything = rows[(rows["heads"] == "all") & rows["condition"].isin(SYNTHETIC)]
     holds, fails = ((sets["finding"] == name).tolist() for name in (HOLDS, FAILS))
     in_all = (everything["finding"] == HOLDS).tolist()
     ceiling = gained.loc[REFERENCE]
     stable = ceiling["precision"] >= LEAST_CEILING and ceiling["precision"] > ceiling["chance_high"]
-    outcome = first_that_holds([
-        (SUPPORTED, at_least(NEEDED, holds)), (NOT, at_least(REFUTING, fails)),
-        (IN_PART, both(at_least(NEEDED, in_all), none_of([at_least(NEEDED, holds)]))),
-    ], UNDECIDED) if stable else UNDECIDED
+    outcome = decide(
+        undecided=not stable, supported=at_least(NEEDED, holds), not_supported=at_least(REFUTING, fails),
+        in_part=both(at_least(NEEDED, in_all), none_of([at_least(NEEDED, holds)])),
+    )
     detail = (f"Of what is gained it holds in {sum(holds)} and fails in {sum(fails)} of {len(sets)} synthetic sets; of "
               f"all strength it holds in {sum(in_all)}. The ceiling is {ceiling['precision']:.2f}, its chance at most "
               f"{ceiling['chance_high']:.2f}" + ("." if stable else ": nothing stable is gained, so it is not tested."))
