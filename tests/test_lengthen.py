@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,8 @@ def test_longer_haystacks_hold_most_of_a_shorter_one(tmp_path: Path, tiny_tokeni
 def test_same_text_is_one_document_whatever_its_case_and_spaces(tmp_path: Path, tiny_tokenizer):
     sources = _sources(tmp_path, "mdqa", 4)
     title, text = sources[1].documents[1]
-    doubled = sources[2].with_documents((*sources[2].documents, (title, f" {text.upper()}  "), (title, text)))
+    documents = (*sources[2].documents, (title, f" {text.upper()}  "), (title, text))
+    doubled = replace(sources[2], documents=documents)
     pool = Pool([*sources, doubled])
     assert len(pool) == 8
     example = lengthen(doubled, pool, Frame(tiny_tokenizer), 1000, depths=[0])
@@ -147,10 +149,10 @@ def test_records_that_are_too_long_or_pools_too_small(tmp_path: Path, tiny_token
     pool, frame = Pool(sources), Frame(tiny_tokenizer)
     with pytest.raises(UnusableRecordError, match=r"made\.jsonl, line 2.*\d+ tokens .*, 50 allowed") as caught:
         lengthen(sources[1], pool, frame, 50, depths=[0.5])
-    assert caught.value.reason == TOO_LONG
+    assert caught.value.problem == TOO_LONG
     with pytest.raises(UnusableRecordError, match=r"(\d+) tokens of documents without the answer, (\d+) needed") as few:
         lengthen(sources[1], pool, frame, 5000, depths=[0.5])
-    assert few.value.reason == TOO_FEW
+    assert few.value.problem == TOO_FEW
     had, needed = map(int, re.findall(r"(\d+) (?:tokens of|needed)", str(few.value)))
     assert had == sum(frame.count([d for d in pool.documents.values() if d != sources[1].documents[0]]))
     assert had < needed < 5000
@@ -191,7 +193,7 @@ def test_documents_are_counted_once(tmp_path: Path, tiny_tokenizer):
 
 def test_of_repeated_questions_the_record_with_most_documents_is_kept(tmp_path: Path):
     sources = _sources(tmp_path, "mdqa", 3)
-    more = sources[1].with_documents((*sources[1].documents, ("", "Another.")))
+    more = replace(sources[1], documents=(*sources[1].documents, ("", "Another.")))
     dropped: Counter[str] = Counter()
     assert without_repeats([*sources, more], dropped) == [sources[0], sources[2], more]
     assert dropped == {"another record asks the same question": 1}

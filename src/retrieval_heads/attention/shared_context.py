@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from transformers import DynamicCache, PreTrainedConfig
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.masking_utils import create_masks_for_generate
 
 from retrieval_heads.attention.capture import lean_attention, stop_at_last_attention
 from retrieval_heads.data.encode import Encoded, filled_up
 from retrieval_heads.errors import ModelError
-from retrieval_heads.models.layout import base_model
+from retrieval_heads.models.rope import text_config
 
 SHORTEST, SHARE = 256, 0.75
 """A common beginning is used when it is longer than so many tokens and is at least this share of every prompt: what
@@ -185,11 +185,6 @@ def keeps_all_keys(model: nn.Module) -> bool:
 
 def _layer_kinds(model: nn.Module) -> set[type]:
     return {type(layer) for layer in DynamicCache(config=text_config(model)).layers}
-
-
-def text_config(model: nn.Module) -> PreTrainedConfig:
-    """The config of the decoder, for plain and PEFT models."""
-    return base_model(model).config.get_text_config()
 
 
 def crop(cache: DynamicCache, length: int) -> None:

@@ -100,7 +100,7 @@ def _convert(parsed: argparse.Namespace) -> None:
         count = write_examples(parsed.out, _seen(examples, places))
     except UnusableRecordError as error:  # the loader's remedy is one for Python
         raise UnusableRecordError(
-            error.reason, where=error.where, value=error.value,
+            error.problem, where=error.where, value=error.value,
             remedy="Give --drop-unusable to leave such records out; they are counted by reason.",
         ) from error
     print(f"{parsed.out}: {count} examples")

@@ -65,7 +65,7 @@ def _model_vocabulary(folder: Path) -> int | None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         size = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
-    except (*UNREADABLE, AttributeError):
+    except UNREADABLE:
         return None
     return size if isinstance(size, int) else None
 

@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from retrieval_heads.attention.shared_context import CachedContext, find_haystacks, text_config
+from retrieval_heads.attention.shared_context import CachedContext, find_haystacks
 from retrieval_heads.data.encode import Encoded, filled_up
 from retrieval_heads.errors import ConfigError
 from retrieval_heads.heads.hooks import Masks
 from retrieval_heads.models.layout import Head, HeadLayout
+from retrieval_heads.models.rope import text_config
 from retrieval_heads.progress import progress
 
 T = TypeVar("T")

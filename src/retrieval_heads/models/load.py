@@ -26,7 +26,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from retrieval_heads.data.tokenizer import as_model_error, load_tokenizer, quiet
 from retrieval_heads.errors import ModelError
 from retrieval_heads.models.extension import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Extension, fingerprint, read_extension
-from retrieval_heads.models.layout import base_model
 from retrieval_heads.models.random_weights import draw_model, random_seed
 from retrieval_heads.models.rope import check_rope, context_length, raise_length, with_rope_theta
 
@@ -153,7 +152,7 @@ def swap_adapter(model: nn.Module, adapter: str | Path) -> None:
             remedy="Load it afresh by `load_model(base, adapter=...)`.",
         )
     set_peft_model_state_dict(model, _adapter_weights(model, Path(adapter)))
-    raise_length(base_model(model).config.get_text_config(), new.max_length)
+    raise_length(model, new.max_length)
     model.extension = new
 
 
@@ -189,7 +188,7 @@ def build_model(
     if rope_theta is not None:
         config = with_rope_theta(config, rope_theta, max_length)
     elif max_length is not None:
-        raise_length(config.get_text_config(), max_length)
+        raise_length(config, max_length)
     if getattr(config.get_text_config(), "attn_logit_softcapping", None) is not None:
         raise ModelError(
             "the model caps its attention scores, which the attention used here (SDPA) does not do", where=folder,

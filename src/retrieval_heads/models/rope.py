@@ -23,7 +23,7 @@ from retrieval_heads.models.layout import base_model
 
 def rope_theta(model: nn.Module | PreTrainedConfig) -> float:
     """The theta of a model (plain or PEFT) or config; `ModelError` without RoPE, or with one theta a layer type."""
-    return float(_rope_parameters(_text_config(model))["rope_theta"])
+    return float(_rope_parameters(text_config(model))["rope_theta"])
 
 
 def extended_theta(config: PreTrainedConfig, length: int) -> float:
@@ -31,7 +31,7 @@ def extended_theta(config: PreTrainedConfig, length: int) -> float:
 
     What the config's scaling reaches already (see `context_length`) is no greater length. Errors as in `rope_theta`.
     """
-    text = _text_config(config)
+    text = text_config(config)
     partial = _rope_parameters(text).get("partial_rotary_factor", 1.0)
     size = int((getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads) * partial)
     if size <= 2:
@@ -48,7 +48,7 @@ def context_length(model: nn.Module | PreTrainedConfig) -> int | None:
     not name the former. Some configs have raised `max_position_embeddings` and left a factor without its origin; these
     are taken for longer than they are, and theta is left alone.
     """
-    text = _text_config(model)
+    text = text_config(model)
     length, parameters = getattr(text, "max_position_embeddings", None), getattr(text, "rope_parameters", None) or {}
     if length is None:
         return length
@@ -61,11 +61,12 @@ def _scaled(length: int, parameters: dict) -> int:
     return max(length, int(length * (parameters.get("factor") or 1))) if scaled else length
 
 
-def raise_length(config: PreTrainedConfig, length: int) -> None:
-    """Let a model with this text config read so many tokens, where it does not yet; its frequencies stay as they are.
+def raise_length(model: nn.Module | PreTrainedConfig, length: int) -> None:
+    """Let a model, or one of this config, read so many tokens, where it does not yet; its frequencies stay.
 
     `ModelError` where these follow from the length that would be raised (dynamic scaling).
     """
+    config = text_config(model)
     reach, parameters = context_length(config), getattr(config, "rope_parameters", None) or {}
     if reach is None or length <= reach:
         return
@@ -91,7 +92,7 @@ def with_rope_theta(config: PreTrainedConfig, theta: float, max_length: int | No
     if not theta > 1:
         raise ModelError("RoPE theta must be above 1", where="rope_theta", value=theta, remedy="The usual is 10000 up.")
     changed = copy.deepcopy(config)
-    text = changed.get_text_config()
+    text = text_config(changed)
     text.rope_parameters = {**_rope_parameters(text), "rope_theta": float(theta)}
     if max_length is not None:
         raise_length(text, max_length)
@@ -113,7 +114,7 @@ def check_rope(model: nn.Module, theta: float) -> None:
     rotaries = [module for module in base.modules() if isinstance(getattr(module, "inv_freq", None), torch.Tensor)]
     if not rotaries:
         raise ModelError("no rotary embedding in the model", where=where, remedy="Use a model with RoPE.")
-    expected_config = with_rope_theta(_text_config(base), theta)
+    expected_config = with_rope_theta(text_config(base), theta)
     for rotary in rotaries:
         expected = type(rotary)(expected_config).inv_freq
         found = rotary.inv_freq.to("cpu", torch.float32)
@@ -124,7 +125,8 @@ def check_rope(model: nn.Module, theta: float) -> None:
             )
 
 
-def _text_config(model: nn.Module | PreTrainedConfig) -> PreTrainedConfig:
+def text_config(model: nn.Module | PreTrainedConfig) -> PreTrainedConfig:
+    """The config of the decoder, for plain and PEFT models, or inside a config."""
     return (model if isinstance(model, PreTrainedConfig) else base_model(model).config).get_text_config()
 
 

@@ -33,29 +33,22 @@ TIMING_FILE = "timing.json"
 
 def read_training(adapter: str | Path) -> dict[str, Any]:
     """The record of a finished adapter folder, as `finetune` returns it; `ResultError` if it is incomplete."""
-    return {**read_record(adapter), "timing": _read_json(Path(adapter), TIMING_FILE)}
+    return {**read_record(adapter), "timing": _read(Path(adapter), TIMING_FILE)}
 
 
 def read_record(adapter: str | Path) -> dict[str, Any]:
     """The record of an adapter folder without its timing, which need not be there; `ResultError` if incomplete."""
-    try:
-        read_extension(adapter)
-    except ModelError as error:
-        raise _unfinished(Path(adapter), error) from error
-    return _read_json(Path(adapter), TRAINING_FILE)
+    return _read(Path(adapter), TRAINING_FILE)
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
+def _read(folder: Path, name: str) -> dict[str, Any]:
     try:
+        read_extension(folder)
         return dict(json.loads((folder / name).read_text(encoding="utf-8")))
-    except UNREADABLE as error:
-        raise _unfinished(folder, error) from error
-
-
-def _unfinished(folder: Path, error: Exception) -> ResultError:
-    return ResultError(
-        "not a finished adapter folder", where=folder, value=str(error), remedy="Delete it, or give another one.",
-    )
+    except UNREADABLE as error:  # a `ModelError` is a ValueError
+        raise ResultError(
+            "not a finished adapter folder", where=folder, value=str(error), remedy="Delete it, or give another one.",
+        ) from error
 
 
 def publish(

@@ -11,7 +11,7 @@ import inspect
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import wraps
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
@@ -24,6 +24,7 @@ from retrieval_heads.data.prompt_format import Document, Span, place, write_cita
 from retrieval_heads.errors import ConfigError, DataError
 
 OnUnusable = Literal["raise", "drop"]
+_DROP = "Give on_unusable='drop' to leave such records out; they are counted by reason."
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
@@ -77,12 +78,10 @@ def parse(record: Record, fields: type[F]) -> F:
 
 
 class UnusableRecordError(DataError):
-    """A record in the right format from which no example can be made; `reason` is the same for all of its kind."""
+    """A record in the right format from which no example can be made; `problem` is the same for all of its kind."""
 
-    def __init__(self, reason: str, *, where: object = None, value: object = None, remedy: str = "") -> None:
-        remedy = remedy or "Give on_unusable='drop' to leave such records out; they are counted by reason."
-        super().__init__(reason, where=where, value=value, remedy=remedy)
-        self.reason = reason
+    def __init__(self, problem: str, *, where: object = None, value: object = None, remedy: str = _DROP) -> None:
+        super().__init__(problem, where=where, value=value, remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -115,10 +114,6 @@ class Source:
     def others(self) -> list[int]:
         """Indices of the documents that are not gold."""
         return [index for index in range(len(self.documents)) if index not in self.marked]
-
-    def with_documents(self, documents: Sequence[tuple[str, str]]) -> Source:
-        """The same record with other documents; the marked ones have to be where they were."""
-        return replace(self, documents=tuple(documents))
 
 
 def assemble(source: Source, kept: Sequence[int], instruction: str, **more: Any) -> Example:
@@ -193,7 +188,7 @@ def built(
         except UnusableRecordError as error:
             if on_unusable == "raise":
                 raise
-            reasons[error.reason] += 1
+            reasons[error.problem] += 1
             last = error
             continue
         count += 1

@@ -240,7 +240,7 @@ class _Haystack:
             order.insert(slot, index)
         own = sum(document in source.documents for document, _ in fillers)
         example = assemble(
-            source.with_documents(documents), order, self._frame.instruction, length=self._length,
+            replace(source, documents=documents), order, self._frame.instruction, length=self._length,
             depths=[round(depth, 4) for *_, depth in gold], depths_asked=[depth for _, depth, *_ in gold],
             own=own, added=len(fillers) - own, refused=self._refused,
         )

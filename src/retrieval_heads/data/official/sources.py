@@ -6,13 +6,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from pydantic.dataclasses import dataclass
 
 from retrieval_heads.data.markup import control_tokens, held_token
 from retrieval_heads.data.official.assemble import Source, built
@@ -50,12 +50,7 @@ class Origin:
 def origins() -> dict[str, Origin]:
     """The origins of all tasks, from `origins.yaml`."""
     text = files("retrieval_heads").joinpath("origins.yaml").read_text(encoding="utf-8")
-    return {
-        task: Origin(task, entry["page"], entry["licence"], entry["citation"], tuple(
-            Remote(**file | {"members": tuple(file.get("members", ()))}) for file in entry["files"]
-        ))
-        for task, entry in yaml.safe_load(text).items()
-    }
+    return {task: Origin(task, **entry) for task, entry in yaml.safe_load(text).items()}
 
 
 def origin(task: str) -> Origin:

@@ -232,6 +232,6 @@ class _Chooser:
         try:
             self._room(source, training, apart)
         except UnusableRecordError as error:
-            problem = error.reason
+            problem = error.problem
         self._problems[source.id, training] = problem
         return problem is not None
