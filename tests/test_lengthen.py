@@ -14,8 +14,9 @@ from made_official import save_official
 from retrieval_heads import paths
 from retrieval_heads.data.encode import encode
 from retrieval_heads.data.official.answers import Forbidden
-from retrieval_heads.data.official.assemble import Source, UnusableRecordError, assemble
+from retrieval_heads.data.official.formats import Source, UnusableRecordError
 from retrieval_heads.data.official.lengthen import TOO_FEW, TOO_LONG, Frame, arrange, check_depths, lengthen, spread
+from retrieval_heads.data.official.loaders import assemble
 from retrieval_heads.data.official.sources import Pool, official_files, read_sources, text_key, without_repeats
 from retrieval_heads.errors import ConfigError, DataError, ModelError
 from retrieval_heads.models.load import load_tokenizer

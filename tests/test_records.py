@@ -117,7 +117,7 @@ def test_missing_file_and_folder(tmp_path: Path):
 @pytest.mark.parametrize("limit", [0, -1, 1.5, True, "2"])
 def test_limit_must_be_a_count(tmp_path: Path, limit: object):
     with pytest.raises(ConfigError, match="limit: not a count"):
-        read_records(tmp_path / "any", limit=limit)
+        list(read_records(tmp_path / "any", limit=limit))
 
 
 def test_memory_does_not_grow_with_the_number_of_lines(tmp_path: Path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from made_official import save_official
 
-from retrieval_heads.data.official.assemble import UnusableRecordError
+from retrieval_heads.data.official.formats import UnusableRecordError
 from retrieval_heads.data.official.sources import Source, official_files, read_sources
 from retrieval_heads.data.official.split import Split, group_of, split
 from retrieval_heads.errors import DataError

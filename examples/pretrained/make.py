@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.data.jsonl import write_examples
-from retrieval_heads.data.official.assemble import assemble
-from retrieval_heads.data.official.loaders import mdqa_source
+from retrieval_heads.data.official.formats import mdqa_source
+from retrieval_heads.data.official.loaders import assemble
 from retrieval_heads.data.official.records import read_records
 from retrieval_heads.files import write_whole
 from retrieval_heads.ten_questions import ATTENTION, LOSSES, RUNS, SCORES, at_hand, attention, losses, scores

@@ -82,7 +82,7 @@ def _convert(parsed: argparse.Namespace) -> None:
     from retrieval_heads.check.shortcuts import Places
     from retrieval_heads.data import official
     from retrieval_heads.data.jsonl import write_examples
-    from retrieval_heads.data.official.assemble import UnusableRecordError
+    from retrieval_heads.data.official.formats import UnusableRecordError
 
     dropped: Counter[str] = Counter()
     settings = {"needle": parsed.needle} if parsed.needle is not None else {}

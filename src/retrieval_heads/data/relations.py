@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from itertools import product
+from itertools import count, product
 from typing import Any, NamedTuple
 
 import yaml
@@ -87,14 +87,12 @@ class Names:
 
     def entity(self, kind: str, word: str | None = None) -> Entity:
         """A new entity; with `word` it shares that word (a person's surname) with another, as hard negatives do."""
-        tries = 0
-        while True:
+        for tries in count():
             # few names carry a given word, and all of them may be used: then a name of its own has to do
             entity = self._draw(kind, word if tries < 20 else None)
             if entity.name not in self._used:
                 self._used.add(entity.name)
                 return entity
-            tries += 1
 
     def _draw(self, kind: str, word: str | None) -> Entity:
         if kind == "code":

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from itertools import accumulate, chain, islice, repeat
 from typing import Any
 
@@ -18,7 +17,8 @@ import numpy as np
 from retrieval_heads.data.chat import template_arguments, write_chat
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.official.answers import Forbidden
-from retrieval_heads.data.official.assemble import Source, UnusableRecordError, assemble
+from retrieval_heads.data.official.formats import Source, UnusableRecordError
+from retrieval_heads.data.official.loaders import assemble
 from retrieval_heads.data.official.sources import Pool, Text, text_key
 from retrieval_heads.data.prompt_format import Document, heading
 from retrieval_heads.data.prompt_tokens import Counted, PromptTokens
@@ -41,30 +41,26 @@ _CHUNK = 64
 """Documents that are counted in one call of the tokenizer."""
 
 
-@dataclass(frozen=True)
 class Frame:
     """What stands around the documents of a prompt, and how many tokens of the reading model all of it is: a line of
     instruction, and with `chat` the tokenizer's chat template, its generation prompt included."""
 
-    tokenizer: Any
-    instruction: str = ""
-    chat: bool = False
-    template_arguments: Mapping[str, Any] = field(default_factory=dict)
-    _counts: dict[Text, int] = field(default_factory=dict, repr=False, compare=False)
-    _records: dict[int, _Record] = field(default_factory=dict, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if self.chat and not getattr(self.tokenizer, "chat_template", None):
+    def __init__(
+        self, tokenizer: Any, instruction: str = "", chat: bool = False, arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        if chat and not getattr(tokenizer, "chat_template", None):
             raise ModelError(
-                "the tokenizer has no chat template", where=type(self.tokenizer).__name__,
+                "the tokenizer has no chat template", where=type(tokenizer).__name__,
                 remedy="Put a chat_template.jinja into its folder, use an instruction-tuned one, or leave chat out.",
             )
-        if self.template_arguments and not self.chat:
+        if arguments and not chat:
             raise ConfigError("there is no template to take arguments", where="template arguments",
-                              value=dict(self.template_arguments), remedy="Also give --chat, or leave them out.")
-        if self.chat:
-            told = template_arguments(self.tokenizer, self.template_arguments)
-            object.__setattr__(self, "template_arguments", told)
+                              value=dict(arguments), remedy="Also give --chat, or leave them out.")
+        self.tokenizer, self.instruction, self.chat = tokenizer, instruction, chat
+        self.template_arguments = template_arguments(tokenizer, arguments) if chat else {}
+        self._tokens = PromptTokens(tokenizer)
+        self._counts: dict[Text, int] = {}
+        self._records: dict[int, _Record] = {}
 
     def count(self, documents: Sequence[Text]) -> list[int]:
         """Tokens of each document with its heading and the blank line after it; each is counted once and remembered."""
@@ -74,10 +70,6 @@ class Frame:
             ids = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
             self._counts.update(zip(new, map(len, ids), strict=True))
         return [self._counts[document] for document in documents]
-
-    @cached_property
-    def _tokens(self) -> PromptTokens:
-        return PromptTokens(self.tokenizer)
 
     def record(self, source: Source) -> _Record:
         """What is found out about a record once for all lengths."""

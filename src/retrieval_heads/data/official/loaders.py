@@ -1,42 +1,39 @@
-"""The loaders of official files: multi-document question answering (`lost-in-the-middle`, Liu et al., 2023, the files
-`nq-open-*.jsonl.gz`), MuSiQue (Trivedi et al., 2022, `musique_ans_*.jsonl`: two to four hops over 20 paragraphs) and
-Summary of a Haystack (Laban et al., 2024, `topic_*.json`: documents in which insights recur in other words)."""
+"""The loaders of official files: a record (`formats.py`) is written as a prompt, and becomes an `Example`.
+
+Records that cannot become one are errors by default, or left out and counted by reason.
+"""
 
 from __future__ import annotations
 
+import inspect
 import random
-import re
+import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import wraps
 from itertools import count, islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from retrieval_heads.data.example import Example
-from retrieval_heads.data.official.answers import find_answer, occurrences, sentences, sentences_around
-from retrieval_heads.data.official.assemble import (
-    OnUnusable,
+from retrieval_heads.data.official.answers import merge
+from retrieval_heads.data.official.formats import (
+    Item,
     Source,
     UnusableRecordError,
-    assemble,
-    built,
-    check_choice,
-    check_loading,
-    keep,
-    listed,
-    parse,
+    mdqa_source,
+    musique_source,
+    summhay_source,
+    topic_items,
 )
 from retrieval_heads.data.official.records import Record, check_count, read_records
-from retrieval_heads.data.official.schemas import Insight, MdqaRecord, MusiqueRecord, Topic
-from retrieval_heads.data.prompt_format import Span
-from retrieval_heads.errors import DataError
+from retrieval_heads.data.prompt_format import Document, place, write_citation, write_prompt
+from retrieval_heads.errors import ConfigError, DataError
 
-QUESTION = "Which documents say that {insight}?"
-"""What is asked about an insight of a topic file."""
-
-
-Item = tuple[Record, Topic, int, int, Insight]
-"""A topic file, its fields, the places of a subtopic and of an insight in it, and the insight."""
+OnUnusable = Literal["raise", "drop"]
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def iterate_mdqa(
@@ -81,7 +78,7 @@ def iterate_mdqa(
         if gold == "in turn":
             others = [index for index in kept if index not in source.marked]
             here = next(turn) % (len(others) + 1)
-            kept = [*others[:here], *(index for index in kept if index in source.marked), *others[here:]]
+            kept = [*others[:here], *sorted(source.marked), *others[here:]]
         return assemble(source, kept, instruction)
 
     yield from built(read_records(path, limit), build, on_unusable, dropped)
@@ -155,105 +152,98 @@ def iterate_summhay(
     yield from built(islice(topic_items(path), limit), build, on_unusable, dropped)
 
 
+def listed(iterate: Callable[P, Iterator[Example]]) -> Callable[P, list[Example]]:
+    """The loader `load_TASK` of `iterate_TASK`: all examples at once. It takes over the text that says what both do."""
+    @wraps(iterate)
+    def load(*args: P.args, **kwargs: P.kwargs) -> list[Example]:
+        return list(iterate(*args, **kwargs))
+
+    load.__name__ = load.__qualname__ = iterate.__name__.replace("iterate", "load")
+    load.__signature__ = inspect.signature(iterate).replace(return_annotation="list[Example]")
+    iterate.__doc__ = f"`{load.__name__}`, one example at a time: memory does not grow with the file."
+    return load
+
+
 load_mdqa, load_musique, load_summhay = map(listed, (iterate_mdqa, iterate_musique, iterate_summhay))
 
 
-def mdqa_source(record: Record, needle: str) -> Source:
-    """The passages of a record with its needles marked; raises as `load_mdqa` does."""
-    fields = parse(record, MdqaRecord)
-    gold = {index: passage.text for index, passage in enumerate(fields.ctxs) if passage.isgold}
-    if not gold:
+def assemble(source: Source, kept: Sequence[int], instruction: str, **more: Any) -> Example:
+    """Write the kept documents, numbered from 1 in the given order, and carry the marked spans over into the prompt.
+
+    `more` goes to the example's `meta`, with what the source has, `file`, `line`, `documents` (how many) and `gold`
+    (the numbers of the marked ones).
+    """
+    numbered: list[Document] = [(number, *source.documents[index]) for number, index in enumerate(kept, start=1)]
+    prompt, offsets = write_prompt(numbered, source.question, instruction)
+    where = dict(zip(kept, offsets, strict=True))
+    needles = merge(place(span, where[index]) for index, spans in source.marked.items() for span in spans)
+    gold = [number for number, index in enumerate(kept, start=1) if index in source.marked]
+    answers = source.answers or (write_citation(gold),)
+    return Example(
+        task=source.task, prompt=prompt, answer=answers[0], answers=tuple(dict.fromkeys(answers)),
+        needles=tuple(needles),
+        meta={**source.meta, "file": source.file, "line": source.line, "documents": len(kept), "gold": gold, **more},
+    )
+
+
+def keep(source: Source, n_documents: int | None, others: Sequence[int] | None = None) -> list[int]:
+    """Which documents to keep, in increasing order: the gold ones, filled up from the front of `others`, which are all
+    that are not gold unless they are given; `UnusableRecordError` where there are more gold ones than `n_documents`."""
+    if n_documents is None:
+        return list(range(len(source.documents)))
+    room = n_documents - len(source.marked)
+    if room < 0:
         raise UnusableRecordError(
-            "no passage is gold", where=f"{record.where}, field ctxs", value=f"{len(fields.ctxs)} passages",
+            "there are more gold documents than n_documents", where=source.where,
+            value=f"{len(source.marked)} > {n_documents}",
+            remedy="Raise n_documents, or give on_unusable='drop' to leave such records out.",
         )
-    held = find_answer(gold, fields.answers, needle)
-    if held is None:
-        raise UnusableRecordError(
-            "no answer stands in the gold passage", where=f"{record.where}, field answers", value=fields.answers,
+    return sorted([*source.marked, *(source.others if others is None else others)[:room]])
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise `ConfigError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ConfigError("unknown choice", where=name, value=value, remedy=f"Give one of {', '.join(choices)}.")
+
+
+def check_loading(needle: str, needles: tuple[str, ...], on_unusable: str, n_documents: int | None) -> None:
+    """Raise `ConfigError` for an argument that is out of range in every loader."""
+    check_choice("needle", needle, needles)
+    check_choice("on_unusable", on_unusable, ("raise", "drop"))
+    check_count("n_documents", n_documents)
+
+
+def built(
+    items: Iterable[T], build: Callable[[T], R], on_unusable: OnUnusable, dropped: Counter[str] | None,
+) -> Iterator[R]:
+    """What `build` makes of each item, one at a time, without those that are unusable where these are to be dropped;
+    `dropped` counts them by reason, or a warning tells the counts."""
+    count = 0
+    reasons: Counter[str] = Counter()
+    for item in items:
+        try:
+            example = build(item)
+        except UnusableRecordError as error:
+            if on_unusable == "raise":
+                raise
+            reasons[error.problem] += 1
+            last = error
+            continue
+        count += 1
+        yield example
+    if reasons and not count:
+        raise DataError(
+            f"no record is usable: {told(reasons)}", where=last.where, value=last.value,
+            remedy="Correct the file or the arguments.",
         )
-    return Source(
-        task="mdqa", where=record.where, file=record.path.name, line=record.line,
-        documents=tuple((passage.title, passage.text) for passage in fields.ctxs), marked=held.needles,
-        question=fields.question, answers=(held.answer, *fields.answers),
-        meta={"id": f"{record.path.name}:{record.line}", "needle": needle, "whole_words": held.whole_words},
-    )
+    if dropped is not None:
+        dropped.update(reasons)
+    elif reasons:
+        total = reasons.total()
+        warnings.warn(f"left out {total} of {total + count} records: {told(reasons)}", stacklevel=3)
 
 
-def musique_source(record: Record, needle: str) -> Source:
-    """The paragraphs of a record with its needles marked; raises as `load_musique` does."""
-    fields = parse(record, MusiqueRecord)
-    accepted, steps = [fields.answer, *fields.answer_aliases], fields.question_decomposition
-    position = {paragraph.idx: place for place, paragraph in enumerate(fields.paragraphs)}
-    marked: dict[int, list[Span]] = {}
-    chain, whole_words = [], True
-    for number, step in enumerate(steps):
-        where = f"{record.where}, field question_decomposition[{number}]"
-        if step.paragraph_support_idx is None:
-            raise UnusableRecordError("a step has no supporting paragraph", where=where, value=step.answer)
-        if step.paragraph_support_idx not in position:
-            raise DataError(
-                "no paragraph has that idx", where=f"{where}.paragraph_support_idx", value=step.paragraph_support_idx,
-                remedy="Each step names the `idx` of one of the record's `paragraphs`.",
-            )
-        index = position[step.paragraph_support_idx]
-        paragraph, last = fields.paragraphs[index], number == len(steps) - 1
-        held = find_answer({index: paragraph.paragraph_text}, accepted if last else [step.answer], needle)
-        if held is None:
-            raise UnusableRecordError(
-                "a step's answer is not in its paragraph", where=f"{where}.answer", value=step.answer,
-            )
-        marked.setdefault(index, []).extend(held.needles[index])
-        chain.append({"question": step.question, "answer": held.answer, "title": paragraph.title})
-        whole_words &= held.whole_words
-    return Source(
-        task="musique", where=record.where, file=record.path.name, line=record.line,
-        documents=tuple((part.title, part.paragraph_text) for part in fields.paragraphs), marked=marked,
-        question=fields.question, answers=(held.answer, *accepted),
-        meta={"id": fields.id, "hops": len(steps), "needle": needle, "whole_words": whole_words, "steps": chain},
-    )
-
-
-def topic_items(path: str | Path) -> Iterator[Item]:
-    """Every insight of every topic of a file, in its order."""
-    for record in read_records(path, lines=False):
-        topic = parse(record, Topic)
-        if not any(subtopic.insights for subtopic in topic.subtopics):
-            raise DataError(
-                "the topic has no insight", where=f"{record.where}, field subtopics", value=topic.topic_id,
-                remedy="Give a topic file whose subtopics have `insights`.",
-            )
-        for number, subtopic in enumerate(topic.subtopics):
-            for place, insight in enumerate(subtopic.insights):
-                yield record, topic, number, place, insight
-
-
-def summhay_source(item: Item, needle: str) -> Source:
-    """The documents of an insight's topic with its needles marked; raises as `load_summhay` does."""
-    record, topic, subtopic, place, insight = item
-    where = f"{record.where}, field subtopics[{subtopic}].insights[{place}]"
-    gold = [index for index, part in enumerate(topic.documents) if insight.insight_id in part.insights_included]
-    if not gold:
-        raise UnusableRecordError("no document contains the insight", where=where, value=insight.insight)
-    texts = [part.document_text for part in topic.documents]
-    return Source(
-        task="summhay", where=where, file=record.path.name, line=record.line,
-        documents=tuple(("", text) for text in texts),
-        marked={index: _needles(texts[index], insight.insight, needle, where) for index in gold},
-        question=QUESTION.format(insight=insight.insight.rstrip(".")), answers=(),
-        meta={"id": insight.insight_id, "topic": topic.topic_id, "subtopic": subtopic, "insight": insight.insight,
-              "needle": needle},
-    )
-
-
-def _needles(text: str, insight: str, needle: str, where: str) -> list[Span]:
-    if needle == "document":
-        return [(0, len(text))]
-    if places := occurrences(text, insight, whole_words=False):
-        return sentences_around(text, places)
-    words = set(re.findall(r"\w+", insight.casefold()))
-    shared = {span: len(words.intersection(re.findall(r"\w+", text[span[0] : span[1]].casefold())))
-              for span in sentences(text)}
-    best = max(shared, key=shared.__getitem__)
-    if not shared[best]:
-        raise UnusableRecordError("no sentence shares a word with the insight", where=where, value=insight)
-    return [best]
+def told(reasons: Counter[str]) -> str:
+    """Counts by reason in words."""
+    return "; ".join(f"{count} because {reason}" for reason, count in reasons.most_common())

@@ -22,7 +22,7 @@ from typing import Any
 from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import write_examples
 from retrieval_heads.data.official.answers import not_searched
-from retrieval_heads.data.official.assemble import Source
+from retrieval_heads.data.official.formats import Source
 from retrieval_heads.data.official.lengthen import DEPTHS, Frame, check_depths, check_room, lengthen, spread
 from retrieval_heads.data.official.records import check_count
 from retrieval_heads.data.official.sources import (
@@ -123,7 +123,7 @@ def prepare(request: Request, official: str | Path, tokenizer: str | Path, out: 
         ResultError: the folder holds files of another request, or of none.
     """
     files = official_files(official, request.task)
-    frame = Frame(load_tokenizer(Path(tokenizer)), request.instruction, request.chat, request.template_arguments or {})
+    frame = Frame(load_tokenizer(Path(tokenizer)), request.instruction, request.chat, request.template_arguments)
     folder = Path(out) / request.task
     arguments = _arguments(request, files, Path(tokenizer), frame)
     if _made(folder, arguments, request):
@@ -216,7 +216,7 @@ def _arguments(request: Request, files: Sequence[Path], tokenizer: Path, frame: 
     # what is not asked for is left out, so that a folder that was made before it could be is still the request's own
     asked = {key: value for key, value in vars(request).items() if value or key not in ("dev", "records")}
     return json.loads(json.dumps({
-        **asked, "template_arguments": dict(frame.template_arguments) or None,
+        **asked, "template_arguments": frame.template_arguments or None,
         "sources": {path.name: _file_facts(path) for path in files},
         "tokenizer": _tokenizer_facts(tokenizer, frame.tokenizer),
     }))

@@ -49,14 +49,10 @@ def read_records(path: str | Path, limit: int | None = None, *, lines: bool = Tr
     Raises:
         DataError: a missing, empty or unreadable file, damaged gzip, text that is not UTF-8, malformed JSON, a record
             that is not an object. Raised when the iterator gets there.
-        ConfigError: `limit` below 1.
+        ConfigError: `limit` below 1; raised at the first record.
     """
     check_count("limit", limit)
-    return _sound(islice(each_record(path, lines), limit))
-
-
-def _sound(outcomes: Iterable[Record | DataError]) -> Iterator[Record]:
-    for count, outcome in enumerate(outcomes):
+    for count, outcome in enumerate(islice(each_record(path, lines), limit)):
         if isinstance(outcome, DataError):
             more = f" Or give limit={count} for the {count} sound records before it." if count else ""
             raise DataError(outcome.problem, where=outcome.where, value=outcome.value, remedy=outcome.remedy + more)

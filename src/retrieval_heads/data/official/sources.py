@@ -15,8 +15,8 @@ import yaml
 from pydantic.dataclasses import dataclass
 
 from retrieval_heads.data.markup import control_tokens, held_token
-from retrieval_heads.data.official.assemble import Source, built
-from retrieval_heads.data.official.loaders import mdqa_source, musique_source, summhay_source, topic_items
+from retrieval_heads.data.official.formats import Source, mdqa_source, musique_source, summhay_source, topic_items
+from retrieval_heads.data.official.loaders import built
 from retrieval_heads.data.official.records import read_records
 from retrieval_heads.errors import ConfigError, DataError
 

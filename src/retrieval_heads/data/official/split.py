@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, combinations, islice
 
-from retrieval_heads.data.official.assemble import Source, UnusableRecordError, told
+from retrieval_heads.data.official.formats import Source, UnusableRecordError
+from retrieval_heads.data.official.loaders import told
 from retrieval_heads.data.official.sources import text_key
 from retrieval_heads.errors import DataError
 

@@ -56,7 +56,6 @@ LONGEST = 60
 LIST = "List"
 """Title of a document of codes."""
 INSIGHT = "The report finds this: {insight}."
-_QUOTES = "{question}"
 _AFTER = ("in", "on", "at", "by", "to", "into", "for", "as", "from", "and", "with", "of", "out", "under", "this")
 """Words behind a participle; an adjective in -ed has a noun there."""
 _OPEN = ("to", "by", "of", "for", "with", "from", "in", "on", "at", "about", "as", "over", "like", "called", "named",
@@ -204,31 +203,24 @@ class Statement(NamedTuple):
     quotes: bool
 
 
-class _Template(NamedTuple):
-    pattern: re.Pattern[str]
-    statement: str
-
-
 def state_fact(question: str, answer: str) -> Statement:
     """The statement of a fact: `who wrote X` and `Y` give `Y wrote X.`, and a question that no pattern understands is
     quoted: `The answer to "..." is Y.`"""
     question = " ".join(question.split())
     bare = question.rstrip("?. ")
-    for name, template in _templates().items():
-        match = template.pattern.search(bare)
-        if match:
+    for name, (pattern, statement) in _templates().items():
+        if match := pattern.search(bare):
             # small words that began the question have no capital in the middle of a sentence
             parts = {key: (value or "").lower() if key in ("in", "is", "has", "will", "done") else value or ""
                      for key, value in match.groupdict().items()}
             if name == "relation":
-                statement = _table()["relations"].get(parts["relation"], template.statement)
-                template = template._replace(statement=statement)
+                statement = _table()["relations"].get(parts["relation"], statement)
             if "verb" in parts:
                 parts["past"], parts["third"] = _table()["verbs"][parts["verb"].lower()]
-            text = template.statement.format(question=question, answer=answer, **parts)
-            if not template.statement.startswith("{answer}"):  # which stays as it is, letter for letter
+            text = statement.format(question=question, answer=answer, **parts)
+            if not statement.startswith("{answer}"):  # which stays as it is, letter for letter
                 text = text[0].upper() + text[1:]
-            return Statement(text[:-1] if text.endswith("..") else text, name, _QUOTES in template.statement)
+            return Statement(text[:-1] if text.endswith("..") else text, name, "{question}" in statement)
     raise AssertionError("the last pattern of templates.yaml matches everything")
 
 
@@ -244,7 +236,8 @@ def _table() -> dict[str, Any]:
 
 
 @cache
-def _templates() -> dict[str, _Template]:
+def _templates() -> dict[str, tuple[re.Pattern[str], str]]:
+    """Pattern and statement of each type of question."""
     table = _table()
     done, not_done = "|".join(table["done"]), "|".join(table["not_done"])
     verb_form = rf"(?!(?:{not_done})\b)\w{{2,}}ed\b|(?:{done})\b"
@@ -257,7 +250,7 @@ def _templates() -> dict[str, _Template]:
     }
     pattern = re.compile("|".join(words))
     return {
-        name: _Template(re.compile(pattern.sub(lambda word: words[word[0]], entry["pattern"]), re.IGNORECASE),
-                        entry["statement"])
+        name: (re.compile(pattern.sub(lambda word: words[word[0]], entry["pattern"]), re.IGNORECASE),
+               entry["statement"])
         for name, entry in table["types"].items()
     }

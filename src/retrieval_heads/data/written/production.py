@@ -14,14 +14,14 @@ from typing import Any
 from retrieval_heads.data.examples import token_counter
 from retrieval_heads.data.jsonl import iterate_examples, write_examples
 from retrieval_heads.data.official.answers import not_searched
-from retrieval_heads.data.official.assemble import told
+from retrieval_heads.data.official.loaders import told
 from retrieval_heads.data.prompt_tokens import PromptTokens
 from retrieval_heads.data.written.client import Client
 from retrieval_heads.data.written.conditions import SYNTHETIC, make_condition, needs_writer, state_fact
 from retrieval_heads.data.written.orders import Fault, Messages, Order, distractor_orders, needle_orders
 from retrieval_heads.data.written.real import Real
 from retrieval_heads.data.written.scenes import Piece, Pool, Scene, needle_piece, pool_of_records, write
-from retrieval_heads.data.written.writers import EndpointWriter, Writer
+from retrieval_heads.data.written.writers import Batch, EndpointWriter, GivenTexts
 from retrieval_heads.errors import ConfigError, DataError
 from retrieval_heads.files import write_whole, writing_whole
 
@@ -34,6 +34,7 @@ TOLD = 10
 COMPARED = {"real": True, "real_short": True, "real_limited": False}
 """Files that the conditions are compared with, and whether their questions are to be the same or as many others."""
 HELD_OUT = "held_out"
+Writer = EndpointWriter | Batch | GivenTexts
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
@@ -30,16 +30,6 @@ from retrieval_heads.files import content_digest, write_whole
 
 URL = "/v1/chat/completions"
 _UNANSWERED = Fault("there is no answer to it", "the batches hold no answer to it.")
-
-
-class Writer(Protocol):
-    """A source of texts."""
-
-    def texts(self, orders: Sequence[Order]) -> list[str | Fault]:
-        """In the order of `orders`: the text, or why there is none that can be used."""
-
-    def facts(self) -> dict[str, Any]:
-        """What the record of the conditions says of it, as JSON values."""
 
 
 def settle(
@@ -80,7 +70,7 @@ class EndpointWriter:
         self._client, self._concurrency, self._attempts = client, concurrency, attempts
 
     def texts(self, orders: Sequence[Order]) -> list[str | Fault]:
-        """A text or the reason why there is none for each order, in their order; several are asked for at a time."""
+        """For each order, in their order, a text or why there is none that can be used."""
         stopped = threading.Event()
 
         def work(order: Order) -> str | Fault | None:
@@ -103,6 +93,7 @@ class EndpointWriter:
         return [future.result() for future in futures]
 
     def facts(self) -> dict[str, Any]:
+        """What the record of the conditions says of it, as JSON values."""
         return {"model": self._client.endpoint.model, "parameters": dict(self._client.endpoint.parameters)}
 
 
