@@ -69,14 +69,11 @@ def iterate_examples(
         yield _example(record, task, tokenizer, template_arguments)
 
 
-def each_example(
-    path: str | Path, task: str | None = None, tokenizer: Any = None,
-    template_arguments: Mapping[str, Any] | None = None,
-) -> Iterator[Example | DataError]:
+def each_example(path: str | Path, tokenizer: Any = None) -> Iterator[Example | DataError]:
     """The examples of a whole file, one at a time, and in the place of each broken record its error."""
     for record in each_record(path):
         try:
-            yield record if isinstance(record, DataError) else _example(record, task, tokenizer, template_arguments)
+            yield record if isinstance(record, DataError) else _example(record, None, tokenizer, None)
         except DataError as error:
             yield error
 

@@ -102,9 +102,9 @@ class SceneBuilder:
         """A new code, for the condition `symbolic`."""
         return self.names.entity("code")
 
-    def fact(self, subject: Entity, relation: Relation, value: Entity | None = None) -> Fact:
-        """A fact with a new object unless one is given."""
-        return Fact(subject, relation, value or self.names.entity(relation.object))
+    def fact(self, subject: Entity, relation: Relation) -> Fact:
+        """A fact with a new object."""
+        return Fact(subject, relation, self.names.entity(relation.object))
 
     def side_facts(self, subject: Entity, n: int, avoid: frozenset[str] = frozenset()) -> list[Fact]:
         """Up to `n` further facts of a subject, of relations not in `avoid`."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,19 +71,6 @@ def own_part(
     return own, passes
 
 
-class Batches(Sequence[list[Encoded]]):
-    """The examples of each batch of a plan, taken when they are needed: they may lie on the disk (`encode.Spilled`)."""
-
-    def __init__(self, examples: Sequence[Encoded], plan: Sequence[Sequence[int]]) -> None:
-        self._examples, self._plan = examples, plan
-
-    def __len__(self) -> int:
-        return len(self._plan)
-
-    def __getitem__(self, index: Any) -> Any:
-        return [self._examples[place] for place in self._plan[index]]
-
-
 def collate(examples: Sequence[Encoded], multiple: int = 1) -> Batch:
     """Pad examples on the right to the longest, and on to a multiple of so many tokens.
 
@@ -113,19 +101,23 @@ def answer_loss(model: torch.nn.Module, batch: Batch, n_targets: torch.Tensor | 
 
 
 class AnswerTrainer(Trainer):
-    """Trains the adapter of a PEFT model on `batches` (of all epochs), in their order; `args` are for one epoch."""
+    """Trains the adapter of a PEFT model on `batches` of indices (of all epochs), in their order; `args` are for one
+    epoch. Examples are taken when they are needed, as they may lie on the disk (`encode.Spilled`)."""
 
-    def __init__(self, model: PeftModel, args: Any, batches: Sequence[Sequence[Encoded]]) -> None:
-        super().__init__(model=model, args=args, train_dataset=batches, callbacks=[_Watched()])
+    def __init__(
+        self, model: PeftModel, args: Any, examples: Sequence[Encoded], batches: Sequence[Sequence[int]],
+    ) -> None:
+        super().__init__(model=model, args=args, train_dataset=examples, callbacks=[_Watched()])
+        self.batches = batches
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
         if not args.disable_tqdm:
             self.add_callback(_Bar())
 
     def get_train_dataloader(self) -> DataLoader:
-        multiple = 128 if self.args.device.type == "cuda" else 1  # few lengths, as kernels are built for each
-        return DataLoader(self.train_dataset, batch_size=1, shuffle=False,
-                          collate_fn=lambda items: collate(items[0], multiple))
+        # few lengths on a GPU, as kernels are built for each
+        padded = partial(collate, multiple=128 if self.args.device.type == "cuda" else 1)
+        return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=padded)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # the number of answer tokens in all accumulated batches, so that accumulation equals one large batch

@@ -34,19 +34,10 @@ from retrieval_heads.models.extension import Extension, fingerprint
 from retrieval_heads.models.layout import vocabulary_size
 from retrieval_heads.models.load import build_model, model_folder, usable_device
 from retrieval_heads.models.modes import one_length
-from retrieval_heads.training import processes
-from retrieval_heads.training.answer_trainer import AnswerTrainer, Batches, own_part, plan_batches
+from retrieval_heads.training import processes, training_record
+from retrieval_heads.training.answer_trainer import AnswerTrainer, own_part, plan_batches
 from retrieval_heads.training.checkpointing import checkpoint_layers, decoder_layers, layers_with_products, lean_step
 from retrieval_heads.training.lora_settings import LoraSettings
-from retrieval_heads.training.training_record import (
-    examples_digest,
-    left_tidy,
-    open_work,
-    outcome,
-    publish,
-    read_training,
-    step_of,
-)
 
 
 def finetune(
@@ -81,7 +72,8 @@ def finetune(
     device = _training_device(device)
     inputs = {
         "base_fingerprint": fingerprint(folder), "examples": len(examples),
-        "examples_sha256": examples_digest(examples), "settings": json.loads(json.dumps(asdict(settings))),
+        "examples_sha256": training_record.examples_digest(examples),
+        "settings": json.loads(json.dumps(asdict(settings))),
     }
     work = out_dir.parent / f".{out_dir.name}.partial"
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
@@ -92,23 +84,23 @@ def finetune(
         processes.announce(base=str(base), examples=[asdict(example) for example in examples], out_dir=str(out_dir),
                  settings=asdict(settings), device=device.type)
     model = _adapted_model(folder, base_name, settings, examples, device)
-    with processes.all_or_none(), left_tidy(work, processes.is_first()), written_by_others(work):
-        checkpoint = processes.share(open_work(work, inputs) if processes.is_first() else None)
+    with processes.all_or_none(), training_record.left_tidy(work, processes.is_first()), written_by_others(work):
+        checkpoint = processes.share(training_record.open_work(work, inputs) if processes.is_first() else None)
         started = time.monotonic()
         state = _train(model, examples, settings, device, work, checkpoint)
         weights = {name: processes.whole(weight.data) for name, weight in model.named_parameters() if "lora_" in name}
         if wrong := [name for name, values in weights.items() if not values.isfinite().all()]:
             raise ModelError("the last step made weights NaN or infinite", where=wrong[0],
                              remedy="Lower the learning rate or `max_grad_norm`, or train in fp32.")
-        record = {"base_name": base_name, **inputs, **outcome(examples, settings.epochs, state, device)}
+        record = {"base_name": base_name, **inputs, **training_record.outcome(examples, settings.epochs, state, device)}
         timing = {
             "seconds": round(time.monotonic() - started, 3),
-            "resumed_from_step": step_of(Path(checkpoint)) if checkpoint else 0,
+            "resumed_from_step": training_record.step_of(Path(checkpoint)) if checkpoint else 0,
         }
         if processes.is_first():
             extension = Extension(base_name, inputs["base_fingerprint"], settings.rope_theta, settings.max_length,
                                   settings.rank, settings.alpha, settings.target_modules)
-            publish(model, weights, extension, record, timing, work, out_dir)
+            training_record.publish(model, weights, extension, record, timing, work, out_dir)
         return processes.share({**record, "timing": timing})
 
 
@@ -118,7 +110,7 @@ def follow(examples: Sequence[dict[str, Any]], settings: dict[str, Any], **job: 
 
 
 def _finished(out_dir: Path, inputs: dict[str, Any], work: Path) -> dict[str, Any]:
-    record = read_training(out_dir)
+    record = training_record.read_training(out_dir)
     if {key: record.get(key) for key in inputs} != inputs:
         raise ResultError(
             "the folder holds an adapter of another base, other examples or other settings", where=out_dir,
@@ -202,7 +194,7 @@ def _train(
         arguments._n_gpu = min(arguments.n_gpu, 1)  # the Trainer would split each batch over all visible GPUs
         if processes.sharded():
             processes.shard(model, decoder_layers(model), arguments.device)
-        trainer = AnswerTrainer(model, arguments, Batches(examples, batches))
+        trainer = AnswerTrainer(model, arguments, examples, batches)
         fastest = fastest_attention() if device.type == "cuda" else nullcontext()
         with lean_step(model), lean_attention(model), fastest, one_length(model, settings.max_length):
             trainer.train(resume_from_checkpoint=checkpoint)

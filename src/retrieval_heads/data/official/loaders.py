@@ -16,16 +16,9 @@ from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from retrieval_heads.data.example import Example
+from retrieval_heads.data.official import formats
 from retrieval_heads.data.official.answers import merge
-from retrieval_heads.data.official.formats import (
-    Item,
-    Source,
-    UnusableRecordError,
-    mdqa_source,
-    musique_source,
-    summhay_source,
-    topic_items,
-)
+from retrieval_heads.data.official.formats import Item, Source, UnusableRecordError
 from retrieval_heads.data.official.records import Record, check_count, read_records
 from retrieval_heads.data.prompt_format import Document, place, write_citation, write_prompt
 from retrieval_heads.errors import ConfigError, DataError
@@ -73,7 +66,7 @@ def iterate_mdqa(
     turn = count()
 
     def build(record: Record) -> Example:
-        source = mdqa_source(record, needle)
+        source = formats.mdqa_source(record, needle)
         kept = keep(source, n_documents)
         if gold == "in turn":
             others = [index for index in kept if index not in source.marked]
@@ -106,7 +99,7 @@ def iterate_musique(
     check_loading(needle, ("sentence", "passage", "answer"), on_unusable, n_documents)
 
     def build(record: Record) -> Example:
-        source = musique_source(record, needle)
+        source = formats.musique_source(record, needle)
         return assemble(source, keep(source, n_documents), instruction)
 
     yield from built(read_records(path, limit), build, on_unusable, dropped)
@@ -144,12 +137,12 @@ def iterate_summhay(
     check_count("limit", limit)
 
     def build(item: Item) -> Example:
-        source = summhay_source(item, needle)
+        source = formats.summhay_source(item, needle)
         others = source.others
         random.Random(f"{seed}:{source.id}").shuffle(others)
         return assemble(source, keep(source, n_documents, others), instruction)
 
-    yield from built(islice(topic_items(path), limit), build, on_unusable, dropped)
+    yield from built(islice(formats.topic_items(path), limit), build, on_unusable, dropped)
 
 
 def listed(iterate: Callable[P, Iterator[Example]]) -> Callable[P, list[Example]]:

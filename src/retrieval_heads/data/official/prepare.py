@@ -83,9 +83,8 @@ class Request:
         return {"probe": self.probe, "test": self.test} | ({"dev": self.dev} if self.dev else {})
 
     def __post_init__(self) -> None:
-        for name in ("length", "train", "probe", "test"):
+        for name in ("length", "train", "probe", "test", "short_length"):
             check_count(name, getattr(self, name))
-        check_count("short_length", self.short_length)
         check_count("dev", self.dev or None)
         for name, number in {"train": self.train, **self.held_out}.items():
             if self.records.get(name) and len(self.records[name]) != number:

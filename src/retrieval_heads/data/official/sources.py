@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, cached_property
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,11 +150,7 @@ class Pool:
                 self.documents.setdefault(key, (title, text))
                 if index in source.marked:
                     self.gold_of.setdefault(key, set()).add(source.id)
-
-    @cached_property
-    def items(self) -> list[tuple[str, Text]]:
-        """The documents with their keys, as a list to draw from."""
-        return list(self.documents.items())
+        self.items = list(self.documents.items())  # to draw from
 
     def __len__(self) -> int:
         return len(self.documents)

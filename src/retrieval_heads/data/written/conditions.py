@@ -28,23 +28,8 @@ from retrieval_heads.data.example import Example
 from retrieval_heads.data.examples import token_counter
 from retrieval_heads.data.prompt_tokens import PromptTokens
 from retrieval_heads.data.scene import GRASS, Counter
+from retrieval_heads.data.written import scenes
 from retrieval_heads.data.written.real import Real
-from retrieval_heads.data.written.scenes import (
-    TITLE,
-    Build,
-    Piece,
-    Pool,
-    Scene,
-    choose_hosts,
-    fill,
-    fit,
-    grass,
-    heading,
-    insert,
-    insert_into_text,
-    sizes,
-    unit_tokens,
-)
 from retrieval_heads.progress import progress
 
 SYNTHETIC = ("high_high", "high_low", "low_high", "low_low", "symbolic")
@@ -69,8 +54,8 @@ def needs_writer(condition: str) -> bool:
 
 
 def make_condition(
-    reals: Sequence[Real], condition: str, tokenizer: Any, length: int, *, pool: Pool | None = None,
-    written: Mapping[str, Sequence[Piece]] | None = None, prompt_tokens: PromptTokens | None = None,
+    reals: Sequence[Real], condition: str, tokenizer: Any, length: int, *, pool: scenes.Pool | None = None,
+    written: Mapping[str, Sequence[scenes.Piece]] | None = None, prompt_tokens: PromptTokens | None = None,
 ) -> list[Example]:
     """One example of a condition for each real one.
 
@@ -97,7 +82,7 @@ def make_condition(
             build = _among_documents(real, pieces, pool)
         else:
             build = _among_grass(real, pieces, count)
-        examples.append(fit(real, condition, build, prompt_tokens, length))
+        examples.append(scenes.fit(real, condition, build, prompt_tokens, length))
     return examples
 
 
@@ -108,41 +93,41 @@ def statements(real: Real) -> list[str]:
     return [state_fact(fact.question, fact.answer)[0] for fact in real.facts]
 
 
-def _among_documents(real: Real, written: list[Piece] | None, pool: Pool) -> Build:
+def _among_documents(real: Real, written: list[scenes.Piece] | None, pool: scenes.Pool) -> scenes.Build:
     """Documents about other things around written needles, or with stated ones inside some of them."""
 
-    def build(budget: int) -> Scene:
+    def build(budget: int) -> scenes.Scene:
         rng = random.Random(f"documents|{real.id}")
         drawn = pool.draw(real, rng)
         needles = written
         if needles is None:
             stated = statements(real)
-            hosts, drawn = choose_hosts(real, len(stated), drawn)
-            needles = [insert_into_text(text, host, rng) for text, host in zip(stated, hosts, strict=True)]
-        others = fill(drawn, budget, f"example {real.id}") if budget else []
+            hosts, drawn = scenes.choose_hosts(real, len(stated), drawn)
+            needles = [scenes.insert_into_text(text, host, rng) for text, host in zip(stated, hosts, strict=True)]
+        others = scenes.fill(drawn, budget, f"example {real.id}") if budget else []
         rng.shuffle(others)
-        return Scene(needles, others, real.question, real.accepted)
+        return scenes.Scene(needles, others, real.question, real.accepted)
 
     return build
 
 
-def _among_grass(real: Real, written: list[Piece] | None, count: Counter) -> Build:
+def _among_grass(real: Real, written: list[scenes.Piece] | None, count: Counter) -> scenes.Build:
     """Documents of a few repeated sentences, as many as the real example has, around or with the needles."""
-    unit, top = unit_tokens(count, GRASS * 10), count([heading(TITLE)])[0]
+    unit, top = scenes.unit_tokens(count, GRASS * 10), count([scenes.heading(scenes.TITLE)])[0]
 
-    def build(budget: int) -> Scene:
+    def build(budget: int) -> scenes.Scene:
         rng = random.Random(f"grass|{real.id}")
         stated = [] if written is not None else statements(real)
-        made = sizes(real, budget, len(written or ()), len(stated), top, unit)
+        made = scenes.sizes(real, budget, len(written or ()), len(stated), top, unit)
         rng.shuffle(made)
-        needles = written or [insert(text, grass(made.pop()), rng) for text in stated]
-        others = [Piece(TITLE, " ".join(grass(size))) for size in made]
-        return Scene(needles, others, real.question, real.accepted)
+        needles = written or [scenes.insert(text, scenes.grass(made.pop()), rng) for text in stated]
+        others = [scenes.Piece(scenes.TITLE, " ".join(scenes.grass(size))) for size in made]
+        return scenes.Scene(needles, others, real.question, real.accepted)
 
     return build
 
 
-def symbolic(real: Real, count: Counter) -> Build:
+def symbolic(real: Real, count: Counter) -> scenes.Build:
     """Key-value lists with random identifiers in the structure of the real example.
 
     As in the generated text world (`chains.py`, `citation.py`): one fact is a pair in a list, a chain leads from a
@@ -151,7 +136,7 @@ def symbolic(real: Real, count: Counter) -> Build:
     """
     answer = "" if real.cites else _as_long_as(real.example, count, random.Random(f"symbolic|{real.id}|answer"))
 
-    def build(budget: int) -> Scene:
+    def build(budget: int) -> scenes.Scene:
         rng, used = random.Random(f"symbolic|{real.id}"), set()
 
         def key() -> str:
@@ -169,17 +154,17 @@ def symbolic(real: Real, count: Counter) -> Build:
             return f"{first}: {value}."
 
         chain = [*(key() for _ in real.facts), answer]
-        unit = unit_tokens(count, [entry() for _ in range(50)])
+        unit = scenes.unit_tokens(count, [entry() for _ in range(50)])
         if real.cites:
             needles, question = [f"{chain[0]}."] * len(real.gold), f"Which documents contain {chain[0]}?"
         else:
             needles = [f"{first}: {value}." for first, value in pairwise(chain)]
             question = f"What is {'the value of ' * len(needles)}{chain[0]}?"
-        made = sizes(real, budget, 0, len(needles), count([heading(LIST)])[0], unit)
+        made = scenes.sizes(real, budget, 0, len(needles), count([scenes.heading(LIST)])[0], unit)
         rng.shuffle(made)
-        pieces = [insert(needle, [entry() for _ in range(made.pop() - 1)], rng, LIST) for needle in needles]
-        others = [Piece(LIST, " ".join(entry() for _ in range(size))) for size in made]
-        return Scene(pieces, others, question, () if real.cites else (answer,))
+        pieces = [scenes.insert(needle, [entry() for _ in range(made.pop() - 1)], rng, LIST) for needle in needles]
+        others = [scenes.Piece(LIST, " ".join(entry() for _ in range(size))) for size in made]
+        return scenes.Scene(pieces, others, question, () if real.cites else (answer,))
 
     return build
 

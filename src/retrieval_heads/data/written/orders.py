@@ -240,18 +240,11 @@ def _wrong_content(text: str, wanted: Wanted) -> Fault | None:
             return Fault("a forbidden name is there", f"these words must not stand in it: {phrase}")
     if wanted.unsaid and states(text, wanted.unsaid):
         return Fault("the finding itself is stated", f"it must not state this: {wanted.unsaid}")
-    if wanted.insight:
-        return _missing_insight(text, wanted.insight)
-    return None
-
-
-def _missing_insight(text: str, insight: str) -> Fault | None:
-    words, there = telling_words(insight), telling_words(text)
-    numbers = sorted(word for word in words - there if word[0].isdigit())
-    if numbers:
+    words, there = telling_words(wanted.insight), telling_words(text)
+    if numbers := sorted(word for word in words - there if word[0].isdigit()):
         return Fault("the insight is missing", f"these numbers of the insight do not stand in it: {', '.join(numbers)}")
     if len(words & there) < COVERED * len(words):
-        return Fault("the insight is missing", f"this is not stated in it: {insight}")
+        return Fault("the insight is missing", f"this is not stated in it: {wanted.insight}")
     return None
 
 
