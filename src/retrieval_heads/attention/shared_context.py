@@ -89,8 +89,15 @@ class CachedContext:
         self.model, lengths = model, list(map(len, rows))
         self.length, self._padded = max(lengths), min(lengths) < max(lengths)
         self._lengths = torch.tensor(lengths, device=model.get_input_embeddings().weight.device)
+        if not can_share(model):
+            raise ModelError(
+                "some layers keep something other than keys and values", where=type(model).__name__,
+                value=sorted(kind.__name__ for kind in _layer_kinds(model)), remedy="Use scope `all` for this model.",
+            )
         if start is None:
-            self.cache, done = _new_cache(model), 0
+            # layers that keep all positions, whatever the model's windows are: what falls out of a window could not be
+            # put back, and the mask limits what is seen all the same
+            self.cache, done = DynamicCache(), 0
         else:
             crop(start.cache, start.length)
             self.cache, done = start.cache, start.length
@@ -157,20 +164,6 @@ class CachedContext:
         hidden = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
         own = own.repeat(1, 1, copies, copies).masked_fill(copy[:, None] != copy, hidden)
         return torch.cat([prefix, own], -1)
-
-
-def _new_cache(model: nn.Module) -> DynamicCache:
-    """An empty cache whose layers keep all positions, whatever the model's windows are.
-
-    Those of a sliding-window model would forget what falls out of the window and could not be put back; the mask limits
-    what they see all the same.
-    """
-    if not can_share(model):
-        raise ModelError(
-            "some layers keep something other than keys and values", where=type(model).__name__,
-            value=sorted(kind.__name__ for kind in _layer_kinds(model)), remedy="Use scope `all` for this model.",
-        )
-    return DynamicCache()
 
 
 def can_share(model: nn.Module) -> bool:

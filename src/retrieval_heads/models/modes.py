@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -43,7 +44,7 @@ def one_length(model: nn.Module, max_length: int | None = None) -> Iterator[None
     with ExitStack() as stack:
         for module in _length_dependent(base_model(model), length):
             stack.callback(_forget, module)
-            stack.callback(module.register_forward_pre_hook(_lengthened(length), with_kwargs=True).remove)
+            stack.callback(module.register_forward_pre_hook(partial(_lengthened, length), with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(_shortened).remove)
         yield
 
@@ -89,24 +90,17 @@ def _forget(module: nn.Module) -> None:
         _turned(module, [0], kind)
 
 
-def _lengthened(length: int) -> Any:
-    def add(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        positions = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
-        longer = torch.cat([positions, torch.full_like(positions[..., :1], length - 1)], -1)
-        if "position_ids" in kwargs:
-            return args, {**kwargs, "position_ids": longer}
-        return (args[0], longer, *args[2:]), kwargs
-
-    return add
+def _lengthened(length: int, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    positions = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
+    longer = torch.cat([positions, torch.full_like(positions[..., :1], length - 1)], -1)
+    if "position_ids" in kwargs:
+        return args, {**kwargs, "position_ids": longer}
+    return (args[0], longer, *args[2:]), kwargs
 
 
 def _shortened(module: nn.Module, args: tuple, output: Any) -> Any:
     parts = tuple(part[..., :-1, :] for part in _parts(output))
     return parts[0] if isinstance(output, torch.Tensor) else parts
-
-
-class _Found(Exception):  # noqa: N818 - not an error
-    """Ends the pass at the first module whose output is not finite."""
 
 
 @torch.no_grad()
@@ -116,33 +110,28 @@ def refuse_not_finite(model: nn.Module, ids: Sequence[int], what: str) -> NoRetu
     Results are looked at where they are read anyway. Only when one of them, `what`, is not finite the model is run once
     more on the example, and every module's output is looked at, to name the first.
     """
-    def look(name: str, module: nn.Module, output: Any) -> None:
-        if not _finite(output):
-            in_weights = [part for part, weight in module.named_parameters() if not _finite(weight)]
-            raise _Found(f"{name}.{in_weights[0]}" if in_weights else name, bool(in_weights))
+    first = next(model.parameters())
 
-    place, in_weights = None, False
+    def look(name: str, module: nn.Module, _: tuple, output: Any) -> None:
+        if _finite(output):
+            return
+        if broken := [part for part, weight in module.named_parameters() if not _finite(weight)]:
+            raise ModelError(
+                f"a weight is NaN or infinite, so {what} has no value", where=f"{name}.{broken[0]}",
+                remedy="Restore the weights of the model or adapter, or train again.",
+            )
+        raise ModelError(
+            f"the activations become NaN or infinite here, so {what} has no value", where=name,
+            value=str(first.dtype), remedy="Compute in bfloat16 or float32: float16 ends at 65504.",
+        )
+
     with ExitStack() as stack:
         for name, module in model.named_modules():
-            hook = module.register_forward_hook(lambda one, _, output, name=name: look(name, one, output))
-            stack.callback(hook.remove)
-        try:
-            model(input_ids=torch.tensor([list(ids)], device=next(model.parameters()).device), use_cache=False)
-        except _Found as found:
-            place, in_weights = found.args
-    if place is None:
-        raise ModelError(
-            f"{what} is not finite, though the model alone is on this example", where=type(model).__name__,
-            remedy="Look for NaN in the values that replace head outputs, or compute in float32.",
-        )
-    if in_weights:
-        raise ModelError(
-            f"a weight is NaN or infinite, so {what} has no value", where=place,
-            remedy="Restore the weights of the model or adapter, or train again.",
-        )
+            stack.callback(module.register_forward_hook(partial(look, name)).remove)
+        model(input_ids=torch.tensor([list(ids)], device=first.device), use_cache=False)
     raise ModelError(
-        f"the activations become NaN or infinite here, so {what} has no value", where=place,
-        value=str(next(model.parameters()).dtype), remedy="Compute in bfloat16 or float32: float16 ends at 65504.",
+        f"{what} is not finite, though the model alone is on this example", where=type(model).__name__,
+        remedy="Look for NaN in the values that replace head outputs, or compute in float32.",
     )
 
 

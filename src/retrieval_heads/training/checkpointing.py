@@ -78,7 +78,7 @@ def checkpoint_layers(model: PreTrainedModel, n_products: int = 0) -> None:
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False, "context_fn": _contexts(keep_attention)})
     for layer in decoder_layers(model)[:n_products]:
-        policy = keep_products(frozenset((into, out) for into, out in _projections(layer).values()))
+        policy = keep_products(frozenset(_projections(layer).values()))
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False, context_fn=_contexts(policy))
 
 
@@ -140,15 +140,12 @@ def lean_step(model: PeftModel) -> Iterator[None]:
         stack.enter_context(disable_input_dtype_casting(model))
         for norm in (module for module in base.modules() if type(module).__name__ in PLAIN_NORMS):
             # an attribute of the module hides the method of its class until it is deleted again
-            norm.forward = _one_pass(norm)
+            norm.forward = partial(_one_pass, norm)
             stack.callback(delattr, norm, "forward")
         yield
 
 
-def _one_pass(norm: nn.Module):
-    def forward(hidden: torch.Tensor) -> torch.Tensor:
-        # autocast would cast the input to fp32 first
-        with torch.autocast(hidden.device.type, enabled=False):
-            return nn.functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
-
-    return forward
+def _one_pass(norm: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    # autocast would cast the input to fp32 first
+    with torch.autocast(hidden.device.type, enabled=False):
+        return nn.functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)

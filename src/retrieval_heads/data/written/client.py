@@ -11,7 +11,6 @@ import inspect
 import json
 import os
 import threading
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,16 +121,14 @@ class Client:
         self._client = openai.OpenAI(
             base_url=endpoint.url, api_key=endpoint.key, timeout=endpoint.timeout, max_retries=endpoint.retries,
         )
-        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._guard = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
 
     def complete(self, messages: list[dict[str, str]]) -> Reply:
         """The endpoint's answer to chat messages, from the cache where it was given before; `EndpointError` without a
         chat completion after all retries, `ResultError` for a folder of the cache that cannot be used."""
         key = request_key(self.endpoint.model, messages, self.endpoint.parameters)
-        with self._guard:
-            lock = self._locks[key]
-        with lock:  # an equal request of another thread waits, and finds the answer in the cache
+        # an equal request of another thread waits, and finds the answer in the cache
+        with self._locks.setdefault(key, threading.Lock()):
             reply = self.cache.get(key)
             if reply is None:
                 reply = self._ask(messages)

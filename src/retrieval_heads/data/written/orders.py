@@ -82,12 +82,13 @@ class Fault(NamedTuple):
 @dataclass(frozen=True)
 class Order:
     """One text to be written: what is asked, what the answer is checked for, and for needles whose it is: the id of
-    the example and the place among its texts."""
+    the example and the place among its texts; for other documents their title."""
 
     messages: Messages
     wanted: Wanted
     id: str = ""
     place: int = 0
+    title: str = ""
 
 
 def write_messages(task: str, purpose: str, **fields: Any) -> Messages:
@@ -145,26 +146,23 @@ def _fact_order(real: Real, step: int, fact: Fact, words: int, control: tuple[st
     return Order(messages, Wanted(words, (fact.answer,), forbidden, control=control), real.id, step)
 
 
-def distractor_orders(
-    reals: Sequence[Real], n: int, seed: int = 0, control: tuple[str, ...] = (),
-) -> tuple[list[str], list[Order]]:
-    """Titles of, and orders for, `n` documents about topics of the real ones, drawn at random. None may mention the
-    answers of the example that its topic is from; those of others are seen to where the context is filled."""
-    rng = random.Random(f"{seed}|distractors")
+def distractor_orders(reals: Sequence[Real], n: int, control: tuple[str, ...] = ()) -> list[Order]:
+    """Orders for `n` documents about topics of the real ones, drawn at random. None may mention the answers of the
+    example that its topic is from; those of others are seen to where the context is filled."""
+    rng = random.Random("0|distractors")
     topics = list({topic: (topic, title, real) for real in reals for topic, title in _topics(real)}.values())
     rng.shuffle(topics)
     words = _within(median(len(text.split()) for real in reals for _, _, text in real.documents))
-    titles, orders = [], []
+    orders = []
     for number in range(n):
         topic, title, real = topics[number % len(topics)]
         forbidden = forbiddable(real.hidden, topic)
         messages = write_messages(
             real.example.task, "distractor", topic=topic, words=words, number=number + 1, forbidden=forbidden,
         )
-        titles.append(title)
-        unsaid = topic if real.cites else ""
-        orders.append(Order(messages, Wanted(words, absent=forbidden, unsaid=unsaid, control=control)))
-    return titles, orders
+        wanted = Wanted(words, absent=forbidden, unsaid=topic if real.cites else "", control=control)
+        orders.append(Order(messages, wanted, title=title))
+    return orders
 
 
 def _topics(real: Real) -> list[tuple[str, str]]:

@@ -94,11 +94,11 @@ class Plan:
         """The texts of the first `count` real examples, or of all, which may have to stand in for failed ones; and
         those of the context."""
         needles = [order for real in self.reals[:count] for order in needle_orders(real, self.control)]
-        return needles * self.writes_needles + self.context_orders()[1] * self.writes_context
+        return needles * self.writes_needles + self.context_orders()
 
-    def context_orders(self) -> tuple[list[str], list[Order]]:
-        """Titles and texts of the documents of the context."""
-        return distractor_orders(self.reals, self.distractors, control=self.control)
+    def context_orders(self) -> list[Order]:
+        """The documents of the context that are written."""
+        return distractor_orders(self.reals, self.distractors, self.control) if self.writes_context else []
 
 
 @dataclass
@@ -229,10 +229,10 @@ def _pool(plan: Plan, tokenizer: Any, writer: Writer | None, outcome: Outcome) -
     count = token_counter(tokenizer)
     if not plan.writes_context:
         return pool_of_records(plan.reals, count)
-    titles, orders = plan.context_orders()
+    orders = plan.context_orders()
     results = writer.texts(orders)
     outcome.distractors_dropped.update(result.reason for result in results if isinstance(result, Fault))
-    return Pool([(title, text) for title, text in zip(titles, results, strict=True) if isinstance(text, str)], count)
+    return Pool([(one.title, text) for one, text in zip(orders, results, strict=True) if isinstance(text, str)], count)
 
 
 def estimate(plan: Plan, tokenizer: Any, known: Callable[[Messages], bool]) -> dict[str, int]:
