@@ -13,11 +13,9 @@ import sys
 
 from retrieval_heads.errors import StudyError
 
-WITHOUT_IRI = "import sys; sys.modules['rfc3987_syntax'] = None"
-"""What a Python that reads notebooks is told first: the library that checks them takes 2 s, when it is imported, for a
-grammar of international web addresses, and there are none to be checked."""
-
-sys.modules.setdefault("rfc3987_syntax", None)  # the same for this one
+# the library that checks notebooks takes 2 s, when it is imported, for a grammar of international web addresses, and
+# there are none to be checked
+sys.modules.setdefault("rfc3987_syntax", None)
 
 
 class NotebookError(StudyError):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,10 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 
 from retrieval_heads.figures.explorers import SCRIPT, vega_bundle
 from retrieval_heads.files import write_whole
-from tools.book import WITHOUT_IRI, NotebookError
+from tools.book import NotebookError
 from tools.book.check import figures, page_problems
 from tools.book.data_page import data_page
+from tools.book.kernels import run_jupyter_book
 from tools.book.landing import landing, paper_rows
 from tools.book.layout import (
     OTHER_STUDIES,
@@ -144,18 +143,14 @@ def build_html(layout: Layout, fresh: bool = True) -> Path:
     # what an earlier build left behind would hide that a page is missing now
     for old in (layout.html, layout.html.parent / ".doctrees") if fresh else ():
         shutil.rmtree(old, ignore_errors=True)
-    # jupyter_book has no __main__; by this interpreter, not by whatever `jupyter-book` comes first on PATH
-    command = [sys.executable, "-c", f"{WITHOUT_IRI}; from jupyter_book.cli.main import main; main()",
-               "build", str(layout.root), "-n", "-W", "--keep-going", "-q"]
-    done = subprocess.run(command, cwd=layout.root, env=quiet_environment(), capture_output=True, text=True,
-                          check=False)
     log = layout.html.parent / "book.log"
-    write_whole(log, (done.stdout + done.stderr).encode())
-    warnings = [line.strip() for line in (done.stderr + done.stdout).splitlines()
+    exit_code = run_jupyter_book(["build", str(layout.root), "-n", "-W", "--keep-going", "-q"], layout.root,
+                                 quiet_environment(), log)
+    warnings = [line.strip() for line in log.read_text(encoding="utf-8").splitlines()
                 if "WARNING:" in line or "ERROR:" in line]
-    if done.returncode or warnings:
+    if exit_code or warnings:
         shown = "; ".join(line.replace(f"{layout.root}/", "") for line in warnings[:5])
-        shown = shown or f"jupyter-book stopped with exit code {done.returncode}"
+        shown = shown or f"jupyter-book stopped with exit code {exit_code}"
         raise NotebookError(f"the book has faults: {shown}", where="book",
                             remedy=f"Mend them; all are in {log.relative_to(layout.root)}.")
     copy_linked(layout)

@@ -6,13 +6,13 @@ deeper, in the sources of the book as in the site, which gets a copy of every li
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bs4 import BeautifulSoup
 from nbformat import NotebookNode
 
 from retrieval_heads import paths
@@ -23,6 +23,9 @@ _FILE = re.compile(r'href="((?:\.\./)+)((?:results|runs|models)/[^"#]+)"')
 _PICTURE = re.compile(r'(?<!">)(<img [^>]*src="([^"]+\.svg)"[^>]*>)')
 _ALONE = r'<span class="swipe">Swipe sideways, or touch to open it →</span><a class="alone" href="\2">\1</a>'
 _HEADING = re.compile(r'(?<=<th class="head"><p>)[^<]*_[^<]*(?=</p></th>)')
+# a parser of HTML takes ten seconds for all pages
+_ARTICLE = re.compile(r"<article\b.*?</article>", re.DOTALL)
+_ADDRESS = re.compile(r'<a\b[^>]*?\shref="([^"]*)"')
 _LINKED = re.compile(r'<a href="(?:\.\./)+((?:results|runs|models)/[^"#]+)"[^>]*>(.*?)</a>')
 
 
@@ -98,17 +101,17 @@ def dead_links(layout: Layout, name: str) -> Iterator[tuple[str, str]]:
     Sphinx checks those in the text, and none that a cell has shown.
     """
     built = layout.html / f"{name}.html"
-    article = BeautifulSoup(built.read_text(encoding="utf-8"), "html.parser").find("article")
+    article = _ARTICLE.search(built.read_text(encoding="utf-8"))
     known: dict[Path, set[str]] = {}
-    for link in article.select("a[href]") if article else ():
-        address, _, place = link["href"].partition("#")
+    for href in map(html.unescape, _ADDRESS.findall(article[0]) if article else ()):
+        address, _, place = href.partition("#")
         if not address or ":" in address:
             continue
         target = (built.parent / address).resolve()
         if not target.is_file():
-            yield link["href"], f"{name}: the link to {address} leads nowhere"
+            yield href, f"{name}: the link to {address} leads nowhere"
         elif place and target.suffix == ".html":
             if target not in known:
                 known[target] = set(re.findall(r'\bid="([^"]+)"', target.read_text(encoding="utf-8")))
             if place not in known[target]:
-                yield link["href"], f"{name}: the link to {address}#{place} leads to no such place"
+                yield href, f"{name}: the link to {address}#{place} leads to no such place"

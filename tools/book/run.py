@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +15,9 @@ import papermill
 import yaml
 from nbformat import NotebookNode
 
-from tools.book import WITHOUT_IRI, NotebookError
+from tools.book import NotebookError
 from tools.book.check import cell_name, error_line, numbered_code, page_problems
+from tools.book.kernels import Job, run_notebook
 from tools.book.layout import Layout, duration
 
 _KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -129,37 +128,32 @@ def execute(
     nbformat.write(notebook, converted)
     executed.unlink(missing_ok=True)
     values = parameter_values(notebook, converted, given)
-    command = [
-        sys.executable, "-c", f"{WITHOUT_IRI}; from papermill.cli import papermill; papermill()",
-        str(converted), str(executed), "--kernel", "python3", "--cwd", str(layout.sources),
-        "--no-progress-bar", "--log-level", "WARNING",
-        "--execution-timeout", str(timeout), *(["--parameters_yaml", yaml.safe_dump(values)] if given else []),
-    ]
-    returncode, log, seconds = _watched(command, waiting)
+    log = layout.work / f"{chapter}.log"
+    log.unlink(missing_ok=True)
+    job = Job(converted, executed, values if given else {}, timeout, layout.sources, quiet_environment(), log,
+              layout.work / f"{chapter}.kernel.json")
+    start = time.perf_counter()
+    done = run_notebook(job, _on_cpu(layout, values.get("profile")), lambda: waiting(time.perf_counter() - start))
+    seconds = time.perf_counter() - start
     page = nbformat.read(executed, as_version=4) if executed.exists() else None
     shown = executed.relative_to(layout.root)
-    if returncode or page is None:
+    if not done or page is None:
         kept = f" The notebook up to there is {shown}." if page is not None else ""
-        raise NotebookError(_failure(page, log), where=chapter, remedy=f"Mend it and run the chapter again.{kept}")
+        raise NotebookError(_failure(page, log.read_text(encoding="utf-8")), where=chapter,
+                            remedy=f"Mend it and run the chapter again.{kept}")
     if problems := page_problems(clean(page), layout.root):
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise NotebookError(f"{problems[0]}{more}", where=chapter, remedy=f"Mend the source; the page is {shown}.")
-    converted.unlink()
-    executed.unlink()
+    for path in (converted, executed, log):
+        path.unlink()
     return page, seconds
 
 
-def _watched(command: Sequence[str], waiting: Callable[[float], None]) -> tuple[int, str, float]:
-    """Run papermill, in a process of its own so that its memory is free afterwards; exit code, output and seconds."""
-    start = time.perf_counter()
-    with subprocess.Popen(command, env=quiet_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True) as process:
-        while True:
-            try:
-                log, _ = process.communicate(timeout=1)
-                return process.returncode, log, time.perf_counter() - start
-            except subprocess.TimeoutExpired:
-                waiting(time.perf_counter() - start)
+def _on_cpu(layout: Layout, profile: str | None) -> bool:
+    """Whether a profile computes on the CPU, wherever it runs."""
+    path = layout.root / "configs" / f"{profile}.yaml"
+    settings = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    return (settings or {}).get("device", "cpu") == "cpu"
 
 
 def quiet_environment() -> dict[str, str]:

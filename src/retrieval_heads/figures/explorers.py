@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from html import escape
 
 import altair as alt
@@ -74,6 +75,7 @@ _SCRIPT = """<script>(function () {
 })();</script>"""
 
 
+@cache  # it takes two seconds to be made
 def vega_bundle() -> str:
     """Vega, Vega-Lite and vega-embed as one script, as the pinned vl-convert has them.
 
