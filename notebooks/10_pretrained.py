@@ -132,7 +132,7 @@ print("loss of the gold answers:", f"{ten_questions.losses('low_low').none.mean(
 # %% [markdown]
 # ## Recall of heads against performance
 
-# %% mystnb={"figure": {"name": "fig-pretrained-recall", "caption": "Each ranked training set: strength-weighted recall of the real runs' heads, and token F1 (means over seeds). Empty until enough sets are there."}, "image": {"alt": "Points for training sets by the recall of heads and the F1 of their runs, or an empty panel that says that they are not there yet"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-pretrained-recall", "caption": "Each ranked training set: strength-weighted recall of the real runs' heads, and token F1 (means over seeds). Hollow: fewer than three seeds so far."}, "image": {"alt": "A named point for each training set, by the recall of heads and the F1 of its runs, or an empty panel that says that they are not there yet"}} tags=["hide-input"]
 figure = figures.pretrained.recall_figure(tables)
 
 # %% tags=["remove-input"]
@@ -144,7 +144,7 @@ figures.page.prose(said.missing(said.recall(tables)))
 # %% [markdown]
 # ## Knock-out and patching, by the loss of the gold answer
 
-# %% mystnb={"figure": {"name": "fig-pretrained-effects", "caption": "Left: share of the gain from context lost with heads knocked out of real runs. Right: share of the gap that the real run's heads close. Bars: 95% intervals. Empty until there are such runs."}, "image": {"alt": "Two panels over the number of heads: what knocking out strongest and random heads loses, and what patching them closes, or empty panels that say that they are not there yet"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-pretrained-effects", "caption": "Left: share of the gain from context lost with heads knocked out of real runs. Right: share of the gap that the real run's heads close. Bars: 95% intervals. Scale of heads: logarithmic."}, "image": {"alt": "Two panels over the number of heads: what knocking out strongest and random heads loses, and what patching them closes, or empty panels that say that they are not there yet"}} tags=["hide-input"]
 figure = figures.pretrained.effects_figure(tables)
 
 # %% tags=["remove-input"]
@@ -182,5 +182,5 @@ assert np.isfinite(ten_questions.losses("real").to_numpy()).all()
 # may know answers without reading; the {term}`gain from context` is there to tell. It answers few questions right at
 # this length, too few to lose, so losses are measured instead. The `high` needles are by one writer, whose model and
 # prompt are not recorded. With fewer than three seeds of a set nothing is decided, whatever the numbers look like.
-# Tests on a second task wait until the model is seen to learn it. More in {doc}`../limitations`. The whole study runs by `make pretrained` on one
-# GPU; `make pretrained-cost` says what that takes.
+# Tests on a second task wait until the model is seen to learn it. More in {doc}`../limitations`. The whole study runs by
+# `make pretrained` on one GPU; `make pretrained-cost` says what that takes.

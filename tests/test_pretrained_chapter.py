@@ -95,7 +95,7 @@ def test_a_correlation_is_that_over_ranks_and_not_the_one_given_theta_alone(whol
 
 def test_one_seed_is_said_to_be_one_and_decides_nothing(one_seed):
     assert "nothing is decided" in said.verdicts(one_seed)
-    assert f"1 of {len(PROFILE.seeds)} seeds" in said.state(one_seed, PROFILE)
+    assert f"0 of {len(PROFILE.conditions)} training sets have all 3 seeds" in said.state(one_seed, PROFILE)
     assert "With 1 of 3 seeds, differences between trained models cannot be told from luck." in said.answers(
         one_seed, PROFILE)
     assert "over examples only (1 seed)" in said.knockout(one_seed)
@@ -106,7 +106,7 @@ def test_a_part_is_counted(whole):
             "base": whole["base"]}
     text = said.state(part, PROFILE)
     assert text.startswith("Of 45 planned runs, 2 are trained and tested, 0 are scored for heads")
-    assert "2 of 15 training sets" in text
+    assert "0 of 15 training sets have all 3 seeds" in text
     assert "are there of 0 of the tested runs" in text
     assert "single answers" not in said.state(whole, PROFILE)
     assert said.NOT_YET in text

@@ -276,7 +276,12 @@ def test_tables_on_disk_give_the_verdicts_that_the_rules_give(profile) -> None:
     assert dict(zip(zip(found["claim"], found["task"], strict=True), found["verdict"], strict=True)) == expected
     assert set(found["claim"]) == {"C1", "C2", "C3", "C4", "C5"}
     assert "Not known" in found.set_index(["claim", "task"]).loc[("C5", "mdqa"), "detail"]  # nothing was patched
-    assert len(read_table("contrasts", paths[0])) == 4 * len(NAMES)
+    rows = read_table("contrasts", paths[0])
+    assert len(rows) == 4 * (len(NAMES) + 1)  # theta alone in place of `real`, and the mean of the named sets
+    f1 = rows[rows["outcome"] == "f1"].set_index("condition")
+    assert f1["value"]["all"] == pytest.approx(f1["value"][["high_high", "low_low", "symbolic"]].mean(), abs=1e-5)
+    assert f1["low"]["all"] < f1["value"]["all"] < f1["high"]["all"]
+    assert pd.isna(f1["finding"]["all"])
 
 
 def test_what_follows_from_the_tables_of_the_repository_is_made_again_without_the_runs(tmp_path, monkeypatch) -> None:

@@ -66,11 +66,11 @@ def _verdict(claim: str) -> str:
                    for one in rows[(rows.claim == claim) & (rows.task == ALL)].verdict)
 
 
-def prose(text: str) -> Markdown:
-    """Sentences as Markdown that were made from tables."""
+def prose(text: str) -> Markdown | None:
+    """Sentences as Markdown that were made from tables; None, which shows nothing, where there is none."""
     from IPython.display import Markdown  # there wherever a notebook is
 
-    return Markdown(with_minus(text))
+    return Markdown(with_minus(text)) if text.strip() else None
 
 
 def _inline(text: str) -> str:

@@ -10,13 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from retrieval_heads import ten_questions
+from retrieval_heads.claims.pretrained.loading import LEAST_SEEDS
 from retrieval_heads.claims.runs import where
 from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.figures import explorers
 from retrieval_heads.figures.common import points, write_empty
 from retrieval_heads.figures.heads import plot_head_map
 from retrieval_heads.figures.performance import ROW, plot_performance
-from retrieval_heads.figures.style import colour, in_order, marker, panels, words
+from retrieval_heads.figures.style import WIDTH, colour, in_order, marker, panels, words
 from retrieval_heads.figures.verdicts import CLAIMS, PAPER, badge, effect_text, labelled_table
 from retrieval_heads.heads.select import bottom_heads, select_heads
 from retrieval_heads.settings import REFERENCE, Profile
@@ -78,16 +79,22 @@ def explorer_html(tables: Mapping[str, pd.DataFrame], profile: Profile) -> str:
 
 
 def recall_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """A point for each training set: recall of the real runs' heads against F1."""
-    figure, [ax] = panels(["recall and performance"], columns=1, height=3.4)
+    """A point with its name for each training set: recall of the real runs' heads against F1; hollow with few seeds."""
+    figure, [ax] = panels(["recall and performance"], columns=1, height=4.4, width=WIDTH)
     rows = tables.get("set_points", pd.DataFrame(columns=["recall"])).dropna(subset=["recall"])
     if rows.empty:
         write_empty(ax, NOT_YET)
         return figure
+    middle = (rows.recall.min() + rows.recall.max()) / 2
     for row in rows.itertuples():
-        ax.plot(row.recall, row.f1, marker(row.condition), color=colour(row.condition), label=words(row.condition))
-    ax.set(xlabel="strength-weighted recall (fraction)", ylabel="token F1 (fraction)")
-    figure.legend(loc="outside right upper", fontsize="x-small")
+        shade = colour(row.condition)
+        ax.plot(row.recall, row.f1, marker(row.condition), color=shade,
+                markerfacecolor=shade if row.n_seeds >= LEAST_SEEDS else "white")
+        left = row.recall > middle  # there is more room on this side
+        ax.annotate(words(row.condition), (row.recall, row.f1), (-7 if left else 7, 0), textcoords="offset points",
+                    ha="right" if left else "left", va="center", fontsize="x-small")
+    ax.margins(0.06)
+    ax.set(xlabel=f"strength-weighted recall (fraction), {len(rows)} training sets", ylabel="token F1 (fraction)")
     return figure
 
 
@@ -112,6 +119,9 @@ def _plot_effects(
         own = own.sort_values("k")
         points(ax, own.k, own, fmt=f"{form}-", color=tone, label=name, markersize=4, capsize=2)
     ax.axhline(0, color="#333333", linewidth=0.8)
+    ax.set_xscale("log")
+    ax.set_xticks(sorted(rows.k.unique()), [f"{k:.0f}" for k in sorted(rows.k.unique())])
+    ax.minorticks_off()
     ax.set(xlabel="heads (number)", ylabel=label)
     ax.legend(fontsize="x-small")
 

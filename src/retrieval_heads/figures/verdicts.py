@@ -118,7 +118,7 @@ def verdict_text(verdicts: Iterable[Verdict]) -> str:
 def effect_text(row: object) -> str:
     """The effect of a verdict or a row of verdicts with its 95% interval and unit; a dash where it is not known."""
     text = with_interval(row.effect, row.low, row.high)
-    return text if text == DASH else f"{text} {row.unit}"
+    return text if text == DASH or row.unit == "fraction" else f"{text} {row.unit}"
 
 
 def badge(verdict: str) -> str:

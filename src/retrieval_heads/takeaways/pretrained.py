@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from retrieval_heads.claims.pretrained import DERIVED, RAW
-from retrieval_heads.claims.pretrained.loading import LEAST_SEEDS, MOST
+from retrieval_heads.claims.pretrained.loading import LEAST_SEEDS, MOST, NAMED
 from retrieval_heads.claims.runs import where
 from retrieval_heads.claims.verdict import ALL, UNDECIDED
 from retrieval_heads.keys import study_grid, table_path
@@ -54,8 +54,9 @@ def state(tables: Tables, profile: Profile) -> str:
         return f"Of {planned} planned runs none is there yet."
     done = listed([f"{n} {'is' if n == 1 else 'are'} {what}" for what, n in counts.items()])
     tested = runs_of(tables, "performance")
-    text = (f"Of {planned} planned runs, {done}: {tested.seed.nunique()} of {len(profile.seeds)} seeds, "
-            f"{tested.condition.nunique()} of {len(profile.conditions)} training sets.")
+    whole = int((tested.groupby("condition").seed.nunique() == len(profile.seeds)).sum())
+    text = (f"Of {planned} planned runs, {done}. {whole} of {len(profile.conditions)} training sets "
+            f"{'has' if whole == 1 else 'have'} all {plural(len(profile.seeds), 'seed')}.")
     told = len(runs_of(tables, "answers"))
     if told < counts["trained and tested"]:
         text += f" The single answers, by which C1 and C3 are decided, are there of {told} of the tested runs."
@@ -108,14 +109,13 @@ def missing(*sentences: str) -> str:
 
 
 def answers(tables: Tables, profile: Profile) -> str:
-    """F1 after each of the named kinds of training, beside theta alone."""
+    """F1 after real training and each of the named synthetic kinds, beside theta alone."""
     if "performance" not in tables:
         return f"What fine-tuned models answer is {NOT_YET}."
     rows = pd.concat([tables[name] for name in ("performance", "base") if name in tables], ignore_index=True)
     rows = rows[(rows.metric == "f1") & (rows.eval_length == profile.train_length) & (rows.task == profile.tasks[0])]
-    mean = rows[rows.condition != "base"].groupby("condition").value.mean().sort_values(ascending=False)
-    words = [f"{value:.2f} after `{name}`" for name, value in mean.items() if name != THETA]
-    shown = words if len(words) <= 4 else [words[0], words[1], f"down to {words[-1]}"]
+    mean = rows.groupby("condition").value.mean()
+    shown = [f"{mean[name]:.2f} after `{name}`" for name in (REFERENCE, *NAMED) if name in mean]
     alone = f"; theta alone reaches {mean[THETA]:.2f}" if THETA in mean else ""
     seeds = runs_of(tables, "performance").seed.nunique()
     chance = "" if seeds >= LEAST_SEEDS else (

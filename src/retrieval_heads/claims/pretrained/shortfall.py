@@ -6,7 +6,7 @@ the other outcomes are shown with the same intervals and decide nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -31,8 +31,8 @@ from retrieval_heads.claims.pretrained.sampled import (
     resampled_means,
     significant,
 )
-from retrieval_heads.claims.runs import told
-from retrieval_heads.claims.verdict import Verdict, decide, first_that_holds
+from retrieval_heads.claims.runs import from_cells, told
+from retrieval_heads.claims.verdict import ALL, Verdict, decide, first_that_holds
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.wording import words
 
@@ -58,7 +58,8 @@ def contrasts(
 ) -> pd.DataFrame:
     """The table `contrasts` of one task: by how much `real` is better than each other set, in each outcome.
 
-    A `finding` only for the three named contrasts in F1; nothing when there is no run on `real`, or nothing beside it.
+    A `finding` only for the three named contrasts in F1, whose mean is the row `all`; nothing when there is no run on
+    `real`, or nothing beside it.
     """
     rows = []
     for outcomes in (OUTCOMES, GAIN):  # the gain is measured on fewer examples
@@ -68,11 +69,12 @@ def contrasts(
             continue
         with_seeds = not few_seeds({name: len(one) for name, one in values.items()}, (REFERENCE, *NAMED))
         means = resampled_means(values, with_seeds=with_seeds, n_resamples=n_resamples, seed=seed)
+        sets = {other: (other,) for other in others} | ({ALL: NAMED} if set(NAMED) <= set(others) else {})
         rows += [
-            {"task": task, "condition": other, "outcome": outcome, **_cells(means, other, place, outcome),
-             "n": values[other].shape[1], "n_seeds": len(values[other]), "n_seeds_real": len(values[REFERENCE]),
-             "seeds_counted": with_seeds}
-            for other in others for place, outcome in enumerate(columns)
+            {"task": task, "condition": name, "outcome": outcome, **_cells(means, members, place, outcome),
+             "n": values[REFERENCE].shape[1], "n_seeds": min(len(values[other]) for other in members),
+             "n_seeds_real": len(values[REFERENCE]), "seeds_counted": with_seeds}
+            for name, members in sets.items() for place, outcome in enumerate(columns)
         ]
     return pd.DataFrame(_with_findings(rows))
 
@@ -101,8 +103,11 @@ def _with_gain(answers: pd.DataFrame) -> pd.DataFrame:
     return answers.assign(gain=answers["nll_without"] - answers["nll"])
 
 
-def _cells(means: Means, other: str, outcome: int, name: str) -> dict:
-    found = means.of(lambda one: one[REFERENCE][..., outcome] - one[other][..., outcome])
+def _cells(means: Means, others: Sequence[str], outcome: int, name: str) -> dict:
+    def better(one: Mapping[str, np.ndarray]) -> np.ndarray:
+        return one[REFERENCE][..., outcome] - np.mean([one[other][..., outcome] for other in others], axis=0)
+
+    found = means.of(better)
     (p, p_error), (equivalent, equivalent_error) = found.p_zero(), found.p_equivalent(MARGIN)
     of_f1 = name == "f1"
     return found.cells() | {
@@ -141,10 +146,11 @@ def verdict(rows: pd.DataFrame, task: str) -> Verdict:
         undecided=few or len(found) < len(NAMED) or not taught, supported=all(short),
         in_part=both(at_least(1, short), none_of(better)), not_supported=both(none_of(short), at_least(2, settled)),
     )
-    mean = float(named["value"].mean()) if len(named) else None
+    mean = rows[(rows["outcome"] == "f1") & (rows["condition"] == ALL)] if len(rows) else rows
+    interval = from_cells(mean.iloc[0]) if len(mean) else (None, None, None)
     said = (f"`real` against each: {'; '.join(findings)}." if findings else "", why, few)
     detail = " ".join(text for text in said if text)
-    return C1(task, outcome, mean, None, None, len(named), detail)
+    return C1(task, outcome, *interval, len(named), detail)
 
 
 def _taught(rows: pd.DataFrame, task: str) -> tuple[bool, str]:

@@ -7,7 +7,7 @@ makes the minima of strengths smaller. Seeds are not resampled: the rule has to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -24,8 +24,9 @@ from retrieval_heads.claims.pretrained.sampled import (
     lies_below,
     none_of,
 )
+from retrieval_heads.claims.runs import from_cells
 from retrieval_heads.claims.strengths import beside, chance_within_layers, pair_values
-from retrieval_heads.claims.verdict import Verdict, decide, first_that_holds, undecided
+from retrieval_heads.claims.verdict import ALL, Verdict, decide, first_that_holds, undecided
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.resample import blocks, draw
 from retrieval_heads.wording import words
@@ -56,7 +57,7 @@ def agreement_rows(
 ) -> pd.DataFrame:
     """The table `strength_agreement` of one task: every training set beside the real runs, where there are any.
 
-    Gained strength needs theta alone.
+    Gained strength needs theta alone. The row `all` is the mean of the synthetic sets.
     """
     real = probes.reference
     if real is None:
@@ -70,22 +71,30 @@ def agreement_rows(
         estimates = {name: seed_means(found) for name, found in pairs.items()}
         estimates["difference"] = _difference(estimates["precision"], real)
         left_out = np.stack([_difference(seed_means(one), real) for one in _seeds_left_out(pairs["precision"])], -1)
-        for i, condition in enumerate(probes.conditions):
+        for condition, members in _sets(probes.conditions).items():
             cells = {}
             for name, found in estimates.items():
-                drawn = samples[heads][name]
-                drawn = drawn[:, i] - drawn[:, i].mean() + found[i]
+                drawn, estimate = samples[heads][name][:, members].mean(axis=1), float(found[members].mean())
                 cells |= {name if end == "value" else f"{name}_{end}": cell
-                          for end, cell in Sampled(float(found[i]), drawn).cells().items()}
+                          for end, cell in Sampled(estimate, drawn - drawn.mean() + estimate).cells().items()}
+            described = pd.DataFrame([beside(own[:, i], own[:, real]) for i in members]).mean()
+            left = left_out[members].mean(axis=0)
             rows.append({
-                "task": task, "condition": condition, "heads": heads, **cells,
-                "chance": float(chance[i]), "chance_high": float(chance_high[i]),
+                "task": task, "condition": condition, "heads": heads, **cells, "chance": float(chance[members].mean()),
+                "chance_high": float(chance_high[members[0]]) if len(members) == 1 else None,
                 "ceiling": float(estimates["precision"][real]),
-                "left_out_least": float(left_out[i].min()), "left_out_most": float(left_out[i].max()),
-                **beside(own[:, i], own[:, real]), "n_pairs": int((~np.isnan(pairs["precision"][i])).sum()),
-                "n_seeds": int(probes.there[i].sum()), "n": sum(half.shape[2] for half in probes.halves),
+                "left_out_least": float(left.min()), "left_out_most": float(left.max()), **described,
+                "n_pairs": int((~np.isnan(pairs["precision"][members])).sum()),
+                "n_seeds": int(probes.there[members].sum(axis=1).min()),
+                "n": sum(half.shape[2] for half in probes.halves),
             })
     return pd.DataFrame([row | {"finding": _finding(row)} for row in rows])
+
+
+def _sets(conditions: Sequence[str]) -> dict[str, list[int]]:
+    """The places of each training set, and of the synthetic sets together where all are there, which decide nothing."""
+    every = {name: [i] for i, name in enumerate(conditions)}
+    return every | ({ALL: [every[name][0] for name in SYNTHETIC]} if set(SYNTHETIC) <= set(every) else {})
 
 
 def _difference(precision: np.ndarray, real: int) -> np.ndarray:
@@ -128,7 +137,8 @@ def _resampled(
 
 
 def _finding(row: dict) -> str:
-    if row["condition"] == REFERENCE or row["precision"] is None:  # with one seed there is no real run of another
+    # with one seed there is no real run of another; the mean of the sets is shown and decides nothing
+    if row["condition"] in (REFERENCE, ALL) or row["precision"] is None:
         return OPEN
     above = both(lies_above(row, 0.0, "difference_"), row["left_out_least"] > 0, row["precision"] > row["chance_high"])
     below = both(lies_below(row, 0.0, "difference_"), row["left_out_most"] < 0)
@@ -161,4 +171,4 @@ def verdict(rows: pd.DataFrame, task: str) -> Verdict:
     detail = (f"Of what is gained it holds in {sum(holds)} and fails in {sum(fails)} of {len(sets)} synthetic sets; of "
               f"all strength it holds in {sum(in_all)}. The ceiling is {ceiling['precision']:.2f}, its chance at most "
               f"{ceiling['chance_high']:.2f}" + ("." if stable else ": nothing stable is gained, so it is not tested."))
-    return C2(task, outcome, float(sets["precision"].mean()), None, None, len(sets), detail)
+    return C2(task, outcome, *from_cells(gained.loc[ALL], "precision"), len(sets), detail)
