@@ -192,6 +192,17 @@ with Workers(1, 1) as workers:
     assert shown == ["True True notebooks\n"]
 
 
+def test_a_profile_for_a_gpu_gets_new_processes(tmp_path):
+    in_this = "import sys; print('retrieval_heads.figures' in sys.modules)"
+    layout = make_project(tmp_path, SOURCE.replace("print(profile, count)", in_this))
+    (layout.root / "configs/quick.yaml").write_text("device: cuda\n")
+    assert main(["--root", str(layout.root), "run"]) == 0
+    page = nbformat.read(layout.pages / "00_line.ipynb", as_version=4)
+    assert page_problems(page, layout.root) == []
+    assert any(kind.startswith("image/") for kind in page.cells[-1].outputs[0].data)
+    assert page.cells[3].outputs[0].text == "False\n", "it has imported nothing for others"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_a_study_that_is_stopped_leaves_no_process(tmp_path, ending):
