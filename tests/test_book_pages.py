@@ -104,7 +104,7 @@ def test_the_answer_stands_before_the_figure_and_the_claims(page):
     marks = ("Retrieval heads", "landing_knockout.svg", "The five claims")
     answer, figure, claims = (page.index(text) for text in marks)
     assert answer < figure < claims < page.index("Which data should I use?")
-    assert page[: page.index("::::{grid}")].count("**") == 6, "three sentences, each with its point in bold"
+    assert page[: page.index("::::{grid}")].count("**") == 8, "four points in bold, one of the second study"
     assert "nan" not in page
     assert "small run" not in page
 
@@ -142,6 +142,17 @@ def test_the_pretrained_study_gets_a_column_when_it_is_there(layout, monkeypatch
     known = module._by_claim("report")
     monkeypatch.setattr(module, "_by_claim", lambda profile: known if profile in ("report", "pretrained") else {})
     assert "Pretrained model" in landing(layout, ["report"])
+
+
+def test_the_pretrained_study_is_told_from_its_tables():
+    tables = {"verdicts": pd.DataFrame({"claim": ["C1", "C2"], "task": "all", "verdict": ["supported", "not decided"]}),
+              "contrasts": pd.DataFrame({"outcome": ["f1", "loss"], "condition": "low_low", "value": [0.17, 9.0],
+                                         "low": [0.13, 8.0], "high": [0.2, 10.0]})}
+    assert "C1 is supported and C2 is not decided" in module.pretrained_answer(tables)
+    [line] = module.pretrained_advice(tables)
+    assert "0.17 [0.13, 0.20] after template needles in repeated filler." in line
+    assert module.pretrained_advice({}) == []
+    assert "nothing is decided" in module.pretrained_answer({})
 
 
 def test_the_paper_s_numbers_stand_beside_ours():

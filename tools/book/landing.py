@@ -21,9 +21,11 @@ from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import StudyError
 from retrieval_heads.figures import correlation, knockout, style
+from retrieval_heads.figures.interval_tables import with_interval
 from retrieval_heads.figures.page import small_run
 from retrieval_heads.figures.verdicts import CLAIMS, PAPER, badge, effect_text, labelled_table, plot_regret
 from retrieval_heads.store import load_table
+from retrieval_heads.takeaways import pretrained as second_study
 from retrieval_heads.takeaways.heads import PREDICTORS, of_synthetic_heads, patching_takeaway, synthetic_choice
 from retrieval_heads.wording import listed
 from tools.book.layout import REPORT_PROFILE, Layout
@@ -53,8 +55,11 @@ def landing(layout: Layout, profiles: Iterable[str]) -> str:
     report = load_profile(REPORT_PROFILE)
     tables, at = {name: load_table(REPORT_PROFILE, name) for name in NEEDED}, report.detect.threshold
     small = sorted({profile for profile in profiles if profile != REPORT_PROFILE})
-    use = [f"{number}. {line}" for number, line in enumerate(advice(tables, report.n_train), 1)]
-    parts = [*map(_banner, small), " ".join(answer(tables, at)), _figure(layout.pages, tables, at),
+    pretrained = second_study.present(load_profile("pretrained"))
+    lines = [*advice(tables, report.n_train), *pretrained_advice(pretrained)]
+    use = [f"{number}. {line}" for number, line in enumerate(lines, 1)]
+    parts = [*map(_banner, small), " ".join(answer(tables, at)), pretrained_answer(pretrained),
+             _figure(layout.pages, tables, at),
              "## The five claims", _rows(tables, at, small), "## Which data should I use?", *use]
     return "\n\n".join(parts) + "\n"
 
@@ -80,6 +85,24 @@ def answer(tables: Tables, threshold: float) -> list[str]:
         f"is {regret['probe_loss']:.3f} worse than the best one, by heads {regret['recall_few']:.3f}, at random "
         f"{regret['random']:.3f}.",
     ]
+
+
+def pretrained_answer(tables: Tables) -> str:
+    """What the second study says of the five claims, as Markdown."""
+    found = second_study.verdicts(tables).replace("On the pretrained model", "**On a pretrained model**")
+    return f"{found} {{doc}}`More in chapter 10 <chapters/10_pretrained>`."
+
+
+def pretrained_advice(tables: Tables) -> list[str]:
+    """How far synthetic sets fall short of real data on the pretrained model, as Markdown; empty without its tables."""
+    if "contrasts" not in tables:
+        return []
+    rows = tables["contrasts"].query("outcome == 'f1'").set_index("condition")
+    kinds = {"high_high": "written needles in real documents", "low_high": "template needles in real documents",
+             "high_low": "written needles in repeated filler", "low_low": "template needles in repeated filler"}
+    said = [f"{with_interval(*rows.loc[name, ['value', 'low', 'high']])} after {what}"
+            for name, what in kinds.items() if name in rows.index]
+    return [f"**On the pretrained model**, F1 is lower than after real data by {listed(said)}."] if said else []
 
 
 def claim_sentences(tables: Tables, threshold: float) -> dict[str, str]:
