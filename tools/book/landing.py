@@ -27,7 +27,7 @@ from retrieval_heads.figures.verdicts import CLAIMS, PAPER, badge, effect_text, 
 from retrieval_heads.store import load_table
 from retrieval_heads.takeaways import pretrained as second_study
 from retrieval_heads.takeaways.heads import PREDICTORS, of_synthetic_heads, patching_takeaway, synthetic_choice
-from retrieval_heads.wording import listed
+from retrieval_heads.wording import listed, with_minus
 from tools.book.layout import REPORT_PROFILE, Layout
 
 Tables = Mapping[str, pd.DataFrame]
@@ -92,7 +92,7 @@ def pretrained_answer(tables: Tables) -> str:
     effects = [text for text in (second_study.knockout(tables), second_study.patching(tables))
                if second_study.NOT_YET not in text]
     found = second_study.verdicts(tables).replace("On the pretrained model", "**On a pretrained model**")
-    return " ".join([found, *effects, "{doc}`More in chapter 10 <chapters/10_pretrained>`."])
+    return with_minus(" ".join([found, *effects]) + " {doc}`More in chapter 10 <chapters/10_pretrained>`.")
 
 
 def pretrained_advice(tables: Tables) -> list[str]:
