@@ -85,12 +85,12 @@ def recall_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
     if rows.empty:
         write_empty(ax, NOT_YET)
         return figure
-    middle = (rows.recall.min() + rows.recall.max()) / 2
+    turn = rows.recall.min() + 0.6 * (rows.recall.max() - rows.recall.min())  # names on the left from here, for room
     for row in rows.itertuples():
         shade = colour(row.condition)
         ax.plot(row.recall, row.f1, marker(row.condition), color=shade,
                 markerfacecolor=shade if row.n_seeds >= LEAST_SEEDS else "white")
-        left = row.recall > middle  # there is more room on this side
+        left = row.recall > turn
         ax.annotate(words(row.condition), (row.recall, row.f1), (-7 if left else 7, 0), textcoords="offset points",
                     ha="right" if left else "left", va="center", fontsize="x-small")
     ax.margins(0.06)
