@@ -5,9 +5,6 @@
 - `A-B` is a mixture: its examples are those of the conditions A and B in turn.
 - `real_short` and `real_shuffled` are controls: what training does without long context, or without right answers.
 - `NAME_quarter` and `NAME_4x` are sizes: the condition NAME with a quarter of its examples, or four times as many.
-
-Mixtures, controls and sizes are made from the examples of other conditions, their `members`, and have no scenes of
-their own.
 """
 
 from __future__ import annotations

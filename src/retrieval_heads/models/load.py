@@ -100,7 +100,7 @@ def model_folder(path_or_id: str | Path, allow_download: bool = False) -> Path:
         )
     for path in (folder / "config.json", folder / "generation_config.json"):  # transformers passes over a broken second
         with as_model_error(path, "the config cannot be loaded"):
-            if path.name == "config.json" or path.exists():
+            if path.exists():
                 json.loads(path.read_text(encoding="utf-8"))
     weights = {path.name for path in folder.glob("*.safetensors")}
     index = folder / "model.safetensors.index.json"

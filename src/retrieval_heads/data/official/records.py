@@ -174,18 +174,14 @@ class JsonStream:
 
     def values(self) -> Iterator[tuple[int, Any]]:
         """Each value with the line where it begins; a `ValueError` or `RecursionError` where it cannot be read."""
-        if not self._take("["):
-            while not self._at_end():
-                yield self.line, self._value()
-            return
-        closed = self._take("]")
-        while not closed:
+        array, first = self._take("["), True
+        while not (self._take("]") if array else self._at_end()):
+            if array and not first and not self._take(","):
+                raise json.JSONDecodeError("Expecting ',' or ']'", self.text, self.position)
+            first = False
             self._skip()
             yield self.line, self._value()
-            closed = self._take("]")
-            if not closed and not self._take(","):
-                raise json.JSONDecodeError("Expecting ',' or ']'", self.text, self.position)
-        if not self._at_end():
+        if array and not self._at_end():
             raise json.JSONDecodeError("Extra data behind the array", self.text, self.position)
 
     def _value(self) -> Any:

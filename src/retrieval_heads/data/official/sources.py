@@ -117,14 +117,11 @@ def without_repeats(sources: Sequence[Source], dropped: Counter[str] | None = No
 def without_control_tokens(read: Sequence[Source], tokenizer: Any, dropped: Counter[str]) -> list[Source]:
     """The records whose texts the tokenizer reads as text; `<s>` in one would open a sequence in its middle."""
     tokens = control_tokens(tokenizer)
-    held: dict[str, bool] = {}  # the insights of a topic share its documents
+    found = cache(lambda text: held_token(text, tokens))  # the insights of a topic share its documents
     kept = []
     for source in read:
         texts = (source.question, *source.answers, *(part for document in source.documents for part in document))
-        for text in texts:
-            if text not in held:
-                held[text] = held_token(text, tokens) is not None
-        if any(held[text] for text in texts):
+        if any(map(found, texts)):
             dropped["a text holds a control token of the tokenizer"] += 1
         else:
             kept.append(source)
@@ -143,10 +140,10 @@ class Pool:
     def __init__(self, sources: Iterable[Source]) -> None:
         self.documents: dict[str, Text] = {}
         self.gold_of: dict[str, set[str]] = {}
-        keys: dict[str, str] = {}  # the insights of a topic share its documents, whose keys are made once
+        key_of = cache(text_key)  # the insights of a topic share its documents
         for source in sources:
             for index, (title, text) in enumerate(source.documents):
-                key = keys.get(text) or keys.setdefault(text, text_key(text))
+                key = key_of(text)
                 self.documents.setdefault(key, (title, text))
                 if index in source.marked:
                     self.gold_of.setdefault(key, set()).add(source.id)

@@ -24,7 +24,7 @@ import yaml
 from retrieval_heads.data.markup import left_markup, own_text
 from retrieval_heads.data.official.answers import exact_pattern, occurrences, searched
 from retrieval_heads.data.written.cache import Reply
-from retrieval_heads.data.written.real import Fact, Real
+from retrieval_heads.data.written.real import Real
 
 Messages = list[dict[str, str]]
 WORDS = (40, 1000)
@@ -130,20 +130,19 @@ def needle_orders(real: Real, control: tuple[str, ...] = ()) -> list[Order]:
             )
             for number in range(1, len(real.gold) + 1)
         ]
-    return [_fact_order(real, step, fact, words, control) for step, fact in enumerate(real.facts)]
-
-
-def _fact_order(real: Real, step: int, fact: Fact, words: int, control: tuple[str, ...]) -> Order:
-    # a document that already tells a later answer would let the chain be cut short
-    later = [other.answer for other in real.facts[step + 1 :]]
-    if later:
-        later += real.hidden
-    forbidden = forbiddable(list(dict.fromkeys(later)), fact.question, fact.answer, fact.title)
-    messages = write_messages(
-        real.example.task, "needle", question=fact.question, answer=fact.answer, title=fact.title or fact.question,
-        words=words, forbidden=forbidden,
-    )
-    return Order(messages, Wanted(words, (fact.answer,), forbidden, control=control), real.id, step)
+    orders = []
+    for step, fact in enumerate(real.facts):
+        # a document that already tells a later answer would let the chain be cut short
+        later = [other.answer for other in real.facts[step + 1 :]]
+        if later:
+            later += real.hidden
+        forbidden = forbiddable(list(dict.fromkeys(later)), fact.question, fact.answer, fact.title)
+        messages = write_messages(
+            real.example.task, "needle", question=fact.question, answer=fact.answer, title=fact.title or fact.question,
+            words=words, forbidden=forbidden,
+        )
+        orders.append(Order(messages, Wanted(words, (fact.answer,), forbidden, control=control), real.id, step))
+    return orders
 
 
 def distractor_orders(reals: Sequence[Real], n: int, control: tuple[str, ...] = ()) -> list[Order]:

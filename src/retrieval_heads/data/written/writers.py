@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -71,11 +70,8 @@ class EndpointWriter:
 
     def texts(self, orders: Sequence[Order]) -> list[str | Fault]:
         """For each order, in their order, a text or why there is none that can be used."""
-        stopped = threading.Event()
-
-        def work(order: Order) -> str | Fault | None:
-            # futures are cancelled too, but a worker may take one in between
-            return None if stopped.is_set() else settle(order, self._attempts, self._client.complete)[0]
+        def work(order: Order) -> str | Fault:
+            return settle(order, self._attempts, self._client.complete)[0]
 
         with ThreadPoolExecutor(self._concurrency, thread_name_prefix="write") as pool, tqdm(
             total=len(orders), desc="written", unit="text", disable=not sys.stderr.isatty(), leave=False,
@@ -87,7 +83,6 @@ class EndpointWriter:
                     bar.set_postfix_str(self._client.spending.line(), refresh=False)
                     bar.update()
             except BaseException:
-                stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return [future.result() for future in futures]
