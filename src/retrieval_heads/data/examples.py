@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from retrieval_heads.data.conditions import get_condition
@@ -136,12 +137,8 @@ def needle_spans(document: Document, facts: tuple[Fact, ...]) -> list[Span]:
 
 def token_counter(tokenizer: Any) -> Counter:
     """A function that counts tokens of texts, without special tokens."""
-    backend = tokenizer.backend_tokenizer
-
-    def count(texts: Any) -> list[int]:
-        return [len(encoding.ids) for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
-
-    return count
+    encoded = partial(tokenizer.backend_tokenizer.encode_batch_fast, add_special_tokens=False)
+    return lambda texts: [len(encoding.ids) for encoding in encoded(list(texts))]
 
 
 def swap_answers(

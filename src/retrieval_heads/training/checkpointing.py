@@ -48,25 +48,22 @@ KEPT_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_pro
 PLAIN_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 """Classes of transformers that compute weight x / sqrt(mean(x^2) + eps); Gemma's, for one, adds 1 to the weight."""
 
-Policy = Callable[..., CheckpointPolicy]
-
 
 def keep_attention(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
     """Policy of selective checkpointing: keep the attention output, compute the rest again."""
     return CheckpointPolicy.MUST_SAVE if operator in ATTENTION_OPERATORS else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def keep_products(shapes: frozenset[tuple[int, int]]) -> Policy:
+def keep_products(
+    shapes: frozenset[tuple[int, int]], context: Any, operator: Any, *args: Any, **kwargs: Any,
+) -> CheckpointPolicy:
     """Policy that keeps the attention output, and products with a matrix of one of these (inputs, outputs).
 
     A product is known by its shape and not by its weight, which autocast and FSDP replace by another copy in each pass.
     """
-    def policy(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-        if operator in PRODUCT_OPERATORS and tuple(args[-1].shape) in shapes:
-            return CheckpointPolicy.MUST_SAVE
-        return keep_attention(context, operator)
-
-    return policy
+    if operator in PRODUCT_OPERATORS and tuple(args[-1].shape) in shapes:
+        return CheckpointPolicy.MUST_SAVE
+    return keep_attention(context, operator)
 
 
 def checkpoint_layers(model: PreTrainedModel, n_products: int = 0) -> None:
@@ -78,7 +75,7 @@ def checkpoint_layers(model: PreTrainedModel, n_products: int = 0) -> None:
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False, "context_fn": _contexts(keep_attention)})
     for layer in decoder_layers(model)[:n_products]:
-        policy = keep_products(frozenset(_projections(layer).values()))
+        policy = partial(keep_products, frozenset(_projections(layer).values()))
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False, context_fn=_contexts(policy))
 
 
@@ -102,7 +99,7 @@ def layers_with_products(model: PreTrainedModel, tokens: int, memory: float) -> 
     return int(min(max(left // kept, 0), len(layers)))
 
 
-def _contexts(policy: Policy) -> Callable[[], Any]:
+def _contexts(policy: Callable[..., CheckpointPolicy]) -> Callable[[], Any]:
     return partial(create_selective_checkpoint_contexts, policy)
 
 
