@@ -9,7 +9,7 @@ import pytest
 from scipy.integrate import trapezoid
 
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.stats.areas import area_between, area_weights
+from retrieval_heads.stats.areas import area_between
 from retrieval_heads.stats.resample import bootstrap_crossed, bootstrap_mean
 
 K = [0, 1, 2, 4, 8, 16, 32, 64]
@@ -19,6 +19,11 @@ SETTINGS = {"k": K, "n_heads": 64, "n_resamples": 50}
 def curve(values: np.ndarray | list[float], n: int = 3) -> np.ndarray:
     """The same scores for all of `n` examples."""
     return np.repeat(np.asarray(values, dtype=float)[:, None], n, axis=1)
+
+
+def heights(curves: np.ndarray) -> np.ndarray:
+    """The mean height of curves `[..., len(K), n]` over log(1 + k)."""
+    return np.trapezoid(curves, np.log1p(K), axis=-2) / np.log1p(K[-1])
 
 
 def answers(rng: np.random.Generator, rates: np.ndarray, n: int) -> np.ndarray:
@@ -60,11 +65,12 @@ def test_area_is_bounded_and_equal_curves_have_none():
     assert (same["area"], same["low"], same["high"]) == (0, 0, 0)
 
 
-def test_weights_sum_to_one_and_doublings_weigh_the_same():
+def test_doublings_weigh_the_same():
     k = [2**power - 1 for power in range(7)]
-    weights = area_weights(k, n_heads=63)
-    assert weights == pytest.approx([1 / 12, *[1 / 6] * 5, 1 / 12])
-    assert area_weights(K, n_heads=64, axis="fraction").sum() == pytest.approx(1)
+    for place, weight in enumerate([*[1 / 6] * 5, 1 / 12], start=1):
+        dip = np.where(np.arange(7) == place, 0.0, 1.0)
+        row = area_between(curve(np.ones(7)), curve(dip), k=k, n_heads=63, n_resamples=2)
+        assert row["area"] == pytest.approx(weight)
 
 
 def test_interval_pairs_the_examples():
@@ -72,10 +78,10 @@ def test_interval_pairs_the_examples():
     easy = rng.random(200)
     flat, falling = (np.clip(easy - loss, 0, 1) for loss in (np.zeros((8, 1)), np.linspace(0, 0.1, 8)[:, None]))
     row = area_between(flat, falling, k=K, n_heads=64, n_resamples=1000, seed=3)
-    each = area_weights(K, n_heads=64) @ (flat - falling)
+    each = heights(flat - falling)
     width = np.ptp(bootstrap_mean(each, n_resamples=1000)[1:])
     assert (row["area"], row["low"], row["high"]) == pytest.approx(bootstrap_mean(each), abs=0.1 * width)
-    unpaired = area_weights(K, n_heads=64) @ falling
+    unpaired = heights(falling)
     assert width < 0.2 * np.ptp(bootstrap_mean(unpaired, n_resamples=1000)[1:])
 
 
@@ -85,7 +91,7 @@ def test_draws_and_runs_are_crossed_with_examples():
     retrieval = start * np.linspace(1, 0, 8)[:, None]
     random = start * np.concatenate([np.ones((2, 3, 4, 1, 30)), rng.random((2, 3, 4, 7, 30))], axis=3)
     row = area_between(random, retrieval, k=K, n_heads=64, n_resamples=300, seed=7)
-    each = np.einsum("k,...kn->...n", area_weights(K, n_heads=64), random - retrieval)
+    each = heights(random - retrieval)
     expected = bootstrap_crossed(each, n_resamples=300, seed=7)
     assert (row["area"], row["low"], row["high"]) == pytest.approx(expected)
     one = area_between(random[0, 0], retrieval[0, 0, 0], **SETTINGS)
@@ -95,7 +101,7 @@ def test_draws_and_runs_are_crossed_with_examples():
 def test_coverage_of_the_area_and_of_its_share():
     rng, trials, covered = np.random.default_rng(3), 200, []
     rates = 0.8 * np.array([np.full(8, 1.0), np.linspace(1, 0.1, 8) ** 2])
-    truth = area_weights(K, n_heads=64) @ (rates[0] - rates[1])
+    [truth] = heights((rates[0] - rates[1])[:, None])
     for trial in range(trials):
         difficulty = rng.random(60)
         flat, falling = ((difficulty < rate[:, None]).astype(float) for rate in rates)

@@ -10,7 +10,7 @@ is nothing to recall. Beside them stand all tasks of the study (`every`), which 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -69,7 +69,9 @@ def parts(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def with_heads(runs: pd.DataFrame) -> list[str]:
-    """The tasks of a table with `n_heads`, without those whose real runs have less than `LEAST_HEADS` on average."""
+    """The tasks of a table, without those whose real runs have less than `LEAST_HEADS` on average where it is known."""
+    if "n_heads" not in runs:
+        return sorted(runs["task"].unique())
     means = runs[runs["condition"] == REFERENCE].groupby("task")["n_heads"].mean()
     return sorted(set(runs["task"]) - set(means.index[means < LEAST_HEADS]))
 
@@ -83,14 +85,14 @@ def correlation_rows(
     Recall stands also by base model, at each threshold of `run_recall`, and with the part of each of `GIVEN` taken out;
     Kendall's tau only at the threshold that heads were taken by in `runs`, and with mixtures.
     """
-    settings = {"n_resamples": n_resamples, "n_permutations": n_permutations}
     found: list[pd.DataFrame] = []
-    usual = with_heads(runs) if "n_heads" in runs else sorted(runs["task"].unique())
+    usual = with_heads(runs)
 
     def add(table: pd.DataFrame, predictor: str, *, tasks: Sequence[str] = usual, given: str | None = None,
             method: str = METHODS[0], **place: str | float) -> None:
-        rows = _over_tasks(table, tasks, predictor, given=given, method=method, **settings)
-        found.append(rows.assign(given=given or NOTHING, **place))
+        correlated = partial(correlate_runs, predictor=predictor, outcome=OUTCOME, given=given, method=method,
+                             n_resamples=n_resamples, n_permutations=n_permutations)
+        found.append(_over_tasks(correlated, table, tasks).assign(given=given or NOTHING, **place))
 
     for name, table in parts(runs).items():
         if table.empty:
@@ -111,18 +113,19 @@ def correlation_rows(
     return frame(pd.concat(found, ignore_index=True) if found else [], "correlation_runs")
 
 
-def _over_tasks(table: pd.DataFrame, tasks: Sequence[str], predictor: str, **settings: Any) -> pd.DataFrame:
-    """The rows of `correlate_runs`: of each task, of every task together, and of `tasks` together."""
-    rows = correlate_runs(table, predictor, OUTCOME, **settings)
-    if len(rows) < 2:
+def _over_tasks(
+    rows_of: Callable[[pd.DataFrame], pd.DataFrame], table: pd.DataFrame, usual: Sequence[str],
+) -> pd.DataFrame:
+    """The rows that a function has of each task, of `EVERY` task together, and of the usual ones together (`ALL`)."""
+    rows, tasks = rows_of(table), set(table["task"])
+    if len(tasks) < 2:
         return rows
-    if set(tasks) == set(table["task"]):
-        return pd.concat([rows, rows[rows["task"] == ALL].assign(task=EVERY)])
-    rows = rows.assign(task=rows["task"].replace(ALL, EVERY))
-    if not len(tasks):
-        return rows
-    counting = correlate_runs(table[table["task"].isin(tasks)], predictor, OUTCOME, **settings)
-    return pd.concat([rows, counting.iloc[-1:].assign(task=ALL)])  # the last is of all, or of the only one
+    every = rows.assign(task=rows["task"].replace(ALL, EVERY))
+    if not len(usual):
+        return every
+    own = rows if set(usual) == tasks else rows_of(table[table["task"].isin(usual)])
+    together = own["task"] == ALL  # none where one task is left
+    return pd.concat([every, own[together] if together.any() else own.assign(task=ALL)], ignore_index=True)
 
 
 def error_rows(
@@ -134,17 +137,7 @@ def error_rows(
     runs of a condition stands there with its mean over the others. The finding is better or worse where the interval
     excludes 0 and all base models agree. Without three conditions in a task there is no row.
     """
-    compared, tasks = list(compared), sorted(runs["task"].unique())
-    rows = _error_rows(runs, compared, n_resamples)
-    if len(tasks) < 2 or "n_heads" not in runs:
-        return rows
-    usual = with_heads(runs)
-    every = rows.assign(task=rows["task"].replace(ALL, EVERY))
-    if not usual:
-        return every
-    own = rows if usual == tasks else _error_rows(runs[runs["task"].isin(usual)], compared, n_resamples)
-    own = own[own["task"] == ALL] if len(usual) > 1 else own.assign(task=ALL)
-    return pd.concat([every, own], ignore_index=True)
+    return _over_tasks(partial(_error_rows, compared=list(compared), n_resamples=n_resamples), runs, with_heads(runs))
 
 
 def _error_rows(runs: pd.DataFrame, compared: list[tuple[str, str]], n_resamples: int) -> pd.DataFrame:

@@ -39,8 +39,6 @@ def mean_and_range(rows: pd.DataFrame, by: str) -> pd.DataFrame:
     return found.set_axis(list(INTERVAL), axis=1)
 
 
-
-
 def points(
     ax: Axes, at: Any, rows: pd.DataFrame, columns: Sequence[str] = INTERVAL, across: bool = False, **look: Any,
 ) -> None:

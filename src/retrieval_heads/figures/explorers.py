@@ -208,11 +208,8 @@ def _unended(text: str) -> str:
     return text.replace("<", "\\u003c")
 
 
-def shipped_adapters_html(task: str, length: int = 256, shown: int = 4) -> str:
-    """`text_html` of the adapters of a task that come with the repository, on one real probe example.
-
-    Without scripts, so many of the strongest heads can be chosen, and half as many of the weakest.
-    """
+def shipped_adapters_html(task: str) -> str:
+    """`text_html` of the adapters of a task that come with the repository, on one real probe example."""
     from retrieval_heads.data import make_examples
     from retrieval_heads.heads.readout import answer_attention, tokens_of
     from retrieval_heads.heads.scores import retrieval_scores
@@ -221,7 +218,7 @@ def shipped_adapters_html(task: str, length: int = 256, shown: int = 4) -> str:
 
     folders = sorted((paths.needed_checkout() / "models" / "adapters").glob(f"{task}__*"))
     named = {folder.name.split("__")[1]: folder for folder in folders}
-    [example] = make_examples(task=task, condition=REFERENCE, length=length, n=1, seed=0, split="probe")
+    [example] = make_examples(task=task, condition=REFERENCE, length=256, n=1, seed=0, split="probe")
     model, tokenizer = load_model(paths.needed_checkout() / "models" / "base", adapter=named[REFERENCE])
     models = {}
     for condition in in_order(named):
@@ -229,5 +226,5 @@ def shipped_adapters_html(task: str, length: int = 256, shown: int = 4) -> str:
         found = retrieval_scores(model, tokenizer, [example], task_of(task).head_score)
         models[words(condition)] = answer_attention(model, tokenizer, example), found.scores
     scores = models[words(REFERENCE)][1]
-    heads = top_heads(scores, shown) + bottom_heads(scores, shown // 2)
+    heads = top_heads(scores, 4) + bottom_heads(scores, 2)
     return text_html(models, *tokens_of(tokenizer, example), example.answer, heads)

@@ -14,11 +14,11 @@ from matplotlib.ticker import MaxNLocator
 
 from retrieval_heads.claims.arrays import BASE, RAISED
 from retrieval_heads.claims.runs import synthetic
+from retrieval_heads.claims.subsets import LEAST_HEADS
 from retrieval_heads.figures.common import (
     REPEATED,
     beside_rows,
     condition_rows,
-    over_runs,
     points,
     task_figure,
     write_over,
@@ -35,8 +35,6 @@ KINDS = {"all": ("all heads", "o", "#0173b2"), "gained": ("gained heads", "D", "
 SHARES = {"correlation": ("as it is", "s", "#777777"), "partial": ("given the base model's scores", "D", "#029e73")}
 """Label, marker and colour of the two columns of `base_share` that are drawn."""
 
-ONE_HEAD = 1.0
-"""With fewer heads than this on average there is nothing to be a subset of."""
 
 _ONE_SEED = "it takes real runs\nof several seeds"
 _FEW = "real runs have less than\none head on average"
@@ -77,14 +75,10 @@ def plot_threshold_counts(
     """
     for condition in in_order(scores.condition):
         own, tone = scores[scores.condition == condition], colour(condition)
-        found = [
-            {"seed": seed, "base": base, "threshold": at, "heads": (run.score > at).sum(),
-             "chance": (run.chance > at).sum()}
-            for (seed, base), run in own.groupby(REPEATED) for at in thresholds
-        ]
-        mean = over_runs(pd.DataFrame(found), ["threshold"], ["heads", "chance"])
-        ax.plot(mean.threshold, mean.heads, marker=marker(condition), markersize=5, color=tone, label=words(condition))
-        ax.plot(mean.threshold, mean.chance, ":", color=tone, linewidth=1.2)
+        heads, chance = ([(own[name] > at).sum() / own.groupby(REPEATED).ngroups for at in thresholds]
+                         for name in ("score", "chance"))
+        ax.plot(thresholds, heads, marker=marker(condition), markersize=5, color=tone, label=words(condition))
+        ax.plot(thresholds, chance, ":", color=tone, linewidth=1.2)
     ax.axvline(threshold, color="#333333", linewidth=0.8, linestyle="--")
     ax.set(xlabel="threshold of the score\n(fraction)", ylabel="heads above it (number)")
     ax.set_ylim(bottom=-0.4)
@@ -117,7 +111,7 @@ def _plot_subsets(threshold: float, conditions: Sequence[str], subsets: pd.DataF
                elinewidth=1, label=label)
         ax.plot(own.chance_high, y, "|", color=tone, markersize=9, markeredgewidth=1.6,
                 label=f"97.5% of chance, {label}")
-        if len(at.ceiling.dropna()) and at.n_heads.get(REFERENCE, 0) >= ONE_HEAD:
+        if len(at.ceiling.dropna()) and at.n_heads.get(REFERENCE, 0) >= LEAST_HEADS:
             ax.axvline(at.ceiling.dropna().iloc[0], color=tone, linewidth=1, linestyle="--",
                        label=f"real beside real, {label}")
     numbers = rows.pivot(index="condition", columns="heads", values="n_heads").reindex(conditions, columns=list(KINDS))
@@ -137,7 +131,7 @@ def _plot_thresholds(threshold: float, subsets: pd.DataFrame, ax: Axes) -> None:
     average.
     """
     ax.set(xlabel="threshold of the\nscore (fraction)", ylabel="precision of heads\n(fraction)", ylim=(-0.05, 1.05))
-    real = subsets[(subsets.condition == REFERENCE) & (subsets.n_heads >= ONE_HEAD)]
+    real = subsets[(subsets.condition == REFERENCE) & (subsets.n_heads >= LEAST_HEADS)]
     own = subsets[subsets.condition.isin(synthetic(subsets.condition.unique())) & subsets.precision.notna()]
     drawn = False
     for kind, (label, mark, tone) in KINDS.items():
@@ -190,4 +184,4 @@ def _missing(rows: pd.DataFrame) -> str:
     if rows.precision.isna().all():
         return _ONE_SEED
     real = rows[(rows.condition == REFERENCE) & (rows.heads == "all")].n_heads
-    return _FEW if len(real) and real.max() < ONE_HEAD else ""
+    return _FEW if len(real) and real.max() < LEAST_HEADS else ""

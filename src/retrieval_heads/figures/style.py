@@ -54,7 +54,6 @@ _MARKERS = {
     "high_low": "v", "mid_low": "<", "low_low": "^", "real_short": "X", "real_shuffled": "X",
 }
 _MIXTURE_MARKER = "P"
-METRIC_LABELS = METRICS
 
 
 def use_style() -> None:
@@ -152,7 +151,7 @@ def _unsized(condition: str) -> str:
 
 def metric_label(metric: str) -> str:
     """A metric in words, for an axis."""
-    return METRIC_LABELS.get(metric, metric)
+    return METRICS.get(metric, metric)
 
 
 def axis(ax: Axes | None = None) -> Axes:

@@ -96,12 +96,8 @@ def describe_set(profile: Profile, key: RunKey, device: str) -> Made:
     return Made({"examples": rows}, used=sum(one["n"] for one in rows))
 
 
-def training_log(profile: Profile, name: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """How a base model was trained, from the `train_log.json` in its folder.
-
-    Args:
-        profile: names the base models.
-        name: one of `profile.base_names`; None for the first.
+def training_log(profile: Profile) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """How the first base model of a profile was trained, from the `train_log.json` in its folder.
 
     Returns:
         The steps (`tokens` read, `answer_loss` in nats an answer token, ...) and the evaluations between them
@@ -110,7 +106,7 @@ def training_log(profile: Profile, name: str | None = None) -> tuple[pd.DataFram
     Raises:
         ModelError: the model has no such log, as one that was not trained here.
     """
-    rows = pd.DataFrame(read_log(base_path(profile, name))[1])
+    rows = pd.DataFrame(read_log(base_path(profile))[1])
     steps, measured = rows[rows.answer_loss.notna()], rows[rows.filter(like="_exact_match").notna().any(axis=1)]
     return steps.dropna(axis=1, how="all"), measured.dropna(axis=1, how="all")
 

@@ -6,7 +6,6 @@ Nothing is decided here: the verdicts on the claims come from `claims`, by the r
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import pandas as pd
 
@@ -20,7 +19,6 @@ from retrieval_heads.stages.head_sets import fitting_kind
 from retrieval_heads.wording import plural, shares_of, span
 
 FEW_EXAMPLES = 20
-
 
 
 def fitting_scores(profile: Profile, head_scores: pd.DataFrame) -> pd.DataFrame:
@@ -123,19 +121,14 @@ def detection_finding(counts: pd.DataFrame) -> str:
     return " ".join(lines) + _size(counts.n_used)
 
 
-def cost_finding(folder: Path | None = None) -> str:
-    """What reading the attention costs over a plain forward pass; empty where `benchmarks/full_size.py` was not run.
-
-    `folder` holds its table `full_size.csv`; `results/benchmarks` of the checkout when None.
-    """
-    path = (folder or paths.results_folder("benchmarks")) / "full_size.csv"
+def cost_finding() -> str:
+    """What reading the attention costs over a plain forward pass; empty where `benchmarks/full_size.py` was not run."""
+    path = paths.results_folder("benchmarks") / "full_size.csv"
     if not path.exists():
         return ""
     one = pd.read_csv(path).set_index("what").loc["detection"]
     return (f"Time of a pass with detection over that of a plain one: {one.to_plain:.2f} on {one.device} "
             f"({one.tokens:,} tokens, {one.parameters / 1e6:,.0f}M parameters).")
-
-
 
 
 def _size(n: Iterable[int]) -> str:

@@ -34,7 +34,7 @@ from retrieval_heads.stages.common import (
 from retrieval_heads.stages.head_sets import NONE, HeadSet, RunHeads, by_label, controls, run_heads
 from retrieval_heads.stages.provide import Made, make_tables
 from retrieval_heads.stages.sweeps import Resamples, Scores, as_cells, loss, per_example, together
-from retrieval_heads.stats.resample import Interval
+from retrieval_heads.stats.resample import UNKNOWN, Interval
 
 if TYPE_CHECKING:
     from torch import nn
@@ -144,27 +144,25 @@ def patching_rows(key: RunKey, scores: dict[HeadSet, Scores], resamples: Resampl
     for one, found in everything.items():
         for metric, values in found.items():
             before, real = scores[NONE][metric], scores[SOURCE][metric]
-            gained, share, reason = -loss(metric, before, values), None, None
+            gained, share, over, reason = -loss(metric, before, values), UNKNOWN, UNKNOWN, None
             if one not in (NONE, SOURCE):
                 share, reason = _closed(gained, -loss(metric, before, real), resamples)
-            control = matching.get(one.name)
+            if one.name in matching:  # what a set gains more than the random sets that are matched to it
+                over = resamples.interval(-loss(metric, matching[one.name][metric], values))
             rows.append({
                 **key.columns, "set": one.name, "draw": one.draw, "metric": metric, "n_heads": len(one.heads),
                 **as_cells(resamples.interval(values)), "n": resamples.n, "moved": one.moved,
                 **as_cells(resamples.interval(gained), CHANGE),
-                **(dict.fromkeys(CLOSED) if share is None else as_cells(share, CLOSED)), "reason": reason,
-                # what a set gains more than the random sets that are matched to it
-                **(dict.fromkeys(OVER_RANDOM) if control is None else
-                   as_cells(resamples.interval(-loss(metric, control[metric], values)), OVER_RANDOM)),
+                **as_cells(share, CLOSED), "reason": reason, **as_cells(over, OVER_RANDOM),
             })
     return rows
 
 
-def _closed(gained: np.ndarray, gap: np.ndarray, resamples: Resamples) -> tuple[Interval | None, str | None]:
-    """The gain as a share of the gap `[1, n]` to the real run; None and the reason where there is no clear gap."""
+def _closed(gained: np.ndarray, gap: np.ndarray, resamples: Resamples) -> tuple[Interval, str | None]:
+    """The gain as a share of the gap `[1, n]` to the real run; `UNKNOWN` and why where there is no clear gap."""
     distance = resamples.interval(gap)
     if not distance.low > 0:
-        return None, "no share: the real run is not better than this one beyond the interval of the gap"
+        return UNKNOWN, "no share: the real run is not better than this one beyond the interval of the gap"
     gains, gaps = resamples.means(gained), resamples.means(gap)
     # a sample in which the two runs do not differ says nothing about the share of their difference
     useful = gaps > 0

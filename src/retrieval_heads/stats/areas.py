@@ -21,9 +21,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.integrate import trapezoid
 
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.stats.resample import NAN, RESAMPLES, check_resampling, crossed_means, percentile_interval
+from retrieval_heads.stats.resample import NAN, RESAMPLES, check_resampling, crossed_means, floats, percentile_interval
 
 AXES = ("log", "fraction")
 
@@ -59,10 +60,12 @@ def area_between(
     first, second, counts = _curves(reference, treated, _counts(k, n_heads))
     row: dict[str, float | int | str] = dict.fromkeys(("area", "low", "high", "share", "share_low", "share_high"), NAN)
     row |= {"axis": axis, "k_last": int(counts[-1]), "n_k": len(counts), "n": first.shape[-1], "reason": ""}
-    weights = area_weights(counts, n_heads=n_heads, axis=axis)
+    if axis not in AXES:
+        raise ConfigError("unknown axis", where="axis", value=axis, remedy=f"Use one of {', '.join(AXES)}.")
     if len(counts) < 2:
         return row | {"reason": "no k above 0 that both curves have"}
-    areas = np.einsum("k,...kn->...n", weights, first - second)
+    places = np.log1p(counts) if axis == "log" else counts / n_heads
+    areas = trapezoid(first - second, places, axis=-2) / np.ptp(places)
     both = np.stack([areas, np.broadcast_to(first[..., 0, :], areas.shape)])  # [2, ..., n]
     row["area"], before = (float(mean) for mean in both.reshape(2, -1).mean(axis=1))
     resampled = crossed_means(both, kept=(0,), n_resamples=n_resamples, seed=seed)
@@ -79,26 +82,8 @@ def area_between(
     return row
 
 
-def area_weights(k: ArrayLike, *, n_heads: int, axis: str = "log") -> np.ndarray:
-    """Weight of each k in the mean height of a curve by the trapezoid rule, float64 `[len(k)]`, which sums to 1.
-
-    One k alone has no range: its weight is NaN. Errors as in `area_between`.
-    """
-    counts = _counts(k, n_heads)
-    if axis not in AXES:
-        raise ConfigError("unknown axis", where="axis", value=axis, remedy=f"Use one of {', '.join(AXES)}.")
-    places = np.log1p(counts) if axis == "log" else counts / n_heads
-    if len(places) < 2:
-        return np.full(1, NAN)
-    steps = np.diff(places)
-    return np.concatenate([[0], steps / 2]) / steps.sum() + np.concatenate([steps / 2, [0]]) / steps.sum()
-
-
 def _counts(k: ArrayLike, n_heads: int) -> np.ndarray:
-    try:
-        counts = np.asarray(k, dtype=np.float64)
-    except (TypeError, ValueError):
-        counts = np.empty(0)
+    counts = floats(k)
     rising = counts.ndim == 1 and len(counts) and counts[0] == 0 and (np.diff(counts) > 0).all()
     if not (rising and (counts == np.round(counts)).all() and counts[-1] <= n_heads):
         raise ConfigError(
@@ -135,10 +120,7 @@ def _curves(reference: ArrayLike, treated: ArrayLike, counts: np.ndarray) -> tup
 
 def _curve(values: ArrayLike, name: str, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A curve `[..., K, n]` and at which counts there is one, bool `[K]`."""
-    try:
-        curve = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        curve = np.empty(0)
+    curve = floats(values)
     if curve.ndim < 2 or not curve.size or curve.shape[-2] != len(counts):
         raise ConfigError(
             f"not scores at {len(counts)} numbers of heads", where=name, value=curve.shape,

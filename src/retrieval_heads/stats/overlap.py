@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import hypergeom
 
 from retrieval_heads.errors import ConfigError
-from retrieval_heads.stats.resample import NAN
+from retrieval_heads.stats.resample import NAN, floats
 
 THRESHOLDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 """Thresholds of the curve around the study's 0.1."""
@@ -202,10 +202,7 @@ def matrices(real: ArrayLike, synthetic: ArrayLike) -> tuple[np.ndarray, np.ndar
     """Both score matrices as float64; `ConfigError` where they are not two of one shape."""
     pair = []
     for name, scores in (("real", real), ("synthetic", synthetic)):
-        try:
-            matrix = np.asarray(scores, dtype=np.float64)
-        except (TypeError, ValueError):  # ragged rows, text
-            matrix = np.empty(0)
+        matrix = floats(scores)
         if matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
             raise ConfigError(
                 "not a matrix of finite scores, layers by heads", where=name, value=matrix.shape,

@@ -289,11 +289,16 @@ def check_resampling(level: float, n_resamples: int) -> None:
         raise ConfigError("no bootstrap samples", where="n_resamples", value=n_resamples, remedy="Use 2000, say.")
 
 
-def _finite(values: ArrayLike, where: str, ndim: int | None = None) -> np.ndarray:
+def floats(values: ArrayLike) -> np.ndarray:
+    """The values as float64; empty where they are none, such as text or rows of unequal length."""
     try:
-        table = np.asarray(values, dtype=np.float64)
+        return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
-        table = np.empty(0)
+        return np.empty(0)
+
+
+def _finite(values: ArrayLike, where: str, ndim: int | None = None) -> np.ndarray:
+    table = floats(values)
     if not table.ndim or not table.size or not np.isfinite(table).all() or ndim not in (None, table.ndim):
         raise ConfigError("not a non-empty list of finite numbers", where=where, value=values,
                           remedy="Leave out examples without a score before.")

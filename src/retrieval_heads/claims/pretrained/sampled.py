@@ -125,8 +125,6 @@ def at_least(number: int, truths: Iterable[Truth]) -> Truth:
     return None if possible >= number else False
 
 
-
-
 def _p_value(value: float, n: int, sides: int) -> tuple[float, float]:
     """A share of resamples as a p-value, never below one resample, and its binomial standard error."""
     p = min(1.0, max(float(value), sides / n))
