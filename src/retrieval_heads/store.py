@@ -203,6 +203,11 @@ def _together(digests: Iterable[str | None]) -> str | None:
     return hashlib.sha256("".join(known).encode()).hexdigest()[:16] if len(known) > 1 else next(iter(known), None)
 
 
+def has_table(profile: str, table: str) -> bool:
+    """Whether a final table is there: a live one, or one committed with the repository."""
+    return table_path(profile, table).is_file() or find_committed(profile, table) is not None
+
+
 def load_table(profile: str, table: str) -> pd.DataFrame:
     """A final table for reading: the live one when it is there, otherwise the one committed with the repository.
 

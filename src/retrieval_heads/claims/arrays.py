@@ -172,9 +172,9 @@ def claim_column(task: str) -> str:
     return SCORE if task_of(task).cites else EXACT
 
 
-def metric_name(task: str, column: str) -> str:
-    """The name of the metric in a column of `answers`."""
-    return task_of(task).main_metric if column == SCORE else EXACT
+def metric_name(task: str, column: str | None = None) -> str:
+    """The name of the metric in a column of `answers`; None for the one by which the claims are decided."""
+    return task_of(task).main_metric if (column or claim_column(task)) == SCORE else EXACT
 
 
 @dataclass(frozen=True, eq=False)

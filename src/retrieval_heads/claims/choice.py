@@ -12,6 +12,7 @@ from functools import partial
 
 import pandas as pd
 
+from retrieval_heads.claims.prediction import pooled
 from retrieval_heads.claims.run_predictors import OUTCOME
 from retrieval_heads.claims.runs import frame, from_cells, mixtures, synthetic, told
 from retrieval_heads.claims.verdict import ALL, Verdict, decide, undecided
@@ -79,9 +80,7 @@ def _of_bases(chosen: pd.DataFrame) -> pd.DataFrame:
 
 def choice_verdict(choice: pd.DataFrame) -> Verdict:
     """The verdict on Q1, of all tasks together, among the synthetic conditions."""
-    rows = choice[choice["candidates"] == SYNTHETIC]
-    rows = rows if rows["task"].nunique() == 1 else rows[rows["task"] == ALL]
-    rows = rows.set_index("predictor")
+    rows = pooled(choice[choice["candidates"] == SYNTHETIC]).set_index("predictor")
     if OURS not in rows.index or THEIRS not in rows.index or pd.isna(rows.loc[OURS, "gain_low"]):
         return undecided(Q1, ALL, "There are no choices of several seeds to compare.")
     ours, theirs = rows.loc[OURS], rows.loc[THEIRS]

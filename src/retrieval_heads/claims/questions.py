@@ -147,8 +147,7 @@ def _same_base(tasks: list[TaskHeads], condition: str, measure: str) -> float:
 
 def alike_verdict(alike: pd.DataFrame) -> Verdict:
     """The verdict on Q4 from the table `base_alike`: the real runs, all tasks together."""
-    own = alike[(alike["condition"] == REFERENCE) & (alike["measure"] == "profile")]
-    own = own if own["task"].nunique() == 1 else own[own["task"] == ALL]
+    own = pooled(where(alike, condition=REFERENCE, measure="profile"))
     significant = own[own["p"] < LEVEL]
     above, below = int((significant["estimate"] > 0).sum()), int((significant["estimate"] < 0).sum())
     verdict = decide(supported=above == len(own) > 0, in_part=above, not_supported=below == len(own) > 0)

@@ -19,6 +19,7 @@ from retrieval_heads.figures.common import (
     points,
 )
 from retrieval_heads.figures.performance import plot_runs, runs_each
+from retrieval_heads.keys import RUN
 from retrieval_heads.wording import plural, span
 
 SETS = {
@@ -160,14 +161,13 @@ def specificity_costs(text_loss: pd.DataFrame, knockout: pd.DataFrame) -> pd.Dat
     One row per run, `place` (text or task), `set` and `k`. Of the table `knockout` the negative log-likelihood in mode
     zero and scope answer is taken, of the runs that have read plain text.
     """
-    run = ["task", "condition", *REPEATED]
     own = knockout[(knockout.metric == "nll") & (knockout.draw == 0) & (
         (knockout["set"] == "none") | ((knockout["mode"] == "zero") & (knockout.scope == "answer")))]
-    own = own.merge(text_loss[run].drop_duplicates(), on=run)
+    own = own.merge(text_loss[RUN].drop_duplicates(), on=RUN)
     both = pd.concat([text_loss.assign(place="text"), own.rename(columns={"value": "loss"}).assign(place="task")])
-    start = both[both["set"] == "none"].set_index([*run, "place"]).loss.rename("start")
-    both = both[both["set"].isin(SETS)].join(start, on=[*run, "place"])
-    return both.assign(value=both.loss - both.start)[[*run, "place", "set", "k", "value", "n"]]
+    start = both[both["set"] == "none"].set_index([*RUN, "place"]).loss.rename("start")
+    both = both[both["set"].isin(SETS)].join(start, on=[*RUN, "place"])
+    return both.assign(value=both.loss - both.start)[[*RUN, "place", "set", "k", "value", "n"]]
 
 
 def plot_specificity(costs: pd.DataFrame, ax: Axes) -> None:

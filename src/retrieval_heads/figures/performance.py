@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from retrieval_heads.claims.arrays import claim_column, metric_name
+from retrieval_heads.claims.arrays import metric_name
 from retrieval_heads.claims.axes import CELLS, axis_sentence
 from retrieval_heads.data.conditions import LEVELS
 from retrieval_heads.figures.common import condition_rows, points
@@ -27,7 +27,7 @@ _FILLS = (("o", True), ("o", False), ("s", True), ("s", False))
 
 def deciding_metric(task: str) -> str:
     """The metric by which the claims about a task are judged."""
-    return metric_name(task, claim_column(task))
+    return metric_name(task)
 
 
 def plot_performance(table: pd.DataFrame, metric: str, ax: Axes, order: Sequence[str]) -> None:

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from retrieval_heads.data.conditions import kind_of
-from retrieval_heads.figures.common import INTERVAL, REPEATED, mean_and_range, points
+from retrieval_heads.figures.common import INTERVAL, mean_and_range, points
 from retrieval_heads.figures.style import colour, in_order, marker, metric_label, words
+from retrieval_heads.keys import RUN
 from retrieval_heads.wording import span
 
 SHARES = {
@@ -69,9 +70,8 @@ def with_training_length(lengths: pd.DataFrame, performance: pd.DataFrame, base:
     These are in `performance` and, of the raised theta, in `base`; of its rows the seed says nothing.
     """
     control = base[(base.condition == "rope") & base.eval_length.isin(performance.eval_length)].assign(seed=0)
-    run = ["task", "condition", *REPEATED]
-    studied = pd.concat([performance, control[performance.columns]]).merge(lengths[run].drop_duplicates(), on=run)
-    cell = [*run, "eval_length", "metric"]
+    studied = pd.concat([performance, control[performance.columns]]).merge(lengths[RUN].drop_duplicates(), on=RUN)
+    cell = [*RUN, "eval_length", "metric"]
     return pd.concat([studied, lengths]).drop_duplicates(cell).sort_values(cell, ignore_index=True)
 
 

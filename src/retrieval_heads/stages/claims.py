@@ -32,11 +32,11 @@ from retrieval_heads.claims.shortfall import judge_shortfall
 from retrieval_heads.claims.strengths import base_share_rows, strength_rows
 from retrieval_heads.claims.subsets import subset_rows, subset_verdicts
 from retrieval_heads.claims.verdict import Judged, Verdict, as_rows, from_rows
-from retrieval_heads.keys import Options, table_path
+from retrieval_heads.keys import Options
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages.common import EVERYTHING
 from retrieval_heads.stages.provide import comes_with_repository, stage_function, write_derived
-from retrieval_heads.store import Store, find_committed, load_table
+from retrieval_heads.store import Store, find_committed, has_table, load_table
 from retrieval_heads.tables import all_tables
 
 
@@ -69,8 +69,7 @@ def judge(profile: Profile) -> list[Path]:
     store = Store.open(profile)
     with store.merging():
         if profile.gold_loss is not None:
-            there = [name for name in pretrained.RAW
-                     if table_path(profile.name, name).is_file() or find_committed(profile.name, name) is not None]
+            there = [name for name in pretrained.RAW if has_table(profile.name, name)]
             made, verdicts = pretrained.judge({name: load_table(profile.name, name) for name in there})
             return write_derived(store, {**made, "verdicts": as_rows(verdicts)})
         inputs, made, verdicts = Inputs(profile), {}, []

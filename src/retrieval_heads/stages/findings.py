@@ -10,7 +10,8 @@ from collections.abc import Iterable
 import pandas as pd
 
 from retrieval_heads import paths
-from retrieval_heads.claims.arrays import claim_column, metric_name
+from retrieval_heads.claims.arrays import metric_name
+from retrieval_heads.claims.runs import where
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.settings import REFERENCE, Profile
@@ -88,17 +89,16 @@ def performance_sentence(performance: pd.DataFrame, base: pd.DataFrame) -> str:
     At the longest length; exact match, and citation F1 for `summhay`.
     """
     longest = performance.eval_length.max()
-    at = [_deciding(one[one.eval_length == longest]) for one in (performance, base)]
-    real = at[0][at[0].condition == REFERENCE].groupby("task").value.mean()
-    rope = at[1][at[1].condition == RAISED].groupby("task").value.mean()
+    real, rope = solved(performance, REFERENCE, longest), solved(base, RAISED, longest)
     return (f"At {longest:,} tokens the runs on real data solve {shares_of(real)} (exact match; citation F1 on "
             f"summhay), against {shares_of(rope.reindex(real.index))} without training at the raised RoPE theta."
             f"{_size(performance.n)}")
 
 
-def _deciding(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the metric by which each task is decided."""
-    return rows[rows.metric == rows.task.map(lambda task: metric_name(task, claim_column(task)))]
+def solved(table: pd.DataFrame, condition: str, length: int) -> pd.Series:
+    """By task, the mean score of a condition at a length, in the metric by which the task is decided."""
+    rows = where(table, condition=condition, eval_length=length)
+    return rows[rows.metric == rows.task.map(metric_name)].groupby("task").value.mean()
 
 
 def detection_finding(counts: pd.DataFrame) -> str:

@@ -23,7 +23,7 @@ from retrieval_heads.locks import locked
 from retrieval_heads.manifest import Facts, device_name
 from retrieval_heads.parallel import resolve_device, run_all
 from retrieval_heads.settings import Profile
-from retrieval_heads.store import Store, find_committed
+from retrieval_heads.store import Store, find_committed, has_table
 from retrieval_heads.tables import all_tables
 from retrieval_heads.workers import begin_imports, current_cluster
 
@@ -65,8 +65,7 @@ def comes_with_repository(profile: Profile, stage: str) -> bool:
 
 def at_hand(profile: Profile, stage: str) -> bool:
     """Whether all tables of a stage can be read as they are, without computing anything."""
-    tables = _tables(profile, stage)
-    return all(table_path(profile.name, name).is_file() or find_committed(profile.name, name) for name in tables)
+    return all(has_table(profile.name, name) for name in _tables(profile, stage))
 
 
 def _tables(profile: Profile, stage: str) -> list[str]:

@@ -13,10 +13,10 @@ from retrieval_heads.claims.pretrained import DERIVED, RAW
 from retrieval_heads.claims.pretrained.loading import LEAST_SEEDS, MOST, NAMED
 from retrieval_heads.claims.runs import where
 from retrieval_heads.claims.verdict import ALL, UNDECIDED
-from retrieval_heads.keys import study_grid, table_path
+from retrieval_heads.keys import study_grid
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stats.resample import bootstrap_mean
-from retrieval_heads.store import find_committed, load_table
+from retrieval_heads.store import has_table, load_table
 from retrieval_heads.wording import listed, p_value, plural
 
 Tables = Mapping[str, pd.DataFrame]
@@ -32,9 +32,7 @@ def present(profile: Profile) -> dict[str, pd.DataFrame]:
     Raises:
         ResultError: a table that is there and damaged.
     """
-    there = [name for name in NAMES
-             if table_path(profile.name, name).is_file() or find_committed(profile.name, name) is not None]
-    found = {name: load_table(profile.name, name) for name in there}
+    found = {name: load_table(profile.name, name) for name in NAMES if has_table(profile.name, name)}
     return {name: table for name, table in found.items() if len(table)}
 
 

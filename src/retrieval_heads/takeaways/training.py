@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from retrieval_heads.claims.runs import synthetic, where
+from retrieval_heads.claims.arrays import RAISED
+from retrieval_heads.claims.runs import synthetic
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.settings import REFERENCE, Profile
+from retrieval_heads.stages.findings import solved
 from retrieval_heads.wording import listed, shares_of, span
 
 
@@ -64,8 +66,7 @@ def finetune_takeaway(
         sentences.append(f"How much depends on the kind: least for `{extremes.idxmin()}` ({extremes.min():.2f}), most "
                          f"for `{extremes.idxmax()}` ({extremes.max():.2f}; means over tasks).")
     longest = performance.eval_length.max()
-    real = _scores(where(performance, condition=REFERENCE, eval_length=longest), metrics)
-    rope = _scores(where(base, condition="rope", eval_length=longest), metrics)
+    real, rope = solved(performance, REFERENCE, longest), solved(base, RAISED, longest)
     sentences.append("Real examples lift the score above a raised theta alone: " + listed(
         [f"{task} from {rope[task]:.2f} to {value:.2f}" for task, value in real.items()]) + ".")
     if sizes is not None and "low_low" in set(sizes.condition):
@@ -95,7 +96,3 @@ def _sizes(sizes: pd.DataFrame, condition: str) -> str:
     verb = "raise" if change[task] > 0 else "lower"
     return (f"More of the least real data (`{condition}`) {verb} the score: {many / few:.0f} times as many examples "
             f"take {task} from {wide.loc[task, few]:.2f} to {wide.loc[task, many]:.2f}.")
-
-
-def _scores(rows: pd.DataFrame, metrics: Mapping[str, str]) -> pd.Series:
-    return rows[rows.metric == rows.task.map(metrics)].groupby("task").value.mean()
