@@ -111,8 +111,7 @@ def _task_heads(task: str, part: pd.DataFrame, columns: Sequence[str]) -> TaskHe
         own = part[part["condition"] == name]
         own = own[own["seed"] == own.groupby(BASE)["seed"].transform("min")]
         untuned.append(_cubes(own, axes[1:2], shape, columns))
-    return TaskHeads(task, conditions, bases, tuple(map(int, seeds)), _cubes(of_runs, axes, shape, columns),
-                     *untuned)
+    return TaskHeads(task, conditions, bases, tuple(map(int, seeds)), _cubes(of_runs, axes, shape, columns), *untuned)
 
 
 def _cubes(
@@ -233,10 +232,7 @@ def task_scores(answers: pd.DataFrame, column: str | None = None) -> list[TaskSc
     Args:
         column: `exact_match` or `score`; the one that decides the claims of each task when None.
     """
-    return [
-        _task_scores(str(task), part, column or claim_column(str(task)))
-        for task, part in answers.groupby("task")
-    ]
+    return [_task_scores(str(task), part, column or claim_column(str(task))) for task, part in answers.groupby("task")]
 
 
 def _task_scores(task: str, part: pd.DataFrame, column: str) -> TaskScores:

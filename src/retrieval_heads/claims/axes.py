@@ -32,14 +32,7 @@ from retrieval_heads.claims.runs import cells, frame, from_cells, one_sign, told
 from retrieval_heads.claims.verdict import ALL, NOT, SUPPORTED, UNDECIDED, Verdict, decide, in_each
 from retrieval_heads.data.conditions import CONDITIONS, LEVELS
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.stats.resample import (
-    RESAMPLES,
-    UNKNOWN,
-    Interval,
-    bootstrap_crossed,
-    crossed_means,
-    percentile_interval,
-)
+from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN, bootstrap_crossed, crossed_means, percentile_interval
 from retrieval_heads.wording import words
 
 SCALES = ("difference", "log_odds")
@@ -82,7 +75,7 @@ def _rows(one: TaskScores, scores: np.ndarray, bases: tuple[str, ...], scale: st
     })
     return [
         {"task": one.task, "scale": scale, "effect": row.effect,
-         **cells(Interval(row.estimate, row.low, row.high)), **counts(costs),
+         **cells((row.estimate, row.low, row.high)), **counts(costs),
          "same_sign": one_sign(by_base.loc[row.effect], one.bases), "reason": row.reason}
         for row in factorial_effects(costs, scale=scale, n_resamples=n_resamples).itertuples()
     ]

@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 
 from retrieval_heads.claims.arrays import BASE, TaskHeads, known_mean, task_heads
-from retrieval_heads.claims.prediction import BETTER, EVERY, WORSE, pooled
+from retrieval_heads.claims.prediction import BETTER, EVERY, WORSE, parts, pooled
 from retrieval_heads.claims.run_predictors import OUTCOME
-from retrieval_heads.claims.runs import claimed, frame, where
+from retrieval_heads.claims.runs import frame, where
 from retrieval_heads.claims.verdict import ALL, Verdict, decide, plain, undecided
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.correlation import PERMUTATIONS, correlate
@@ -161,8 +161,7 @@ def alike_verdict(alike: pd.DataFrame) -> Verdict:
 
 def spread_rows(runs: pd.DataFrame, *, n_resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
     """The table `spread`: how much recall and performance vary over conditions (but `real`) in each task."""
-    counting = runs[runs["condition"].isin(claimed(runs["condition"].unique())) & (runs["condition"] != REFERENCE)]
-    rows = []
+    counting, rows = parts(runs)[ALL], []
     for quantity in QUANTITIES:
         known, _ = balanced(counting, [quantity])
         means, by_base = _wide(known, quantity), [_wide(own, quantity) for _, own in known.groupby("base")]

@@ -109,9 +109,7 @@ def _set_measures(one: TaskHeads, column: str, threshold: float) -> dict[str, np
     }
 
 
-def _over_real(
-    one: TaskHeads, column: str, measure: Callable[[np.ndarray, np.ndarray], np.ndarray]
-) -> np.ndarray:
+def _over_real(one: TaskHeads, column: str, measure: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
     """Means `[conditions, bases, seeds]` of a measure of every run and every real run of another seed.
 
     `measure` gets both as arrays that broadcast to `[conditions, bases, seeds, seeds of the real run, heads]`.

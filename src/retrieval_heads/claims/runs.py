@@ -52,7 +52,7 @@ def frame(rows: Iterable[dict] | pd.DataFrame, table: str) -> pd.DataFrame:
     return made
 
 
-def cells(interval: Interval, name: str = "value") -> dict[str, float | None]:
+def cells(interval: Iterable[float], name: str = "value") -> dict[str, float | None]:
     """An interval as cells of a table: `NAME`, `NAME_low`, `NAME_high`, or plain `low` and `high` for `value`."""
     ends = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
     return dict(zip((name, *ends), plain(interval), strict=True))

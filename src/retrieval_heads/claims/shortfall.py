@@ -22,30 +22,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.claims.arrays import (
-    EXACT,
-    RAISED,
-    SCORE,
-    TaskScores,
-    claim_column,
-    counts,
-    task_scores,
-)
+from retrieval_heads.claims.arrays import EXACT, RAISED, SCORE, TaskScores, claim_column, counts, task_scores
 from retrieval_heads.claims.axes import axis_effects, axis_sentence, size_effects, size_sentence
 from retrieval_heads.claims.runs import cells, frame, from_cells, one_sign, synthetic, told, where
 from retrieval_heads.claims.verdict import ALL, NEEDED, Judged, Verdict, decide, over_tasks, plain, too_few
 from retrieval_heads.errors import ResultError
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.stats.resample import (
-    MANY,
-    RESAMPLES,
-    Ends,
-    Interval,
-    crossed_ends,
-    crossed_means,
-    draw,
-    percentile_interval,
-)
+from retrieval_heads.stats.resample import MANY, RESAMPLES, crossed_ends, crossed_means, draw, percentile_interval
 from retrieval_heads.wording import METRICS
 
 ASKED, REFUTING = 10, 2
@@ -107,14 +90,10 @@ def _differences(one: TaskScores, names: Iterable[str], n_resamples: int) -> Ite
                 "task": one.task, "condition": name, "metric": one.metric, **cells(drawn.interval),
                 **dict(zip(("low_error", "high_error"), plain(drawn[3:]), strict=True)),
                 **dict(zip(("fixed_low", "fixed_high"), plain(fixed[1:3]), strict=True)),
-                "bases_above": sum(_above(ends[str(base)][i]) for base in range(len(bases))), "resamples": n_resamples,
-                **counts(values), "same_sign": one_sign(by_base, one.bases),
+                "bases_above": sum(alone.low - alone.low_error > 0 for alone in (
+                    ends[str(base)][i] for base in range(len(bases)))),
+                "resamples": n_resamples, **counts(values), "same_sign": one_sign(by_base, one.bases),
             }
-
-
-def _above(ends: Ends) -> bool:
-    """Whether an interval lies above 0 by more than the Monte Carlo error of its end."""
-    return bool(ends.low - ends.low_error > 0)
 
 
 def mean_shortfall(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.DataFrame:
@@ -133,7 +112,8 @@ def mean_shortfall(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd
         rows.append({"task": one.task, "metric": one.metric, "n_conditions": len(names),
                      **one.difference(differences[-1], bases, n_resamples)})
     if len({row["n_bases"] for row in rows}) == 1 and len(rows) > 1:
-        together = _over_tasks(differences, n_resamples)
+        estimate = float(np.mean([one.mean() for one in differences]))
+        together = percentile_interval(estimate, _drawn_over_tasks(differences, n_resamples))
         rows.append({
             "task": ALL, "metric": ALL, **cells(together),
             **{name: min(row[name] for row in rows) for name in ("n_conditions", "n", "n_seeds", "n_bases")},
@@ -142,15 +122,13 @@ def mean_shortfall(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd
     return frame(rows, "mean_shortfall")
 
 
-def _over_tasks(differences: list[np.ndarray], n_resamples: int) -> Interval:
-    estimate = float(np.mean([one.mean() for one in differences]))
+def _drawn_over_tasks(differences: list[np.ndarray], n_resamples: int) -> np.ndarray | None:
     samples = [crossed_means(one, kept=(0,), n_resamples=n_resamples, seed=index)
                for index, one in enumerate(differences)]
     if any(one is None for one in samples):
-        return percentile_interval(estimate, None)
+        return None
     by_base = np.mean(samples, axis=0)  # [samples, bases]
-    weights = draw(len(samples), by_base.shape[1], n_resamples)
-    return percentile_interval(estimate, (weights * by_base).mean(axis=1))
+    return (draw(len(samples), by_base.shape[1], n_resamples) * by_base).mean(axis=1)
 
 
 def gains(
@@ -203,9 +181,7 @@ def verdicts(tables: Mapping[str, pd.DataFrame]) -> list[Verdict]:
     return [*of_tasks, whole]
 
 
-def _of_task(
-    task: str, tables: Mapping[str, pd.DataFrame], mean: pd.Series | None, gain: pd.Series | None,
-) -> Verdict:
+def _of_task(task: str, tables: Mapping[str, pd.DataFrame], mean: pd.Series | None, gain: pd.Series | None) -> Verdict:
     rows = tables["shortfall"][tables["shortfall"]["task"] == task]
     rows = rows[rows["condition"].isin(synthetic(rows["condition"].unique()))]
     rows = rows[rows["metric"] == (EXACT if mean is None else mean["metric"])]

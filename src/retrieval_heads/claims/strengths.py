@@ -57,9 +57,7 @@ def strength_rows(
     return pd.DataFrame(rows)
 
 
-def _strength_rows(
-    one: TaskHeads, heads: str, own: np.ndarray, n_resamples: int, n_permutations: int
-) -> list[dict]:
+def _strength_rows(one: TaskHeads, heads: str, own: np.ndarray, n_resamples: int, n_permutations: int) -> list[dict]:
     real = own[:, [one.reference]]
     values = dict(zip(("recall", "precision"), pair_values(flat(own), flat(real)), strict=True))
     columns = {"n_pairs": (~np.isnan(values["precision"])).sum(axis=(1, 2, 3))}

@@ -34,7 +34,7 @@ from retrieval_heads.claims.runs import synthetic
 from retrieval_heads.claims.verdict import Verdict, decide, over_tasks, plain, too_few
 from retrieval_heads.settings import REFERENCE
 from retrieval_heads.stats.overlap import THRESHOLDS, common_distribution, recall_precision
-from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN, Interval, bootstrap_mean
+from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN, bootstrap_mean
 
 HEADS = ("all", "gained")
 LEAST_HEADS = 1
@@ -149,14 +149,12 @@ def subset_verdicts(subsets: pd.DataFrame, threshold: float = THRESHOLD) -> list
     counting = at["condition"].isin(synthetic(at["condition"]))
     tasks = [_task_verdict(str(task), part[counting.loc[part.index]], part[part["condition"] == REFERENCE])
              for task, part in at.groupby("task") if counting.loc[part.index].any()]
-    decided = counting & at["task"].isin([one.task for one in tasks if one.decided])
-    return [*tasks, over_tasks(tasks, _pooled(at[decided & (at["heads"] == "all")]))] if tasks else []
-
-
-def _pooled(rows: pd.DataFrame) -> Interval | None:
-    """Precision over tasks, with an interval over conditions: the tasks share them, so one is drawn for all tasks."""
-    known = rows.groupby("condition")["precision"].mean().dropna()
-    return bootstrap_mean(known) if len(known) else None
+    if not tasks:
+        return []
+    decided = at[counting & (at["heads"] == "all") & at["task"].isin([one.task for one in tasks if one.decided])]
+    # with an interval over conditions: the tasks share them, so one is drawn for all tasks
+    precision = decided.groupby("condition")["precision"].mean().dropna()
+    return [*tasks, over_tasks(tasks, bootstrap_mean(precision) if len(precision) else None)]
 
 
 def _task_verdict(task: str, part: pd.DataFrame, of_real: pd.DataFrame) -> Verdict:

@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from retrieval_heads.claims.runs import claimed, where
+from retrieval_heads.claims.prediction import parts
+from retrieval_heads.claims.runs import where
+from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.figures.common import over_runs, points, shared_legend, write_empty
 from retrieval_heads.figures.interval_tables import cells, with_interval
 from retrieval_heads.figures.style import WIDTH, colour, in_order, marker, panels, words
-from retrieval_heads.settings import REFERENCE, Profile
+from retrieval_heads.settings import Profile
 from retrieval_heads.stages.provide import at_hand
 from retrieval_heads.wording import p_value, span
 
@@ -78,8 +80,7 @@ def plot_runs(runs: pd.DataFrame, found: pd.Series | None, ax: Axes) -> None:
     Of the rows of `run_predictors` of one task, `real`, controls and sizes are passed over. Above the panel stands what
     was `found`, a row of `correlation_runs`.
     """
-    rows = runs[runs.condition.isin([name for name in claimed(runs.condition.unique()) if name != REFERENCE])]
-    rows = rows[rows.recall.notna()]
+    rows = parts(runs)[ALL].dropna(subset=["recall"])
     for condition in in_order(rows.condition):
         own, named = rows[rows.condition == condition], condition in NAMED
         tone = colour(condition) if named else "#9a9a9a"

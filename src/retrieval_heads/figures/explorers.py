@@ -84,9 +84,7 @@ def vega_bundle() -> str:
     return f"(() => {{\n{vl_convert.javascript_bundle()}\n}})();\n"
 
 
-def head_chart(
-    scores: pd.DataFrame, threshold: float, tasks: Sequence[str], darkest: float = 1.0,
-) -> alt.LayerChart:
+def head_chart(scores: pd.DataFrame, threshold: float, tasks: Sequence[str], darkest: float = 1.0) -> alt.LayerChart:
     """A map of heads with a slider for the threshold and menus for task and training data, as a chart of Vega-Lite.
 
     From rows of the table `head_scores` of one kind per task and one mode; runs of a condition are averaged. The scale

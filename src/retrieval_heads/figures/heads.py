@@ -15,14 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from retrieval_heads.claims.arrays import BASE, RAISED
 from retrieval_heads.claims.runs import synthetic
 from retrieval_heads.claims.subsets import LEAST_HEADS
-from retrieval_heads.figures.common import (
-    REPEATED,
-    beside_rows,
-    condition_rows,
-    points,
-    task_figure,
-    write_over,
-)
+from retrieval_heads.figures.common import REPEATED, beside_rows, condition_rows, points, task_figure, write_over
 from retrieval_heads.figures.style import colour, in_order, marker, words
 from retrieval_heads.settings import REFERENCE
 
@@ -66,9 +59,7 @@ def plot_head_map(
         ticks([place + 0.5 for place in shown], [str(names[place]) for place in shown], rotation=0, fontsize="small")
 
 
-def plot_threshold_counts(
-    scores: pd.DataFrame, thresholds: Sequence[float], threshold: float, ax: Axes,
-) -> None:
+def plot_threshold_counts(scores: pd.DataFrame, thresholds: Sequence[float], threshold: float, ax: Axes) -> None:
     """The number of heads with a score above the threshold, over thresholds: a line for each condition.
 
     With several runs the line is their mean; the dotted lines count heads whose chance level is above the threshold.

@@ -10,14 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from retrieval_heads.claims.necessity import ABLE, METRIC
-from retrieval_heads.figures.common import (
-    METRIC_LABEL,
-    REPEATED,
-    condition_rows,
-    mean_and_range,
-    over_runs,
-    points,
-)
+from retrieval_heads.figures.common import METRIC_LABEL, REPEATED, condition_rows, mean_and_range, over_runs, points
 from retrieval_heads.figures.performance import plot_runs, runs_each
 from retrieval_heads.keys import RUN
 from retrieval_heads.wording import plural, span

@@ -55,9 +55,7 @@ def head_map(scores: Any, threshold: float | None = None, ax: Axes | None = None
     return ax
 
 
-def head_overlap(
-    table: pd.DataFrame, measure: str = "recall", ax: Axes | None = None, chance: str = "chance",
-) -> Axes:
+def head_overlap(table: pd.DataFrame, measure: str = "recall", ax: Axes | None = None, chance: str = "chance") -> Axes:
     """A line for each condition: how much its heads have in common with reference heads, over thresholds.
 
     Args:

@@ -13,20 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from retrieval_heads.claims import pretrained
+from retrieval_heads.claims import pretrained, questions
 from retrieval_heads.claims.arrays import RAISED
 from retrieval_heads.claims.axes import interaction_verdicts
 from retrieval_heads.claims.choice import choice_rows, choice_verdict
 from retrieval_heads.claims.necessity import control_rows, judge_necessity
 from retrieval_heads.claims.patching import judge_patching
 from retrieval_heads.claims.prediction import correlation_rows, error_rows, prediction_verdict
-from retrieval_heads.claims.questions import (
-    alike_verdict,
-    base_alike_rows,
-    measures_verdict,
-    spread_rows,
-    spread_verdict,
-)
 from retrieval_heads.claims.run_predictors import run_predictors, run_recall
 from retrieval_heads.claims.shortfall import judge_shortfall
 from retrieval_heads.claims.strengths import base_share_rows, strength_rows
@@ -178,11 +171,12 @@ def _patching(inputs: Inputs) -> Judged:
 
 def _questions(inputs: Inputs) -> Judged:
     choice = choice_rows(inputs.runs, n_resamples=inputs.n)
-    spread = spread_rows(inputs.runs, n_resamples=inputs.n)
-    alike = base_alike_rows(inputs.head_scores, n_resamples=inputs.n)
+    spread = questions.spread_rows(inputs.runs, n_resamples=inputs.n)
+    alike = questions.base_alike_rows(inputs.head_scores, n_resamples=inputs.n)
     return Judged(
         {"choice": choice, "base_alike": alike, "spread": spread},
-        (choice_verdict(choice), measures_verdict(inputs.errors), alike_verdict(alike), spread_verdict(spread)),
+        (choice_verdict(choice), questions.measures_verdict(inputs.errors), questions.alike_verdict(alike),
+         questions.spread_verdict(spread)),
     )
 
 

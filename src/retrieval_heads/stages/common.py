@@ -125,8 +125,7 @@ def training_examples(profile: Profile, key: RunKey) -> Iterable[Example]:
     """
     n = n_training_examples(profile, key)
     if profile.data is not None:
-        return training_file(files_of(profile), key.task, key.condition, n, key.seed,
-                             study_tokenizer(profile))
+        return training_file(files_of(profile), key.task, key.condition, n, key.seed, study_tokenizer(profile))
     return make_examples(
         task=key.task, condition=key.condition, length=training_length(profile, key.condition), n=n, seed=key.seed,
         split="train", tokenizer=study_tokenizer(profile),
@@ -178,9 +177,7 @@ def metric_rows(scores: pd.DataFrame, task: str, n_resamples: int) -> list[dict[
     rows = []
     for metric in (*task_of(task).metrics, "forced_exact_match"):
         mean = bootstrap_mean(scores[metric], n_resamples=n_resamples)
-        rows.append({
-            "metric": metric, "value": mean.estimate, "low": mean.low, "high": mean.high, "n": len(scores),
-        })
+        rows.append({"metric": metric, "value": mean.estimate, "low": mean.low, "high": mean.high, "n": len(scores)})
     return rows
 
 

@@ -16,7 +16,7 @@ from retrieval_heads.heads.sweeps import knockout_sweep
 from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import detect
-from retrieval_heads.stages.common import EVERYTHING, HELD_OUT_SEED, load_run, runs_of, without_gold_documents
+from retrieval_heads.stages.common import EVERYTHING, load_run, runs_of, without_gold_documents
 from retrieval_heads.stages.head_sets import NONE, HeadSet, RunHeads, by_label, controls, run_heads
 from retrieval_heads.stages.knockout import group_size, knockout_sets, sets_per_pass
 from retrieval_heads.stages.patch import SOURCE, let_go, patched_examples, swept
@@ -63,7 +63,7 @@ def knock_out_run(profile: Profile, key: RunKey, device: str) -> Made:
         _by_set(knockout_sweep(model, tokenizer, each, by_label(sets), sets_per_pass=sets_per_pass(device)))
         for each in (examples, bare)
     )
-    return Made({KNOCKOUT: _rows(key, sets, losses, without)}, seeds=(HELD_OUT_SEED,), used=len(examples))
+    return Made({KNOCKOUT: _rows(key, sets, losses, without)}, used=len(examples))
 
 
 def patch_run(profile: Profile, key: RunKey, device: str) -> Made:
@@ -74,7 +74,7 @@ def patch_run(profile: Profile, key: RunKey, device: str) -> Made:
     found, answers = swept(profile, key, device, settings.n, sets)
     own = [{"set": SOURCE.label, "example": index, **answer.metrics} for index, answer in enumerate(answers)]
     rows = _rows(key, [*sets, SOURCE], _by_set([*found, *own]))
-    return Made({PATCHING: rows}, seeds=(HELD_OUT_SEED,), used=len(answers))
+    return Made({PATCHING: rows}, used=len(answers))
 
 
 def patching_sets(source: RunHeads, target: RunHeads, counts: Sequence[int], draws: int, where: str) -> list[HeadSet]:

@@ -19,16 +19,7 @@ import pandas as pd
 
 from retrieval_heads.data.example import task_of
 from retrieval_heads.errors import ConfigError, HeadError
-from retrieval_heads.heads.select import (
-    group_heads,
-    group_mismatch,
-    groups_filled,
-    layer_mismatch,
-    random_heads,
-    select_heads,
-    top_heads,
-    weakest_heads,
-)
+from retrieval_heads.heads import select
 from retrieval_heads.keys import RunKey
 from retrieval_heads.models.layout import Head
 from retrieval_heads.settings import Profile
@@ -96,11 +87,11 @@ class RunHeads:
     @property
     def retrieval(self) -> list[Head]:
         """The retrieval heads in order of layer and head."""
-        return sorted(select_heads(self.scores, self.threshold))
+        return sorted(select.select_heads(self.scores, self.threshold))
 
     def top(self, k: int) -> list[Head]:
         """The k strongest heads, whether or not they are above the threshold."""
-        return top_heads(self.ranks, k)
+        return select.top_heads(self.ranks, k)
 
 
 def score_kind(profile: Profile, task: str) -> str:
@@ -154,17 +145,17 @@ def controls(
         seed = zlib.crc32(f"{where}|{name}|{len(heads)}|{draw}".encode())
         try:
             if name == "random_group":
-                drawn = group_heads(heads, shape, group_size, seed, barred)
+                drawn = select.group_heads(heads, shape, group_size, seed, barred)
             elif name == "bottom":
-                drawn = weakest_heads(run.scores, heads, seed, barred)
+                drawn = select.weakest_heads(run.scores, heads, seed, barred)
             else:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", UserWarning)  # said by `moved`
-                    drawn = random_heads(heads, shape, seed, barred, match="nearest")
+                    drawn = select.random_heads(heads, shape, seed, barred, match="nearest")
         except HeadError:
             return []
         sets.append(HeadSet(
-            name, tuple(drawn), draw, layer_mismatch(heads, drawn), group_mismatch(heads, drawn, group_size),
-            groups_filled(drawn, group_size),
+            name, tuple(drawn), draw, select.layer_mismatch(heads, drawn),
+            select.group_mismatch(heads, drawn, group_size), select.groups_filled(drawn, group_size),
         ))
     return sets

@@ -24,7 +24,7 @@ from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.models.layout import head_layout
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import detect
-from retrieval_heads.stages.common import EVERYTHING, HELD_OUT_SEED, dissected, held_out, load_run, runs_of
+from retrieval_heads.stages.common import EVERYTHING, dissected, held_out, load_run, runs_of
 from retrieval_heads.stages.head_sets import CONTROLS, NONE, HeadSet, RunHeads, by_label, controls, run_heads
 from retrieval_heads.stages.provide import Made, make_tables
 from retrieval_heads.stages.sweeps import METRICS, NAN, Resamples, Scores, as_cells, loss, per_example, together
@@ -78,7 +78,7 @@ def knock_out_run(profile: Profile, key: RunKey, device: str) -> Made:
                 rows["knockout_effects"] += effect_rows(place, k, scores[NONE], of_size, resamples)
     if key.condition == REFERENCE:
         rows["text_loss"] = _text_rows(profile, key, model, tokenizer, [NONE, *sets])
-    return Made(rows, seeds=(HELD_OUT_SEED,), used=len(examples))
+    return Made(rows, used=len(examples))
 
 
 def sets_per_pass(device: str) -> int:

@@ -22,15 +22,7 @@ from retrieval_heads.data.example import Example
 from retrieval_heads.keys import Options, RunKey
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stages import detect
-from retrieval_heads.stages.common import (
-    EVERYTHING,
-    HELD_OUT_SEED,
-    adapter_path,
-    dissected,
-    held_out,
-    load_run,
-    runs_of,
-)
+from retrieval_heads.stages.common import EVERYTHING, adapter_path, dissected, held_out, load_run, runs_of
 from retrieval_heads.stages.head_sets import NONE, HeadSet, RunHeads, by_label, controls, run_heads
 from retrieval_heads.stages.provide import Made, make_tables
 from retrieval_heads.stages.sweeps import Resamples, Scores, as_cells, loss, per_example, together
@@ -70,7 +62,7 @@ def patch_run(profile: Profile, key: RunKey, device: str) -> Made:
     sets = [NONE, *patching_sets(*heads, profile.patch.sets, profile.patch.draws, key.name)]
     found, answers = swept(profile, key, device, profile.patch.n, sets)
     rows = patching_rows(key, patched_scores(found, answers, sets), Resamples(len(answers), profile.bootstrap))
-    return Made({"patching": rows}, seeds=(HELD_OUT_SEED,), used=len(answers))
+    return Made({"patching": rows}, used=len(answers))
 
 
 def swept(
@@ -113,9 +105,7 @@ def let_go() -> None:
     _source_run.cache_clear()
 
 
-def patching_sets(
-    source: RunHeads, target: RunHeads, wanted: tuple[str, ...], draws: int, where: str,
-) -> list[HeadSet]:
+def patching_sets(source: RunHeads, target: RunHeads, wanted: tuple[str, ...], draws: int, where: str) -> list[HeadSet]:
     """The sets that a profile asks for; one that is empty stays in, and changes nothing.
 
     There is no control where too few heads are neither in R nor in S.

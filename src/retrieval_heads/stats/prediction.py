@@ -29,14 +29,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.stats.resample import (
-    NAN,
-    RESAMPLES,
-    UNKNOWN,
-    bootstrap_crossed,
-    percentile_interval,
-    resampled_sums,
-)
+from retrieval_heads.stats.resample import NAN, RESAMPLES, bootstrap_crossed, percentile_interval, resampled_sums
 from retrieval_heads.stats.runs import CONDITION, REPEAT, TASK, balanced, in_order, of_tasks
 
 BASELINE = "mean"
@@ -176,7 +169,7 @@ def summarise_regret(
                 "regret": regrets[i], "random_regret": by_chance[i], "gain": by_chance[i] - regrets[i],
                 "agreement": cubes["agreement"][i], "over_reference": regrets[names.index(reference)] - regrets[i],
             }.items():
-                found = UNKNOWN
+                found = percentile_interval(NAN, None)
                 if cube.size:
                     found = bootstrap_crossed(cube, fixed=(0,), n_resamples=n_resamples, seed=seed)
                 row |= dict(zip((measure, f"{measure}_low", f"{measure}_high"), found, strict=True))

@@ -25,15 +25,7 @@ from retrieval_heads.claims.pretrained.loading import (
     by_condition,
     losses_by_set,
 )
-from retrieval_heads.claims.pretrained.sampled import (
-    RESAMPLES,
-    Means,
-    at_least,
-    both,
-    lies_above,
-    lies_below,
-    resampled_means,
-)
+from retrieval_heads.claims.pretrained.sampled import RESAMPLES, at_least, both, lies_above, lies_below, resampled_means
 from retrieval_heads.claims.runs import from_cells
 from retrieval_heads.claims.verdict import ALL, Verdict, decide, undecided
 from retrieval_heads.settings import REFERENCE
@@ -117,14 +109,10 @@ def necessity_rows(
     means = resampled_means(alike, with_seeds=with_seeds, n_resamples=n_resamples, seed=seed)
     effects = _effects(labels[REFERENCE])
     return pd.DataFrame([
-        {"task": task, "condition": name, **row, "n": one.shape[1], "n_seeds": len(one), "seeds_counted": with_seeds}
-        for name, one in alike.items() for row in _rows(means, name, effects)
+        {"task": task, "condition": name, "effect": effect, "k": k, "control": control, **means.cells(name, *parts),
+         "n": one.shape[1], "n_seeds": len(one), "seeds_counted": with_seeds}
+        for name, one in alike.items() for (effect, k, control), parts in effects.items()
     ])
-
-
-def _rows(means: Means, name: str, effects: Effects) -> list[dict]:
-    return [{"effect": effect, "k": k, "control": control, **means.cells(name, *parts)}
-            for (effect, k, control), parts in effects.items()]
 
 
 def _outcomes(
@@ -221,8 +209,11 @@ def patching_rows(
         array = np.stack(list(one.values()), axis=-1)
         with_seeds = len(array) >= LEAST_SEEDS
         means = resampled_means({name: array}, with_seeds=with_seeds, n_resamples=n_resamples, seed=seed)
-        rows += [{"task": task, "condition": name, **row, "n": array.shape[1], "n_seeds": len(array),
-                  "seeds_counted": with_seeds} for row in _rows(means, name, _shares(list(one)))]
+        rows += [
+            {"task": task, "condition": name, "effect": effect, "k": k, "control": control,
+             **means.cells(name, *parts), "n": array.shape[1], "n_seeds": len(array), "seeds_counted": with_seeds}
+            for (effect, k, control), parts in _shares(list(one)).items()
+        ]
     return pd.DataFrame(rows)
 
 

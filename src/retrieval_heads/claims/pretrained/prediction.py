@@ -15,16 +15,7 @@ from scipy.stats import rankdata
 
 from retrieval_heads.claims.arrays import WAYS, flat, seed_means
 from retrieval_heads.claims.pretrained.loading import CHAPTER, LEAST_SEEDS, Probed, ranked
-from retrieval_heads.claims.pretrained.sampled import (
-    RESAMPLES,
-    Sampled,
-    Truth,
-    both,
-    lies_above,
-    lies_below,
-    none_of,
-    significant,
-)
+from retrieval_heads.claims.pretrained.sampled import RESAMPLES, Sampled, both, lies_above, lies_below, significant
 from retrieval_heads.claims.runs import from_cells
 from retrieval_heads.claims.strengths import pair_values
 from retrieval_heads.claims.verdict import Verdict, decide, undecided
@@ -51,9 +42,7 @@ SETS = {"all": lambda name: True, "whole": lambda name: not (kind_of(name).membe
 """All ranked sets, and those that share no examples with another by construction."""
 
 
-def set_points(
-    probes: Probed, answers: pd.DataFrame, probe_loss: pd.DataFrame, task: str
-) -> pd.DataFrame:
+def set_points(probes: Probed, answers: pd.DataFrame, probe_loss: pd.DataFrame, task: str) -> pd.DataFrame:
     """The table `set_points` of one task: for each ranked training set, means over its seeds.
 
     Of theta alone's heads, recall is that by the run.
@@ -184,8 +173,8 @@ def verdict(points: pd.DataFrame, rows: pd.DataFrame, task: str) -> Verdict:
     associated = both(_positive(plain), _positive(given), _positive(by_value))
     better, weak = lies_above(useful, 0.0), lies_below(plain, WEAK)
     outcome = decide(
-        undecided=pd.isna(plain["value"]), supported=both(associated, better, none_of([weak])),
-        in_part=both(associated, none_of([weak])), not_supported=both(weak, none_of([associated])),
+        undecided=True if pd.isna(plain["value"]) else both(associated, weak), supported=both(associated, better),
+        in_part=associated, not_supported=weak,
     )
     detail = (f"{_said(plain)}; given the overlap of theta alone {_said(given)}, and of values, not ranks, "
               f"{_said(by_value)}. Recall predicts a left-out set with an error smaller by {_interval(useful)} "
@@ -205,7 +194,7 @@ def _few(points: pd.DataFrame) -> str:
     return f"Not known for every set: {listed(absent)}." if absent else ""
 
 
-def _positive(row: pd.Series) -> Truth:
+def _positive(row: pd.Series) -> bool | None:
     """Whether a correlation is positive beyond chance."""
     if pd.isna(row["value"]):
         return False

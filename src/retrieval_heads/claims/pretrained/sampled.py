@@ -198,9 +198,7 @@ def resampled_means(
     )
 
 
-def _seed_parts(
-    values: Mapping[str, np.ndarray], n_resamples: int, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
+def _seed_parts(values: Mapping[str, np.ndarray], n_resamples: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """By set, draws `[resamples, outcomes]` of the error of its mean over seeds."""
     trained = {name: one.mean(axis=1) for name, one in values.items() if name != "rope"}  # [seeds, outcomes]
     deviations = {name: one - one.mean(axis=0) for name, one in trained.items()}

@@ -12,13 +12,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from retrieval_heads.claims.pretrained.loading import (
-    CHAPTER,
-    NAMED,
-    THETA_ALONE,
-    few_seeds,
-    runs_by_example,
-)
+from retrieval_heads.claims.pretrained.loading import CHAPTER, NAMED, THETA_ALONE, few_seeds, runs_by_example
 from retrieval_heads.claims.pretrained.sampled import (
     RESAMPLES,
     Means,

@@ -15,15 +15,7 @@ import pandas as pd
 
 from retrieval_heads.claims.arrays import flat, seed_means
 from retrieval_heads.claims.pretrained.loading import CHAPTER, LEAST_SEEDS, SYNTHETIC, Probed
-from retrieval_heads.claims.pretrained.sampled import (
-    RESAMPLES,
-    Sampled,
-    at_least,
-    both,
-    lies_above,
-    lies_below,
-    none_of,
-)
+from retrieval_heads.claims.pretrained.sampled import RESAMPLES, Sampled, at_least, both, lies_above, lies_below
 from retrieval_heads.claims.runs import from_cells
 from retrieval_heads.claims.strengths import beside, chance_within_layers, pair_values
 from retrieval_heads.claims.verdict import ALL, Verdict, decide, first_that_holds, undecided
@@ -166,7 +158,7 @@ def verdict(rows: pd.DataFrame, task: str) -> Verdict:
     stable = ceiling["precision"] >= LEAST_CEILING and ceiling["precision"] > ceiling["chance_high"]
     outcome = decide(
         undecided=not stable, supported=at_least(NEEDED, holds), not_supported=at_least(REFUTING, fails),
-        in_part=both(at_least(NEEDED, in_all), none_of([at_least(NEEDED, holds)])),
+        in_part=at_least(NEEDED, in_all),
     )
     detail = (f"Of what is gained it holds in {sum(holds)} and fails in {sum(fails)} of {len(sets)} synthetic sets; of "
               f"all strength it holds in {sum(in_all)}. The ceiling is {ceiling['precision']:.2f}, its chance at most "
