@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from retrieval_heads.claims.axes import contrasts, factorial_effects
@@ -12,7 +13,8 @@ COST = np.array([[0.00, 0.10, 0.15], [0.05, 0.20, 0.30], [0.30, 0.45, 0.70]])  #
 
 
 def effects(costs: np.ndarray, **settings: object) -> dict[str, float]:
-    return factorial_effects(costs, **({"n_resamples": 20} | settings)).set_index("effect").estimate.to_dict()
+    found = factorial_effects(costs, **({"n_resamples": 20} | settings))
+    return {name: interval.estimate for name, interval in found.items()}
 
 
 def simulated(rng: np.random.Generator, cells: np.ndarray, bases: int = 4, seeds: int = 8, n: int = 60) -> np.ndarray:
@@ -63,7 +65,7 @@ def test_real_run_cancels_in_all_but_the_mean():
     rng = np.random.default_rng(0)
     performance = rng.random((3, 3, 2, 3, 10))
     one, two = (
-        factorial_effects(real - performance, n_resamples=50).set_index("effect")[["estimate", "low", "high"]]
+        pd.DataFrame(factorial_effects(real - performance, n_resamples=50)).T
         for real in (rng.random((2, 3, 10)), np.zeros((2, 3, 10)))
     )
     np.testing.assert_allclose(one.drop("mean"), two.drop("mean"), atol=1e-12)
@@ -72,11 +74,11 @@ def test_real_run_cancels_in_all_but_the_mean():
 
 def test_interval_is_that_of_the_contrast_of_each_run_and_example():
     costs = simulated(np.random.default_rng(1), COST)
-    found = factorial_effects(costs, n_resamples=300, seed=5).set_index("effect")
+    found = factorial_effects(costs, n_resamples=300, seed=5)
     for name, weight in contrasts((3, 3)).items():
         each = np.einsum("ij,ij...->...", weight, costs)
         expected = bootstrap_crossed(each, n_resamples=300, seed=5)
-        assert tuple(found.loc[name, ["estimate", "low", "high"]]) == pytest.approx(expected), name
+        assert found[name] == pytest.approx(expected), name
 
 
 def test_coverage_and_what_ignoring_the_runs_does():
@@ -86,8 +88,8 @@ def test_coverage_and_what_ignoring_the_runs_does():
     for trial in range(trials):
         costs = simulated(rng, COST, seeds=5)
         for found, table in ((covered, costs), (naive, costs.mean(axis=(2, 3)))):
-            rows = factorial_effects(table, n_resamples=200, seed=trial).set_index("effect")
-            found.append([rows.low[name] <= truth[name] <= rows.high[name] for name in ("difference", "interaction")])
+            ends = factorial_effects(table, n_resamples=200, seed=trial)
+            found.append([ends[name].low <= truth[name] <= ends[name].high for name in ("difference", "interaction")])
     assert np.mean(covered) > 0.87
     assert np.mean(naive) < np.mean(covered) - 0.02
 
@@ -107,20 +109,18 @@ def test_log_odds_of_certain_cells_are_finite_and_have_intervals():
     rng = np.random.default_rng(3)
     wrong = (rng.random((3, 3, 5, 40)) < COST[..., None, None]).astype(float)
     assert wrong[0, 0].sum() == 0
-    rows = factorial_effects(wrong, scale="log_odds", n_resamples=100)
-    assert np.isfinite(rows[["estimate", "low", "high"]].to_numpy()).all()
-    assert (rows.low <= rows.high).all()
+    found = factorial_effects(wrong, scale="log_odds", n_resamples=100)
+    assert np.isfinite(list(found.values())).all()
+    assert all(one.low <= one.high for one in found.values())
     errors = wrong.reshape(3, 3, -1).sum(axis=-1)
     odds = np.log((errors + 0.5) / (200 - errors + 0.5))
     expected = odds[2, 2] - odds[2, 0] - odds[0, 2] + odds[0, 0]
-    assert rows.set_index("effect").estimate["interaction"] == pytest.approx(expected)
+    assert found["interaction"].estimate == pytest.approx(expected)
 
 
 def test_cells_alone_have_no_interval():
-    rows = factorial_effects(COST)
-    assert rows.low.isna().all()
-    assert set(rows.reason) == {"no interval: nothing to resample"}
-    assert factorial_effects(COST[:2, :2, None]).effect.tolist() == [
+    assert np.isnan([one.low for one in factorial_effects(COST).values()]).all()
+    assert list(factorial_effects(COST[:2, :2, None])) == [
         "mean", "concept", "concept_linear", "context", "context_linear", "difference", "interaction",
         "linear_by_linear"]
 

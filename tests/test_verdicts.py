@@ -18,7 +18,7 @@ from retrieval_heads.figures.knockout import comparison_sizes
 from retrieval_heads.figures.verdicts import FIGURES, task_verdicts_html, verdict_text, verdicts_html
 from retrieval_heads.keys import RUN, study_grid
 from retrieval_heads.stages import claims
-from retrieval_heads.stages.findings import performance_sentence, repeats, study_size
+from retrieval_heads.stages.findings import performance_sentence, study_size
 from retrieval_heads.store import load_table
 
 
@@ -46,7 +46,9 @@ def test_a_study_that_is_not_complete_says_so() -> None:
     assert "not complete" not in study_size(profile, runs)
     assert f"rest on {len(runs)} runs (2 seeds)" in study_size(profile, runs)
     assert "**The study is not complete**" in study_size(profile, runs[runs.seed == 0])
-    assert repeats(1, 2) == "1 seed, 2 base models"
+    assert "runs (1 seed)" in study_size(profile, runs[runs.seed == 0])
+    two = pd.concat([runs, runs.assign(base="another")])
+    assert "runs (2 seeds, 2 base models)" in study_size(profile, two)
 
 
 def test_sentences_of_verdicts_have_words_and_one_rule_for_p_values() -> None:

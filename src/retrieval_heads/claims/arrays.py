@@ -36,7 +36,6 @@ WAYS = ((0, 1), (1, 0))
 LEAST_SEEDS = 3
 """For an interval over pairs: with two seeds, half of the samples would have no pair of different seeds."""
 
-ANSWER_KEY = ("task", "condition", BASE, "seed", "example")
 EXACT, SCORE = "exact_match", "score"
 """The two columns of the table `answers` that hold scores."""
 
@@ -236,7 +235,7 @@ def task_scores(answers: pd.DataFrame, column: str | None = None) -> list[TaskSc
 
 
 def _task_scores(task: str, part: pd.DataFrame, column: str) -> TaskScores:
-    axes = [pd.factorize(part[name], sort=True) for name in ANSWER_KEY[1:]]
+    axes = [pd.factorize(part[name], sort=True) for name in ("condition", BASE, "seed", "example")]
     scores = np.full([len(labels) for _, labels in axes], np.nan)
     scores[tuple(codes for codes, _ in axes)] = part[column].to_numpy(np.float64)
     known = ~np.isnan(scores)

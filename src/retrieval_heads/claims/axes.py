@@ -32,10 +32,8 @@ from retrieval_heads.claims.runs import cells, frame, from_cells, one_sign, told
 from retrieval_heads.claims.verdict import ALL, NOT, SUPPORTED, UNDECIDED, Verdict, decide, in_each
 from retrieval_heads.data.conditions import CONDITIONS, LEVELS
 from retrieval_heads.settings import REFERENCE
-from retrieval_heads.stats.resample import RESAMPLES, UNKNOWN, bootstrap_crossed, crossed_means, percentile_interval
+from retrieval_heads.stats.resample import RESAMPLES, Interval, bootstrap_crossed, crossed_means, percentile_interval
 from retrieval_heads.wording import words
-
-SCALES = ("difference", "log_odds")
 
 FACTORS = ("concept", "context")
 """The two factors: concept expression and context diversity."""
@@ -62,28 +60,27 @@ def axis_effects(answers: pd.DataFrame, *, n_resamples: int = RESAMPLES) -> pd.D
     for one in task_scores(answers):
         scores, bases = one.together([REFERENCE, *CELLS])
         if scores.size:
-            rows += [row for scale in SCALES for row in _rows(one, scores, bases, scale, n_resamples)]
+            for scale in ("difference", "log_odds"):
+                rows += _rows(one, scores, bases, scale, n_resamples)
     return frame(rows, "axis_effects")
 
 
 def _rows(one: TaskScores, scores: np.ndarray, bases: tuple[str, ...], scale: str, n_resamples: int) -> list[dict]:
     costs = scores[0] - scores[1:] if scale == "difference" else 1 - scores[1:]
     costs = costs.reshape(len(LEVELS), len(LEVELS), *costs.shape[1:])
-    by_base = pd.DataFrame({
-        name: factorial_effects(costs[:, :, index], scale=scale, n_resamples=1).set_index("effect")["estimate"]
-        for index, name in enumerate(bases)
-    })
+    by_base = {name: factorial_effects(costs[:, :, index], scale=scale, n_resamples=1)
+               for index, name in enumerate(bases)}
     return [
-        {"task": one.task, "scale": scale, "effect": row.effect,
-         **cells((row.estimate, row.low, row.high)), **counts(costs),
-         "same_sign": one_sign(by_base.loc[row.effect], one.bases), "reason": row.reason}
-        for row in factorial_effects(costs, scale=scale, n_resamples=n_resamples).itertuples()
+        {"task": one.task, "scale": scale, "effect": effect, **cells(found), **counts(costs),
+         "same_sign": one_sign(pd.Series({name: own[effect].estimate for name, own in by_base.items()}), one.bases),
+         "reason": "no interval: nothing to resample" if np.isnan(found.low) else ""}
+        for effect, found in factorial_effects(costs, scale=scale, n_resamples=n_resamples).items()
     ]
 
 
 def factorial_effects(
     costs: np.ndarray, *, scale: str = "difference", n_resamples: int = RESAMPLES, seed: int = 0
-) -> pd.DataFrame:
+) -> dict[str, Interval]:
     """Effects of two ordered factors on a cost, with intervals over all further axes, which are crossed and resampled.
 
     `costs` are `[levels of the first, levels of the second, ...]`, both from the most real level to the least: on the
@@ -99,13 +96,11 @@ def factorial_effects(
     if scale == "log_odds":
         n = int(np.prod(costs.shape[2:]))
         means, resampled = _log_odds(means, n), None if resampled is None else _log_odds(resampled, n)
-    rows = []
-    for name, weight in weights.items():
-        found = percentile_interval(float((weight * means).sum()),
-                                    None if resampled is None else np.einsum("ij,bij->b", weight, resampled))
-        rows.append({"effect": name, **found._asdict(),
-                     "reason": "no interval: nothing to resample" if resampled is None else ""})
-    return pd.DataFrame(rows)
+    return {
+        name: percentile_interval(float((weight * means).sum()),
+                                  None if resampled is None else np.einsum("ij,bij->b", weight, resampled))
+        for name, weight in weights.items()
+    }
 
 
 def contrasts(shape: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -216,14 +211,12 @@ def _size_row(one: TaskScores, condition: str, scale: float, name: str, n_resamp
     scores, bases = one.together([name] if name == REFERENCE else [name, REFERENCE])
     if not scores.size:
         return None
-    shortfall = {**cells(UNKNOWN), "same_sign": False}
-    if name != REFERENCE:
-        shortfall = one.difference(scores[1] - scores[0], bases, n_resamples)
-    value, low, high = from_cells(shortfall)
+    beside = {} if name == REFERENCE else one.difference(scores[1] - scores[0], bases, n_resamples)
     return {
         "task": one.task, "condition": condition, "scale": scale, "metric": one.metric,
-        **cells(bootstrap_crossed(scores[0], n_resamples=n_resamples)), "shortfall": value, "shortfall_low": low,
-        "shortfall_high": high, **counts(scores), "same_sign": shortfall["same_sign"],
+        **cells(bootstrap_crossed(scores[0], n_resamples=n_resamples)), "shortfall": beside.get("value"),
+        "shortfall_low": beside.get("low"), "shortfall_high": beside.get("high"), **counts(scores),
+        "same_sign": beside.get("same_sign", False),
     }
 
 

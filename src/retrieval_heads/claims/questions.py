@@ -35,7 +35,6 @@ from retrieval_heads.wording import PREDICTORS as WORDS
 from retrieval_heads.wording import p_value
 
 MEASURES = ("profile", "sorted")
-STATES = (BASE, REFERENCE)
 LEVEL = 0.05
 
 Q3 = partial(
@@ -86,7 +85,7 @@ def base_alike_rows(
 ) -> pd.DataFrame:
     """The table `base_alike`: how alike the heads of two base models are, as they are and after training."""
     tasks, rows = task_heads(head_scores), []
-    for condition in STATES:
+    for condition in (BASE, REFERENCE):
         means = {one.task: mean for one in tasks if (mean := _mean_scores(one, condition)) is not None}
         bases = sorted({base for mean in means.values() for base in mean})
         for pair in combinations(bases, 2):

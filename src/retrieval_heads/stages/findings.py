@@ -138,16 +138,12 @@ def _size(n: Iterable[int]) -> str:
         "; so few show that the study runs, and nothing else.)" if least < FEW_EXAMPLES else ".)")
 
 
-def repeats(seeds: int, bases: int) -> str:
-    """How often each condition was run: `5 seeds`, or `5 seeds, 2 base models` where there are several."""
-    return plural(seeds, "seed") + (f", {bases} base models" if bases > 1 else "")
-
-
 def study_size(profile: Profile, training: pd.DataFrame) -> str:
     """How many runs, by the table `training`, the verdicts rest on, and what of the study has not been run."""
     planned, of_seed = len(study_grid(profile)), training.groupby("seed").size()
-    made = repeats(training.seed.nunique(), training.base.nunique())
-    text = f"These verdicts rest on {len(training)} runs ({made})."
+    n_bases = training.base.nunique()
+    several = f", {n_bases} base models" if n_bases > 1 else ""
+    text = f"These verdicts rest on {len(training)} runs ({plural(training.seed.nunique(), 'seed')}{several})."
     if len(training) == planned:
         return text
     seeds = ", ".join(f"{of_seed.get(seed, 0)} of seed {seed}" for seed in profile.seeds)
