@@ -11,8 +11,7 @@ most. Draws of a control are averaged within the run: they were made for it alon
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +26,14 @@ from retrieval_heads.stages import detect
 from retrieval_heads.stages.common import EVERYTHING, dissected, held_out, load_run, runs_of
 from retrieval_heads.stages.head_sets import CONTROLS, NONE, HeadSet, RunHeads, by_label, controls, run_heads
 from retrieval_heads.stages.provide import Made, make_tables
-from retrieval_heads.stages.sweeps import METRICS, NAN, Resamples, Scores, as_cells, loss, per_example, together
+from retrieval_heads.stages.sweeps import METRICS, PLACED, Resamples, Scores, as_cells, loss, mean_draws, per_example
 from retrieval_heads.stats.areas import area_between
-from retrieval_heads.stats.resample import Interval
+from retrieval_heads.stats.resample import NAN, Interval
 
 if TYPE_CHECKING:
     from torch import nn
 
 TABLES = ("knockout", "knockout_effects", "knockout_area", "text_loss")
-
-PLACED = ("moved", "moved_group", "groups")
-"""What is said of where the heads of a set are."""
 
 
 def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
@@ -139,20 +135,9 @@ def knockout_rows(
             continue
         shown = {METRICS["exact_match"]: found[METRICS["exact_match"]]} if one.draw else found
         rows += set_rows(place, one, shown, heads, resamples)
-    for drawn in _drawn(scores).values():
-        means = {name: float(np.mean([getattr(one, name) for one in drawn])) for name in PLACED}
-        rows += set_rows(place, replace(drawn[0], draw=0, **means), together(scores[one] for one in drawn), heads,
-                         resamples)
+    for one, found in mean_draws(scores).items():
+        rows += set_rows(place, one, found, heads, resamples)
     return rows
-
-
-def _drawn(scores: Iterable[HeadSet]) -> dict[str, list[HeadSet]]:
-    """The draws of each control."""
-    found: dict[str, list[HeadSet]] = {}
-    for one in scores:
-        if one.draw:
-            found.setdefault(one.name, []).append(one)
-    return found
 
 
 def set_rows(
@@ -174,15 +159,14 @@ def effect_rows(
 ) -> list[dict[str, Any]]:
     """What each set costs against the model as it is, and how much more retrieval heads cost than each control."""
     [retrieval] = [found for one, found in scores.items() if one.name == "retrieval"]
-    contrasts, drawn = {"retrieval": (baseline, retrieval)}, _drawn(scores)
-    for name, sets in drawn.items():
-        found = together(scores[one] for one in sets)
-        contrasts |= {name: (baseline, found), f"retrieval_over_{name}": (found, retrieval)}
+    contrasts = {"retrieval": (baseline, retrieval)}
+    for one, found in mean_draws(scores).items():
+        contrasts |= {one.name: (baseline, found), f"retrieval_over_{one.name}": (found, retrieval)}
     return [
         {
             **place, "contrast": name, "k": k, "metric": metric,
             **as_cells(resamples.interval(loss(metric, before[metric], after[metric]))),
-            "n": resamples.n, "draws": max(map(len, drawn.values()), default=0),
+            "n": resamples.n, "draws": max(one.draw for one in scores),
         }
         for name, (before, after) in contrasts.items() for metric in METRICS.values()
     ]

@@ -11,7 +11,6 @@ the source itself (`source`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from retrieval_heads.stages import detect
 from retrieval_heads.stages.common import EVERYTHING, adapter_path, dissected, held_out, load_run, runs_of
 from retrieval_heads.stages.head_sets import NONE, HeadSet, RunHeads, by_label, controls, run_heads
 from retrieval_heads.stages.provide import Made, make_tables
-from retrieval_heads.stages.sweeps import Resamples, Scores, as_cells, loss, per_example, together
+from retrieval_heads.stages.sweeps import Resamples, Scores, as_cells, loss, mean_draws, per_example
 from retrieval_heads.stats.resample import UNKNOWN, Interval
 
 if TYPE_CHECKING:
@@ -124,14 +123,10 @@ def patching_sets(source: RunHeads, target: RunHeads, wanted: tuple[str, ...], d
 
 def patching_rows(key: RunKey, scores: dict[HeadSet, Scores], resamples: Resamples) -> list[dict[str, Any]]:
     """One row per set and metric, and one for the mean of the draws of each control (draw 0)."""
-    everything, matching = dict(scores), {}
-    for name, matched in RANDOM.items():
-        drawn = [one for one in scores if one.name == name]
-        if drawn:
-            mean = replace(drawn[0], draw=0, moved=float(np.mean([one.moved for one in drawn])))
-            matching[matched] = everything[mean] = together(scores[one] for one in drawn)
+    random = mean_draws(scores)
+    matching = {RANDOM[one.name]: found for one, found in random.items()}
     rows = []
-    for one, found in everything.items():
+    for one, found in (scores | random).items():
         for metric, values in found.items():
             before, real = scores[NONE][metric], scores[SOURCE][metric]
             gained, share, over, reason = -loss(metric, before, values), UNKNOWN, UNKNOWN, None

@@ -9,19 +9,22 @@ Owen 2007, as `stats.resample.bootstrap_two_level` does), so that the interval c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from retrieval_heads.stages.head_sets import HeadSet
-from retrieval_heads.stats.resample import Interval, draw, percentile_interval
+from retrieval_heads.stats.resample import NAN, Interval, draw, percentile_interval
 
 METRICS = {"exact_match": "forced_exact_match", "token_accuracy": "token_accuracy", "nll": "nll"}
 """The metrics of a sweep, and their names in the tables."""
 
 LOWER_IS_BETTER = {"nll"}
 
-NAN = float("nan")
+
+PLACED = ("moved", "moved_group", "groups")
+"""What is said of where the heads of a set are."""
 
 Scores = dict[str, np.ndarray]
 """For each metric float64 `[sets, n]`: one row per set (several for a control that was drawn several times)."""
@@ -39,6 +42,19 @@ def per_example(rows: Iterable[Mapping[str, Any]], sets: Iterable[HeadSet], mode
             for metric, name in METRICS.items()
         }
         for one in sets
+    }
+
+
+def mean_draws(scores: Mapping[HeadSet, Scores]) -> dict[HeadSet, Scores]:
+    """For each control that was drawn one set that stands for its draws (draw 0), with the scores of all of them."""
+    drawn: dict[str, list[HeadSet]] = {}
+    for one in scores:
+        if one.draw:
+            drawn.setdefault(one.name, []).append(one)
+    return {
+        replace(sets[0], draw=0, **{name: float(np.mean([getattr(one, name) for one in sets])) for name in PLACED}):
+            together(scores[one] for one in sets)
+        for sets in drawn.values()
     }
 
 
