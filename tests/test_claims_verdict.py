@@ -17,6 +17,7 @@ from retrieval_heads.claims.verdict import (
     UNDECIDED,
     Verdict,
     as_rows,
+    decide,
     over_tasks,
     plain,
 )
@@ -25,6 +26,13 @@ from retrieval_heads.stats.resample import Interval
 
 ONE = Verdict("mdqa", SUPPORTED, 0.2, 0.1, 0.3, 10, "Counts.", claim="C1", quantity="shortfall", unit="fraction",
               n_of="conditions", rule="A rule.", chapter="02_lora_finetuning", table="shortfall")
+
+
+def test_the_first_rule_that_holds_decides_unless_one_before_it_is_not_known() -> None:
+    assert decide(undecided="", supported=False, in_part=True) == IN_PART
+    assert decide(not_supported=True, supported=True) == NOT
+    assert decide(supported=None, in_part=True) == UNDECIDED
+    assert decide(undecided="Too few.", supported=True) == decide(supported=False) == UNDECIDED
 
 
 def of_tasks(*verdicts: str) -> list[Verdict]:

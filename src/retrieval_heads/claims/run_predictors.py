@@ -139,7 +139,4 @@ def _top_overlap(one: TaskHeads, column: str, threshold: float) -> np.ndarray:
 def _places(one: TaskHeads, column: str) -> np.ndarray:
     """int `[conditions, bases, seeds, heads]`: 0 for the strongest head."""
     values, mass = (np.nan_to_num(flat(one.runs[name])) for name in (column, "mass"))
-    order = np.lexsort((-mass, -values), axis=-1)
-    places = np.empty_like(order)
-    np.put_along_axis(places, order, np.broadcast_to(np.arange(order.shape[-1]), order.shape), axis=-1)
-    return places
+    return np.lexsort((-mass, -values), axis=-1).argsort(axis=-1)

@@ -87,7 +87,7 @@ def _differences(one: TaskScores, names: Iterable[str], n_resamples: int) -> Ite
             drawn, fixed = ends["drawn"][i], ends["fixed"][i]
             by_base = pd.Series(values.mean(axis=(1, 2)), index=list(bases))
             yield {
-                "task": one.task, "condition": name, "metric": one.metric, **cells(drawn.interval),
+                "task": one.task, "condition": name, "metric": one.metric, **cells(drawn[:3]),
                 **dict(zip(("low_error", "high_error"), plain(drawn[3:]), strict=True)),
                 **dict(zip(("fixed_low", "fixed_high"), plain(fixed[1:3]), strict=True)),
                 "bases_above": sum(alone.low - alone.low_error > 0 for alone in (

@@ -75,9 +75,7 @@ class RunHeads:
     def ranks(self) -> np.ndarray:
         """int `[n_layers, n_heads]`, 0 for the weakest head; equal scores are in order of mass, layer and head."""
         order = np.lexsort((np.arange(self.scores.size)[::-1], self.mass.ravel(), self.scores.ravel()))
-        ranks = np.empty(order.size, dtype=np.int64)
-        ranks[order] = np.arange(order.size)
-        return ranks.reshape(self.scores.shape)
+        return order.argsort().reshape(self.scores.shape)
 
     @property
     def every(self) -> list[Head]:

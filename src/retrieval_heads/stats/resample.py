@@ -55,11 +55,6 @@ class Ends(NamedTuple):
     low_error: float
     high_error: float
 
-    @property
-    def interval(self) -> Interval:
-        """Without the errors."""
-        return Interval(*self[:3])
-
 
 def draw(source: int | Sequence[int] | np.random.Generator, n: int, size: int) -> np.ndarray:
     """How often each of `n` levels is in each of `size` samples of n: int64 `[size, n]`; from a seed, or going on."""

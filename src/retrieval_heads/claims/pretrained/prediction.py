@@ -22,7 +22,7 @@ from retrieval_heads.claims.verdict import Verdict, decide, undecided
 from retrieval_heads.data.conditions import kind_of
 from retrieval_heads.stats.correlation import residuals
 from retrieval_heads.stats.overlap import cosines, recall_precision
-from retrieval_heads.stats.prediction import fit_linear
+from retrieval_heads.stats.prediction import left_out_errors
 from retrieval_heads.wording import PREDICTORS, listed, p_value, words
 
 LEAST_SETS = 12
@@ -149,13 +149,9 @@ def _smaller_error(points: pd.DataFrame, n_resamples: int, seed: int) -> dict:
     cells = {"p": None, "p_error": None, "n": n}
     if n < 4:
         return dict.fromkeys(("value", "low", "high", "low_error", "high_error")) | cells
-    outcome = points["f1"].to_numpy(np.float64)
-    errors = {}
-    for name in ("recall", "probe_loss"):
-        x = points[name].to_numpy(np.float64)
-        kept = [np.arange(n) != out for out in range(n)]
-        errors[name] = np.abs([fit_linear(x[k], outcome[k])(x[~k])[0] - outcome[~k][0] for k in kept])
-    gain = errors["probe_loss"] - errors["recall"]
+    errors = left_out_errors(points.assign(base="all", seed=0), ["recall", "probe_loss"], "f1")
+    errors = errors.set_index("condition").loc[points["condition"]]
+    gain = (errors["probe_loss"] - errors["recall"]).to_numpy()
     drawn = np.random.default_rng(seed).integers(n, size=(n_resamples, n))
     return Sampled(float(gain.mean()), gain[drawn].mean(axis=1)).cells() | cells
 
