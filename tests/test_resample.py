@@ -221,7 +221,7 @@ def test_each_of_several_tables_has_the_interval_that_it_has_alone() -> None:
             ("1", bootstrap_crossed(table[1], n_resamples=40_000, seed=1)),
         ):
             assert found[name][i].estimate == pytest.approx(expected.estimate)
-            assert tuple(found[name][i].interval) == pytest.approx(tuple(expected), abs=0.03)
+            assert tuple(found[name][i][:3]) == pytest.approx(tuple(expected), abs=0.03)
     assert crossed_ends(tables[:1], n_resamples=500)["drawn"] == crossed_ends(tables, n_resamples=500)["drawn"][:1]
 
 
