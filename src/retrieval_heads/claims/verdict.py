@@ -138,8 +138,7 @@ def too_few(n_conditions: int, what: str = "synthetic condition") -> str:
 
 def as_rows(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     """One row per verdict, with the attributes as columns: the table `verdicts`."""
-    names = [field.name for field in fields(Verdict)]
-    rows = pd.DataFrame([{name: getattr(one, name) for name in names} for one in verdicts], columns=names)
+    rows = pd.DataFrame(map(vars, verdicts), columns=[field.name for field in fields(Verdict)])
     return rows.astype({name: "float64" for name in ("effect", "low", "high")})
 
 

@@ -20,8 +20,6 @@ from retrieval_heads.stats.resample import NAN, Interval, draw, percentile_inter
 METRICS = {"exact_match": "forced_exact_match", "token_accuracy": "token_accuracy", "nll": "nll"}
 """The metrics of a sweep, and their names in the tables."""
 
-LOWER_IS_BETTER = {"nll"}
-
 
 PLACED = ("moved", "moved_group", "groups")
 """What is said of where the heads of a set are."""
@@ -66,7 +64,7 @@ def together(draws: Iterable[Scores]) -> Scores:
 
 def loss(metric: str, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """How much worse `after` is than `before`: positive is worse, whichever way the metric points."""
-    return after - before if metric in LOWER_IS_BETTER else before - after
+    return after - before if metric == "nll" else before - after
 
 
 class Resamples:
