@@ -34,10 +34,8 @@ def of_synthetic_heads(subsets: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """The rows of synthetic conditions at one threshold, of tasks whose real runs have at least one such head."""
     at = subsets[(subsets.threshold.astype(float) == threshold) & subsets.precision.notna()]
     real = at[(at.condition == REFERENCE) & (at.n_heads >= 1)]
-    known = set(zip(real.task, real.heads, strict=True))
-    kept = [(task, heads) in known and kind_of(condition).synthetic
-            for task, heads, condition in zip(at.task, at.heads, at.condition, strict=True)]
-    return at.loc[pd.Series(kept, index=at.index, dtype=bool)]
+    made = at[at.condition.map(lambda name: kind_of(name).synthetic).astype(bool)]
+    return made.merge(real[["task", "heads"]], on=["task", "heads"])
 
 
 def subset_sentence(subsets: pd.DataFrame, threshold: float) -> list[str]:

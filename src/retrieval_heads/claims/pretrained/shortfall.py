@@ -16,7 +16,6 @@ from retrieval_heads.claims.pretrained.loading import CHAPTER, NAMED, THETA_ALON
 from retrieval_heads.claims.pretrained.sampled import (
     RESAMPLES,
     Means,
-    Truth,
     at_least,
     both,
     holm,
@@ -117,14 +116,10 @@ def _with_findings(rows: list[dict]) -> list[dict]:
     of_zero = holm([(row["p"], row["p_error"]) for row in named])
     of_margin = holm([(row["p_equivalent"], row["p_equivalent_error"]) for row in named])
     for row, (p, error), (equivalent, other_error) in zip(named, of_zero, of_margin, strict=True):
-        row |= {"p_holm": p, "p_equivalent_holm": equivalent, "finding": _finding(
-            significant(p, error), significant(equivalent, other_error), row["value"] > 0)}
+        shown = {EQUIVALENT: significant(equivalent, other_error),
+                 SHORT if row["value"] > 0 else BETTER: significant(p, error)}
+        row |= {"p_holm": p, "p_equivalent_holm": equivalent, "finding": first_that_holds(shown, OPEN)}
     return rows
-
-
-def _finding(different: Truth, equivalent: Truth, positive: bool) -> str:
-    direction = SHORT if positive else BETTER
-    return first_that_holds({EQUIVALENT: equivalent, direction: different}, OPEN)
 
 
 def verdict(rows: pd.DataFrame, task: str) -> Verdict:
