@@ -77,7 +77,7 @@ def test_claims_stand_before_questions_and_text_is_escaped():
     html = verdicts_html(verdicts_of(("Q4", "C1")))
     assert html.index("C1") < html.index("Further questions") < html.index("Q4")
     assert "an &lt;area&gt;; n = 1 task<" in html
-    assert "0.00 [−0.20, 0.10] fraction" in html
+    assert "0.00 [−0.20, 0.10]<br>" in html
     assert "Further questions" not in verdicts_html(verdicts_of(("C1",)))
 
 
@@ -273,4 +273,4 @@ def test_many_conditions_have_lines_for_some():
 def test_one_seed_has_no_claims_to_read():
     assert not has_claims(load_profile("smoke"))
     whole = [Verdict(**row) for row in verdicts_of(("C1",)).to_dict("records")]
-    assert "C1 is **not supported**: an <area> 0.00 [−0.20, 0.10] fraction" in verdict_text(whole)
+    assert "C1 is **not supported**: an <area> 0.00 [−0.20, 0.10] (n = " in verdict_text(whole)
