@@ -147,10 +147,16 @@ def test_the_pretrained_study_gets_a_column_when_it_is_there(layout, monkeypatch
 def test_the_pretrained_study_is_told_from_its_tables():
     tables = {"verdicts": pd.DataFrame({"claim": ["C1", "C2"], "task": "all", "verdict": ["supported", "not decided"]}),
               "contrasts": pd.DataFrame({"outcome": ["f1", "loss"], "condition": "low_low", "value": [0.17, 9.0],
-                                         "low": [0.13, 8.0], "high": [0.2, 10.0]})}
+                                         "low": [0.13, 8.0], "high": [0.2, 10.0], "finding": ["short", None]})}
     assert "C1 is supported and C2 is not decided" in module.pretrained_answer(tables)
+    assert "Models trained on template needles in repeated filler are shown to" in module.pretrained_answer(tables)
     [line] = module.pretrained_advice(tables)
     assert "0.17 [0.13, 0.20] after template needles in repeated filler." in line
+    assert "no shortfall" not in line
+    unclear = tables["contrasts"].assign(condition="high_high", low=-0.01)
+    [line] = module.pretrained_advice({"contrasts": unclear})
+    assert "after LLM-written needles in real documents, no shortfall is shown (0.17 [−0.01, 0.20])." in line
+    assert "F1 is lower" not in line
     assert module.pretrained_advice({}) == []
     assert "nothing is decided" in module.pretrained_answer({})
 

@@ -57,7 +57,7 @@ def one_seed() -> dict[str, pd.DataFrame]:
 
 def test_with_everything_there_every_part_has_its_sentence_and_its_number(whole):
     text = said.takeaway(whole, PROFILE)
-    assert len(text) == 7
+    assert len(text) == 9
     assert not any(said.NOT_YET in one for one in text if "planned" not in one)
     verdict = whole["verdicts"].query("task == 'all'").set_index("claim").verdict
     for claim, outcome in verdict[verdict != "not decided"].items():
@@ -84,6 +84,56 @@ def test_with_everything_there_every_part_has_its_sentence_and_its_number(whole)
     assert said.contrasts(whole).count("(short)") >= 2
     gap = whole["contrasts"].query("condition == 'symbolic' and outcome == 'f1'").value.iloc[0]
     assert f"`symbolic` {gap:+.3f} [" in said.contrasts(whole)
+
+
+def test_an_open_contrast_is_said_to_be_open_and_not_a_shortfall(whole):
+    table = whole["contrasts"].copy()
+    named = table.finding.notna()
+    assert "open" not in said.contrasts(whole).lower()
+    for findings, words in (
+        (["open", "short", "short"], ["For LLM-written needles in real documents it is open: neither a shortfall",
+                                      "repeated filler and symbolic data are shown to answer worse"]),
+        (["better", "equivalent", "open"], ["real documents are shown to answer better", "For symbolic data it is open",
+                                            "differ by less than 0.03 of F1"]),
+    ):
+        table.loc[named, "finding"] = findings
+        assert table[named].condition.tolist() == ["high_high", "low_low", "symbolic"]
+        text = said.short_of_real({"contrasts": table})
+        assert all(one in text for one in words)
+        assert "Open: neither a shortfall nor a difference below 0.03 is shown." in said.contrasts({"contrasts": table})
+
+
+def test_overlap_of_what_is_gained_stands_beside_its_ceiling_and_its_chance(whole):
+    row = whole["strength_agreement"].query("condition == 'all' and heads == 'gained'").iloc[0]
+    text = said.overlap(whole)
+    for words in (f"training, {row.precision:.0%} [", f"({row.ceiling:.0%} between real runs, {row.chance:.0%} with",
+                  f"by real training, {row.recall:.0%} [{row.recall_low:.0%}, {row.recall_high:.0%}]"):
+        assert words in text
+    assert said.NOT_YET in said.overlap({})
+
+
+def test_recall_stands_beside_the_cheaper_loss_and_few_seeds_are_counted(whole):
+    rows = whole["set_correlation"].query("predictor == 'probe_loss' and sets == 'all'")
+    loss = rows[rows.given.isna()].value.iloc[0]
+    assert f"loss on the probe examples is {loss:.2f}." in said.recall(whole)
+    assert "decides nothing" not in said.recall(whole)
+    points = whole["set_points"].assign(n_seeds=[2, 1] + [3] * (len(whole["set_points"]) - 2))
+    assert "As 2 sets have fewer than 3 seeds so far, this decides nothing." in said.recall(
+        whole | {"set_points": points})
+
+
+def test_the_two_parts_of_what_a_knock_out_takes_away_add_up(whole):
+    real = whole["loss_effects"].query("intervention == 'knockout' and condition == 'real' and k in (0, 14)")
+    real = real.set_index(["effect", "control"]).value
+    gain, rise, over = (real[key] for key in (("gain_from_context", "none"), ("rise", "retrieval"),
+                                              ("rise_over_without", "without")))
+    assert np.isclose((rise - (rise - over)) / gain, real["share_lost", "retrieval"], rtol=1e-3)
+    text = said.parts_lost(whole)
+    assert f"changes by {rise:+.2f} [" in text
+    assert f"{rise / gain:.0%} of the gain" in text
+    assert f"without the document by {rise - over:+.2f}, {abs(rise - over) / gain:.0%} of it." in text
+    assert said.random_share(whole).startswith(text), "the chapter has it beside the random heads"
+    assert said.parts_lost({}) == ""
 
 
 def test_a_correlation_is_that_over_ranks_and_not_the_one_given_theta_alone(whole):
@@ -136,9 +186,12 @@ def test_theta_alone_can_be_told_without_any_trained_run(whole):
 def test_where_the_studies_differ():
     small = pd.DataFrame({"claim": ["C1", "C2"], "task": "all", "verdict": ["supported", "not supported"]})
     assert "cannot be said" in said.differences(small, small.assign(verdict="not decided"))
-    assert said.differences(small, small) == "The two studies agree on C1 and C2."
-    assert said.differences(small, small.assign(verdict="supported")) == (
-        "The two studies differ on C2 (not supported in the small study, supported here).")
+    assert said.differences(small, small) == "The two studies have the same verdict on C1 and C2."
+    text = said.differences(small, small.assign(verdict="supported"))
+    assert text.startswith("The two studies have the same verdict on C1. The verdicts differ on C2 (not supported in "
+                           "the small study, supported here). Rules and measures differ, too")
+    text = said.differences(small, small.assign(verdict=["not supported", "supported"]))
+    assert text.startswith("The verdicts differ on C1 (supported in the small study, not supported here) and C2")
 
 
 @pytest.mark.parametrize("tables", ["whole", "one_seed", "nothing"])

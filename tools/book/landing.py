@@ -27,6 +27,7 @@ from retrieval_heads.figures.verdicts import CLAIMS, PAPER, badge, effect_text, 
 from retrieval_heads.store import load_table
 from retrieval_heads.takeaways import pretrained as second_study
 from retrieval_heads.takeaways.heads import PREDICTORS, of_synthetic_heads, patching_takeaway, synthetic_choice
+from retrieval_heads.takeaways.synthetic import KINDS, short_of_real
 from retrieval_heads.wording import listed, with_minus
 from tools.book.layout import REPORT_PROFILE, Layout
 
@@ -89,7 +90,8 @@ def answer(tables: Tables, threshold: float) -> list[str]:
 
 def pretrained_answer(tables: Tables) -> str:
     """What the second study says of the five claims, of knocked-out heads and of patched ones, as Markdown."""
-    effects = [text for text in (second_study.knockout(tables), second_study.patching(tables))
+    effects = [text for text in (short_of_real(tables), second_study.knockout(tables),
+                                 second_study.patching(tables))
                if second_study.NOT_YET not in text]
     found = second_study.verdicts(tables).replace("On the pretrained model", "**On a pretrained model**")
     return with_minus(" ".join([found, *effects]) + " {doc}`More in chapter 10 <chapters/10_pretrained>`.")
@@ -100,11 +102,14 @@ def pretrained_advice(tables: Tables) -> list[str]:
     if "contrasts" not in tables:
         return []
     rows = tables["contrasts"].query("outcome == 'f1'").set_index("condition")
-    kinds = {"high_high": "written needles in real documents", "low_high": "template needles in real documents",
-             "high_low": "written needles in repeated filler", "low_low": "template needles in repeated filler"}
-    said = [f"{with_interval(*rows.loc[name, ['value', 'low', 'high']])} after {what}"
-            for name, what in kinds.items() if name in rows.index]
-    return [f"**On the pretrained model**, F1 is lower than after real data by {listed(said)}."] if said else []
+    rows = rows.loc[[name for name in KINDS if name in rows.index and name != "symbolic"]]
+    # an interval that holds 0 shows no shortfall, whatever its middle is
+    shown, unknown = ([(KINDS[row.Index], with_interval(row.value, row.low, row.high))
+                       for row in rows.itertuples() if (row.low > 0) == wanted] for wanted in (True, False))
+    lower = listed([f"{value} after {kind}" for kind, value in shown])
+    said = [f"F1 is lower than after real data by {lower}"] if shown else []
+    said += [f"after {kind}, no shortfall is shown ({value})" for kind, value in unknown]
+    return [f"**On the pretrained model**, {'; '.join(said)}."] if said else []
 
 
 def claim_sentences(tables: Tables, threshold: float) -> dict[str, str]:

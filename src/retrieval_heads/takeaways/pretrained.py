@@ -5,24 +5,22 @@ The runs come in parts. What is there is said with its number of runs and seeds,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pandas as pd
 
 from retrieval_heads.claims.pretrained import DERIVED, RAW
 from retrieval_heads.claims.pretrained.loading import LEAST_SEEDS, MOST, NAMED
+from retrieval_heads.claims.pretrained.shortfall import MARGIN, OPEN
 from retrieval_heads.claims.runs import where
 from retrieval_heads.claims.verdict import ALL, UNDECIDED
 from retrieval_heads.keys import study_grid
 from retrieval_heads.settings import REFERENCE, Profile
 from retrieval_heads.stats.resample import bootstrap_mean
 from retrieval_heads.store import has_table, load_table
+from retrieval_heads.takeaways.synthetic import NOT_YET, Tables, named_contrasts, overlap, short_of_real, with_ends
 from retrieval_heads.wording import listed, p_value, plural
 
-Tables = Mapping[str, pd.DataFrame]
 NAMES = tuple(dict.fromkeys((*RAW, *DERIVED, "base", "performance", "training", "lengths", "examples", "verdicts")))
 THETA, UNTUNED = "rope", ("base", "rope")
-NOT_YET = "not there yet"
 _NAMED = {"base": "the model as it is", THETA: "theta alone", REFERENCE: "real training"}
 
 
@@ -38,7 +36,8 @@ def present(profile: Profile) -> dict[str, pd.DataFrame]:
 
 def takeaway(tables: Tables, profile: Profile) -> list[str]:
     """The box at the head of the chapter: verdicts, how much is there, what answers, heads and interventions say."""
-    parts = (answers(tables, profile), heads(tables, profile), recall(tables), knockout(tables), patching(tables))
+    parts = (answers(tables, profile), short_of_real(tables), heads(tables, profile), overlap(tables), recall(tables),
+             knockout(tables), patching(tables))
     return [verdicts(tables), state(tables, profile), *(one for one in parts if NOT_YET not in one)]
 
 
@@ -46,7 +45,7 @@ def state(tables: Tables, profile: Profile) -> str:
     """How many of the planned runs have come to each step."""
     planned = len(study_grid(profile))
     measured = (("trained and tested", "performance"), ("scored for heads", "head_scores"),
-                ("knocked out", "knockout_losses"), ("patched", "patching_losses"))
+                ("used for knock-outs", "knockout_losses"), ("used for patching", "patching_losses"))
     counts = {what: len(runs_of(tables, name)) for what, name in measured}
     if not counts["trained and tested"]:
         return f"Of {planned} planned runs none is there yet."
@@ -58,8 +57,10 @@ def state(tables: Tables, profile: Profile) -> str:
     told = len(runs_of(tables, "answers"))
     if told < counts["trained and tested"]:
         text += f" The single answers, by which C1 and C3 are decided, are there of {told} of the tested runs."
-    return text if counts["trained and tested"] == planned == counts["scored for heads"] else (
-        f"{text} The others are {NOT_YET}.")
+    # heads are knocked out of some of the runs only, so a run is complete when it is tested and scored
+    left = planned - min(counts["trained and tested"], counts["scored for heads"])
+    return text if not left else (
+        f"{text} {plural(left, 'run')} {'is' if left == 1 else 'are'} {NOT_YET}, wholly or in part.")
 
 
 def verdicts(tables: Tables) -> str:
@@ -74,13 +75,28 @@ def verdicts(tables: Tables) -> str:
     return f"On the pretrained model, {listed(told)}."
 
 
+def parts_lost(tables: Tables) -> str:
+    """What the share of the gain from context that is lost consists of: with the gold document and without it."""
+    of_real = {effect: _effects(tables, "knockout", REFERENCE, effect) for effect in ("rise", "rise_over_without")}
+    rise, over = of_real["rise"].get("retrieval"), of_real["rise_over_without"].get("without")
+    gain = _rows(tables, intervention="knockout", condition=REFERENCE, effect="gain_from_context")
+    if rise is None or over is None or not len(gain):
+        return ""
+    whole, without = gain.iloc[0].value, rise.value - over.value
+    ends = "" if pd.isna(rise.low) or pd.isna(rise.high) else f" [{rise.low:.2f}, {rise.high:.2f}]"
+    return (f"The gain is a difference of two losses, and both change. Without the {MOST} strongest heads, the loss "
+            f"with the gold document changes by {rise.value:+.2f}{ends} nats a token, {rise.value / whole:.0%} of the "
+            f"gain, and the loss without the document by {without:+.2f}, {abs(without) / whole:.0%} of it.")
+
+
 def random_share(tables: Tables) -> str:
-    """What knocking out random heads does to the gain from context, and whether that is more than noise; or nothing."""
+    """What a knock-out does beside the share in the box: its two parts, and whether random heads matter; or nothing."""
     row = _effects(tables, "knockout", REFERENCE, "share_lost").get("random_layer")
     if row is None:
         return ""
-    return (f"With {MOST} random heads of the same layers out, the share of the gain that is lost is "
-            f"{_with_ends(row)}: {_beside_nothing(row.low, row.high)}.")
+    said = (f"With {MOST} random heads of the same layers out, the share of the gain that is lost is "
+            f"{with_ends(row)}: {_beside_nothing(row.low, row.high)}.")
+    return f"{parts_lost(tables)} {said}".strip()
 
 
 def random_heads_line(loss: pd.DataFrame) -> str:
@@ -122,15 +138,16 @@ def answers(tables: Tables, profile: Profile) -> str:
 
 
 def contrasts(tables: Tables) -> str:
-    """By how much real data are better than the three named sets."""
-    rows = tables.get("contrasts", pd.DataFrame(columns=["outcome", "finding"]))
-    rows = rows[(rows.outcome == "f1") & rows.finding.notna()]
+    """By how much real data are better than the three named sets, and what an open contrast means."""
+    rows = named_contrasts(tables)
     if rows.empty:
         return f"Contrasts with the named sets are {NOT_YET}: they need three seeds of each set."
     said = [f"`{row.condition}` {row.value:+.3f} [{row.low:.3f}, {row.high:.3f}] ({row.finding})"
             for row in rows.itertuples()]
+    unknown = "" if not (rows.finding == OPEN).any() else (
+        f" Open: neither a shortfall nor a difference below {MARGIN:g} is shown.")
     counted = "" if rows.seeds_counted.all() else " These intervals are over examples only, with too few seeds."
-    return f"F1 of real data less that of each named set: {listed(said)}.{counted}"
+    return f"F1 of real data less that of each named set: {listed(said)}.{unknown}{counted}"
 
 
 def heads(tables: Tables, profile: Profile) -> str:
@@ -140,29 +157,36 @@ def heads(tables: Tables, profile: Profile) -> str:
     table, at = copy_scores(tables["head_scores"]), profile.detect.threshold
     above = (table.score > at).groupby([table.condition, table.seed]).sum().groupby("condition").mean()
     n_heads = len(table[["layer", "head"]].drop_duplicates())
-    parts = {"base": f"{{n}} in the model as it is, at {profile.base_length:,} tokens",
-             THETA: f"{{n}} with theta raised and no training, at {profile.train_length:,}",
+    parts = {"base": f"{{n}} in the model as it is (at {profile.base_length:,} tokens)",
+             THETA: f"{{n}} with theta raised and no training (at {profile.train_length:,})",
              REFERENCE: "{n} after training on real examples"}
     said = [text.format(n=f"{above[name]:.0f}") for name, text in parts.items() if name in above.index]
     which = next((name for name in (REFERENCE, THETA, "base") if name in above.index), above.index[0])
     mean = table[table.condition == which].groupby(["layer", "head"]).score.mean()
     layer, head = mean.idxmax()
     after = "" if set(above.index) - set(UNTUNED) else " Heads of trained models are still to be scored."
-    return (f"Of {n_heads} heads, so many have a copy score above {at:g}: {listed(said)}. The strongest is head {head} "
+    return (f"Heads with a copy score above {at:g}, of {n_heads}: {listed(said)}. The strongest is head {head} "
             f"of layer {layer} ({mean.max():.2f}, {_NAMED.get(which, which)}).{after}")
 
 
 def recall(tables: Tables) -> str:
-    """How the recall of heads correlates with performance over training sets."""
+    """How the recall of heads, and beside it the loss on the probe examples, correlate with performance over sets."""
     rows = tables.get("set_correlation")
     if rows is not None:
-        rows = rows[(rows.predictor == "recall") & rows.given.isna() & (rows.sets == "all") & rows.value.notna()]
-    if rows is None or rows.empty:
+        rows = rows[rows.given.isna() & (rows.sets == "all") & rows.value.notna()].set_index("predictor")
+    if rows is None or "recall" not in rows.index:
         return f"Recall against performance is {NOT_YET}: it needs heads and answers of many training sets."
-    row = rows.iloc[0]
+    row = rows.loc["recall"]
     chance = "" if pd.isna(row.p) else f", {p_value(row.p)}"
+    cheaper = "" if "probe_loss" not in rows.index else (
+        f"; that of the loss on the probe examples is {rows.loc['probe_loss'].value:.2f}")
+    points = tables.get("set_points", pd.DataFrame(columns=["n_seeds"]))
+    lacking = int((points.n_seeds < LEAST_SEEDS).sum())
+    few = "" if not lacking else (
+        f" As {plural(lacking, 'set')} {'has' if lacking == 1 else 'have'} fewer than {LEAST_SEEDS} seeds so far, this "
+        "decides nothing.")
     return (f"Over {row.n} training sets, the rank correlation of the recall of heads with F1 is {row.value:.2f} "
-            f"[{row.low:.2f}, {row.high:.2f}]{chance}.")
+            f"[{row.low:.2f}, {row.high:.2f}]{chance}{cheaper}.{few}")
 
 
 def knockout(tables: Tables) -> str:
@@ -170,8 +194,8 @@ def knockout(tables: Tables) -> str:
     share = _effects(tables, "knockout", REFERENCE, "share_lost")
     if "retrieval" not in share:
         return f"Knock-outs of the runs on real data are {NOT_YET}."
-    text = f"Without its {MOST} strongest heads the model loses {_with_ends(share['retrieval'])} of what it gains"
-    random = f", without random ones of the same layers {_with_ends(share['random_layer'])}" if (
+    text = f"Without its {MOST} strongest heads the model loses {with_ends(share['retrieval'])} of what it gains"
+    random = f", and {with_ends(share['random_layer'])} without as many random ones of the same layers" if (
         "random_layer" in share) else ""
     return f"{text} from the gold document{random}.{_counted(share['retrieval'])}"
 
@@ -181,7 +205,7 @@ def patching(tables: Tables) -> str:
     share = _effects(tables, "patching", ALL, "share_closed")
     if "retrieval" not in share:
         return _patching_by_set(tables)
-    return (f"The {MOST} strongest heads of the real run, patched in, close {_with_ends(share['retrieval'])} of the "
+    return (f"The {MOST} strongest heads of the real run, patched in, close {with_ends(share['retrieval'])} of the "
             f"gap in loss over the synthetic sets.{_counted(share['retrieval'])}")
 
 
@@ -208,7 +232,12 @@ def differences(report: pd.DataFrame, pretrained: pd.DataFrame) -> str:
         return "Where the pretrained model differs from the small ones cannot be said before its claims are decided."
     unlike = [f"{claim} ({one[claim]} in the small study, {other[claim]} here)" for claim in both
               if one[claim] != other[claim]]
-    return ("The two studies agree on " if not unlike else "The two studies differ on ") + listed(unlike or both) + "."
+    alike = [claim for claim in both if one[claim] == other[claim]]
+    text = f"The two studies have the same verdict on {listed(alike)}." if alike else ""
+    if unlike:
+        text += (f" The verdicts differ on {listed(unlike)}. Rules and measures differ, too, so another verdict need "
+                 "not mean another effect.")
+    return text.strip()
 
 
 def copy_scores(table: pd.DataFrame) -> pd.DataFrame:
@@ -225,15 +254,16 @@ def runs_of(tables: Tables, name: str) -> pd.DataFrame:
 
 def _effects(tables: Tables, intervention: str, condition: str, effect: str) -> dict[str, pd.Series]:
     """By control, the row of an effect at the most heads."""
+    rows = _rows(tables, intervention=intervention, condition=condition, effect=effect, k=MOST)
+    return {row.control: row for _, row in rows.iterrows()}
+
+
+def _rows(tables: Tables, **values: str | int) -> pd.DataFrame:
+    """The rows of `loss_effects` that have these values and a number."""
     if "loss_effects" not in tables:
-        return {}
-    rows = where(tables["loss_effects"], intervention=intervention, condition=condition, effect=effect, k=MOST)
-    return {row.control: row for _, row in rows[rows.value.notna()].iterrows()}
-
-
-def _with_ends(row: pd.Series) -> str:
-    ends = "" if pd.isna(row.low) or pd.isna(row.high) else f" [{row.low:.0%}, {row.high:.0%}]"
-    return f"{row.value:.0%}{ends}"
+        return pd.DataFrame()
+    rows = where(tables["loss_effects"], **values)
+    return rows[rows.value.notna()]
 
 
 def _counted(row: pd.Series) -> str:
