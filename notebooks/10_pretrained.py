@@ -49,8 +49,7 @@ figures.page.data_line(STUDY, "performance", "base", rows="F1 at the training le
 # | Synthetic needles | `high`: written by a large language model; `low`: one template for each question |
 # | Rules | fixed before the runs that decide: {doc}`../preregistration_pretrained` |
 #
-# The runs come in parts. This page is made from the tables that are there, and says what is not there yet. Numbers that
-# stand in the box at its head are not repeated below.
+# The runs come in parts. This page is made from the tables that are there, and says what is not there yet.
 
 # %% tags=["remove-input"]
 figures.page.prose(said.contrasts(tables))
@@ -181,6 +180,6 @@ assert np.isfinite(ten_questions.losses("real").to_numpy()).all()
 # need not hold for a larger one. Seeds vary the adapter and the order of the examples, not the pretraining. The model
 # may know answers without reading; the {term}`gain from context` is there to tell. It answers few questions right at
 # this length, too few to lose, so losses are measured instead. The `high` needles are by one writer, whose model and
-# prompt are not recorded. With fewer than three seeds of a set nothing is decided, whatever the numbers look like.
-# Tests on a second task wait until the model is seen to learn it. More in {doc}`../limitations`. The whole study runs by
+# prompt are not recorded. Three seeds are few, and one of them can turn a verdict; with fewer nothing is decided. Tests
+# on a second task wait until the model is seen to learn it. More in {doc}`../limitations`. The whole study runs by
 # `make pretrained` on one GPU; `make pretrained-cost` says what that takes.
