@@ -142,7 +142,7 @@ def make_runs(model: PreTrainedModel, options: argparse.Namespace) -> dict[str, 
 
     def knockout() -> Any:
         zero = {"zero": lambda masks, copies: knock_out(layout, masks, "zero")}
-        return packing.scores(CachedPrompts(model, questions[:1]), zero)["zero"].likelihood.cpu()
+        return packing.scores(CachedPrompts(model, questions[:1]), zero)["zero"][..., 1].cpu()
 
     return {
         "plain": lambda: model(input_ids=ids, logits_to_keep=1, use_cache=False).logits.argmax().item(),

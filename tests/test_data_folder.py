@@ -70,7 +70,7 @@ def test_results_of_other_files_are_refused(profile, tmp_path, monkeypatch) -> N
     monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path / "home"))
     own, other = (RunKey("smoke", "mine", name, 0, profile.base_names[0]) for name in profile.conditions)
     row = {**own.columns, "steps": 1, "tokens": 1, "first_loss": 1.0, "final_loss": 1.0}
-    store = Store.open(profile)
+    store = Store(profile)
     for run in (own, other):
         store.write_part("training", run, [{**row, **run.columns}], Facts())
     assert store.done("training", own)

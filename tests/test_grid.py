@@ -73,7 +73,7 @@ def test_time_that_is_over_begins_nothing(tiny) -> None:
 
 def test_rows_of_a_lost_adapter_are_made_again_only_where_the_adapter_is_needed(tiny) -> None:
     grid.run(tiny)
-    store = Store.open(tiny)
+    store = Store(tiny)
     for name in ("real", "symbolic", "real_4x"):
         shutil.rmtree(key(tiny, name).adapter)
     assert [grid.unfinished(store, key(tiny, name)) for name in ("real", "symbolic", "real_4x")] == [[], [], []]

@@ -59,7 +59,7 @@ def test_a_command_that_comes_to_the_work_of_another_one_waits_for_it(tmp_path: 
     monkeypatch.setenv(paths.HOME_VARIABLE, str(home))
     study = load_profile(profile)
     for key in study_grid(study):
-        assert make_part_once(Store.open(study), finetune.TABLES, lambda *_: pytest.fail("again"), None, key, "cpu",
+        assert make_part_once(Store(study), finetune.TABLES, lambda *_: pytest.fail("again"), None, key, "cpu",
                               wait=True)
 
 

@@ -104,13 +104,13 @@ def test_a_second_base_is_added_and_what_the_first_has_is_kept(models, home, tmp
     # runs of a base model that is gone are read, and those of one that is another are refused
     moved = shutil.copytree(models[0].parent, tmp_path / "moved")
     elsewhere = load_profile(write_profile(path, moved / "one", moved / "two"))
-    assert Store.open(elsewhere).todo("performance", study_grid(elsewhere)) == []
+    assert Store(elsewhere).todo("performance", study_grid(elsewhere)) == []
     shutil.rmtree(moved / "two")
-    assert Store.open(elsewhere).todo("performance", study_grid(elsewhere)) == []
+    assert Store(elsewhere).todo("performance", study_grid(elsewhere)) == []
     save_tiny_base(moved / "two", 2)
-    assert Store.open(elsewhere).todo("performance", study_grid(elsewhere, base="one")) == []
+    assert Store(elsewhere).todo("performance", study_grid(elsewhere, base="one")) == []
     with pytest.raises(ValueError, match=r"mdqa__real__s0__two.*made from another base model"):
-        Store.open(elsewhere).todo("performance", study_grid(elsewhere))
+        Store(elsewhere).todo("performance", study_grid(elsewhere))
 
 
 def test_the_command_line_restricts_to_one_base_and_reads_no_other(models, home, tmp_path, monkeypatch, capfd) -> None:
@@ -140,7 +140,7 @@ def test_base_models_of_different_tokenizers_are_refused(models, home, tmp_path,
     assert cli.main(["run", "base", "--profile", str(profile)]) == 2
     assert "the tokenizer of other is not that of one, the first base model" in capfd.readouterr().err
     with pytest.raises(ConfigError, match="give those of one tokenizer"):
-        Store.open(load_profile(profile)).prepare([RunKey("tiny", "mdqa", "real", 0, "other")])
+        Store(load_profile(profile)).prepare([RunKey("tiny", "mdqa", "real", 0, "other")])
     assert not list(home.rglob("*.csv"))
 
 

@@ -32,7 +32,7 @@ ROW = {"task": "mdqa", "condition": "real", "seed": 0, "base": "base", "eval_len
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch) -> Store:
     monkeypatch.setenv(paths.HOME_VARIABLE, str(tmp_path))
-    return Store.open(study())
+    return Store(study())
 
 
 def study(**overrides) -> Profile:
@@ -55,14 +55,14 @@ def test_done_work_is_skipped_and_damaged_work_is_not(store: Store) -> None:
 
 def test_work_of_other_settings_or_another_base_is_refused_with_the_folder_to_delete(store: Store) -> None:
     store.write_part("performance", KEY, [ROW], Facts())
-    other = Store.open(study(rope_theta=1e6))
+    other = Store(study(rope_theta=1e6))
     for call in (other.done, other.read_part):
         with pytest.raises(ResultError, match=r"other settings.*Delete the folder runs/report/parts/performance"):
             call("performance", KEY)
     with pytest.raises(ResultError, match=r"from another base model"):
         Store(store.profile, {"base": "0123456789abcdef"}).todo("performance", [KEY])
     # what does not matter to the fine-tuning does not spoil it
-    assert Store.open(study(knockout={"draws": 1}, workers=1)).done("performance", KEY)
+    assert Store(study(knockout={"draws": 1}, workers=1)).done("performance", KEY)
 
 
 def test_merge_sorts_adds_up_and_lists_what_is_absent(store: Store) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from retrieval_heads import __version__
 from retrieval_heads.commands import examples, models, official, own_files, study
 from retrieval_heads.errors import StudyError, printable
-from retrieval_heads.files import shortage
+from retrieval_heads.files import clear_shortages
 
 try:
     import shtab
@@ -55,21 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _check_verb(parser, verbs, given)
     parsed = parser.parse_args(given)
     try:
-        parsed.function(parsed)
-        sys.stdout.flush()
+        with clear_shortages():
+            parsed.function(parsed)
+            sys.stdout.flush()
     except StudyError as error:
-        return _told(error)
+        print(f"error: {' '.join(printable(str(error)).split())}", file=sys.stderr)
+        return 2
     except BrokenPipeError:  # who reads has seen enough, as `head` does; what is left to print goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         print("interrupted: give the same command again to continue", file=sys.stderr)
         return 130
-    except Exception as error:
-        found = shortage(error)
-        if found is None:
-            raise
-        return _told(found)
     return 0
 
 
@@ -80,8 +77,3 @@ def _check_verb(parser: argparse.ArgumentParser, verbs: Iterable[str], given: Se
         near = difflib.get_close_matches(word, verbs, n=1)
         parser.error(f"unknown verb `{word}`. " + (f"Did you mean `{near[0]}`?" if near else
                                                    f"Known: {', '.join(verbs)}."))
-
-
-def _told(error: StudyError) -> int:
-    print(f"error: {' '.join(printable(str(error)).split())}", file=sys.stderr)
-    return 2

@@ -23,7 +23,7 @@ from typing import Any
 
 from retrieval_heads import paths
 from retrieval_heads.errors import ResultError, StudyError
-from retrieval_heads.files import shortage
+from retrieval_heads.files import clear_shortages
 from retrieval_heads.progress import progress
 from retrieval_heads.workers import Cluster, Workers, current_cluster, limit_threads
 
@@ -203,14 +203,12 @@ def _attempt(function: Function, key: Any, device: str) -> Outcome:
     """Run one key, in whatever process, and never raise."""
     start, value, problem, trace = time.perf_counter(), None, "", ""
     try:
-        value = function(key, device)
+        with clear_shortages():
+            value = function(key, device)
     except StudyError as error:
         problem = str(error)
     except Exception as error:
-        if short := shortage(error):
-            problem = str(short)
-        else:
-            problem, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
+        problem, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
     # here the exception is gone, and with it what its frames held in the memory of the device; what torch keeps and
     # does not use would be missing to the other processes on this GPU
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():

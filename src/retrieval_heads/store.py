@@ -2,7 +2,7 @@
 
 A stage asks what is still to do, writes the rows of each run as a part, and merges the parts:
 
-    store = Store.open(profile)
+    store = Store(profile)
     for key in store.todo("performance", study_grid(profile)):
         store.write_part("performance", key, rows, Facts(seconds=..., device=...))
     path = store.merge("performance", study_grid(profile))
@@ -63,11 +63,6 @@ class Store:
 
     profile: Profile
     digests: dict[str, str | None] = field(default_factory=dict, compare=False)
-
-    @classmethod
-    def open(cls, profile: Profile) -> Store:
-        """The store of a profile; reads no file yet."""
-        return cls(profile)
 
     def prepare(self, parts: Iterable[Part]) -> None:
         """Before parts are made: read and check their base models (`check_bases`), once for all worker processes."""

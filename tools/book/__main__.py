@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_heads.errors import StudyError
-from retrieval_heads.files import shortage, write_whole
+from retrieval_heads.files import clear_shortages, write_whole
 from retrieval_heads.stages.provide import AS_IS
 from tools.book import NotebookError
 
@@ -171,12 +171,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, or 2 after a fault that was told in one line."""
     options, start = parse(arguments), time.perf_counter()
     try:
-        obey(options)
-    except Exception as error:
-        told = error if isinstance(error, StudyError) else shortage(error)
-        if told is None:
-            raise
-        print(f"\nerror: {told}", file=sys.stderr)
+        with clear_shortages():
+            obey(options)
+    except StudyError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
         return 2
     print(f"done in {duration(time.perf_counter() - start)}", flush=True)
     return 0

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +81,7 @@ class Work:
 
         `each` holds the scores by example, `[n_probe, n_layers, n_heads]`. Without needles it and `heads` are empty.
         """
-        def make() -> dict[str, Any]:
-            record, inputs = self.train(key), self.inputs
-            model, tokenizer = self._load(key)
-            size = batch_size(model, inputs.length)
-            found = {"training": record and {
-                "examples": record["examples"], "steps": record["steps"], "tokens": record["tokens_seen"],
-                **average_losses([step["loss"] for step in record["loss"]]),
-            }, "answers": answer_rows(model, tokenizer, inputs.test, size), "heads": [], "each": []}
-            if inputs.finds_heads:
-                scores = score_heads(model, tokenizer, inputs.probe, (inputs.kind,), batch_size=size)[inputs.kind]
-                found |= {"heads": head_rows(key, scores),
-                          "each": scores.per_example.astype(np.float64).round(6).tolist()}
-            return found
-
-        return self._kept("measured", key, make)
+        return self._kept("measured", key, self._measure)
 
     def heads(self, key: RunKey) -> RunHeads:
         """The heads of a run that is measured by then, or now."""
@@ -107,42 +94,54 @@ class Work:
         And `right` and `nll`: right answers and losses of the gold answer `[draws, n]` as it is, without all retrieval
         heads, and without as many random ones.
         """
-        def make() -> dict[str, Any]:
-            heads = self.heads(key)
-            counts = sorted({k for k in (*STRONGEST, len(heads.retrieval)) if 0 < k <= heads.scores.size // 2})
-            model, tokenizer = self._load(key)
-            sets = knockout.knockout_sets(heads, counts, self.inputs.request.draws, f"{key.name}|knockout",
-                                          knockout.group_size(model), ("random", "bottom"))
-            every = [NONE, *sets]
-            found = knockout_sweep(model, tokenizer, self.inputs.test, by_label(every),
-                                   sets_per_pass=knockout.sets_per_pass(self.device))
-            scores = per_example(found, every, "zero")
-            untouched, place = scores[NONE], {**key.columns, "mode": "zero", "scope": "answer"}
-            resamples = self._resamples()
-            rows = knockout.set_rows(place, NONE, untouched, heads, resamples)
-            effects: list[dict[str, Any]] = []
-            for k in counts:
-                of_size = {one: scores[one] for one in sets if len(one.heads) == k}
-                rows += knockout.knockout_rows(place, of_size, heads, resamples)
-                effects += knockout.effect_rows(place, k, untouched, of_size, resamples)
-            whole = {one: scores[one] for one in sets
-                     if one.name != "bottom" and len(one.heads) == len(heads.retrieval)}
-            return {"knockout": rows, "knockout_effects": effects, **_each({NONE: untouched, **whole})}
-
-        return self._kept("knockout", key, make)
+        return self._kept("knockout", key, self._knock_out)
 
     def patched(self, key: RunKey, real: RunKey) -> dict[str, Any]:
         """`patching`, and by set of heads `right` and `nll`: right answers and losses `[draws, n]`, teacher forced."""
-        def make() -> dict[str, Any]:
-            sets = [NONE, *patch.patching_sets(self.heads(real), self.heads(key), PATCHED, self.inputs.request.draws,
-                                               key.name)]
-            source, answers = self._source_of(real)
-            target, tokenizer = self._load(key)
-            found = patch_sweep(target, source, tokenizer, self.inputs.test, by_label(sets), answers=answers)
-            scores = patch.patched_scores(found, answers, sets)
-            return {"patching": patch.patching_rows(key, scores, self._resamples()), **_each(scores)}
+        return self._kept("patching", key, self._patch, real)
 
-        return self._kept("patching", key, make)
+    def _measure(self, key: RunKey) -> dict[str, Any]:
+        record, inputs = self.train(key), self.inputs
+        model, tokenizer = self._load(key)
+        size = batch_size(model, inputs.length)
+        found = {"training": record and {
+            "examples": record["examples"], "steps": record["steps"], "tokens": record["tokens_seen"],
+            **average_losses([step["loss"] for step in record["loss"]]),
+        }, "answers": answer_rows(model, tokenizer, inputs.test, size), "heads": [], "each": []}
+        if inputs.finds_heads:
+            scores = score_heads(model, tokenizer, inputs.probe, (inputs.kind,), batch_size=size)[inputs.kind]
+            found |= {"heads": head_rows(key, scores), "each": scores.per_example.astype(np.float64).round(6).tolist()}
+        return found
+
+    def _knock_out(self, key: RunKey) -> dict[str, Any]:
+        heads = self.heads(key)
+        counts = sorted({k for k in (*STRONGEST, len(heads.retrieval)) if 0 < k <= heads.scores.size // 2})
+        model, tokenizer = self._load(key)
+        sets = knockout.knockout_sets(heads, counts, self.inputs.request.draws, f"{key.name}|knockout",
+                                      knockout.group_size(model), ("random", "bottom"))
+        every = [NONE, *sets]
+        found = knockout_sweep(model, tokenizer, self.inputs.test, by_label(every),
+                               sets_per_pass=knockout.sets_per_pass(self.device))
+        scores = per_example(found, every, "zero")
+        untouched, place = scores[NONE], {**key.columns, "mode": "zero", "scope": "answer"}
+        resamples = self._resamples()
+        rows = knockout.set_rows(place, NONE, untouched, heads, resamples)
+        effects: list[dict[str, Any]] = []
+        for k in counts:
+            of_size = {one: scores[one] for one in sets if len(one.heads) == k}
+            rows += knockout.knockout_rows(place, of_size, heads, resamples)
+            effects += knockout.effect_rows(place, k, untouched, of_size, resamples)
+        whole = {one: scores[one] for one in sets if one.name != "bottom" and len(one.heads) == len(heads.retrieval)}
+        return {"knockout": rows, "knockout_effects": effects, **_each({NONE: untouched, **whole})}
+
+    def _patch(self, key: RunKey, real: RunKey) -> dict[str, Any]:
+        sets = [NONE, *patch.patching_sets(self.heads(real), self.heads(key), PATCHED, self.inputs.request.draws,
+                                           key.name)]
+        source, answers = self._source_of(real)
+        target, tokenizer = self._load(key)
+        found = patch_sweep(target, source, tokenizer, self.inputs.test, by_label(sets), answers=answers)
+        scores = patch.patched_scores(found, answers, sets)
+        return {"patching": patch.patching_rows(key, scores, self._resamples()), **_each(scores)}
 
     def _load(self, key: RunKey) -> tuple[nn.Module, Any]:
         bf16 = self.inputs.request.bf16 and self.device.startswith("cuda")
@@ -160,10 +159,11 @@ class Work:
     def _resamples(self) -> Resamples:
         return Resamples(len(self.inputs.test), self.inputs.request.bootstrap)
 
-    def _kept(self, kind: str, key: RunKey, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _kept(self, kind: str, key: RunKey, make: Callable[..., dict[str, Any]], *more: RunKey) -> dict[str, Any]:
+        """A part that is there, or what `make` makes of the run (and of `more`)."""
         keys = [key for condition in self.inputs.conditions for key in self.inputs.runs(condition)]
-        return kept(self.out / kind / f"{key.name}.json", make, f"run {keys.index(key) + 1} of {len(keys)}",
-                    f"{key.condition}, seed {key.seed}: {DOING[kind]}")
+        return kept(self.out / kind / f"{key.name}.json", partial(make, key, *more),
+                    f"run {keys.index(key) + 1} of {len(keys)}", f"{key.condition}, seed {key.seed}: {DOING[kind]}")
 
 
 def _each(scores: dict[HeadSet, Scores]) -> dict[str, dict[str, list[list[float]]]]:

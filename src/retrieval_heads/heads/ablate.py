@@ -96,7 +96,7 @@ def _uniform(layout: HeadLayout, masks: Masks, positions: Positions) -> Iterator
                 mask = masks[layer] = masks[layer].to(output.device)
                 return replace_rows(output, layout, mask, nothing, positions)
 
-            stack.callback(_query_site(layout, layer).register_forward_hook(edit).remove)
+            stack.enter_context(_query_site(layout, layer).register_forward_hook(edit))
         yield
 
 

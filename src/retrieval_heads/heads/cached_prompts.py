@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -88,40 +87,14 @@ class CachedPrompts:
         return self.context.run(self.suffix.repeat(1, copies), copies).logits.unflatten(1, (copies, self.n_rows))
 
 
-@dataclass(frozen=True)
-class TokenScores:
+def token_scores(logits: torch.Tensor, targets: torch.Tensor, ends: Collection[int]) -> torch.Tensor:
     """How well each target token is predicted, on the model's device: reading it from a GPU waits for the GPU.
 
-    Attributes:
-        hits: bool `[..., n]`, whether each target has the largest logit.
-        likelihood: float32 `[..., n]`, its log probability.
-    """
+    The logits are `[..., n, vocabulary]`; the targets may lack or have a single one of the leading dimensions. `ends`
+    are all tokens that end an answer; each is right where one is the target.
 
-    hits: torch.Tensor
-    likelihood: torch.Tensor
-
-    def __getitem__(self, index: Any) -> TokenScores:
-        return TokenScores(self.hits[index], self.likelihood[index])
-
-    def cpu(self) -> TokenScores:
-        return TokenScores(self.hits.cpu(), self.likelihood.cpu())
-
-    def metrics(self) -> list[dict[str, float]]:
-        """`sweeps.forced_metrics` of each row of `[rows, n]`."""
-        hits, likelihood = self.hits.double(), self.likelihood.double()
-        table = torch.stack([hits.amin(-1), hits.mean(-1), -likelihood.mean(-1)], -1)
-        return [dict(zip(("exact_match", "token_accuracy", "nll"), row, strict=True)) for row in table.tolist()]
-
-    @classmethod
-    def joined(cls, parts: Sequence[TokenScores], join: Callable[..., torch.Tensor]) -> TokenScores:
-        """Several as one, by `torch.cat` or `torch.stack` along the second axis."""
-        return cls(join([one.hits for one in parts], 1), join([one.likelihood for one in parts], 1))
-
-
-def token_scores(logits: torch.Tensor, targets: torch.Tensor, ends: Collection[int]) -> TokenScores:
-    """From logits `[..., n, vocabulary]`; the targets may lack or have a single one of the leading dimensions.
-
-    `ends` are all tokens that end an answer; each is right where one is the target.
+    Returns:
+        float32 `[..., n, 2]`: 1 where the target has the largest logit, else 0; its log probability.
     """
     best = logits.argmax(-1)
     hits = best == targets
@@ -129,7 +102,14 @@ def token_scores(logits: torch.Tensor, targets: torch.Tensor, ends: Collection[i
         known = torch.tensor(sorted(ends), device=logits.device)
         hits |= torch.isin(best, known) & torch.isin(targets, known)
     likelihood = logits.float().log_softmax(-1).gather(-1, targets.expand(hits.shape)[..., None])[..., 0]
-    return TokenScores(hits, likelihood)
+    return torch.stack([hits.float(), likelihood], -1)
+
+
+def token_metrics(scores: torch.Tensor) -> list[dict[str, float]]:
+    """`sweeps.forced_metrics` of each row of `token_scores` `[rows, n, 2]`."""
+    hits, likelihood = scores.double().unbind(-1)
+    table = torch.stack([hits.amin(-1), hits.mean(-1), -likelihood.mean(-1)], -1)
+    return [dict(zip(("exact_match", "token_accuracy", "nll"), row, strict=True)) for row in table.tolist()]
 
 
 def unique_sets(sets: Mapping[str, Heads]) -> list[Heads]:
@@ -163,8 +143,8 @@ class Packing:
         """How many copies of the suffix the largest pass has."""
         return max((len(table) for table, _ in self.parts), default=1) * (n_modes if self.all_modes else 1)
 
-    def scores(self, prompts: CachedPrompts, interventions: Mapping[str, Intervene]) -> dict[str, TokenScores]:
-        """For each mode the scores `[examples, sets, n]` of every set, the targets padded on the right."""
+    def scores(self, prompts: CachedPrompts, interventions: Mapping[str, Intervene]) -> dict[str, torch.Tensor]:
+        """For each mode the `token_scores` `[examples, sets, n, 2]` of every set, the targets padded on the right."""
         modes, found = list(interventions), {mode: [] for mode in interventions}
         for table, layers in self.parts:
             for together in [modes] if self.all_modes else [[mode] for mode in modes]:
@@ -179,7 +159,7 @@ class Packing:
                     scores = token_scores(prompts.logits(copies), prompts.targets[:, None], self.ends)
                 for index, mode in enumerate(together):
                     found[mode].append(scores[:, index * len(table) : (index + 1) * len(table)])
-        return {mode: TokenScores.joined(parts, torch.cat) for mode, parts in found.items()}
+        return {mode: torch.cat(parts, 1) for mode, parts in found.items()}
 
 
 def can_pack(model: nn.Module) -> bool:

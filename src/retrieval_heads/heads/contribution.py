@@ -176,10 +176,10 @@ def _probe(model: nn.Module, attentions: tuple[nn.Module, ...], head: nn.Module)
 
     with ExitStack() as stack:
         def before(module: nn.Module, function: Any, **how: Any) -> None:
-            stack.callback(module.register_forward_pre_hook(function, prepend=True, **how).remove)
+            stack.enter_context(module.register_forward_pre_hook(function, prepend=True, **how))
 
         def after(module: nn.Module, function: Any) -> None:
-            stack.callback(module.register_forward_hook(function).remove)
+            stack.enter_context(module.register_forward_hook(function))
 
         for place, layer in enumerate(layers):
             before(layer, _entered, with_kwargs=True)

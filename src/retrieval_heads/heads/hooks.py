@@ -50,7 +50,7 @@ def output_hooks(
                 mask = masks[layer] = masks[layer].to(args[0].device)
                 return replace_rows(args[0], layout, mask, replacement, positions), *args[1:]
 
-            stack.callback(layout.attentions[layer].o_proj.register_forward_pre_hook(edit).remove)
+            stack.enter_context(layout.attentions[layer].o_proj.register_forward_pre_hook(edit))
         yield
 
 
@@ -77,7 +77,7 @@ def record_head_outputs(
                 heads = args[0].detach().unflatten(-1, (layout.n_heads, layout.head_dim))
                 outputs[layer] = heads[row_index(positions, *heads.shape[:2], heads.device)].clone()
 
-            stack.callback(layout.attentions[layer].o_proj.register_forward_pre_hook(keep).remove)
+            stack.enter_context(layout.attentions[layer].o_proj.register_forward_pre_hook(keep))
         yield outputs
 
 

@@ -64,8 +64,8 @@ def patch_heads(
         else:
             # PEFT's forward goes past the hooks of the model it wraps, its generate past its own
             for module in {id(module): module for module in (target, base_model(target))}.values():
-                stack.callback(module.register_forward_pre_hook(beside.before, with_kwargs=True).remove)
-                stack.callback(module.register_forward_hook(beside.after, always_call=True).remove)
+                stack.enter_context(module.register_forward_pre_hook(beside.before, with_kwargs=True))
+                stack.enter_context(module.register_forward_hook(beside.after, always_call=True))
         stack.enter_context(output_hooks(layout, masks, beside.outputs, positions))
         yield
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 from retrieval_heads.attention.capture import Reducer, capture_attention, lean_attention, stop_at_last_attention
 from retrieval_heads.attention.shared_context import CachedContext, Haystack, can_share, find_haystacks
@@ -175,9 +176,8 @@ def _find_spans(chosen: Sequence[Encoded], places: Sequence[np.ndarray], device:
         contrast = needles.astype(np.float64) - (0 if displaced is None else displaced)
         used = np.flatnonzero(needles | (contrast != 0))
         found.append((columns[used], needles[used], contrast[used]))
-    width = max(len(columns) for columns, *_ in found)
     return _Spans(*(
-        torch.tensor(np.stack([np.pad(row, (0, width - len(row))) for row in part]), dtype=dtype, device=device)
+        pad_sequence([torch.tensor(row, dtype=dtype) for row in part], batch_first=True).to(device)
         for part, dtype in zip(zip(*found, strict=True), (torch.int64, torch.float32, torch.float32), strict=True)
     ))
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from retrieval_heads.attention.capture import lean_attention
 from retrieval_heads.data.encode import Encoded
@@ -34,8 +34,8 @@ from retrieval_heads.heads.cached_prompts import (
     Heads,
     Intervene,
     Packing,
-    TokenScores,
     over_prompts,
+    token_metrics,
     token_scores,
     unique_sets,
 )
@@ -167,7 +167,7 @@ def patch_sweep(
     if answers is None:
         answers = source_answers(source, tokenizer, examples, max_length)
 
-    def patched(members: Sequence[int], prompts: CachedPrompts) -> dict[str, TokenScores]:
+    def patched(members: Sequence[int], prompts: CachedPrompts) -> dict[str, torch.Tensor]:
         outputs = [answers[index].outputs for index in members]
 
         def intervene(masks: Masks, copies: int) -> AbstractContextManager[None]:
@@ -181,18 +181,16 @@ def patch_sweep(
 
 def _together(outputs: Sequence[torch.Tensor], copies: int) -> torch.Tensor:
     """Outputs `[1, n_rows, ...]` of some examples as one tensor `[examples, copies x n_rows, ...]`, with padding."""
-    longest = max(one.shape[1] for one in outputs)
-    same_size = [pad(one, (0, 0, 0, 0, 0, longest - one.shape[1])) for one in outputs]
-    return torch.cat(same_size).repeat(1, copies, 1, 1)
+    return pad_sequence([one[0] for one in outputs], batch_first=True).repeat(1, copies, 1, 1)
 
 
 def _whole_passes(
     model: nn.Module, layout: HeadLayout, unique: Sequence[Heads], one: Encoded, interventions: Mapping[str, Intervene],
     ends: Collection[int],
-) -> dict[str, TokenScores]:
+) -> dict[str, torch.Tensor]:
     """What `Packing.scores` gives, of one example, by a pass over prompt and answer for each set and intervention."""
     ids = torch.tensor([one.ids], device=model.get_input_embeddings().weight.device)
-    found: dict[str, list[TokenScores]] = {mode: [] for mode in interventions}
+    found: dict[str, list[torch.Tensor]] = {mode: [] for mode in interventions}
     for mode, intervene in interventions.items():
         for heads in unique:
             with torch.no_grad(), lean_attention(model), intervene(head_masks(layout, heads), 1):
@@ -200,11 +198,11 @@ def _whole_passes(
                     input_ids=ids[:, :-1], use_cache=False, logits_to_keep=ids.shape[1] - one.prompt_length
                 ).logits
             found[mode].append(token_scores(logits, ids[:, one.prompt_length :], ends))
-    return {mode: TokenScores.joined(parts, torch.stack) for mode, parts in found.items()}
+    return {mode: torch.stack(parts, 1) for mode, parts in found.items()}
 
 
 def _rows(
-    model: nn.Module, scored: Iterable[tuple[Sequence[int], dict[str, TokenScores]]], encoded: Sequence[Encoded],
+    model: nn.Module, scored: Iterable[tuple[Sequence[int], dict[str, torch.Tensor]]], encoded: Sequence[Encoded],
     sets: Mapping[str, Heads], scope: str,
 ) -> list[dict[str, Any]]:
     """The rows of a sweep in the order of the examples; numbers are read from the device when all is computed."""
@@ -222,12 +220,12 @@ def _rows(
     return [row for part in rows for row in part]
 
 
-def _metrics(model: nn.Module, encoded: Encoded, scores: TokenScores) -> list[dict[str, float]]:
-    """`forced_metrics` of each row of an example's scores `[rows, n]`, which are padded; `ModelError` for NaN."""
-    scores = scores[..., : len(encoded.ids) - encoded.prompt_length]
-    if scores.likelihood.isnan().any():
+def _metrics(model: nn.Module, encoded: Encoded, scores: torch.Tensor) -> list[dict[str, float]]:
+    """`forced_metrics` of each row of an example's scores `[rows, n, 2]`, which are padded; `ModelError` for NaN."""
+    scores = scores[:, : len(encoded.ids) - encoded.prompt_length]
+    if scores.isnan().any():
         refuse_not_finite(model, encoded.ids, "the likelihood of the answer")
-    return scores.metrics()
+    return token_metrics(scores)
 
 
 def forced_metrics(
@@ -244,4 +242,4 @@ def forced_metrics(
         `exact_match`, 1.0 if every target has the largest logit, which is when greedy decoding gives exactly the
         targets; `token_accuracy`: the fraction of targets that have it; `nll`: nats per target, mean.
     """
-    return token_scores(logits[None], torch.as_tensor(targets, device=logits.device), ends).cpu().metrics()[0]
+    return token_metrics(token_scores(logits[None], torch.as_tensor(targets, device=logits.device), ends).cpu())[0]

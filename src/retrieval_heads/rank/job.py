@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -103,6 +104,13 @@ class _Measured(NamedTuple):
     training_loss: float  # of the last step of its fine-tuning; NaN without one
     scores: np.ndarray | None  # [n_layers, n_heads]; None where no example has needles
 
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> _Measured:
+        """From what `_measure` gives."""
+        loss, scores = kept["training_loss"], kept["scores"]
+        return cls(np.array(kept["losses"], dtype=np.float64), NAN if loss is None else loss,
+                   None if scores is None else np.array(scores, dtype=np.float32))
+
 
 @clear_shortages()
 def rank_sets(request: Request, device: str = "auto") -> Result:
@@ -160,26 +168,26 @@ def _measured(
 ) -> _Measured:
     """Fine-tune on a set, unless it has been, and measure; without a seed the model `untuned`, or `base` as it is."""
     place = name if seed is None else f"{name if name == REAL else f'adapters/{name}'}__s{seed}"
+    adapter = None if seed is None else inputs.request.out / place
+    return kept(inputs.request.out / "measured" / f"{place.replace('/', '-')}.json",
+                partial(_measure, inputs, device, probe, name, seed, adapter),
+                name if seed is None else f"{name.removeprefix('reference/')}, seed {seed}", read=_Measured.of)
 
-    def make() -> dict[str, object]:
-        adapter, loss = None if seed is None else inputs.request.out / place, None
-        if adapter is not None:
-            record = finetune(inputs.folder, inputs.encoded[name], adapter, inputs.lora(seed), device)
-            loss = float(record["loss"][-1]["loss"])
-        extended = {} if place == "base" else {"rope_theta": inputs.theta, "max_length": inputs.length}
-        model, tokenizer = load_model(inputs.folder, adapter, device, **extended)
-        found = retrieval_scores(model, tokenizer, probe, kind=inputs.kind, batch_size=BATCH) \
-            if any(example.needles for example in probe) else None
-        return {"losses": answer_losses(model, tokenizer, probe, batch_size=BATCH).tolist(), "training_loss": loss,
-                "scores": None if found is None else found.scores.astype(float).tolist()}
 
-    def read(found: dict[str, Any]) -> _Measured:
-        return _Measured(np.array(found["losses"], dtype=np.float64),
-                         NAN if found["training_loss"] is None else found["training_loss"],
-                         None if found["scores"] is None else np.array(found["scores"], dtype=np.float32))
-
-    return kept(inputs.request.out / "measured" / f"{place.replace('/', '-')}.json", make,
-                name if seed is None else f"{name.removeprefix('reference/')}, seed {seed}", read=read)
+def _measure(
+    inputs: _Inputs, device: str, probe: Sequence[Example], name: str, seed: int | None, adapter: Path | None,
+) -> dict[str, Any]:
+    """The fields of `_Measured` as JSON values; with a seed, `adapter` is the folder that is trained into."""
+    loss, found = None, None
+    if adapter is not None:
+        record = finetune(inputs.folder, inputs.encoded[name], adapter, inputs.lora(seed), device)
+        loss = float(record["loss"][-1]["loss"])
+    extended = {} if adapter is None and name == "base" else {"rope_theta": inputs.theta, "max_length": inputs.length}
+    model, tokenizer = load_model(inputs.folder, adapter, device, **extended)
+    if any(example.needles for example in probe):
+        found = retrieval_scores(model, tokenizer, probe, kind=inputs.kind, batch_size=BATCH)
+    return {"losses": answer_losses(model, tokenizer, probe, batch_size=BATCH).tolist(), "training_loss": loss,
+            "scores": None if found is None else found.scores.astype(float).tolist()}
 
 
 def _ranked(inputs: _Inputs, device: str) -> Result:

@@ -59,7 +59,7 @@ def judge(profile: Profile) -> list[Path]:
     Raises:
         ResultError: a table is missing, does not follow the data dictionary, or contradicts another.
     """
-    store = Store.open(profile)
+    store = Store(profile)
     with store.merging():
         if profile.gold_loss is not None:
             there = [name for name in pretrained.RAW if has_table(profile.name, name)]

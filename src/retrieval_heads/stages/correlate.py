@@ -49,7 +49,7 @@ def run(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
 
 def derive(profile: Profile) -> list[Path]:
     """Make the table `overlap` from the table `head_scores` that is there."""
-    store = Store.open(profile)
+    store = Store(profile)
     with store.merging():
         scores = fitting_kind(profile, load_table(profile.name, "head_scores"))
         rows = overlap_rows(scores[scores.condition != RAISED], profile.detect.thresholds)

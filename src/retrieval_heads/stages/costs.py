@@ -49,7 +49,7 @@ def measure(profile: Profile, out: Path, conditions: Sequence[str], seconds: flo
     what a limit of time leaves out are whole tasks and not whole stages.
     """
     ends = None if seconds is None else time.monotonic() + seconds
-    device, store, rows = resolve_device(profile.device), Store.open(profile), []
+    device, store, rows = resolve_device(profile.device), Store(profile), []
     made: dict[str, list[RunKey]] = {}
     keys = [key for key in study_grid(profile) if key.condition in (REFERENCE, *conditions)]
     store.prepare(keys)

@@ -66,7 +66,7 @@ def run_lengths(profile: Profile, options: Options = EVERYTHING) -> list[Path]:
 
 def derive(profile: Profile) -> Path:
     """Make the table `shortfall` from the table `answers` that is there; its path."""
-    store = Store.open(profile)
+    store = Store(profile)
     with store.merging():
         rows = shortfall(load_table(profile.name, "answers"), n_resamples=profile.bootstrap)
         store.write_part("shortfall", "all", rows, Facts(seeds=(HELD_OUT_SEED,)))

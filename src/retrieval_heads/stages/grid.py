@@ -62,7 +62,7 @@ BASE = Step("base", base.TABLES, base.score_control)
 def run(profile: Profile, options: Options = EVERYTHING, seconds: float | None = None) -> list[Path]:
     """Make the tables of all runs; their paths. Nothing is begun after so many `seconds`, and then there are none."""
     ends = None if seconds is None else time.time() + seconds
-    store, keys = Store.open(profile), [*untuned_keys(profile, options), *ordered(runs_of(profile, options))]
+    store, keys = Store(profile), [*untuned_keys(profile, options), *ordered(runs_of(profile, options))]
     todo = [key for key in keys if unfinished(store, key)]
     if todo:
         store.prepare(todo)
@@ -76,7 +76,7 @@ def merge(profile: Profile) -> list[Path]:
 
     The paths of the tables; `ResultError` for parts of other settings, or where nothing is there.
     """
-    store = Store.open(profile)
+    store = Store(profile)
     parts: dict[str, list[RunKey]] = {}
     for key in [*untuned_keys(profile), *runs_of(profile)]:
         for step in steps(profile, key):
@@ -192,7 +192,7 @@ def _over(ends: float | None) -> bool:
 
 def plan(profile: Profile, options: Options = EVERYTHING) -> list[str]:
     """Lines that say how many runs and steps there are, how many are left here, and what was measured of their cost."""
-    runs, controls, store = runs_of(profile, options), untuned_keys(profile, options), Store.open(profile)
+    runs, controls, store = runs_of(profile, options), untuned_keys(profile, options), Store(profile)
     left = {key: unfinished(store, key) for key in [*controls, *runs]}
     trained = [key for key in runs if FINETUNE in left[key]]
     counts = {name: len({getattr(key, name) for key in runs}) for name in ("task", "condition", "seed", "base")}

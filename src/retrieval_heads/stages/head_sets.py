@@ -119,7 +119,7 @@ def score_matrix(rows: pd.DataFrame, column: str = "score") -> np.ndarray:
 
 def run_heads(profile: Profile, key: RunKey) -> RunHeads:
     """The heads of a run that has been scored; `ResultError` otherwise."""
-    rows = fitting_kind(profile, Store.open(profile).read_part("head_scores", key))
+    rows = fitting_kind(profile, Store(profile).read_part("head_scores", key))
     return RunHeads(score_matrix(rows), score_matrix(rows, "mass"), profile.detect.threshold)
 
 

@@ -104,7 +104,7 @@ def make_tables(
         ResultError: parts failed, or were made with other settings.
         StudyError: a base model that parts are to be made from is not there, or does not fit the others.
     """
-    store = Store.open(profile)
+    store = Store(profile)
     missing = {part for table in tables for part in store.todo(table, parts)}
     todo = [part for part in parts if part in missing or (ready is not None and not ready(part))]
     if todo:
