@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from one_place import question, questions, write_case
 
 from retrieval_heads.check import check_files
-from retrieval_heads.check.shortcuts import Places, Shortcuts, document_of, name_of, place_of, quotes
+from retrieval_heads.check.shortcuts import Places, Shortcuts, documents_of, name_of, places, quotes
 from retrieval_heads.data import make_examples
 from retrieval_heads.data.example import Example
 
@@ -74,13 +75,14 @@ def test_places_without_documents_are_told_by_the_text():
 
 def test_document_and_place_of_an_example():
     example = questions([1])[0]
-    assert document_of(example) == (2, 3)
-    assert 0.33 < place_of(example) < 0.67
+    assert documents_of(example) == ([2], 3)
     bare = Example("own", "No needle. Question: so?", "x")
-    assert document_of(bare) is None
-    assert place_of(bare) != place_of(bare)
+    assert documents_of(bare) is None
+    assert places([example, bare]) == ["document 2", ""]
+    chapters = replace(example, prompt=example.prompt.replace("Document", "Chapters"))
+    assert places([chapters, bare]) == ["middle third", ""]
     bracketed = Example("own", "[1] One.\n[2] Two is it.\n[3] Three.\nQuestion: so?", "Two", needles=((13, 24),))
-    assert document_of(bracketed) == (2, 3)
+    assert documents_of(bracketed) == ([2], 3)
     assert (name_of(2, False), name_of(7, False), name_of(2, True)) == (
         "the second document", "document 7", "document 2 from the end")
 

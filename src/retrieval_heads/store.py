@@ -171,16 +171,13 @@ class Store:
         made = read_manifest(path)
         if made is None:
             return None
-        checks = [("config_hash", config_hash(self.profile, stage), "with other settings")]
-        digest = self._digest(part)
-        # finished runs of a base model that is not here (any more) can be read: none can be added that differs
-        if digest is not None:
-            checks.append(("base_digest", digest, "from another base model"))
-        data = self._data_digest(part)
-        if data is not None:
-            checks.append(("data_digest", data, "from other files of examples"))
-        for name, wanted, what in checks:
-            if made.get(name) != wanted:
+        for name, wanted, what in (
+            ("config_hash", config_hash(self.profile, stage), "with other settings"),
+            ("base_digest", self._digest(part), "from another base model"),
+            ("data_digest", self._data_digest(part), "from other files of examples"),
+        ):
+            # finished runs of a base model that is not here (any more) can be read: none can be added that differs
+            if wanted is not None and made.get(name) != wanted:
                 raise ResultError(
                     f"made {what}: its {name} is {made.get(name)}, now it is {wanted}", where=paths.shown(path),
                     remedy=f"Delete the folder {paths.shown(path.parent)} to make it again, or keep it and write "

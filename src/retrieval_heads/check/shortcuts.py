@@ -93,29 +93,18 @@ def documents_of(example: Example) -> tuple[list[int], int] | None:
     return [sum(start <= needle for start in headings) for needle, _ in example.needles], len(headings)
 
 
-def document_of(example: Example) -> tuple[int, int] | None:
-    """The document of the first needle, and how many documents there are; None without documents or a needle."""
-    found = documents_of(example)
-    return (found[0][0], found[1]) if found and found[0] else None
-
-
-def place_of(example: Example) -> float:
-    """Where the first needle begins, as a fraction of the text before the question; NaN without a needle."""
-    return example.needles[0][0] / haystack_end(example) if example.needles else float("nan")
-
-
 def places(examples: Sequence[Example]) -> list[str]:
     """The name of the place of each example's first needle; empty for an example without needles."""
-    documents = [document_of(one) for one in examples]
+    documents = [documents_of(one) for one in examples]
     known = [found for one, found in zip(examples, documents, strict=True) if one.needles]
     numbered = bool(known) and None not in known
 
-    def name(example: Example, found: tuple[int, int] | None) -> str:
+    def name(example: Example, found: tuple[list[int], int] | None) -> str:
         if not example.needles:
             return ""
         if numbered and max(n for _, n in known) <= FEW_DOCUMENTS:
-            return f"document {found[0]}"
-        share = (found[0] - 0.5) / found[1] if numbered else place_of(example)
+            return f"document {found[0][0]}"
+        share = (found[0][0] - 0.5) / found[1] if numbered else example.needles[0][0] / haystack_end(example)
         return PARTS[min(int(share * len(PARTS)), len(PARTS) - 1)]
 
     return list(map(name, examples, documents))

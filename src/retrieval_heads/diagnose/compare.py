@@ -131,20 +131,18 @@ def _each(inputs: Inputs, measured: Parts, condition: str, measure: str, metric:
 def _scores(inputs: Inputs, measured: Parts, metric: str) -> Iterator[dict[str, Any]]:
     """The score of each condition and `BESIDE`, with paired differences to the untuned model and to the real run."""
     for measure in ("score", *BESIDE):
-        each = {key: values(part["answers"], measure, metric) for key, part in measured.items()}
-        known = ~np.isnan(np.stack(list(each.values()))).any(axis=0)
+        each = {condition: _each(inputs, measured, condition, measure, metric) for condition in inputs.conditions}
+        known = ~np.isnan(np.concatenate(list(each.values()))).any(axis=0)
         if not known.any():
             continue
-        each = {key: one[known] for key, one in each.items()}
+        each = {condition: own.compress(known, axis=1) for condition, own in each.items()}
         over = "over_untuned" if measure == "score" else f"{measure}_over_untuned"
-        for condition in inputs.conditions:
-            keys = inputs.runs(condition)
-            own = np.stack([each[key] for key in keys])
+        for condition, own in each.items():
             told = {measure: own}
             if condition != UNTUNED:
-                told[over] = own - each[inputs.runs(UNTUNED)[0]]
-            if measure == "score" and inputs.request.has_real and condition not in (UNTUNED, REFERENCE):
-                told["below_real"] = np.stack([each[inputs.real_run(key)] for key in keys]) - own
+                told[over] = own - each[UNTUNED]
+            if measure == "score" and REFERENCE in each and condition not in (UNTUNED, REFERENCE):
+                told["below_real"] = each[REFERENCE][: len(own)] - own  # by seed, or all less the only real run
             for name, one in told.items():
                 yield {**inputs.row(condition, name, one), "n": int(known.sum())}
 

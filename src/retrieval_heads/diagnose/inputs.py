@@ -121,6 +121,11 @@ class Inputs(SetsInputs):
         return [RunKey("diagnose", task, condition, seed, base)
                 for seed in (self.request.seeds[:1] if single else self.request.seeds)]
 
+    @property
+    def every_run(self) -> list[RunKey]:
+        """The runs of all conditions, in their order."""
+        return [key for condition in self.conditions for key in self.runs(condition)]
+
     def real_run(self, key: RunKey) -> RunKey | None:
         """The real run that a run is compared with and patched from: that of its seed if possible; None without any."""
         runs = self.runs(REFERENCE) if self.request.has_real else []

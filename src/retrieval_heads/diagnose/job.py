@@ -70,7 +70,7 @@ def report_path(out: Path) -> Path:
 
 def _compute(inputs: Inputs, work: Work) -> Result:
     """Every part that is missing, and what all say together."""
-    keys = [key for condition in inputs.conditions for key in inputs.runs(condition)]
+    keys = inputs.every_run
     measured = {key: work.measured(key) for key in keys}
     if not inputs.finds_heads:
         return result(inputs, measured, {}, {})
@@ -134,7 +134,7 @@ def plan(request: Request, device: str = "auto") -> Plan:
     with tempfile.TemporaryDirectory() as folder:
         seconds, tried = _trial(inputs, device, Path(folder))
     work = Work(inputs, device, request.out)
-    every = [key for condition in inputs.conditions for key in inputs.runs(condition)]
+    every = inputs.every_run
 
     def todo(kind: str, keys: list[RunKey]) -> list[RunKey]:
         return [key for key in keys if not work.has(kind, key)]

@@ -259,8 +259,7 @@ def _patching(result: Result) -> Chart:
     figures.patching_bars(table, ax, metric)
     ax.set(**_scale(metric), xlabel="patched run: trained on")
     told = "; ".join(
-        f"{name}: " + ", ".join(f"{row['set']} {row['value']:.2f}" for _, row in own.groupby("set")["value"].mean()
-                                .reset_index().iterrows())
+        f"{name}: " + ", ".join(f"{heads} {mean:.2f}" for heads, mean in own.groupby("set")["value"].mean().items())
         for name, own in table[(table["metric"] == metric) & (table["draw"] == 0)].groupby("condition")
     )
     return _chart("With heads of the real run", figure,
@@ -273,8 +272,7 @@ def _patching(result: Result) -> Chart:
 
 def _metric(table: pd.DataFrame) -> str:
     """Right answers where some model has enough of them, else the loss."""
-    untouched = table[table["set"].isin(["none", "source"]) & (table["metric"] == RIGHT)]["value"]
-    return RIGHT if untouched.max() >= verdict.ABLE else LOSS
+    return RIGHT if verdict.able(table) else LOSS
 
 
 def _scale(metric: str) -> dict[str, Any]:

@@ -179,14 +179,20 @@ def _missed(result: Result, condition: str) -> str:
     return f" It misses, with their scores, {'; '.join(told)}{more}. Layers and heads count from 0."
 
 
+def able(table: pd.DataFrame) -> bool:
+    """Whether a model with its own heads has enough right answers, by rows of a table `knockout` or `patching`."""
+    own = table[table["set"].isin(["none", "source"]) & (table["metric"] == "forced_exact_match")]["value"]
+    return own.max() >= ABLE
+
+
 def patching(result: Result, condition: str) -> str:
     """What the heads that it misses would give: in right answers, or in loss where hardly an answer is right."""
     if not result.inputs.request.has_real or not result.n_heads(condition):
         return ""
     sizes = result.tables["patching"]
     own = sizes[sizes["condition"] == condition]
-    able = own[own["set"].isin(["none", "source"]) & (own["metric"] == "forced_exact_match")]["value"].max() >= ABLE
-    begin = "" if able else "nll_"
+    right = able(own)
+    begin = "" if right else "nll_"
     gap, gain, random, over, closed = (result.of(condition, f"{begin}{name}") for name in (
         "gap", "gain_complement", "gain_random_complement", "gain_complement_over_random", "closed_complement"))
     if gain is None:
@@ -197,7 +203,7 @@ def patching(result: Result, condition: str) -> str:
     missing = "the missing head" if count == 1 else f"the {count:g} missing heads"
     if len(result.inputs.runs(condition)) > 1:
         missing = f"the missing heads ({count:g} a seed)"
-    text = f"Patching {missing} back changes the right answers by {signed(gain)}" if able else (
+    text = f"Patching {missing} back changes the right answers by {signed(gain)}" if right else (
         f"Hardly an answer is right, so losses are told: patching {missing} back lowers the loss of the gold answer by "
         f"{signed(gain)} nats per token")
     text += (". There are too few other heads for a random control. " if over is None else

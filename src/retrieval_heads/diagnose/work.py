@@ -161,7 +161,7 @@ class Work:
 
     def _kept(self, kind: str, key: RunKey, make: Callable[..., dict[str, Any]], *more: RunKey) -> dict[str, Any]:
         """A part that is there, or what `make` makes of the run (and of `more`)."""
-        keys = [key for condition in self.inputs.conditions for key in self.inputs.runs(condition)]
+        keys = self.inputs.every_run
         return kept(self.out / kind / f"{key.name}.json", partial(make, key, *more),
                     f"run {keys.index(key) + 1} of {len(keys)}", f"{key.condition}, seed {key.seed}: {DOING[kind]}")
 

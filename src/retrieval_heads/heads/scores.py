@@ -1,12 +1,8 @@
 """Retrieval scores: which heads look at the needle while the answer is written, and how often.
 
-For each token of the answer, the attention row is read at the position that predicts it, and the key with the head's
-largest attention is taken. Copy score: the fraction of the answer's tokens for which that key lies inside a needle and
-holds the same token (Wu et al. 2024, arXiv 2404.15574, section 2; here normalised by the answer's tokens and not by the
-needle's). Insight score: the same without the token match, for answers that are not literal copies. With displaced
-spans of the same lengths in place of the needles, either is the score's chance level. The fraction is taken per
-example, then averaged over the examples, so a long answer counts as much as a short one. The end-of-sequence token is
-not part of the answer.
+`retrieval_scores` says what they are. With displaced spans of the same lengths in place of the needles, either kind is
+the score's chance level. The fraction is taken per example, then averaged over the examples, so a long answer counts as
+much as a short one. The end-of-sequence token is not part of the answer.
 
 All kinds, the chance level and the attention mass come from one forward pass over prompt and answer (`readout`);
 questions on one haystack share the pass over it.
@@ -111,9 +107,10 @@ def retrieval_scores(
 ) -> HeadScores:
     """Retrieval scores of every head, of one kind.
 
-    Copy score (Wu et al. 2024, arXiv 2404.15574): over the answer's tokens, the fraction for which the key with the
-    head's largest attention, at the position that predicts the token, lies inside a needle and holds the same token.
-    Insight score: the same without the token match.
+    Copy score (Wu et al. 2024, arXiv 2404.15574, section 2; here over the answer's tokens, not the needle's): the
+    fraction of the tokens for which the key with the head's largest attention, at the position that predicts the token,
+    lies inside a needle and holds the same token. Insight score: the same without the token match, for answers that are
+    not literal copies.
 
     Args:
         model: a causal language model on any device, plain or wrapped by PEFT; it is used in evaluation mode.
@@ -138,9 +135,7 @@ def score_heads(
     """Retrieval scores of every head, of several kinds, in one pass over the examples.
 
     Args:
-        model: a causal language model on any device, plain or wrapped by PEFT; it is used in evaluation mode.
-        tokenizer: its fast tokenizer.
-        examples: the examples to score on. Those without a needle are dropped and counted.
+        model, tokenizer, examples: as in `retrieval_scores`.
         kinds, mode: any of `copy` and `insight`; `forced` or `generated`.
         batch_size: examples per forward pass; no result depends on it.
         max_length: longest prompt and answer in tokens; longer examples are dropped and counted. None: the length of

@@ -1,14 +1,12 @@
 """Forced evaluation under many interventions, with the prompt computed once.
 
 Scope `answer` touches only the positions that predict the answer's tokens: the last token of the prompt and the answer
-itself. Everything before is the same for every set of heads, so it is run once into a key/value cache. Several sets
-are then scored in one pass: their copies of the short suffix stand side by side, and the attention mask lets each copy
-see the cached prefix and itself only. With 12 layers of 16 heads, a prefix of 2048 tokens and an answer of 6, on two
-CPU cores: 0.9 s for a whole pass, 25 ms for the suffix of one set, 5 ms per set when 32 share a pass; on one H200,
-where the launches count: 27 ms, 14 ms and 0.7 ms. On a GPU, all modes of a set are therefore in one pass, and several
-examples share their passes (`cached_prompts.batches`); numbers are first read from the GPU at the end of a sweep.
-Questions on one haystack share the pass over it (`cached_prompts.over_prompts`), also in patching, where each model has
-its own.
+itself. Everything before is run once, and several sets then share a pass (`cached_prompts`). With 12 layers of 16
+heads, a prefix of 2048 tokens and an answer of 6, on two CPU cores: 0.9 s for a whole pass, 25 ms for the suffix of one
+set, 5 ms per set when 32 share a pass; on one H200, where the launches count: 27 ms, 14 ms and 0.7 ms. On a GPU, all
+modes of a set are therefore in one pass, and several examples share their passes (`cached_prompts.batches`); numbers
+are first read from the GPU at the end of a sweep. Questions on one haystack share the pass over it
+(`cached_prompts.over_prompts`), also in patching, where each model has its own.
 
     rows = knockout_sweep(model, tokenizer, examples, {"none": [], "top5": heads}, mode="zero", scope="answer")
 """
