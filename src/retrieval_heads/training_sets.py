@@ -10,7 +10,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -96,8 +96,7 @@ class SetsRequest:
         """What the results depend on: contents of files instead of their paths."""
         found = {"format": self.FORMAT, "model": fingerprint, "seeds": list(self.seeds),
                  "train": {name: content_digest(path) for name, path in self.train.items()}}
-        for name in (one.name for one in fields(self)):
-            value = getattr(self, name)
+        for name, value in vars(self).items():
             if name in self.FILES:
                 found[self.FILES[name]] = None if value is None else content_digest(value)
             elif name == "template_arguments":

@@ -50,8 +50,8 @@ def with_ends(row: pd.Series, form: str, same: str = "the same on all examples")
     value, width = f"{row['value']:{form}}", row["high"] - row["low"]
     if width != width:
         return value
-    return f"{value} ({same})" if width < NO_WIDTH else \
-        f"{value} ({row['low']:{form}} to {row['high']:{form}})"
+    ends = same if width < NO_WIDTH else f"{row['low']:{form}} to {row['high']:{form}}"
+    return f"{value} ({ends})"
 
 
 plain, signed = partial(with_ends, form=".2f"), partial(with_ends, form="+.2f")
