@@ -59,8 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parsed.function(parsed)
             sys.stdout.flush()
     except StudyError as error:
-        print(f"error: {' '.join(printable(str(error)).split())}", file=sys.stderr)
-        return 2
+        return _told(error)
     except BrokenPipeError:  # who reads has seen enough, as `head` does; what is left to print goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -77,3 +76,8 @@ def _check_verb(parser: argparse.ArgumentParser, verbs: Iterable[str], given: Se
         near = difflib.get_close_matches(word, verbs, n=1)
         parser.error(f"unknown verb `{word}`. " + (f"Did you mean `{near[0]}`?" if near else
                                                    f"Known: {', '.join(verbs)}."))
+
+
+def _told(error: StudyError) -> int:
+    print(f"error: {' '.join(printable(str(error)).split())}", file=sys.stderr)
+    return 2
