@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from retrieval_heads.claims.pretrained import DERIVED
 from retrieval_heads.claims.verdict import ALL
 from retrieval_heads.config import load_profile
 from retrieval_heads.errors import StudyError
@@ -56,7 +57,7 @@ def landing(layout: Layout, profiles: Iterable[str]) -> str:
     report = load_profile(REPORT_PROFILE)
     tables, at = {name: load_table(REPORT_PROFILE, name) for name in NEEDED}, report.detect.threshold
     small = sorted({profile for profile in profiles if profile != REPORT_PROFILE})
-    pretrained = second_study.present(load_profile("pretrained"))
+    pretrained = second_study.present(load_profile("pretrained"), (*DERIVED, "verdicts"))
     lines = [*advice(tables, report.n_train), *pretrained_advice(pretrained)]
     use = [f"{number}. {line}" for number, line in enumerate(lines, 1)]
     parts = [*map(_banner, small), " ".join(answer(tables, at)), pretrained_answer(pretrained),

@@ -5,6 +5,8 @@ The runs come in parts. What is there is said with its number of runs and seeds,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from retrieval_heads.claims.pretrained import DERIVED, RAW
@@ -24,13 +26,13 @@ THETA, UNTUNED = "rope", ("base", "rope")
 _NAMED = {"base": "the model as it is", THETA: "theta alone", REFERENCE: "real training"}
 
 
-def present(profile: Profile) -> dict[str, pd.DataFrame]:
-    """Those of the tables `NAMES` that are there and have rows, by name.
+def present(profile: Profile, names: Sequence[str] = NAMES) -> dict[str, pd.DataFrame]:
+    """Those of the tables that are there and have rows, by name.
 
     Raises:
         ResultError: a table that is there and damaged.
     """
-    found = {name: load_table(profile.name, name) for name in NAMES if has_table(profile.name, name)}
+    found = {name: load_table(profile.name, name) for name in names if has_table(profile.name, name)}
     return {name: table for name, table in found.items() if len(table)}
 
 
