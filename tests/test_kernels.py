@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -66,8 +67,10 @@ def test_a_profile_for_a_gpu_gets_new_processes(tmp_path):
 def test_a_study_that_is_stopped_leaves_no_process(tmp_path, ending):
     layout = make_project(tmp_path, SOURCE.replace("print(profile, count)", "import time; time.sleep(600)"))
     command = [sys.executable, "-m", "tools.book", "--root", str(layout.root), "run"]
+    # where the tests run in the background of a shell, it is ignored, and by all that they start
+    with_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     study = subprocess.Popen(command, env=os.environ | {"TO_BE_STOPPED": str(tmp_path)}, start_new_session=True,
-                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=with_ctrl_c)
 
     def others() -> list[int]:
         found = []
