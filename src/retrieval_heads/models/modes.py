@@ -113,6 +113,7 @@ def refuse_not_finite(model: nn.Module, ids: Sequence[int], what: str) -> NoRetu
     first = next(model.parameters())
 
     def look(name: str, module: nn.Module, _: tuple, output: Any) -> None:
+        """Raise if the output is not finite; a broken weight is named before it."""
         if _finite(output):
             return
         if broken := [part for part, weight in module.named_parameters() if not _finite(weight)]:

@@ -97,6 +97,7 @@ def _among_documents(real: Real, written: list[scenes.Piece] | None, pool: scene
     """Documents about other things around written needles, or with stated ones inside some of them."""
 
     def build(budget: int) -> scenes.Scene:
+        """The scene that fits so many tokens."""
         rng = random.Random(f"documents|{real.id}")
         drawn = pool.draw(real, rng)
         needles = written
@@ -137,6 +138,7 @@ def symbolic(real: Real, count: Counter) -> scenes.Build:
     answer = "" if real.cites else _as_long_as(real.example, count, random.Random(f"symbolic|{real.id}|answer"))
 
     def build(budget: int) -> scenes.Scene:
+        """The scene that fits so many tokens."""
         rng, used = random.Random(f"symbolic|{real.id}"), set()
 
         def key() -> str:
