@@ -37,10 +37,9 @@ def pack(model: Path, gguf: Path, data: Path, to: Path) -> None:
     (to / "digests.json").write_text(json.dumps(digest), encoding="utf-8")
     plain = to / "plain"
     for path in sorted(data.rglob("*.jsonl*")):
-        if not path.name.startswith("dev_"):
-            target = plain / path.relative_to(data).with_name(path.name.removesuffix(".gz"))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+        target = plain / path.relative_to(data).with_name(path.name.removesuffix(".gz"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
     with lzma.open(to / "study.tar.xz", "wb", filters=[TEXTS]) as file, tarfile.open(fileobj=file, mode="w") as archive:
         archive.add(plain, arcname="study")
     shutil.rmtree(plain)

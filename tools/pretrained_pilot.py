@@ -1,6 +1,6 @@
 """The pilot of the pretrained study: settings tried on `real`, scored on the development split, never on the test.
 
-    python tools/pretrained_pilot.py --model models/smollm2 --data FOLDER --out pilot.csv [--seconds 500]
+    python tools/pretrained_pilot.py --model models/smollm2 --data FOLDER --out pilot.csv [--task T] [--seconds 500]
 
 Trained on FOLDER/TASK/real.jsonl.gz, scored on FOLDER/TASK/held_out/dev_16384.jsonl.gz, with seed 0, which no deciding
 run has. The settings are tried in the order of SETTINGS, as many as time allows; the table and its manifest are written
@@ -48,10 +48,13 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--task", choices=sorted(N_TRAIN), help="only the settings of this task")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no setting is begun after so many")
     parser.add_argument("--device", default="cuda")
     parsed, start, rows = parser.parse_args(), time.monotonic(), []
     for place, (task, name, change) in enumerate(SETTINGS):
+        if parsed.task not in (None, task):
+            continue
         if time.monotonic() - start > parsed.seconds:
             break
         profile = load_profile("pretrained", bases=[str(Path(parsed.model).absolute())], tasks=[task],
