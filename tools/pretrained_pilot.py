@@ -4,7 +4,7 @@
 
 Trained on FOLDER/TASK/real.jsonl.gz, scored on FOLDER/TASK/held_out/dev_16384.jsonl.gz, with seed 0, which no deciding
 run has. The settings are tried in the order of SETTINGS, as many as time allows; the table and its manifest are written
-after each. The table of the study is `results/pretrained/pilot.csv`.
+after each, and what was tried before stays in it. The table of the study is `results/pretrained/pilot.csv`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from retrieval_heads.parallel import resolve_device
 from retrieval_heads.settings import Profile
 from retrieval_heads.stages.common import adapter_path, batch_size, load_run, metric_rows
 from retrieval_heads.stages.finetune import train
-from retrieval_heads.tables import conform, to_csv
+from retrieval_heads.tables import conform, read_table, to_csv
 
 SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("mdqa", "theta alone", {}),
@@ -66,8 +66,12 @@ def main() -> None:
 
 
 def save(out: Path, rows: list[dict[str, Any]], profile: Profile, device: str) -> None:
-    """Write the table and, beside it, its manifest."""
+    """Write the table, with what it held of other settings, and, beside it, its manifest."""
     table = conform("pilot", rows)
+    if out.is_file():
+        before, tried = read_table("pilot", out), set(zip(table.task, table.setting, strict=True))
+        kept = [place not in tried for place in zip(before.task, before.setting, strict=True)]
+        table = conform("pilot", pd.concat([before[kept], table], ignore_index=True))
     content = to_csv(table)
     write_whole(out, content)
     once = table.drop_duplicates(["task", "setting"])
