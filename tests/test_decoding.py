@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import FAMILIES
+from retrieval_heads.attention import capture
 from retrieval_heads.decoding import (
     end_tokens,
     greedy_continuations,
@@ -53,6 +54,29 @@ def test_a_batch_says_what_its_prompts_say_alone(tiny_model, family):
         for batches in ([[0, 1, 2]], [[2, 0], [1]], [[1], [0], [2]]):
             assert greedy_tokens(model, PROMPTS, batches, stop, 8) == (expected, [])
     assert any(len(said) < 8 for said in expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whole_rows_of_few_queries_give_the_same_tokens_and_losses(tiny_model, family, monkeypatch):
+    """What short passes compute on a GPU, where SDPA would copy the keys to every head of a group."""
+    model, short, shapes = tiny_model(family), capture.short_attention, []
+    references = [[5, 6, 7], [8], [9, 10]] if keeps_all_keys(model) else None
+    wanted = greedy_tokens(model, PROMPTS, [[0, 1, 2]], lambda token: False, 6, references)
+
+    def seen(query, *rest):
+        shapes.append(query.shape[2])
+        return short(query, *rest)
+
+    monkeypatch.setattr(capture, "short_attention", seen)
+    def after_cache(query, key, mask):
+        return mask is not None and query.shape[2] < key.shape[2]
+
+    monkeypatch.setattr(capture, "copies_keys", after_cache)
+    tokens, losses = greedy_tokens(model, PROMPTS, [[0, 1, 2]], lambda token: False, 6, references)
+    assert tokens == wanted[0]
+    assert losses == pytest.approx(wanted[1], abs=1e-5)
+    layers = model.config.num_hidden_layers
+    assert shapes == [2] * layers * (references is not None) + [1] * layers * 5
 
 
 def test_a_continuation_has_neither_the_end_token_nor_what_follows(tiny_model):

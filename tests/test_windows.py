@@ -8,8 +8,9 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.masking_utils import sdpa_mask, sliding_window_causal_mask_function
 
-from retrieval_heads.attention import capture
-from retrieval_heads.attention.capture import Window, capture_attention, lean_attention, window_or_mask
+from retrieval_heads.attention import windows
+from retrieval_heads.attention.capture import capture_attention, lean_attention
+from retrieval_heads.attention.windows import Window, window_or_mask
 from retrieval_heads.decoding import greedy_continuations
 
 WINDOWED = {
@@ -23,8 +24,8 @@ LENGTH = 23
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Blocks as small as the window, and no mask so small that it is made whole."""
-    monkeypatch.setattr(capture, "MASK_CELLS", 0)
-    monkeypatch.setattr(capture, "BLOCK", 1)
+    monkeypatch.setattr(windows, "MASK_CELLS", 0)
+    monkeypatch.setattr(windows, "BLOCK", 1)
 
 
 class Largest(TorchDispatchMode):
@@ -108,7 +109,7 @@ def test_decoding_is_the_same(tiny_model, monkeypatch):
     model = tiny_model("mistral", sliding_window=5)
     prompts = [tuple(range(3, 3 + n)) for n in (9, 21, 14)]
     found = greedy_continuations(model, prompts, None, max_new_tokens=4, batch_size=3)
-    monkeypatch.setattr(capture, "MASK_CELLS", 2**26)
+    monkeypatch.setattr(windows, "MASK_CELLS", 2**26)
     assert greedy_continuations(model, prompts, None, max_new_tokens=4, batch_size=3) == found
 
 
@@ -129,5 +130,5 @@ def test_only_a_large_plain_window_replaces_the_mask(monkeypatch):
     assert torch.equal(found.mask(torch.arange(9), 0, 9), sdpa_mask(**asked()))
     for other in ({"allow_is_causal_skip": False}, {"local_size": None}, {"local_size": 5}, {"q_length": 3}):
         assert not isinstance(window_or_mask(**asked(**other)), Window)
-    monkeypatch.setattr(capture, "MASK_CELLS", 82)
+    monkeypatch.setattr(windows, "MASK_CELLS", 82)
     assert torch.equal(window_or_mask(**asked()), sdpa_mask(**asked()))

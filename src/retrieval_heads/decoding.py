@@ -129,8 +129,9 @@ def greedy_tokens(
     losses = [float("nan")] * (0 if references is None else len(prompts))
     for batch in batches:
         own = None if references is None else [references[index] for index in batch]
-        found = _decode(model, [prompts[index] for index in batch], [tokens[index] for index in batch], stop,
-                        max_new_tokens, own)
+        with lean_attention(model):  # no square mask for a sliding window, no copies of the keys for each head
+            found = _decode(model, [prompts[index] for index in batch], [tokens[index] for index in batch], stop,
+                            max_new_tokens, own)
         if own is not None:
             for index, loss in zip(batch, found, strict=True):
                 losses[index] = loss
@@ -164,8 +165,7 @@ def _decode(
     """
     batch = make_batch(model, prompts)
     wanted, place = batch.last.unique(return_inverse=True)  # the rows of the logits, few of all positions
-    with lean_attention(model):  # no square mask for a sliding window
-        output = model(**batch.inputs, use_cache=True, logits_to_keep=wanted)
+    output = model(**batch.inputs, use_cache=True, logits_to_keep=wanted)
     cache, logits = output.past_key_values, output.logits[torch.arange(len(prompts), device=place.device), place]
     mask, positions, rows, running = batch.mask, batch.lengths, list(range(len(prompts))), set(range(len(prompts)))
     any_padding = bool((mask == 0).any())

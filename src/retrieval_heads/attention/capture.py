@@ -3,7 +3,8 @@
 An attention function registered with transformers' `AttentionInterface` delegates the layer's output to the SDPA
 implementation and, for the wanted query rows only, computes the attention probabilities in float32 and hands them to a
 reducer (largest key, mass inside a span, ...). The reducer's small result is all that is kept: never a T x T matrix,
-and never the rows of more than one layer. The output of the model is the one that plain SDPA gives, bit for bit.
+and never the rows of more than one layer. The output of the model is the one that plain SDPA gives, bit for bit, but
+for short passes after a cache on a GPU, which need no copies of the keys here (`short_attention`).
 
 Works for every decoder whose attention goes through the interface, with grouped-query attention, any head size,
 padding and sliding-window masks, plain or wrapped by PEFT.
@@ -11,12 +12,6 @@ padding and sliding-window masks, plain or wrapped by PEFT.
     with capture_attention(model, rows, lambda probabilities, value, layer: probabilities.argmax(-1)) as largest:
         model(input_ids=ids)
     largest[layer]      # int64 [batch, n_heads, n_rows]
-
-Sliding windows need no T x T mask either. Where T is longer than the window, transformers gives SDPA a mask
-`[batch, 1, T, T]`: 1.07 GB for each example of 32,768 tokens, of which the kernel makes a bias of twice that, and
-computes all T x T products. Here a rule, `Window`, goes through the model in place of the tensor, and with blocks of
-queries as long as the window only its products are computed, twice at most: a quarter of T x T for a window of 4,096
-(Mistral-7B-v0.1).
 """
 
 from __future__ import annotations
@@ -33,16 +28,16 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
+from retrieval_heads.attention.windows import Window, window_or_mask, windowed_attention
 from retrieval_heads.errors import ModelError
 from retrieval_heads.models.layout import base_model, head_layout
 
 IMPLEMENTATION = "retrieval_heads_rows"
 """Name under which the attention function is registered with transformers."""
 
-MASK_CELLS, BLOCK = 2**26, 1024
-"""Masks of fewer cells (64 MB) are made whole, as by transformers; fewest queries in a block of a sliding window."""
+SHORT_CELLS = 2**28
+"""Most attention weights of a layer that a short pass holds at once (1 GB)."""
 
 Reducer = Callable[[torch.Tensor, torch.Tensor, int], Any]
 """From one layer's float32 probabilities `[batch, n_heads, n_rows, n_keys]`, its values `[batch, n_kv_heads, n_keys,
@@ -181,7 +176,9 @@ def _attention(
     if module in _LAST:
         raise _Enough
     if isinstance(attention_mask, Window):
-        return _windowed_attention(query, key, value, attention_mask, scaling, kwargs.get("dropout", 0.0))
+        return windowed_attention(query, key, value, attention_mask, scaling, kwargs.get("dropout", 0.0))
+    if copies_keys(query, key, attention_mask):
+        return short_attention(query, key, value, attention_mask, scaling), None
     if _falls_to_square(query, key, attention_mask):
         groups = query.shape[1] // key.shape[1]
         key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
@@ -197,6 +194,27 @@ def _falls_to_square(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor 
     for the memory-efficient kernel; with a mask transformers ungroups them by itself.
     """
     return query.is_cuda and mask is None and query.shape[1] != key.shape[1] and query.dtype not in _HALF
+
+
+def copies_keys(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> bool:
+    """Whether this is a short pass after a cache for which transformers would copy the keys to every head of a group.
+
+    No kernel of SDPA takes both grouped heads and a mask. At 16,384 tokens the copies take most of the pass's time.
+    """
+    after_cache = mask is not None and query.shape[2] < key.shape[2] and not torch.is_grad_enabled()
+    grouped = query.shape[1] != key.shape[1] and query.is_cuda and query.dtype in _HALF
+    return after_cache and grouped and query.shape[:3].numel() * key.shape[2] <= SHORT_CELLS
+
+
+def short_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float | None,
+) -> torch.Tensor:
+    """What SDPA gives, `[batch, n_queries, n_heads, head_dim]`, by whole rows of few queries; grouped heads share keys."""
+    batch, n_heads, n_queries, _ = query.shape
+    rows = torch.arange(n_queries, device=query.device).expand(batch, -1)
+    weights = attention_rows(query, key, mask, rows, scaling).to(value.dtype)
+    found = weights.view(batch, key.shape[1], -1, key.shape[2]) @ value
+    return found.view(batch, n_heads, n_queries, -1).transpose(1, 2).contiguous()
 
 
 def attention_rows(
@@ -247,51 +265,6 @@ def _additive(mask: torch.Tensor | Window, rows: torch.Tensor, n_keys: int) -> t
 
 def _bias(seen: torch.Tensor) -> torch.Tensor:
     return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, torch.finfo(torch.float32).min)
-
-
-@dataclass(frozen=True)
-class Window:
-    """Which keys a query sees: the `size` last ones up to its own, without padding."""
-
-    size: int
-    seen: torch.Tensor | None = None  # bool [batch, n_keys], False for padding; None without padding
-
-    def mask(self, queries: torch.Tensor, first: int, end: int) -> torch.Tensor:
-        """bool `[batch or 1, 1, n_queries, end - first]`: the keys from `first` to `end` that queries see, given their
-        positions, int64 `[n_queries]` or `[batch, n_queries]`."""
-        keys = torch.arange(first, end, device=queries.device)
-        rows = queries[..., :, None]
-        seen = (keys <= rows) & (keys > rows - self.size)
-        seen = seen[:, None] if seen.ndim == 3 else seen[None, None]
-        return seen if self.seen is None else seen & self.seen[:, None, None, first:end].to(queries.device)
-
-
-def window_or_mask(**given: Any) -> Window | torch.Tensor | None:
-    """What transformers asks for as the mask of SDPA: a `Window` in place of a large mask that is no more than that."""
-    size, n_queries, config = given.get("local_size"), given["q_length"], given.get("config")
-    # the mask may be something else than a window: chunks, two-sided, or joined with others, which forbids the skip
-    plain = size is not None and given.get("allow_is_causal_skip", False) and (
-        getattr(config, "sliding_window", None) == size and getattr(config, "attention_chunk_size", None) is None)
-    whole = n_queries == given["kv_length"] and given.get("q_offset", 0) == given.get("kv_offset", 0) == 0
-    if not (plain and whole and n_queries > size and given["batch_size"] * n_queries**2 >= MASK_CELLS):
-        return sdpa_mask(**given)
-    padding = given.get("attention_mask")
-    return Window(size, None if padding is None or bool(padding.all()) else padding.bool())
-
-
-def _windowed_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: Window, scaling: float | None, dropout: float,
-) -> tuple[torch.Tensor, None]:
-    """What SDPA gives with the window's mask, `[batch, T, n_heads, head_dim]`, block of queries by block."""
-    length, groups = query.shape[2], query.shape[1] // key.shape[1]
-    parts = []
-    for start in range(0, length, size := max(window.size, BLOCK)):
-        end, first = min(start + size, length), max(0, start - window.size + 1)
-        near_key, near_value = (states[:, :, first:end].repeat_interleave(groups, 1) for states in (key, value))
-        mask = window.mask(torch.arange(start, end, device=query.device), first, end)
-        parts.append(nn.functional.scaled_dot_product_attention(
-            query[:, :, start:end], near_key, near_value, attn_mask=mask, dropout_p=dropout, scale=scaling))
-    return torch.cat(parts, 2).transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(IMPLEMENTATION, _attention)

@@ -211,11 +211,11 @@ def scored_run(
 def batch_size(model: nn.Module, length: int) -> int:
     """Examples of so many tokens in a forward pass without gradients: few on a CPU.
 
-    On a GPU at most 64, 2^19 tokens, and 24 GiB of keys and values: answers are decoded by many short passes, which
+    On a GPU at most 64, 2^20 tokens, and 24 GiB of keys and values: answers are decoded by many short passes, which
     cost the same for many examples as for one.
     """
     weight, layout = model.get_input_embeddings().weight, head_layout(model)
     if weight.device.type == "cpu":
         return 8
     of_token = 2 * layout.n_layers * layout.n_kv_heads * layout.head_dim * weight.element_size()
-    return max(1, min(64, 2**19 // length, 24 * 2**30 // (of_token * length)))
+    return max(1, min(64, 2**20 // length, 24 * 2**30 // (of_token * length)))
