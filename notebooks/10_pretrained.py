@@ -32,7 +32,7 @@ tables = said.present(settings)
 # %% tags=["remove-input"]
 figures.page.takeaway(settings, said.takeaway(tables, settings), small="")
 
-# %% mystnb={"figure": {"name": "fig-pretrained-f1", "caption": "Token F1 on held-out real questions at 16,384 tokens, by training data. Bars: 95% bootstrap intervals over examples. Rows without a mark: runs that are not there yet."}, "image": {"alt": "A row for each kind of training data with a point for the F1 of its runs where there are some, beside the model with a raised theta alone, which answers next to nothing"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-pretrained-f1", "caption": "Token F1 on held-out real questions at 16,384 tokens, by training data. Bars: 95% bootstrap intervals over examples."}, "image": {"alt": "A row for each kind of training data with a point for the F1 of each of its runs, beside the model with a raised theta alone, which answers next to nothing"}} tags=["hide-input"]
 figure = figures.pretrained.performance_figure(tables, settings)
 
 # %% tags=["remove-input"]
@@ -48,11 +48,9 @@ figures.page.data_line(STUDY, "performance", "base", rows="F1 at the training le
 # | Real data | Natural Questions over Wikipedia passages, one of about 110 documents holds the answer |
 # | Synthetic needles | `high`: written by a large language model; `low`: one template for each question |
 # | Rules | fixed before the runs that decide: {doc}`../preregistration_pretrained` |
-#
-# The runs come in parts. This page is made from the tables that are there, and says what is not there yet.
 
 # %% tags=["remove-input"]
-figures.page.prose(said.contrasts(tables))
+figures.page.prose(f"{said.contrasts(tables)} {said.controls(tables)}")
 
 # %% [markdown]
 # ## The heads of a real language model
@@ -131,7 +129,7 @@ print("loss of the gold answers:", f"{ten_questions.losses('low_low').none.mean(
 # %% [markdown]
 # ## Recall of heads against performance
 
-# %% mystnb={"figure": {"name": "fig-pretrained-recall", "caption": "Each ranked training set: strength-weighted recall of the real runs' heads, and token F1 (means over seeds). Hollow: fewer than three seeds so far."}, "image": {"alt": "A named point for each training set, by the recall of heads and the F1 of its runs, or an empty panel that says that they are not there yet"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-pretrained-recall", "caption": "Each ranked training set: strength-weighted recall of the real runs' heads, and token F1 (means over three seeds)."}, "image": {"alt": "A named point for each training set, by the recall of heads and the F1 of its runs"}} tags=["hide-input"]
 figure = figures.pretrained.recall_figure(tables)
 
 # %% tags=["remove-input"]
@@ -143,7 +141,7 @@ figures.page.prose(said.missing(said.recall(tables)))
 # %% [markdown]
 # ## Knock-out and patching, by the loss of the gold answer
 
-# %% mystnb={"figure": {"name": "fig-pretrained-effects", "caption": "Left: share of the gain from context lost with heads knocked out of real runs. Right: share of the gap that the real run's heads close. Bars: 95% intervals. Scale of heads: logarithmic."}, "image": {"alt": "Two panels over the number of heads: what knocking out strongest and random heads loses, and what patching them closes, or empty panels that say that they are not there yet"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-pretrained-effects", "caption": "Left: share of the gain from context lost with heads knocked out of real runs. Right: share of the gap that the real run's heads close. Bars: 95% intervals. Scale of heads: logarithmic."}, "image": {"alt": "Two panels over the number of heads: what knocking out strongest and random heads loses, and what patching them closes"}} tags=["hide-input"]
 figure = figures.pretrained.effects_figure(tables)
 
 # %% tags=["remove-input"]
@@ -180,6 +178,6 @@ assert np.isfinite(ten_questions.losses("real").to_numpy()).all()
 # need not hold for a larger one. Seeds vary the adapter and the order of the examples, not the pretraining. The model
 # may know answers without reading; the {term}`gain from context` is there to tell. It answers few questions right at
 # this length, too few to lose, so losses are measured instead. The `high` needles are by one writer, whose model and
-# prompt are not recorded. Three seeds are few, and one of them can turn a verdict; with fewer nothing is decided. Tests
-# on a second task wait until the model is seen to learn it. More in {doc}`../limitations`. The whole study runs by
-# `make pretrained` on one GPU; `make pretrained-cost` says what that takes.
+# prompt are not recorded. Three seeds are few, and one of them can turn a verdict. It is one task: the model hardly learns
+# another one. More in {doc}`../limitations`. The whole study runs by `make pretrained` on one GPU; `make pretrained-cost`
+# says what that takes.

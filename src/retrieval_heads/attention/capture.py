@@ -209,7 +209,7 @@ def copies_keys(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | Non
 def short_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float | None,
 ) -> torch.Tensor:
-    """What SDPA gives, `[batch, n_queries, n_heads, head_dim]`, by whole rows of few queries; grouped heads share keys."""
+    """What SDPA gives, `[batch, n_queries, n_heads, head_dim]`, by whole rows; grouped heads read the keys once."""
     batch, n_heads, n_queries, _ = query.shape
     rows = torch.arange(n_queries, device=query.device).expand(batch, -1)
     weights = attention_rows(query, key, mask, rows, scaling).to(value.dtype)

@@ -21,8 +21,12 @@ from retrieval_heads.store import has_table, load_table
 from retrieval_heads.takeaways.synthetic import NOT_YET, Tables, named_contrasts, overlap, short_of_real, with_ends
 from retrieval_heads.wording import listed, p_value, plural
 
-NAMES = tuple(dict.fromkeys((*RAW, *DERIVED, "base", "performance", "training", "lengths", "examples", "verdicts")))
+NAMES = tuple(dict.fromkeys((*RAW, *DERIVED, "base", "performance", "training", "lengths", "examples", "pilot",
+                             "verdicts")))
 THETA, UNTUNED = "rope", ("base", "rope")
+GATE = 0.05
+"""What training on `real` must add to the F1 of theta alone before a second task is studied."""
+
 _NAMED = {"base": "the model as it is", THETA: "theta alone", REFERENCE: "real training"}
 
 
@@ -51,6 +55,12 @@ def state(tables: Tables, profile: Profile) -> str:
     counts = {what: len(runs_of(tables, name)) for what, name in measured}
     if not counts["trained and tested"]:
         return f"Of {planned} planned runs none is there yet."
+    # heads are knocked out of some of the runs only, so a run is complete when it is tested and scored
+    left = planned - min(counts["trained and tested"], counts["scored for heads"])
+    if not left:
+        return (f"All {planned} planned runs are there: {len(profile.conditions)} training sets with "
+                f"{plural(len(profile.seeds), 'seed')} each. Heads are knocked out of {counts['used for knock-outs']} "
+                f"of them, and patched into {counts['used for patching']}.")
     done = listed([f"{n} {'is' if n == 1 else 'are'} {what}" for what, n in counts.items()])
     tested = runs_of(tables, "performance")
     whole = int((tested.groupby("condition").seed.nunique() == len(profile.seeds)).sum())
@@ -59,10 +69,7 @@ def state(tables: Tables, profile: Profile) -> str:
     told = len(runs_of(tables, "answers"))
     if told < counts["trained and tested"]:
         text += f" The single answers, by which C1 and C3 are decided, are there of {told} of the tested runs."
-    # heads are knocked out of some of the runs only, so a run is complete when it is tested and scored
-    left = planned - min(counts["trained and tested"], counts["scored for heads"])
-    return text if not left else (
-        f"{text} {plural(left, 'run')} {'is' if left == 1 else 'are'} {NOT_YET}, wholly or in part.")
+    return f"{text} {plural(left, 'run')} {'is' if left == 1 else 'are'} {NOT_YET}, wholly or in part."
 
 
 def verdicts(tables: Tables) -> str:
@@ -139,6 +146,27 @@ def answers(tables: Tables, profile: Profile) -> str:
     return f"At {profile.train_length:,} tokens the F1 of answers is {listed(shown)}{alone}.{chance}"
 
 
+def controls(tables: Tables) -> str:
+    """F1 after short examples and after wrong answers, beside real ones; and whether a second task can be learned."""
+    said = []
+    if "performance" in tables:
+        mean = tables["performance"].query("metric == 'f1'").groupby("condition").value.mean()
+        if {REFERENCE, "real_short", "real_shuffled"} <= set(mean.index):
+            said.append(f"Two controls, beside {mean[REFERENCE]:.2f} after `real`: the same questions at a quarter of "
+                        f"the length give an F1 of {mean.real_short:.2f}, and with answers of other questions "
+                        f"{mean.real_shuffled:.2f}.")
+    if "pilot" in tables:
+        second = tables["pilot"].query("task == 'musique' and metric == 'f1'")
+        trained, alone = second[second.lr.notna()], second[second.lr.isna()]
+        if len(trained) and len(alone):
+            first, before = trained.iloc[0], alone.iloc[0]
+            end = "it is studied" if first.value - before.value >= GATE else "it is left out"
+            said.append(f"On a second task, MuSiQue, F1 is {first.value:.3f} [{first.low:.3f}, {first.high:.3f}] after "
+                        f"real data and {before.value:.3f} with theta alone, on {first.n} questions of the development "
+                        f"split. The rules ask for a gain of {GATE:g}, so {end}.")
+    return " ".join(said)
+
+
 def contrasts(tables: Tables) -> str:
     """By how much real data are better than the three named sets, and what an open contrast means."""
     rows = named_contrasts(tables)
@@ -175,13 +203,17 @@ def recall(tables: Tables) -> str:
     """How the recall of heads, and beside it the loss on the probe examples, correlate with performance over sets."""
     rows = tables.get("set_correlation")
     if rows is not None:
-        rows = rows[rows.given.isna() & (rows.sets == "all") & rows.value.notna()].set_index("predictor")
+        rows = rows[rows.given.isna() & (rows["sets"] == "all") & rows.value.notna()].set_index("predictor")
     if rows is None or "recall" not in rows.index:
         return f"Recall against performance is {NOT_YET}: it needs heads and answers of many training sets."
     row = rows.loc["recall"]
     chance = "" if pd.isna(row.p) else f", {p_value(row.p)}"
     cheaper = "" if "probe_loss" not in rows.index else (
         f"; that of the loss on the probe examples is {rows.loc['probe_loss'].value:.2f}")
+    if "recall_over_probe_loss" in rows.index:
+        less = rows.loc["recall_over_probe_loss"]
+        cheaper += (f". Of a set that is left out, recall predicts F1 with an error smaller by "
+                    f"{less.value:.3f} [{less.low:.3f}, {less.high:.3f}] than that loss does")
     points = tables.get("set_points", pd.DataFrame(columns=["n_seeds"]))
     lacking = int((points.n_seeds < LEAST_SEEDS).sum())
     few = "" if not lacking else (
