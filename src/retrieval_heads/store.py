@@ -268,7 +268,8 @@ def readme() -> str:
         "The folder `pretrained` is the second study, by `make pretrained`. Its runs come in parts, so a table may "
         "hold only some of the runs: `absent` in its manifest lists those still missing, and `parts.tar.xz` "
         "has the parts from which the grid continues (CONTRIBUTING.md says how). Its table `pilot` was made before the "
-        "runs by `python tools/pretrained_pilot.py`; the manifest was written afterwards from the table.\n\n"
+        "runs by `python tools/pretrained_pilot.py`; the manifest was written afterwards from the table. Its table "
+        "`checks` is made from the others by `python tools/pretrained_checks.py`.\n\n"
         + dictionary_markdown()
     )
 

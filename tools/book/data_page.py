@@ -39,6 +39,7 @@ MADE_FROM: dict[str, tuple[str, ...] | str] = {
     "contrasts": (*_ANSWERS, "base_answers"), "strength_agreement": _HITS,
     "set_points": (*_HITS, *_ANSWERS, "probe_loss"), "set_correlation": ("set_points",),
     "loss_effects": ("knockout_losses", "patching_losses"),
+    "checks": (*_ANSWERS, "base_answers", *_HITS, "knockout_losses"),
     "verdicts": ("shortfall", "mean_shortfall", "training_gain", "axis_effects", "subsets", "correlation_runs",
                  "necessity", "sufficiency", "prediction_errors", "choice", "base_alike", "spread"),
 }
