@@ -50,12 +50,12 @@ figures.page.data_line(STUDY, "performance", "base", rows="F1 at the training le
 # | Rules | fixed before the runs that decide: {doc}`../preregistration_pretrained` |
 
 # %% tags=["remove-input"]
-figures.page.prose(f"{said.contrasts(tables)} {said.controls(tables)}")
+figures.page.prose(f"{said.contrasts(tables)}\n\n{said.controls(tables)}")
 
 # %% [markdown]
 # ## The heads of a real language model
 
-# %% mystnb={"figure": {"name": "fig-pretrained-maps", "caption": "Mean copy score of every head: as the model is, at its own length; with theta raised, at twice that; after training, where runs have been scored. Framed: above the threshold."}, "image": {"alt": "Maps of 30 layers by 9 heads, nearly all of them pale; a few heads in layers 17 to 23 stand out and are framed"}} tags=["hide-input"]
+# %% mystnb={"figure": {"name": "fig-pretrained-maps", "caption": "Mean copy score of every head: as the model is, at its own length; with theta raised, at twice that; after training on two kinds of data. Framed: above the threshold."}, "image": {"alt": "Maps of 30 layers by 9 heads, nearly all of them pale; a few heads in layers 17 to 23 stand out and are framed"}} tags=["hide-input"]
 figure = figures.pretrained.maps_figure(tables, settings.detect.threshold)
 
 # %% tags=["remove-input"]
@@ -129,11 +129,11 @@ print("loss of the gold answers:", f"{ten_questions.losses('low_low').none.mean(
 # %% [markdown]
 # ## Recall of heads against performance
 
-# %% mystnb={"figure": {"name": "fig-pretrained-recall", "caption": "Each ranked training set: strength-weighted recall of the real runs' heads, and token F1 (means over three seeds)."}, "image": {"alt": "A named point for each training set, by the recall of heads and the F1 of its runs"}} tags=["hide-input"]
-figure = figures.pretrained.recall_figure(tables)
+# %% mystnb={"figure": {"name": "fig-pretrained-recall", "caption": "Each ranked training set: strength-weighted recall of the real runs' heads, and token F1 (means over three seeds; bars: lowest and highest seed)."}, "image": {"alt": "A named point for each training set, by the recall of heads and the F1 of its runs"}} tags=["hide-input"]
+figure = figures.pretrained.recall_figure(tables, settings)
 
 # %% tags=["remove-input"]
-figures.page.data_line(STUDY, "set_points", "set_correlation")
+figures.page.data_line(STUDY, "set_points", "performance", "set_correlation")
 
 # %% tags=["remove-input"]
 figures.page.prose(said.missing(said.recall(tables)))

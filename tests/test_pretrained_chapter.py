@@ -85,6 +85,31 @@ def test_with_everything_there_every_part_has_its_sentence_and_its_number(whole)
     assert f"`symbolic` {gap:+.3f} [" in said.contrasts(whole)
 
 
+def test_all_runs_are_said_to_be_there_and_recall_stands_beside_the_loss_on_the_probe(whole):
+    runs = pd.DataFrame([("mdqa", name, seed) for name in PROFILE.conditions for seed in PROFILE.seeds],
+                        columns=["task", "condition", "seed"])
+    assert said.state({"performance": runs, "head_scores": runs}, PROFILE).startswith(
+        "All 45 planned runs are there: 15 training sets with 3 seeds each.")
+    assert f"1 run is {said.NOT_YET}" in said.state({"performance": runs, "head_scores": runs[1:]}, PROFILE)
+    less = whole["set_correlation"].query("predictor == 'recall_over_probe_loss' and sets == 'all'").iloc[0]
+    assert f"smaller by {less.value:.3f} [{less.low:.3f}, {less.high:.3f}] than that loss" in said.recall(whole)
+
+
+@pytest.mark.parametrize(("gain", "words"), [(0.049, "it is left out."), (0.051, "it is studied.")])
+def test_controls_stand_beside_real_data_and_a_second_task_beside_its_gate(gain, words):
+    runs = pd.DataFrame({"metric": "f1", "condition": ["real", "real", "real_short", "real_shuffled"],
+                         "value": [0.3, 0.4, 0.2, 0.01]})
+    text = said.controls({"performance": runs})
+    assert "beside 0.35 after `real`" in text
+    assert text.endswith("give an F1 of 0.20, and with answers of other questions 0.01.")
+    assert said.controls({"performance": runs[:3]}) == ""
+    row = {"task": "musique", "metric": "f1", "low": 0.0, "high": 0.2, "n": 72}
+    pilot = pd.DataFrame([row | {"lr": None, "value": 0.01}, row | {"lr": 0.002, "value": 0.01 + gain}])
+    assert f"F1 is {0.01 + gain:.3f} [" in (told := said.controls({"pilot": pilot}))
+    assert told.endswith(words)
+    assert said.controls({}) == ""
+
+
 def test_an_open_contrast_is_said_to_be_open_and_not_a_shortfall(whole):
     table = whole["contrasts"].copy()
     named = table.finding.notna()
@@ -196,8 +221,8 @@ def test_where_the_studies_differ():
 @pytest.mark.parametrize("tables", ["whole", "one_seed", "nothing"])
 def test_figures_are_drawn_or_say_that_nothing_is_there(tables, request):
     given = {} if tables == "nothing" else request.getfixturevalue(tables)
-    drawn = [figures.performance_figure(given, PROFILE), figures.maps_figure(given, 0.1), figures.recall_figure(given),
-             figures.effects_figure(given)]
+    drawn = [figures.performance_figure(given, PROFILE), figures.maps_figure(given, 0.1),
+             figures.recall_figure(given, PROFILE), figures.effects_figure(given)]
     empty = [[figures.NOT_YET in [text.get_text() for text in ax.texts] for ax in figure.axes if ax.get_visible()]
              for figure in drawn]
     if tables == "nothing":

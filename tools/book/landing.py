@@ -91,8 +91,8 @@ def answer(tables: Tables, threshold: float) -> list[str]:
 
 def pretrained_answer(tables: Tables) -> str:
     """What the second study says of the five claims, of knocked-out heads and of patched ones, as Markdown."""
-    effects = [text for text in (short_of_real(tables), second_study.knockout(tables),
-                                 second_study.patching(tables))
+    effects = [text for text in (short_of_real(tables), second_study.recall(tables),
+                                 second_study.knockout(tables), second_study.patching(tables))
                if second_study.NOT_YET not in text]
     found = second_study.verdicts(tables).replace("On the pretrained model", "**On a pretrained model**")
     return with_minus(" ".join([found, *effects]) + " {doc}`More in chapter 10 <chapters/10_pretrained>`.")

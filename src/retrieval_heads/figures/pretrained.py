@@ -78,19 +78,28 @@ def explorer_html(tables: Mapping[str, pd.DataFrame], profile: Profile) -> str:
         f"threshold, and point at a head to read its score. The darkest shade stands for {darkest:.2f}, the largest."))
 
 
-def recall_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """A point with its name for each training set: recall of the real runs' heads against F1; hollow with few seeds."""
+def recall_figure(tables: Mapping[str, pd.DataFrame], profile: Profile) -> Figure:
+    """A named point for each training set: recall of the real runs' heads against F1; hollow with few seeds.
+
+    Bars reach from the lowest to the highest seed.
+    """
     figure, [ax] = panels(["recall and performance"], columns=1, height=4.4, width=WIDTH)
     rows = tables.get("set_points", pd.DataFrame(columns=["recall"])).dropna(subset=["recall"])
     if rows.empty:
         write_empty(ax, NOT_YET)
         return figure
-    turn = rows.recall.min() + 0.6 * (rows.recall.max() - rows.recall.min())  # names on the left from here, for room
+    runs = where(tables["performance"], metric="f1", eval_length=profile.train_length)
+    ends = runs.groupby("condition").value.agg(["min", "max"])
+    width, height = rows.recall.max() - rows.recall.min(), rows.f1.max() - rows.f1.min()
     for row in rows.itertuples():
         shade = colour(row.condition)
+        ax.vlines(row.recall, *ends.loc[row.condition], color=shade, linewidth=1, alpha=0.6)
         ax.plot(row.recall, row.f1, marker(row.condition), color=shade,
                 markerfacecolor=shade if row.n_seeds >= LEAST_SEEDS else "white")
-        left = row.recall > turn
+        # names stand on the left where there is more room, but not on a point of the same height
+        beside = (rows[(rows.f1 - row.f1).abs() < 0.03 * height].recall - row.recall) / width
+        left = beside[beside > 0].min() < 0.5 if (beside > 0).any() else (
+            not (beside < 0).any() and row.recall > rows.recall.min() + 0.6 * width)
         ax.annotate(words(row.condition), (row.recall, row.f1), (-7 if left else 7, 0), textcoords="offset points",
                     ha="right" if left else "left", va="center", fontsize="x-small")
     ax.margins(0.06)
