@@ -73,10 +73,7 @@ def test_with_everything_there_every_part_has_its_sentence_and_its_number(whole)
         "intervention == 'patching' and condition == 'all' and effect == 'share_closed' and k == 14")
     assert f"close {closed.set_index('control').value['retrieval']:.0%} [" in said.patching(whole)
     effects = whole["loss_effects"]
-    single = effects.query("condition != 'all' and effect == 'share_closed' and k == 14 and control == 'retrieval'")
-    apart = said.patching({"loss_effects": effects[effects.condition != "all"]})
-    assert f"close {single.value.min():.0%} to {single.value.max():.0%} of the gap" in apart
-    assert f"in {len(single)} synthetic sets, each by itself, random heads" in apart
+    assert said.NOT_YET in said.patching({"loss_effects": effects[effects.condition != "all"]})
     real = whole["performance"].query("condition == 'real'").value.mean()
     assert f"{real:.2f} after `real`" in said.answers(whole, PROFILE)
     assert "luck" not in said.answers(whole, PROFILE)
@@ -181,8 +178,6 @@ def test_a_part_is_counted(whole):
     text = said.state(part, PROFILE)
     assert text.startswith("Of 45 planned runs, 2 are trained and tested, 0 are scored for heads")
     assert "0 of 15 training sets have all 3 seeds" in text
-    assert "are there of 0 of the tested runs" in text
-    assert "single answers" not in said.state(whole, PROFILE)
     assert said.NOT_YET in text
     assert len(said.takeaway(part, PROFILE)) == 3
 

@@ -66,9 +66,6 @@ def state(tables: Tables, profile: Profile) -> str:
     whole = int((tested.groupby("condition").seed.nunique() == len(profile.seeds)).sum())
     text = (f"Of {planned} planned runs, {done}. {whole} of {len(profile.conditions)} training sets "
             f"{'has' if whole == 1 else 'have'} all {plural(len(profile.seeds), 'seed')}.")
-    told = len(runs_of(tables, "answers"))
-    if told < counts["trained and tested"]:
-        text += f" The single answers, by which C1 and C3 are decided, are there of {told} of the tested runs."
     return f"{text} {plural(left, 'run')} {'is' if left == 1 else 'are'} {NOT_YET}, wholly or in part."
 
 
@@ -238,24 +235,9 @@ def patching(tables: Tables) -> str:
     """Which share of the gap to the real run is closed by its heads."""
     share = _effects(tables, "patching", ALL, "share_closed")
     if "retrieval" not in share:
-        return _patching_by_set(tables)
+        return f"Patching into runs on synthetic data, over all sets, is {NOT_YET}."
     return (f"The {MOST} strongest heads of the real run, patched in, close {with_ends(share['retrieval'])} of the "
             f"gap in loss over the synthetic sets.{_counted(share['retrieval'])}")
-
-
-def _patching_by_set(tables: Tables) -> str:
-    """The same of single sets, while they cannot be pooled for want of seeds."""
-    rows = tables.get("loss_effects", pd.DataFrame(columns=["intervention", "condition"]))
-    names = sorted({*rows[rows.intervention == "patching"].condition} - {ALL})
-    found = [one for name in names if "retrieval" in (one := _effects(tables, "patching", name, "share_closed"))]
-    if not found:
-        return f"Patching into runs on synthetic data is {NOT_YET}."
-    closed, random = (sorted(one[control].value for one in found if control in one)
-                      for control in ("retrieval", "random_layer"))
-    beside = f", random heads of the same layers {random[0]:.0%} to {random[-1]:.0%}" if random else ""
-    return (f"The {MOST} strongest heads of the real run, patched in, close {closed[0]:.0%} to {closed[-1]:.0%} of the "
-            f"gap in loss in {len(found)} synthetic sets, each by itself{beside}. They are pooled once all of them "
-            f"have {LEAST_SEEDS} seeds.")
 
 
 def differences(report: pd.DataFrame, pretrained: pd.DataFrame) -> str:
