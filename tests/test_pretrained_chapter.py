@@ -89,7 +89,11 @@ def test_all_runs_are_said_to_be_there_and_recall_stands_beside_the_loss_on_the_
         "All 45 planned runs are there: 15 training sets with 3 seeds each.")
     assert f"1 run is {said.NOT_YET}" in said.state({"performance": runs, "head_scores": runs[1:]}, PROFILE)
     less = whole["set_correlation"].query("predictor == 'recall_over_probe_loss' and sets == 'all'").iloc[0]
-    assert f"smaller by {less.value:.3f} [{less.low:.3f}, {less.high:.3f}] than that loss" in said.recall(whole)
+    assert less.low > 0
+    assert (f"Recall is shown to predict a left-out set better than that loss does: its error is smaller by "
+            f"{less.value:.3f} [{less.low:.3f}, {less.high:.3f}] of F1.") in said.recall(whole)
+    table = whole["set_correlation"].assign(low=-0.001)
+    assert "Recall is not shown to predict" in said.recall(whole | {"set_correlation": table})
 
 
 @pytest.mark.parametrize(("gain", "words"), [(0.049, "it is left out."), (0.051, "it is studied.")])

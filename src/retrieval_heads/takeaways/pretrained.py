@@ -209,8 +209,9 @@ def recall(tables: Tables) -> str:
         f"; that of the loss on the probe examples is {rows.loc['probe_loss'].value:.2f}")
     if "recall_over_probe_loss" in rows.index:
         less = rows.loc["recall_over_probe_loss"]
-        cheaper += (f". Of a set that is left out, recall predicts F1 with an error smaller by "
-                    f"{less.value:.3f} [{less.low:.3f}, {less.high:.3f}] than that loss does")
+        shown = "is shown" if less.low > 0 else "is not shown"
+        cheaper += (f". Recall {shown} to predict a left-out set better than that loss does: its error is smaller by "
+                    f"{less.value:.3f} [{less.low:.3f}, {less.high:.3f}] of F1")
     points = tables.get("set_points", pd.DataFrame(columns=["n_seeds"]))
     lacking = int((points.n_seeds < LEAST_SEEDS).sum())
     few = "" if not lacking else (
