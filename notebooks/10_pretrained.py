@@ -136,7 +136,7 @@ figure = figures.pretrained.recall_figure(tables, settings)
 figures.page.data_line(STUDY, "set_points", "performance", "set_correlation")
 
 # %% tags=["remove-input"]
-figures.page.prose(said.missing(said.recall(tables)))
+figures.page.prose(f"{said.missing(said.recall(tables))} {said.without_mixtures(tables)}")
 
 # %% [markdown]
 # ## Knock-out and patching, by the loss of the gold answer
@@ -178,6 +178,6 @@ assert np.isfinite(ten_questions.losses("real").to_numpy()).all()
 # need not hold for a larger one. Seeds vary the adapter and the order of the examples, not the pretraining. The model
 # may know answers without reading; the {term}`gain from context` is there to tell. It answers few questions right at
 # this length, too few to lose, so losses are measured instead. The `high` needles are by one writer, whose model and
-# prompt are not recorded. Three seeds are few, and one of them can turn a verdict. It is one task: the model hardly learns
-# another one. More in {doc}`../limitations`. The whole study runs by `make pretrained` on one GPU; `make pretrained-cost`
+# prompt are not recorded. Three seeds are few, and one of them can turn a verdict. It is one task:
+# another one did not pass its gate. More in {doc}`../limitations`. The whole study runs by `make pretrained` on one GPU; `make pretrained-cost`
 # says what that takes.

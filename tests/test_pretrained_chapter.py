@@ -92,6 +92,10 @@ def test_all_runs_are_said_to_be_there_and_recall_stands_beside_the_loss_on_the_
     assert less.low > 0
     assert (f"Recall is shown to predict a left-out set better than that loss does: its error is smaller by "
             f"{less.value:.3f} [{less.low:.3f}, {less.high:.3f}] of F1.") in said.recall(whole)
+    row = whole["set_correlation"].query("predictor == 'recall' and sets == 'whole' and given.isna()").iloc[0]
+    assert f"{row.n} sets are left; their correlation is {row.value:.2f} [" in said.without_mixtures(whole)
+    assert said.without_mixtures(whole).endswith("not beyond chance." if row.p >= 0.05 else ": beyond chance.")
+    assert said.without_mixtures({}) == ""
     table = whole["set_correlation"].assign(low=-0.001)
     assert "Recall is not shown to predict" in said.recall(whole | {"set_correlation": table})
 
@@ -102,7 +106,7 @@ def test_controls_stand_beside_real_data_and_a_second_task_beside_its_gate(gain,
                          "value": [0.3, 0.4, 0.2, 0.01]})
     text = said.controls({"performance": runs})
     assert "beside 0.35 after `real`" in text
-    assert text.endswith("give an F1 of 0.20, and with answers of other questions 0.01.")
+    assert "a quarter of the length, models reach 0.20, and trained on answers of other questions 0.01." in text
     assert said.controls({"performance": runs[:3]}) == ""
     row = {"task": "musique", "metric": "f1", "low": 0.0, "high": 0.2, "n": 72}
     pilot = pd.DataFrame([row | {"lr": None, "value": 0.01}, row | {"lr": 0.002, "value": 0.01 + gain}])

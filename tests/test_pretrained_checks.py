@@ -25,7 +25,8 @@ def test_the_table_of_checks_is_what_the_tool_makes_and_what_the_pages_say() -> 
     limits, rules = page("limitations.md"), page("preregistration_pretrained.md")
     one, two, three = value["shortfall", "high_high", "none", 0]
     assert f"fall short by {short(one)}, {short(two)} and {short(three)}" in limits
-    assert f"(p about {short(value['p_without_seed_1', 'high_high', 'none', 0, 0])})" in limits
+    assert "(p about {}; without another one it stays open, {} and {})".format(
+        *map(short, value["p_without", "high_high", "none", 0])) in limits
     below = value["scaled_difference"].loc[lambda difference: difference < 0]
     assert [condition for condition, *_ in below.index] == ["symbolic"]
     assert set(value["groups_filled", "real", "random_group", 7]) == {5}

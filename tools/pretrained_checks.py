@@ -2,7 +2,7 @@
 
     python tools/pretrained_checks.py
 
-The shortfall of C1 by seed and without the first one; the precision of C2 with all runs scaled to equal total strength;
+The shortfall of C1 by seed and without each; the precision of C2 with all runs scaled to equal total strength;
 the controls of C4 as they were drawn. No model is needed: the heads that were knocked out follow from the head scores.
 Writes `results/pretrained/checks.csv` and its manifest.
 """
@@ -58,19 +58,20 @@ def checks() -> pd.DataFrame:
 
 
 def shortfall_rows() -> Iterator[dict[str, Any]]:
-    """C1: by how much F1 of each named set is below that of `real`, by seed, and over the seeds without the first."""
+    """C1: by how much F1 of each named set is below that of `real`, by seed, and over the other seeds without one."""
     alone = read("base_answers").query("condition == @THETA_ALONE and task == @TASK")
     values = runs_by_example(read("answers"), TASK, ["score"], "answers", {THETA_ALONE: alone})
     n = values[REFERENCE].shape[1]
-    # the variance of seeds is pooled over all sets, as in the rule, so all of them go without their first seed
-    means = resampled_means({name: one if name == THETA_ALONE else one[1:] for name, one in values.items()})
-    found = [means.of(lambda one, name=name: (one[REFERENCE] - one[name])[..., 0]) for name in NAMED]
-    for name, mean, (p, _) in zip(NAMED, found, holm([one.p_zero() for one in found]), strict=True):
-        for seed, value in enumerate((values[REFERENCE] - values[name]).mean(axis=(1, 2)), start=1):
-            yield {"check": "shortfall", "condition": name, "seed": seed, "value": value, "n": n}
-        ends = {end: mean.cells()[end] for end in ("value", "low", "high")}
-        yield {"check": "shortfall_without_seed_1", "condition": name, **ends, "n": n}
-        yield {"check": "p_without_seed_1", "condition": name, "value": p, "n": n}
+    for place in range(len(PROFILE.seeds)):
+        # the variance of seeds is pooled over all sets, as in the rule, so all of them go without this seed
+        means = resampled_means({name: one if name == THETA_ALONE else np.delete(one, place, axis=0)
+                                 for name, one in values.items()})
+        found = [means.of(lambda one, name=name: (one[REFERENCE] - one[name])[..., 0]) for name in NAMED]
+        for name, mean, (p, _) in zip(NAMED, found, holm([one.p_zero() for one in found]), strict=True):
+            row = {"condition": name, "seed": PROFILE.seeds[place], "n": n}
+            yield {**row, "check": "shortfall", "value": (values[REFERENCE] - values[name])[place].mean()}
+            yield {**row, "check": "shortfall_without", **{end: mean.cells()[end] for end in ("value", "low", "high")}}
+            yield {**row, "check": "p_without", "value": p}
 
 
 def scaled_rows() -> Iterator[dict[str, Any]]:

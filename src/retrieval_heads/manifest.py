@@ -54,6 +54,13 @@ def combine(facts: Iterable[Mapping[str, Any]]) -> Facts:
     )
 
 
+def makers(manifests: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """With which versions, and at which commits, the parts of a whole were made, and how many by each."""
+    found = [{name: one.get(name) for name in ("versions", "git")} for one in manifests]
+    different = {json.dumps(one, sort_keys=True): one for one in found}
+    return [{**one, "parts": found.count(one)} for _, one in sorted(different.items())]
+
+
 def write_manifest(path: Path, facts: Facts, **more: Any) -> None:
     """Write a manifest: `more`, the facts, and the versions that are running."""
     known = asdict(facts) | {"seconds": round(facts.seconds, 3)}

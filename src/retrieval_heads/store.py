@@ -33,7 +33,7 @@ from retrieval_heads.errors import ResultError
 from retrieval_heads.files import write_whole
 from retrieval_heads.keys import RunKey, lock_path, part_path, table_path
 from retrieval_heads.locks import clear, locked
-from retrieval_heads.manifest import Facts, combine, read_manifest, sha256, write_manifest
+from retrieval_heads.manifest import Facts, combine, makers, read_manifest, sha256, write_manifest
 from retrieval_heads.settings import Profile
 from retrieval_heads.tables import (
     all_tables,
@@ -128,7 +128,8 @@ class Store:
         rows = pd.concat([self.read_part(table, part) for part in found], ignore_index=True)
         path = table_path(self.profile.name, table)
         self._write(path, table, conform(table, rows), combine(made), _together(one["base_digest"] for one in made),
-                    parts=len(found), absent=[str(getattr(part, "name", part)) for part in absent])
+                    parts=len(found), parts_made=makers(made),
+                    absent=[str(getattr(part, "name", part)) for part in absent])
         return path
 
     def _part(self, table: str, part: Part) -> Path:
@@ -260,16 +261,17 @@ def readme() -> str:
         "# Tables\n\n"
         "One folder per profile: CSV in UTF-8, one row per measurement, key columns first; long tables are compressed "
         "(`.csv.gz`, which pandas reads directly). `TABLE.json` beside each says how it was made: settings, versions, "
-        "device, seconds, and the sha256 of its rows.\n\n"
+        "device, seconds, and the sha256 of its rows. `versions` and `git` are of the machine that put it together; "
+        "where runs were made elsewhere, `parts_made` has theirs.\n\n"
         "Tables of runs are made on a GPU by `python -m retrieval_heads grid --profile report`; those of the stage "
         "`claims` follow from them. `python -m retrieval_heads publish --profile report` copies all of them here; with "
         "`--derived`, it renews only what follows from the tables of runs, which stay unchanged. The folder "
         "`controls` holds later measurements of the runs whose adapters come with the repository.\n\n"
-        "The folder `pretrained` is the second study, by `make pretrained`. Its runs come in parts, so a table may "
-        "hold only some of the runs: `absent` in its manifest lists those still missing, and `parts.tar.xz` "
-        "has the parts from which the grid continues (CONTRIBUTING.md says how). Its table `pilot` was made before the "
-        "runs by `python tools/pretrained_pilot.py`; the manifest was written afterwards from the table. Its table "
-        "`checks` is made from the others by `python tools/pretrained_checks.py`.\n\n"
+        "The folder `pretrained` is the second study, by `make pretrained`. `parts.tar.xz` has the parts that its "
+        "tables were put together from, to which the grid can add (CONTRIBUTING.md says how). Its table `pilot` is by "
+        "`python tools/pretrained_pilot.py`: `mdqa` before the runs, `musique` after them; the manifest was written "
+        "afterwards from the table. Its table `checks` is made from the others by `python "
+        "tools/pretrained_checks.py`.\n\n"
         + dictionary_markdown()
     )
 

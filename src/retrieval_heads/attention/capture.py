@@ -37,7 +37,7 @@ IMPLEMENTATION = "retrieval_heads_rows"
 """Name under which the attention function is registered with transformers."""
 
 SHORT_CELLS = 2**28
-"""Most attention weights of a layer that a short pass holds at once (1 GB)."""
+"""Most attention weights of a layer that a short pass makes, for which it needs some 2.5 GB at its peak."""
 
 Reducer = Callable[[torch.Tensor, torch.Tensor, int], Any]
 """From one layer's float32 probabilities `[batch, n_heads, n_rows, n_keys]`, its values `[batch, n_kv_heads, n_keys,
@@ -177,7 +177,7 @@ def _attention(
         raise _Enough
     if isinstance(attention_mask, Window):
         return windowed_attention(query, key, value, attention_mask, scaling, kwargs.get("dropout", 0.0))
-    if copies_keys(query, key, attention_mask):
+    if copies_keys(query, key, attention_mask) and not any(kwargs.get(name) is not None for name in _UNSUPPORTED):
         return short_attention(query, key, value, attention_mask, scaling), None
     if _falls_to_square(query, key, attention_mask):
         groups = query.shape[1] // key.shape[1]

@@ -149,9 +149,9 @@ def controls(tables: Tables) -> str:
     if "performance" in tables:
         mean = tables["performance"].query("metric == 'f1'").groupby("condition").value.mean()
         if {REFERENCE, "real_short", "real_shuffled"} <= set(mean.index):
-            said.append(f"Two controls, beside {mean[REFERENCE]:.2f} after `real`: the same questions at a quarter of "
-                        f"the length give an F1 of {mean.real_short:.2f}, and with answers of other questions "
-                        f"{mean.real_shuffled:.2f}.")
+            said.append(f"Two controls, beside {mean[REFERENCE]:.2f} after `real`: trained on the same questions at a "
+                        f"quarter of the length, models reach {mean.real_short:.2f}, and trained on answers of other "
+                        f"questions {mean.real_shuffled:.2f}. All are tested at the full length.")
     if "pilot" in tables:
         second = tables["pilot"].query("task == 'musique' and metric == 'f1'")
         trained, alone = second[second.lr.notna()], second[second.lr.isna()]
@@ -219,6 +219,18 @@ def recall(tables: Tables) -> str:
         "decides nothing.")
     return (f"Over {row.n} training sets, the rank correlation of the recall of heads with F1 is {row.value:.2f} "
             f"[{row.low:.2f}, {row.high:.2f}]{chance}{cheaper}.{few}")
+
+
+def without_mixtures(tables: Tables) -> str:
+    """The correlation over the sets that are no mixtures or parts of others; nothing where it is not known."""
+    rows = tables.get("set_correlation", pd.DataFrame(columns=["predictor", "given", "sets", "value"]))
+    rows = rows[(rows.predictor == "recall") & rows.given.isna() & (rows["sets"] == "whole") & rows.value.notna()]
+    if rows.empty:
+        return ""
+    row = rows.iloc[0]
+    told = "beyond chance" if row.p < 0.05 else "not beyond chance"
+    return (f"Without mixtures and quarters {row.n} sets are left; their correlation is {row.value:.2f} [{row.low:.2f}, "
+            f"{row.high:.2f}], {p_value(row.p)}: {told}.")
 
 
 def knockout(tables: Tables) -> str:

@@ -173,8 +173,8 @@ def verdict(points: pd.DataFrame, rows: pd.DataFrame, task: str) -> Verdict:
         in_part=associated, not_supported=weak,
     )
     detail = (f"{_said(plain)}; given the overlap of theta alone {_said(given)}, and of values, not ranks, "
-              f"{_said(by_value)}. Recall predicts a left-out set with an error smaller by {_interval(useful)} "
-              "of F1 than the loss on the probe examples does.")
+              f"{_said(by_value)}. Recall {'is' if better else 'is not'} shown to predict a left-out set "
+              f"better than the loss on the probe examples does: its error is smaller by {_interval(useful)} of F1.")
     return C3(task, outcome, *from_cells(plain), len(points), detail)
 
 
