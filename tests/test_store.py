@@ -82,6 +82,17 @@ def test_merge_sorts_adds_up_and_lists_what_is_absent(store: Store) -> None:
         store.merge("performance", keys[2:], partial=True)
 
 
+def test_a_merged_table_names_the_versions_of_parts_that_were_made_elsewhere(store: Store) -> None:
+    keys = study_grid(store.profile, task="mdqa", seed=0)[:2]
+    written = [store.write_part("performance", key, [ROW | key.columns], Facts()).with_suffix(".json") for key in keys]
+    assert "parts_made" not in json.loads(store.merge("performance", keys).with_suffix(".json").read_text())
+    made = json.loads(written[0].read_text())
+    written[0].write_text(json.dumps(made | {"versions": {"torch": "0.1"}, "git": None}))
+    parts = json.loads(store.merge("performance", keys).with_suffix(".json").read_text())["parts_made"]
+    assert [one["parts"] for one in parts] == [1, 1]
+    assert {"versions": {"torch": "0.1"}, "git": None, "parts": 1} in parts
+
+
 def test_a_part_may_be_another_unit_than_a_run(store: Store) -> None:
     row = {key: value for key, value in ROW.items() if key != "seed"} | {"condition": "base", "low": None, "high": None}
     store.write_part("base", "mdqa", [row], Facts())

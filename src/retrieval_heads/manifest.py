@@ -55,7 +55,13 @@ def combine(facts: Iterable[Mapping[str, Any]]) -> Facts:
 
 
 def makers(manifests: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """With which versions, and at which commits, the parts of a whole were made, and how many by each."""
+    """With which versions, and at which commits, the parts of a whole were made, and how many by each.
+
+    Empty where all were made with the versions that are running.
+    """
+    manifests = list(manifests)
+    if all(one["versions"] == versions() for one in manifests):
+        return []
     found = [{name: one.get(name) for name in ("versions", "git")} for one in manifests]
     different = {json.dumps(one, sort_keys=True): one for one in found}
     return [{**one, "parts": found.count(one)} for _, one in sorted(different.items())]

@@ -128,7 +128,7 @@ class Store:
         rows = pd.concat([self.read_part(table, part) for part in found], ignore_index=True)
         path = table_path(self.profile.name, table)
         self._write(path, table, conform(table, rows), combine(made), _together(one["base_digest"] for one in made),
-                    parts=len(found), parts_made=makers(made),
+                    parts=len(found), **({"parts_made": elsewhere} if (elsewhere := makers(made)) else {}),
                     absent=[str(getattr(part, "name", part)) for part in absent])
         return path
 

@@ -229,8 +229,8 @@ def without_mixtures(tables: Tables) -> str:
         return ""
     row = rows.iloc[0]
     told = "beyond chance" if row.p < 0.05 else "not beyond chance"
-    return (f"Without mixtures and quarters {row.n} sets are left; their correlation is {row.value:.2f} [{row.low:.2f}, "
-            f"{row.high:.2f}], {p_value(row.p)}: {told}.")
+    return (f"Without mixtures and quarters {row.n} sets are left; their correlation is {row.value:.2f} "
+            f"[{row.low:.2f}, {row.high:.2f}], {p_value(row.p)}: {told}.")
 
 
 def knockout(tables: Tables) -> str:
