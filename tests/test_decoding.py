@@ -79,6 +79,15 @@ def test_whole_rows_of_few_queries_give_the_same_tokens_and_losses(tiny_model, f
     assert shapes == [2] * layers * (references is not None) + [1] * layers * 5
 
 
+def test_attention_with_a_bias_is_left_to_transformers(monkeypatch):
+    monkeypatch.setattr(capture, "copies_keys", lambda query, key, mask: True)
+    monkeypatch.setattr(capture, "short_attention", lambda *_: "short")
+    monkeypatch.setattr(capture, "sdpa_attention_forward", lambda *_, **given: given["position_bias"])
+    states = (torch.zeros(1, 2, 1, 4), torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 3, 4), torch.ones(1, 1, 1, 3).bool())
+    assert capture._attention(torch.nn.Identity(), *states, position_bias=None) == ("short", None)
+    assert capture._attention(torch.nn.Identity(), *states, position_bias="bias") == "bias"
+
+
 def test_a_continuation_has_neither_the_end_token_nor_what_follows(tiny_model):
     model = tiny_model("llama")
     free = greedy_continuations(model, PROMPTS, None, 6)
