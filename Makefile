@@ -39,13 +39,13 @@ report: $(VENV)/.book  ## compute the report's tables anew on one GPU (the secon
 	@$(BOOK) report
 	@$(BOOK) build
 
-# folder whose mdqa/ has the official files; the test questions are the same only with those of data/written/records_mdqa.json
+# folder whose mdqa/ has the two official files that data/written/README.md names
 OFFICIAL ?= official
 STUDY := runs/pretrained-data
 
 pretrained: $(VENV)/.book  ## the study of a pretrained model on one GPU: model, texts, runs, tables, page
 	@test -f models/smollm2/model.safetensors || $(RUN) -m retrieval_heads fetch smollm2 --to models
-	@test -d $(OFFICIAL)/mdqa || $(RUN) -m retrieval_heads fetch mdqa --to $(OFFICIAL)
+	@test -d $(STUDY)/mdqa || $(RUN) tools/pretrained_official.py --to $(OFFICIAL)/mdqa
 	@test -f $(STUDY)/mdqa/high_high.jsonl.gz || { $(RUN) -m retrieval_heads prepare --task mdqa --official $(OFFICIAL) \
 		--tokenizer models/smollm2 --out runs/pretrained-prepared --length 16384 --eval-length 8192 --short-length 4096 \
 		--records data/written/records_mdqa.json && \

@@ -20,7 +20,7 @@ from retrieval_heads.rank.result import Result
 from retrieval_heads.store import load_table
 from retrieval_heads.tables import all_tables, follow, verb_tables
 from tools.book import landing as module
-from tools.book.build import report_problems, verdicts_block
+from tools.book.build import profiles_shown, report_problems, verdicts_block
 from tools.book.landing import landing, paper_rows
 from tools.book.layout import Layout, read_status, table_digests
 from tools.book.reference import table_text, verb_text
@@ -124,6 +124,12 @@ def test_verdicts_and_effects_are_those_of_the_table(page):
         assert row.select_one(".verdict").text == verdicts.verdict[claim]
         assert f"{verdicts.effect[claim]:.2f}" in row.find_all("td")[2].text
     assert [row.find("strong").text for row in rows] == ["C1", "C2", "C3", "C4", "C5"]
+
+
+def test_a_page_on_another_study_makes_no_small_run():
+    records = {"07_verdicts": {"profile": "report"}, "10_pretrained": {"profile": "quick"}}
+    assert profiles_shown(records) == ["report"]
+    assert profiles_shown(records | {"07_verdicts": {"profile": "quick"}}) == ["quick"]
 
 
 def test_a_small_run_has_a_banner_and_its_verdicts_beside_the_report_s(layout, monkeypatch):

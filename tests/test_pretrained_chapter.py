@@ -290,7 +290,8 @@ def test_a_plan_says_what_is_left_and_what_the_pilot_measured(tmp_path, monkeypa
     assert lines[0].startswith("45 runs: 1 task x 15 conditions x 3 seeds x 1 base")
     assert "45 to be trained" in lines[1]
     pilot = said.load_table("pretrained", "pilot").query("accumulation == 2")
-    assert f"{pilot.train_seconds.iloc[0]:.0f} s per run" in lines[2]
+    assert f"{pilot.train_seconds.iloc[0]:.0f} s per run" in lines[3]
+    assert lines[2].startswith("results of 45 trained runs come with the repository: to add to them, unpack results/")
     assert "no cost was measured" in grid.measured_costs(load_profile("smoke"), 3)[0]
     other = PROFILE.model_copy(update={"lora": PROFILE.lora.model_copy(update={"lr": 0.5})})
     assert "did not try" in grid.measured_costs(other, 3)[0]

@@ -32,7 +32,7 @@ def test_stored_tables_of_the_ten_questions(monkeypatch):
     assert read["answer"] == example.answer
     assert all(one.shape == (30, 9, len(read["tokens"])) for one in read["runs"].values())
     with pytest.raises(ten_questions.ConfigError, match="Use one of real"):
-        ten_questions.scores.__wrapped__("symbolic")
+        ten_questions.scores.__wrapped__("real_limited")
 
 
 @pytest.mark.skipif(not ten_questions.at_hand(), reason="the model is not in models/smollm2")

@@ -23,7 +23,7 @@ from retrieval_heads.data.example import Example
 from retrieval_heads.data.jsonl import read_examples
 from retrieval_heads.errors import ConfigError
 
-RUNS = ("real", "high_high", "low_low")  # training sets of the adapters of seed 1 that come with the repository
+RUNS = ("real", "high_high", "low_low", "symbolic")  # training sets of the adapters that come with the repository
 COMPARED = ("real", "low_low")  # those whose attention is shown
 SHOWN = 0  # the question whose text is shown with the attention of heads
 K = 7  # heads that are knocked out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def gather_pages(layout: Layout) -> dict[str, dict[str, Any]]:
         write_whole(layout.pages / source.name, (nbformat.writes(page) + "\n").encode())
     write_status(layout.pages, records)
     pages = {name: nbformat.read(layout.pages / f"{name}.ipynb", as_version=4) for name in records}
-    profiles = [record["profile"] for record in records.values()]
+    profiles = profiles_shown(records)
     others = {study for chapter, study in OTHER_STUDIES.items() if chapter in pages}
     small = any(profile != REPORT_PROFILE for profile in profiles)
     texts = {"data": data_page(layout, pages, {*profiles, *others}), "status": status_page(records),
@@ -67,6 +67,11 @@ def gather_pages(layout: Layout) -> dict[str, dict[str, Any]]:
     for name, text in texts.items():
         write_whole(layout.pages / f"{name}.md", text.encode())
     return records
+
+
+def profiles_shown(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The profiles whose results the chapters show, a page on another study not counted: it has the same in each."""
+    return [record["profile"] for chapter, record in records.items() if chapter not in OTHER_STUDIES]
 
 
 def _best_page(layout: Layout, chapter: str) -> tuple[Path, dict[str, Any]]:

@@ -25,6 +25,8 @@ from retrieval_heads.takeaways.pretrained import THETA, copy_scores
 from retrieval_heads.wording import with_minus
 
 NOT_YET = "not there yet"
+FEW, WHO = "few relations", "who-questions"
+"""What `real_limited` is in the small study, and what it came to be here: the most frequent kind of question."""
 CONTROLS = {"retrieval": ("strongest heads", "#d55e00", "o"), "random_layer": ("random, same layers", "#0173b2", "s"),
             "random_group": ("random, as many groups", "#029e73", "^"), "random_zero": ("score 0", "#777777", "v"),
             "all": ("all heads", "#000000", "D")}
@@ -43,6 +45,7 @@ def performance_figure(tables: Mapping[str, pd.DataFrame], profile: Profile) -> 
     rows = rows[(rows.eval_length == profile.train_length) & (rows.task == profile.tasks[0])]
     rows = rows[rows.condition.isin(order)]
     plot_performance(rows.assign(seed=rows.seed.fillna(0)), "f1", ax, order)
+    ax.set_yticks(ax.get_yticks(), [label.get_text().replace(FEW, WHO) for label in ax.get_yticklabels()])
     ax.set_xlim(-0.01, 1.3 * rows[rows.metric == "f1"].high.max())
     return figure
 
@@ -100,8 +103,8 @@ def recall_figure(tables: Mapping[str, pd.DataFrame], profile: Profile) -> Figur
         beside = (rows[(rows.f1 - row.f1).abs() < 0.03 * height].recall - row.recall) / width
         left = beside[beside > 0].min() < 0.5 if (beside > 0).any() else (
             not (beside < 0).any() and row.recall > rows.recall.min() + 0.6 * width)
-        ax.annotate(words(row.condition), (row.recall, row.f1), (-7 if left else 7, 0), textcoords="offset points",
-                    ha="right" if left else "left", va="center", fontsize="x-small")
+        ax.annotate(words(row.condition).replace(FEW, WHO), (row.recall, row.f1), (-7 if left else 7, 0),
+                    textcoords="offset points", ha="right" if left else "left", va="center", fontsize="x-small")
     ax.margins(0.06)
     ax.set(xlabel=f"strength-weighted recall (fraction), {len(rows)} training sets", ylabel="token F1 (fraction)")
     return figure

@@ -201,8 +201,19 @@ def plan(profile: Profile, options: Options = EVERYTHING) -> list[str]:
         f"{len(runs)} runs: {sizes}; {len(controls)} measurements of untrained models",
         f"left here: {len(trained)} to be trained, {sum(map(len, left.values()))} steps in all (steps are training "
         "with test, detection, knock-out, patching, other lengths)",
+        *shipped(profile),
         *measured_costs(profile, len(trained)),
     ]
+
+
+def shipped(profile: Profile) -> list[str]:
+    """That results of earlier runs come with the repository, and how the grid goes on from them; nothing without."""
+    archive = paths.results_folder(profile.name) / "parts.tar.xz"
+    made = read_manifest(archive.with_name("performance.json"))
+    if made is None or not archive.is_file():
+        return []
+    return [f"results of {made['parts']} trained runs come with the repository: to add to them, unpack "
+            f"{paths.shown(archive)} first (CONTRIBUTING.md says how)"]
 
 
 def measured_costs(profile: Profile, n_runs: int) -> list[str]:
