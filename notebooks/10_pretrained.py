@@ -93,7 +93,7 @@ figures.page.prose(figures.pretrained.origin_line())
 # %% tags=["live", "nbval-check-output"]
 from retrieval_heads import select_heads, ten_questions
 
-run, other_run = "real", "low_low"  # change these: "high_high", "symbolic"
+run, other_run = "real", "low_low"  # change this: "high_high" or "symbolic" for either
 scores = ten_questions.scores(run)
 print("after training on", run)
 for layer, head in select_heads(scores, k=5):
