@@ -82,6 +82,7 @@ nbval: $(VENV)/.dev  ## run the notebooks again and compare the outputs that the
 		$(RUN) -m pytest -q -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-sanitize-with sanitize.cfg notebooks
 
 dev: $(VENV)/.dev  ## install what development needs
+	@echo "installed in $(VENV)"
 
 clean:  ## remove the built book and caches (results in runs/ and the environment stay)
 	rm -rf _build book/chapters .pytest_cache .ruff_cache .hypothesis
