@@ -45,7 +45,7 @@ STUDY := runs/pretrained-data
 
 pretrained: $(VENV)/.book  ## the study of a pretrained model on one GPU: model, texts, runs, tables, page
 	@test -f models/smollm2/model.safetensors || $(RUN) -m retrieval_heads fetch smollm2 --to models
-	@test -d $(STUDY)/mdqa || $(RUN) tools/pretrained_official.py --to $(OFFICIAL)/mdqa
+	@test -f $(STUDY)/mdqa/high_high.jsonl.gz || $(RUN) tools/pretrained_official.py --to $(OFFICIAL)/mdqa
 	@test -f $(STUDY)/mdqa/high_high.jsonl.gz || { $(RUN) -m retrieval_heads prepare --task mdqa --official $(OFFICIAL) \
 		--tokenizer models/smollm2 --out runs/pretrained-prepared --length 16384 --eval-length 8192 --short-length 4096 \
 		--records data/written/records_mdqa.json && \

@@ -26,6 +26,10 @@ def test_the_first_records_are_kept_as_they_stand(tmp_path, monkeypatch) -> None
     assert pretrained_official.first_records(whole) == b"".join(lines[:300])
     with pytest.raises(DataError, match="the first records are not those of the study"):
         pretrained_official.first_records(published(tmp_path / "other.jsonl.gz", range(1, 305)))
+    for broken in (gzip.compress(b'{"question": "q"}\n'), gzip.compress(b"no JSON\n"), whole.read_bytes()[:99], b""):
+        whole.write_bytes(broken)
+        with pytest.raises(DataError, match="the first records are not those of the study"):
+            pretrained_official.first_records(whole)
 
 
 def test_only_what_is_absent_is_fetched_and_the_cut_has_the_name_of_the_records(tmp_path, monkeypatch) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from retrieval_heads.data.official.sources import Remote, origin
 from retrieval_heads.errors import DataError, StudyError
 from retrieval_heads.fetch import fetch
-from retrieval_heads.files import write_whole
+from retrieval_heads.files import UNREADABLE, write_whole
 
 ORACLE, WHOLE = "nq-open-oracle.jsonl.gz", "nq-open-20_total_documents_gold_at_9.jsonl.gz"
 CUT, RECORDS = "nq-open-20_total_documents_gold_at_9.first300.jsonl.gz", 300
@@ -50,11 +50,16 @@ def provide(folder: Path) -> None:
 
 def first_records(path: Path) -> bytes:
     """The first records of the whole file as they stand there; `DataError` where they are not those of the study."""
-    with gzip.open(path, "rb") as file:
-        lines = [line for line, _ in zip(file, range(RECORDS), strict=False)]
-    if (found := digest(lines)) != DIGEST:
+    try:
+        with gzip.open(path, "rb") as file:
+            lines = [line for line, _ in zip(file, range(RECORDS), strict=False)]
+        found = digest(lines)
+    except (EOFError, *UNREADABLE) as error:
+        found = f"{type(error).__name__}: {error}"
+    if found != DIGEST:
         raise DataError("the first records are not those of the study", where=path, value=found,
-                        remedy="The publisher may have changed the file. Without them the study cannot be made again.")
+                        remedy="Delete the file and try again. If it stays so, the publisher has changed it, and the "
+                        "study cannot be made again from it.")
     return b"".join(lines)
 
 

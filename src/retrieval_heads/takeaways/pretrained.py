@@ -11,6 +11,7 @@ import pandas as pd
 
 from retrieval_heads.claims.pretrained import DERIVED, RAW
 from retrieval_heads.claims.pretrained.loading import LEAST_SEEDS, MOST, NAMED
+from retrieval_heads.claims.pretrained.sampled import lies_above
 from retrieval_heads.claims.pretrained.shortfall import MARGIN, OPEN
 from retrieval_heads.claims.runs import where
 from retrieval_heads.claims.verdict import ALL, UNDECIDED
@@ -209,7 +210,7 @@ def recall(tables: Tables) -> str:
         f"; that of the loss on the probe examples is {rows.loc['probe_loss'].value:.2f}")
     if "recall_over_probe_loss" in rows.index:
         less = rows.loc["recall_over_probe_loss"]
-        shown = "is shown" if less.low > 0 else "is not shown"
+        shown = "is shown" if lies_above(less, 0.0) else "is not shown"  # as the rule of C3 has it
         cheaper += (f". Recall {shown} to predict a left-out set better than that loss does: its error is smaller by "
                     f"{less.value:.3f} [{less.low:.3f}, {less.high:.3f}] of F1")
     points = tables.get("set_points", pd.DataFrame(columns=["n_seeds"]))
