@@ -50,7 +50,7 @@ figures.page.data_line(STUDY, "performance", "base", rows="F1 at the training le
 # | Model | SmolLM2-135M-Instruct: 30 layers of 9 heads, made for 8,192 tokens; its weights come from a 4-bit file |
 # | Extension | to 16,384 tokens by LoRA, {term}`RoPE theta` 500,000 |
 # | Real data | Natural Questions over Wikipedia passages, one of about 110 documents holds the answer |
-# | Real, limited | `real_limited`: 400 other questions, all of which ask "who" |
+# | Real, limited | `real_limited`: 400 questions that ask "who", some of them also in `real` |
 # | Synthetic data | named needle_haystack. Needles: `high`: written by a large language model; `low`: one template for each question. Haystacks: `high`: documents of other questions; `low`: a few sentences, repeated. `symbolic`: pairs of random identifiers in lists |
 # | Base lines | theta alone: no training, only {term}`RoPE theta` raised, so that the longer text can be read at all |
 # | Probe examples | 200 held-out real questions, on which heads are scored and the probe loss is taken |
